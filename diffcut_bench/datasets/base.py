@@ -1,0 +1,180 @@
+"""What every data set gives: a Hugging Face `datasets.Dataset` of (id, image, label), and the meaning of its labels."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets as hf
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffcut_bench.errors import UserError
+
+VOID = -1
+_UNKNOWN = -2
+_FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
+
+
+@dataclass(frozen=True)
+class SegmentationDataset:
+    """A benchmark: images with annotations, and how raw label values become classes.
+
+    Attributes:
+        name: option name.
+        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
+        class_names: the classes scored, in the order of their ids.
+        lookup: class id of each raw label value 0..255 (`label_lookup`); −1 is void.
+        background: id of the class treated by the background rule, if there is one.
+        n_expected: images in the published split; None where nothing was published.
+    """
+
+    name: str
+    records: hf.Dataset
+    class_names: tuple[str, ...]
+    lookup: NDArray[np.int64]
+    background: int | None = None
+    n_expected: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    def select(self, limit: int | None) -> "SegmentationDataset":
+        """The first ``limit`` images (all if None)."""
+        if limit is None or limit >= len(self):
+            return self
+        return replace(self, records=self.records.select(range(limit)))
+
+    def read(self, index: int) -> tuple[Image.Image, NDArray[np.int64]]:
+        """Decode one image and its class map.
+
+        Returns:
+            RGB image, and class ids [height, width] with −1 for void.
+
+        Raises:
+            ValueError: a file can't be decoded, sizes differ, or a label value is unknown; the message names the file.
+        """
+        files = self._files(index)
+        image = _decode(self.records, index, "image", files["image"]).convert("RGB")
+        label = _decode(self.records, index, "label", files["label"])
+        if label.mode not in ("L", "P", "1", "I", "I;16"):
+            raise ValueError(f"{files['label']}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
+        raw = np.asarray(label)
+        if label.size != image.size:
+            raise ValueError(
+                f"{files['label']}: label is {label.width}×{label.height} but its image is {image.width}×{image.height}"
+            )
+        return image, self.class_map(raw, files["label"])
+
+    def class_map(self, raw: NDArray[np.integer], where: str) -> NDArray[np.int64]:
+        """Class ids of raw label values; ``where`` names the file in the error.
+
+        Raises:
+            ValueError: a raw value that this data set's encoding does not have.
+        """
+        classes = self.lookup[np.clip(raw, 0, len(self.lookup) - 1)]
+        unknown = (classes == _UNKNOWN) | (raw < 0) | (raw >= len(self.lookup))
+        if unknown.any():
+            values = np.unique(raw[unknown])[:5].tolist()
+            legal = np.flatnonzero(self.lookup != _UNKNOWN)
+            raise ValueError(f"{where}: label value {values} out of range; {self.name} has {_ranges(legal)}")
+        return classes
+
+    def fingerprint(self) -> str:
+        """SHA-256 of ids, image and label bytes, and the meaning of the labels."""
+        digest = hashlib.sha256()
+        digest.update(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
+        for row in _undecoded(self.records):
+            digest.update(f"\0{row['id']}".encode())
+            for column in ("image", "label"):
+                digest.update(hashlib.sha256(_bytes(row[column])).digest())
+        return digest.hexdigest()
+
+    def _files(self, index: int) -> dict[str, str]:
+        row = _undecoded(self.records)[index]
+        return {column: row[column]["path"] or f"{column} of {row['id']}" for column in ("image", "label")}
+
+
+def label_lookup(classes: dict[int, int], void: Sequence[int] = ()) -> NDArray[np.int64]:
+    """Look-up table of 256 entries from raw label value to class id; values in neither argument are errors.
+
+    Args:
+        classes: raw value → class id.
+        void: raw values without annotation; they become −1.
+    """
+    table = np.full(256, _UNKNOWN, dtype=np.int64)
+    for value, index in classes.items():
+        table[value] = index
+    table[list(void)] = VOID
+    return table
+
+
+def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Sequence[Path]) -> hf.Dataset:
+    """Rows of (id, image, label) that read their files on access.
+
+    Raises:
+        UserError: files are missing; the message names the first and says how many.
+    """
+    missing = [path for path in (*images, *labels) if not path.is_file()]
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UserError(
+            f"file missing{more}: every image needs its label and the other way round",
+            str(missing[0]),
+            "restore the file, or take its id out of the list that names it",
+        )
+    table = {"id": list(ids), "image": [str(p) for p in images], "label": [str(p) for p in labels]}
+    return hf.Dataset.from_dict(table, features=_FEATURES)
+
+
+def records_from_bytes(ids: Sequence[str], images: Sequence[Path], labels: Sequence[bytes]) -> hf.Dataset:
+    """Rows of (id, image, label) whose labels are encoded PNGs in memory."""
+    table = {
+        "id": list(ids),
+        "image": [str(p) for p in images],
+        "label": [{"path": None, "bytes": png} for png in labels],
+    }
+    return hf.Dataset.from_dict(table, features=_FEATURES)
+
+
+def existing_root(root: str | Path | None, option: str) -> Path:
+    """The data set's folder.
+
+    Raises:
+        UserError: not given, or no folder is there.
+    """
+    if root is None:
+        raise UserError(f"{option} is not set", "the data set's folder", f"add {option}=DIR")
+    path = Path(root).expanduser()
+    if not path.is_dir():
+        raise UserError("data set folder not found", str(path.absolute()), f"check the path, or set {option}=DIR")
+    return path
+
+
+def _undecoded(records: hf.Dataset) -> hf.Dataset:
+    return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
+
+
+def _decode(records: hf.Dataset, index: int, column: str, where: str) -> Image.Image:
+    try:
+        picture: Image.Image = records.select_columns([column])[index][column]
+        picture.load()
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
+        raise ValueError(f"{where}: can't be decoded ({error})") from error
+    return picture
+
+
+def _bytes(cell: dict[str, str | bytes | None]) -> bytes:
+    content = cell["bytes"]
+    return content if isinstance(content, bytes) else Path(str(cell["path"])).read_bytes()
+
+
+def _ranges(values: NDArray[np.integer]) -> str:
+    """``0..20, 255`` for a sorted list of values."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) != 1) + 1)
+    return ", ".join(f"{run[0]}..{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs if len(run))

@@ -1,0 +1,93 @@
+"""Crop and resize: from a decoded pair to what the network sees and what is scored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image ready for the pipeline.
+
+    Attributes:
+        index: place in the data set.
+        id: name in the data set.
+        image: network input, colours in [0, 1].
+        eval_image: colours in [0, 1] at the resolution of the label, for refinement and pictures.
+        label: class ids at the scored resolution, −1 for void.
+    """
+
+    index: int
+    id: str
+    image: Float[Tensor, "3 rows cols"]
+    eval_image: Float[Tensor, "3 height width"]
+    label: Int[Tensor, "height width"]
+
+
+def prepare_example(
+    index: int,
+    id: str,
+    picture: Image.Image,
+    label: NDArray[np.int64],
+    *,
+    crop: str,
+    image_size: int,
+    eval_size: int | str,
+    multiple_of: int,
+) -> Example:
+    """Crop and resize one pair as the protocol says (PAPER.md section 2, "Pairs and crop").
+
+    Under ``crop=center`` a square of side min(H, W) − 1 is resized to ``image_size``; under ``none`` the longer side
+    is, and the other follows the aspect ratio. Images are resized bilinearly without antialiasing, labels
+    nearest-exact to the network's size and then by floor to ``eval_size`` (directly kept where it is ``original``).
+
+    Args:
+        index, id: of the image.
+        picture: RGB.
+        label: class ids.
+        crop: ``center`` or ``none``.
+        image_size: pixels of the (longer) side of the network's input.
+        eval_size: pixels of the (longer) side of the label, or ``original``.
+        multiple_of: the network's stride; both sides are rounded to a multiple.
+    """
+    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    classes = torch.from_numpy(label)
+    if crop == "center":
+        top, left, side = center_crop_box(*classes.shape)
+        pixels = pixels[:, top : top + side, left : left + side]
+        classes = classes[top : top + side, left : left + side]
+    height, width = classes.shape
+    network_size = _scaled(height, width, image_size, multiple_of)
+    image = resize_image(pixels.float() / 255, network_size)
+    if eval_size == "original":
+        return Example(index, id, image, pixels.float() / 255, classes)
+    size = _scaled(height, width, int(eval_size), 1)
+    resized = _resize_label(_resize_label(classes, network_size, "nearest-exact"), size, "nearest")
+    return Example(index, id, image, resize_image(image, size), resized)
+
+
+def center_crop_box(height: int, width: int) -> tuple[int, int, int]:
+    """Top, left and side of the released centre crop, whose side is one less than the shorter side (at least 1)."""
+    side = max(min(height, width) - 1, 1)
+    return round((height - side) / 2), round((width - side) / 2), side
+
+
+def resize_image(image: Float[Tensor, "3 _ _"], size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
+    """Bilinear, half-pixel centres, no antialiasing."""
+    return interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def _resize_label(label: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    return interpolate(label[None, None].float(), size, mode=mode)[0, 0].long()
+
+
+def _scaled(height: int, width: int, longer: int, multiple_of: int) -> tuple[int, int]:
+    """Size of the given longer side and the same aspect ratio, rounded to multiples."""
+    scale = longer / max(height, width) / multiple_of
+    return max(round(height * scale), 1) * multiple_of, max(round(width * scale), 1) * multiple_of

@@ -1,0 +1,29 @@
+"""The one class for a user's mistake. Every command ends it with exit code 2 and three lines, no traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """What is wrong, where, and what to type next.
+
+    Args:
+        what: the mistake in one line.
+        where: the file, option or value that holds it.
+        hint: what to do or type next.
+    """
+
+    def __init__(self, what: str, where: str, hint: str) -> None:
+        super().__init__(what, where, hint)
+        self.what, self.where, self.hint = what, where, hint
+
+    def __str__(self) -> str:
+        return f"error: {self.what}\nwhere: {self.where}\nnext:  {self.hint}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``did you mean …? available: …`` for a name that is not known."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    question = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{question}available: {', '.join(names) or 'none'}"

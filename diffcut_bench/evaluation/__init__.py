@@ -1,0 +1,27 @@
+"""Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
+
+from diffcut_bench.evaluation.counts import ImageCounts
+from diffcut_bench.evaluation.intervals import bootstrap_interval
+from diffcut_bench.evaluation.matching import (
+    IGNORED,
+    Counts,
+    assign_clusters,
+    contingency_table,
+    count_matches,
+    match_image,
+    merge_background,
+)
+from diffcut_bench.evaluation.protocol import Protocol
+
+__all__ = [
+    "IGNORED",
+    "Counts",
+    "ImageCounts",
+    "Protocol",
+    "assign_clusters",
+    "bootstrap_interval",
+    "contingency_table",
+    "count_matches",
+    "match_image",
+    "merge_background",
+]

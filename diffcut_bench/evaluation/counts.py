@@ -1,0 +1,104 @@
+"""Counts per image as a torchmetrics metric: one row an image, concatenated across processes, scored as sums."""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from diffcut_bench.evaluation.intervals import bootstrap_interval
+from diffcut_bench.evaluation.matching import Counts, iou_per_class
+
+AbsentClasses = Literal["nan", "zero"]
+
+
+class ImageCounts(Metric):
+    """Data-set mIoU, IoU of each class and pixel accuracy from TP, FP, FN of each image.
+
+    As input to ``update`` the metric takes the row's number (``index``: the image's place in the data set), its
+    `Counts` and its scored pixels. ``compute`` gives a dictionary of
+
+    - ``miou``: mean IoU over classes, in [0, 1]
+    - ``iou_per_class`` [classes]: NaN for a class never annotated or predicted
+    - ``pixel_accuracy``: ΣTP / Σpixels, in [0, 1]
+    - ``miou_ci95`` [2], ``pixel_accuracy_ci95`` [2]: percentile bootstrap intervals over images
+
+    Across processes rows are concatenated and sorted by index; an image seen twice (a sampler's padding) counts once.
+
+    Args:
+        num_classes: number of classes scored.
+        absent_classes: ``nan`` leaves a class never annotated or predicted out of the mean, ``zero`` counts it as 0.
+        resamples: bootstrap resamples.
+        seed: of the bootstrap.
+        kwargs: of `torchmetrics.Metric`.
+
+    Raises:
+        RuntimeError: ``compute`` before any ``update``.
+
+    >>> metric = ImageCounts(num_classes=2)
+    >>> metric.update(0, Counts(torch.tensor([3, 1]), torch.tensor([1, 0]), torch.tensor([0, 1])), pixels=5)
+    >>> round(metric.compute()["miou"].item(), 3)
+    0.625
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    rows: list[Tensor]
+
+    def __init__(
+        self,
+        num_classes: int,
+        absent_classes: AbsentClasses = "nan",
+        resamples: int = 2000,
+        seed: int = 42,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.absent_classes = absent_classes
+        self.resamples = resamples
+        self.seed = seed
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+
+    def update(self, index: int, counts: Counts, pixels: int) -> None:
+        """Add one image: its place in the data set, its counts, its number of scored pixels."""
+        head = torch.tensor([index, pixels], dtype=torch.long)
+        self.rows.append(torch.cat([head, *(c.long().cpu() for c in counts)])[None].to(self.device))
+
+    def table(self) -> tuple[Tensor, Tensor, Counts]:
+        """Index [images], scored pixels [images] and counts [images × classes], sorted by index, each image once."""
+        if not len(self.rows):
+            raise RuntimeError("no image has been counted")
+        rows = dim_zero_cat(self.rows)
+        index, inverse = rows[:, 0].unique(return_inverse=True)
+        first = torch.full_like(index, len(rows)).scatter_reduce(
+            0, inverse, torch.arange(len(rows), device=rows.device), "amin"
+        )
+        rows = rows[first]
+        tp, fp, fn = rows[:, 2:].split(self.num_classes, dim=1)
+        return index, rows[:, 1], Counts(tp, fp, fn)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scores over all images; see the class."""
+        _, pixels, counts = self.table()
+        columns = torch.cat([counts.tp, counts.fp, counts.fn, pixels[:, None]], dim=1).double().cpu()
+        scores = self._scores(columns.sum(dim=0))
+        interval = bootstrap_interval(columns, lambda sums: self._scores(sums)[:, :2], self.resamples, self.seed)
+        return {
+            "miou": scores[0],
+            "pixel_accuracy": scores[1],
+            "iou_per_class": scores[2:],
+            "miou_ci95": interval[:, 0],
+            "pixel_accuracy_ci95": interval[:, 1],
+        }
+
+    def _scores(self, sums: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch scores"]:
+        """mIoU, pixel accuracy and IoU of each class from sums of TP, FP, FN and pixels."""
+        tp, fp, fn = sums[..., :-1].split(self.num_classes, dim=-1)
+        iou = iou_per_class(tp, fp, fn)
+        miou = iou.nan_to_num(nan=0.0).mean(dim=-1) if self.absent_classes == "zero" else iou.nanmean(dim=-1)
+        accuracy = tp.sum(dim=-1) / sums[..., -1]
+        return torch.cat([miou[..., None], accuracy[..., None], iou], dim=-1)

@@ -1,0 +1,179 @@
+"""Hungarian matching of predicted clusters to annotated classes, and the background rules before it."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+BackgroundRule = Literal["unmatched", "overlap", "one_to_one"]
+Criterion = Literal["overlap", "iou"]
+
+IGNORED = -1
+
+
+class Counts(NamedTuple):
+    """True positive, false positive and false negative pixels of each class."""
+
+    tp: Int[Tensor, " classes"]
+    fp: Int[Tensor, " classes"]
+    fn: Int[Tensor, " classes"]
+
+
+def contingency_table(
+    prediction: Int[Tensor, "height width"], label: Int[Tensor, "height width"], num_classes: int
+) -> Int[Tensor, "classes clusters"]:
+    """Pixels shared by each annotated class and each predicted cluster, on the host.
+
+    Args:
+        prediction: cluster ids from 0.
+        label: class ids from 0 to ``num_classes`` − 1; pixels of −1 are left out.
+        num_classes: number of classes scored.
+
+    Returns:
+        ``num_classes`` × ``max(num_classes, clusters)`` counts, so that every class can have a cluster.
+
+    Raises:
+        ValueError: shapes differ, or an id is out of range.
+    """
+    if prediction.shape != label.shape:
+        raise ValueError(f"prediction {list(prediction.shape)} and label {list(label.shape)} differ in shape")
+    if prediction.min() < 0:
+        raise ValueError(f"cluster ids must be >= 0, found {prediction.min().item()}")
+    if label.min() < IGNORED or label.max() >= num_classes:
+        raise ValueError(
+            f"label ids must lie in -1..{num_classes - 1}, found {label.min().item()}..{label.max().item()}"
+        )
+    columns = max(num_classes, int(prediction.max()) + 1)
+    scored = label != IGNORED
+    cells = label[scored].long() * columns + prediction[scored].long()
+    return torch.bincount(cells, minlength=num_classes * columns).view(num_classes, columns).cpu()
+
+
+def assign_clusters(table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap") -> Int[Tensor, " classes"]:
+    """Cluster of each class in the one-to-one assignment of greatest total overlap or IoU.
+
+    Args:
+        table: contingency table with at least as many clusters (columns) as classes.
+        criterion: ``overlap`` sums shared pixels (released), ``iou`` sums intersection over union (paper's text).
+
+    Returns:
+        Column assigned to each class. Ties are broken as SciPy does, so an absent class may be given a cluster.
+    """
+    score = table.double()
+    if criterion == "iou":
+        union = score.sum(dim=1, keepdim=True) + score.sum(dim=0, keepdim=True) - score
+        score = score / union.clamp_min(1)
+    _, columns = linear_sum_assignment(score.numpy(), maximize=True)
+    return torch.from_numpy(columns).long()
+
+
+def merge_background(
+    prediction: Int[Tensor, "height width"],
+    label: Int[Tensor, "height width"],
+    num_classes: int,
+    background: int,
+    rule: BackgroundRule,
+    criterion: Criterion = "overlap",
+) -> Int[Tensor, "height width"]:
+    """Merge predicted clusters into one background cluster; uses the annotation, as every rule of the field does.
+
+    Args:
+        prediction: cluster ids from 0.
+        label: class ids, −1 ignored.
+        num_classes: number of classes, background included.
+        background: id of the background class.
+        rule: ``unmatched`` (released): match the foreground classes alone, background pixels ignored; what is not
+            assigned to a class present in the label is background. ``overlap`` (paper, supplement H): a cluster whose
+            most frequent class is the background is background. ``one_to_one``: nothing is merged.
+        criterion: of the foreground matching under ``unmatched``.
+
+    Returns:
+        Cluster ids; the merged one is ``max(prediction) + 1``.
+    """
+    if rule == "one_to_one":
+        return prediction
+    table = contingency_table(prediction, label, num_classes)
+    clusters = int(prediction.max()) + 1
+    foreground = torch.cat([table[:background], table[background + 1 :]])
+    if rule == "unmatched":
+        present = foreground.sum(dim=1) > 0
+        matched = assign_clusters(foreground[:, : max(num_classes - 1, clusters)], criterion)[present]
+        merged = torch.ones(table.shape[1], dtype=torch.bool)
+        merged[matched] = False
+    else:
+        merged = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
+    merged = merged.to(prediction.device)[prediction]
+    return torch.where(merged, clusters, prediction)
+
+
+def count_matches(
+    prediction: Int[Tensor, "height width"],
+    label: Int[Tensor, "height width"],
+    num_classes: int,
+    criterion: Criterion = "overlap",
+) -> Counts:
+    """TP, FP, FN of each class after the one-to-one assignment of clusters to classes in this image.
+
+    Args:
+        prediction: cluster ids from 0.
+        label: class ids; −1 ignored.
+        num_classes: number of classes scored.
+        criterion: what the assignment maximises.
+
+    Returns:
+        Pixels. Clusters left over by the assignment count as no class's false positives.
+    """
+    table = contingency_table(prediction, label, num_classes)
+    columns = assign_clusters(table, criterion)
+    tp = table[torch.arange(num_classes), columns]
+    return Counts(tp, table.sum(dim=0)[columns] - tp, table.sum(dim=1) - tp)
+
+
+def match_image(
+    prediction: Int[Tensor, "height width"],
+    label: Int[Tensor, "height width"],
+    num_classes: int,
+    background_rule: BackgroundRule = "one_to_one",
+    *,
+    background: int | None = None,
+    criterion: Criterion = "overlap",
+) -> Counts:
+    """Score one image: background rule, then Hungarian matching (PAMR between the two is the pipeline's affair).
+
+    Args:
+        prediction: cluster ids from 0.
+        label: class ids from 0 to ``num_classes`` − 1; −1 is ignored.
+        num_classes: number of classes scored, background included where there is one.
+        background_rule: see `merge_background`.
+        background: id of the background class; the last one unless given. Not looked at under ``one_to_one``.
+        criterion: see `assign_clusters`.
+
+    Returns:
+        TP, FP and FN pixels, ``num_classes`` of each.
+
+    Raises:
+        ValueError: shapes differ, or an id or a name is out of range.
+
+    >>> prediction = torch.tensor([[0, 0, 1, 1]])
+    >>> label = torch.tensor([[1, 1, 0, -1]])
+    >>> match_image(prediction, label, num_classes=2)
+    Counts(tp=tensor([1, 2]), fp=tensor([0, 0]), fn=tensor([0, 0]))
+    """
+    for name, value, allowed in (
+        ("background_rule", background_rule, ("unmatched", "overlap", "one_to_one")),
+        ("criterion", criterion, ("overlap", "iou")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    index = num_classes - 1 if background is None else background
+    prediction = merge_background(prediction, label, num_classes, index, background_rule, criterion)
+    return count_matches(prediction, label, num_classes, criterion)
+
+
+def iou_per_class(
+    tp: Float[Tensor, "*batch classes"], fp: Float[Tensor, "*batch classes"], fn: Float[Tensor, "*batch classes"]
+) -> Float[Tensor, "*batch classes"]:
+    """``TP / (TP + FP + FN)``, NaN for a class neither annotated nor predicted."""
+    return tp / (tp + fp + fn)

@@ -1,0 +1,62 @@
+"""The evaluation protocol: every choice that a published figure depends on, by name."""
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from diffcut_bench.evaluation.counts import AbsentClasses
+from diffcut_bench.evaluation.matching import BackgroundRule, Criterion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """Named set of choices; each is checked, recorded in result.json and printed under every table.
+
+    Attributes:
+        name: of the set, for tables.
+        crop: ``center``: centre crop of side min(H, W) − 1; ``none``: the whole image in its own aspect ratio.
+        image_size: side of the network's input in pixels; of the longer side where nothing is cropped.
+        eval_size: side (longer side) of the label map that is scored, or ``original``: the annotation's own.
+        similarity: concept assignment by ``dot`` product (released) or ``cosine`` (text).
+        background_rule: see `diffcut_bench.evaluation.merge_background`.
+        void: pixels without annotation are scored as ``background`` (where the data set has one) or left out.
+        matching: clusters are matched to classes in each image, or once for the ``dataset``.
+        criterion: what the matching maximises.
+        absent_classes: a class never annotated or predicted is left out of the mean (``nan``) or counts as ``zero``.
+        label_codes: segment codes of the recursive cut, ``exact`` or the released code's ``float32`` sums.
+        zero_affinity: patches with an affinity of exactly zero leave the recursion (``drop``, released) or stay.
+
+    Raises:
+        ValueError: one message with every field that is out of range.
+    """
+
+    name: str
+    crop: Literal["center", "none"]
+    image_size: int
+    eval_size: int | Literal["original"]
+    similarity: Literal["dot", "cosine"]
+    background_rule: BackgroundRule
+    void: Literal["background", "ignore"]
+    matching: Literal["per_image", "dataset"]
+    criterion: Criterion
+    absent_classes: AbsentClasses
+    label_codes: Literal["exact", "float32"]
+    zero_affinity: Literal["drop", "keep"]
+
+    def __post_init__(self) -> None:
+        problems = []
+        hints = get_type_hints(Protocol)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if get_origin(hints[field.name]) is Literal and value not in get_args(hints[field.name]):
+                problems.append(f"{field.name} must be {' | '.join(get_args(hints[field.name]))}, not {value!r}")
+        if not isinstance(self.image_size, int) or self.image_size < 32:
+            problems.append(f"image_size must be a whole number of at least 32 pixels, not {self.image_size!r}")
+        if self.eval_size != "original" and (not isinstance(self.eval_size, int) or self.eval_size < 1):
+            problems.append(f"eval_size must be a positive whole number or original, not {self.eval_size!r}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def describe(self) -> str:
+        """One line for a table's footer: every choice by name."""
+        choices = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "name"]
+        return f"protocol {self.name}: " + ", ".join(choices)

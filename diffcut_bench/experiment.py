@@ -1,0 +1,304 @@
+"""One cell: from a checked config to a finished folder with result.json, resumable at any moment."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import Counts, ImageCounts, Protocol
+from diffcut_bench.pipeline import Outcome, Pipeline, score_images
+from diffcut_bench.store import (
+    Cell,
+    DatasetRecord,
+    Environment,
+    ImageRow,
+    Metrics,
+    Result,
+    SegmentsPerImage,
+    Timings,
+    cell_key,
+)
+
+# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
+NUMERICS_VERSION = 1
+
+PACKAGES = ("diffcut_bench", "torch", "numpy", "scipy", "scikit-image", "pillow", "datasets", "torchmetrics", "hydra-core")
+
+Draw = Callable[[Outcome, SegmentationDataset, Path], None]
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class FinishedCell:
+    """Where a cell lies, its result, and whether it had been finished before."""
+
+    folder: Path
+    result: Result
+    skipped: bool
+
+
+def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None = None) -> FinishedCell:
+    """Score one cell, or find it finished; an interrupted one goes on where it was.
+
+    Args:
+        config: checked; see `diffcut_bench.config.load_config`.
+        draw: writes the picture of an outcome to a path; needed for ``visualise`` > 0.
+        report: called with images done and images in all after each batch.
+
+    Raises:
+        UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
+            none could be scored, or the output folder can't be written.
+    """
+    protocol = _effective_protocol(config, build_protocol(config.protocol))
+    if protocol.matching == "dataset":
+        raise UserError(
+            "matching=dataset needs cluster ids that mean the same in every image",
+            f"segmenter={config.choices.get('segmenter')} numbers the segments of each image anew",
+            "use protocol.matching=per_image",
+        )
+    device = choose_device(config.device)
+    stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
+    whole: SegmentationDataset = instantiate("dataset", config.dataset)
+    dataset = whole.select(config.limit)
+    backbone = instantiate("backbone", config.backbone).to(device)
+    pipeline = Pipeline(backbone=backbone, protocol=protocol, device=device, **stages)
+
+    fingerprint = dataset.fingerprint()
+    key = cell_key(_identity(config, protocol, dataset, fingerprint, backbone.fingerprint(), device))
+    title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
+    cell = Cell(Path(config.output_dir), title, key)
+    finished = _find_finished(cell, config.if_exists)
+    if finished is not None:
+        _draw_missing(pipeline, dataset, cell.finished_dir / "pictures", config, draw)
+        return FinishedCell(cell.finished_dir, finished, skipped=True)
+
+    _score(pipeline, dataset, cell, config, draw, report)
+    progress = cell.progress()
+    if not progress.rows:
+        first = next(iter(progress.failures.values()))
+        raise UserError(f"no image could be scored; the first: {first.error}", first.id, "mend the data, then run again")
+    wall = progress.timings.wall_s
+    timings = replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0)
+    result = Result(
+        key=key,
+        config=config.to_dict(),
+        limited=len(dataset) < len(whole) or (whole.n_expected is not None and len(dataset) < whole.n_expected),
+        dataset=DatasetRecord(dataset.name, fingerprint, len(dataset), whole.n_expected),
+        metrics=summarise(progress.rows, dataset.class_names, protocol, config.seed),
+        segments_per_image=SegmentsPerImage(
+            mean=sum(row.segments for row in progress.rows) / len(progress.rows),
+            min=min(row.segments for row in progress.rows),
+            max=max(row.segments for row in progress.rows),
+        ),
+        failures=[progress.failures[index] for index in sorted(progress.failures)],
+        timings=timings,
+        environment=environment(device, config.seed),
+        protocol=asdict(protocol),
+    )
+    cell.finish(result, progress.rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+    return FinishedCell(cell.finished_dir, result, skipped=False)
+
+
+def summarise(rows: list[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
+    """Data-set scores and intervals of per-image rows."""
+    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed)
+    for row in rows:
+        metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
+    scores = metric.compute()
+    iou = [None if value != value else value for value in scores["iou_per_class"].tolist()]
+    low, high = scores["miou_ci95"].tolist()
+    accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
+    return Metrics(
+        miou=scores["miou"].item(),
+        pixel_accuracy=scores["pixel_accuracy"].item(),
+        miou_ci95=(low, high),
+        pixel_accuracy_ci95=(accuracy_low, accuracy_high),
+        iou_per_class=dict(zip(class_names, iou, strict=True)),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the accelerator where there is one, otherwise the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = f"cpu, {accelerator}" if accelerator else "cpu"
+        raise UserError(f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu") from error
+    return device
+
+
+def environment(device: torch.device, seed: int) -> Environment:
+    """Versions, device and commit, for the record."""
+    return Environment(
+        packages=installed_packages(),
+        device=device_name(device),
+        git=_git_state(),
+        seed=seed,
+        noise_generator="cpu",
+    )
+
+
+def installed_packages() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's model, or ``cpu`` with its number of threads."""
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    module = torch.get_device_module(device)
+    name = module.get_device_name(device) if hasattr(module, "get_device_name") else ""
+    return f"{device} {name}".strip()
+
+
+def _score(
+    pipeline: Pipeline,
+    dataset: SegmentationDataset,
+    cell: Cell,
+    config: RunConfig,
+    draw: Draw | None,
+    report: Report | None,
+) -> None:
+    """Score what the journal does not hold yet."""
+    before = cell.progress()
+    done = {row.index for row in before.rows} | set(before.failures)
+    failed = len(before.failures)
+    todo = [index for index in range(len(dataset)) if index not in done]
+    # Written before any work, so that an unwritable folder costs nothing.
+    cell.append([], {}, Timings())
+    if report:
+        report(len(done), len(dataset))
+    start = time.perf_counter()
+    for batch in score_images(
+        pipeline, dataset, todo, batch_size=config.batch_size, num_workers=config.num_workers
+    ):
+        for outcome in batch.outcomes:
+            if draw and outcome.example.index < config.visualise:
+                draw(outcome, dataset, _picture(cell.work_dir / "pictures", outcome))
+        # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
+        wall, start = time.perf_counter() - start, time.perf_counter()
+        cell.append([_row(outcome) for outcome in batch.outcomes], batch.failures, replace(batch.timings, wall_s=wall))
+        done |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
+        failed += len(batch.failures)
+        if report:
+            report(len(done), len(dataset))
+        if config.max_failures is not None and failed > config.max_failures:
+            latest = list((before.failures | batch.failures).values())[-1]
+            raise UserError(
+                f"{failed} failed, more than max_failures={config.max_failures}; the last: {latest.error}",
+                latest.id,
+                "mend the data and run again (what is done is kept), or raise max_failures",
+            )
+
+
+def _find_finished(cell: Cell, if_exists: str) -> Result | None:
+    if if_exists == "overwrite":
+        cell.start_over()
+        return None
+    result = cell.result()
+    if result is not None and if_exists == "resume" and result.failures:
+        cell.reopen()
+        return None
+    return result
+
+
+def _draw_missing(
+    pipeline: Pipeline, dataset: SegmentationDataset, folder: Path, config: RunConfig, draw: Draw | None
+) -> None:
+    """Pictures that a finished cell lacks; its numbers are left alone."""
+    ids = dataset.records["id"][: config.visualise]
+    missing = [index for index, name in enumerate(ids) if not (folder / f"{_file_name(name)}.png").is_file()]
+    if draw is None or not missing:
+        return
+    for batch in score_images(
+        pipeline, dataset, missing, batch_size=config.batch_size, num_workers=config.num_workers
+    ):
+        for outcome in batch.outcomes:
+            draw(outcome, dataset, _picture(folder, outcome))
+
+
+def _picture(folder: Path, outcome: Outcome) -> Path:
+    return folder / f"{_file_name(outcome.example.id)}.png"
+
+
+def _file_name(image_id: str) -> str:
+    return "".join(character if character.isalnum() or character in "-_." else "_" for character in image_id)
+
+
+def _row(outcome: Outcome) -> ImageRow:
+    tp, fp, fn = (counts.tolist() for counts in outcome.counts)
+    return ImageRow(outcome.example.index, outcome.example.id, outcome.segments, outcome.pixels, tp, fp, fn)
+
+
+def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
+    """The protocol with what the segmenter's and upsampler's own options say in its place."""
+    overridden: dict[str, Any] = {
+        name: stage[name]
+        for stage, names in ((config.segmenter, ("label_codes", "zero_affinity")), (config.upsampler, ("similarity",)))
+        for name in names
+        if name in stage
+    }
+    return build_protocol({**asdict(protocol), **overridden})
+
+
+def _identity(
+    config: RunConfig,
+    protocol: Protocol,
+    dataset: SegmentationDataset,
+    fingerprint: str,
+    backbone: dict[str, str],
+    device: torch.device,
+) -> dict[str, Any]:
+    """Everything that can change the numbers. Batch size, workers and folders can't; versions are recorded beside."""
+    return {
+        "numerics_version": NUMERICS_VERSION,
+        "dataset": {"name": dataset.name, "fingerprint": fingerprint},
+        "backbone": {"config": config.backbone, **backbone},
+        "segmenter": config.segmenter,
+        "upsampler": config.upsampler,
+        "refiner": config.refiner,
+        "protocol": {name: value for name, value in asdict(protocol).items() if name != "name"},
+        "seed": config.seed,
+        "device_type": device.type,
+    }
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the checkout that this package runs from, and whether it has changes."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy inside some other repository is not that repository's.
+    if git("ls-files", "--error-unmatch", "experiment.py") is None:
+        return {"commit": None, "dirty": False}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

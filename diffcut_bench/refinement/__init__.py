@@ -1,0 +1,15 @@
+"""From patches to pixels: concept assignment, pixel-adaptive refinement. Tensors and keyword arguments only."""
+
+from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
+from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
+
+__all__ = [
+    "ConceptUpsampler",
+    "NearestUpsampler",
+    "PamrRefiner",
+    "assign_concepts",
+    "median_filter",
+    "pamr",
+    "refine_labels",
+    "upsample_nearest",
+]

@@ -1,0 +1,143 @@
+"""Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
+from diffcut_bench.datasets.preprocessing import prepare_example
+from diffcut_bench.errors import UserError
+from diffcut_bench.experiment import choose_device
+from diffcut_bench.pipeline import Pipeline, segment_images
+from diffcut_bench.reporting import encode_png, overlay
+from diffcut_bench.store import write_atomically
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Segments of one picture.
+
+    Attributes:
+        image: RGB [height, width, 3], 0..255, upright.
+        labels: segment of each pixel [height, width], contiguous from 0.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    @property
+    def num_segments(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def overlay(self) -> Image.Image:
+        """The segments in colours over the picture."""
+        return Image.fromarray(overlay(self.image, self.labels))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB."""
+        described = []
+        for segment in range(self.num_segments):
+            mask = self.labels == segment
+            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            described.append(
+                {
+                    "id": segment,
+                    "area_px": int(mask.sum()),
+                    "area_fraction": round(float(mask.mean()), 6),
+                    "bbox": [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1],
+                    "mean_rgb": self.image[mask].mean(axis=0).round(1).tolist(),
+                }
+            )
+        return described
+
+    def save(self, labels_path: Path, overlay_path: Path) -> None:
+        """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
+        depth = np.uint8 if self.num_segments <= 256 else np.uint16
+        write_atomically(labels_path, encode_png(self.labels.astype(depth)))
+        write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
+
+
+class PictureSegmenter:
+    """The pipeline of a config, built once, for pictures without annotations.
+
+    Pictures are taken whole, in their aspect ratio, and segmented at their own resolution unless the config's protocol
+    says otherwise (``protocol=strict`` is what `segment` and the command use).
+
+    Raises:
+        UserError: an option is out of range, or weights are missing.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self._pipeline = Pipeline(
+            backbone=instantiate("backbone", config.backbone).to(choose_device(config.device)),
+            segmenter=instantiate("segmenter", config.segmenter),
+            upsampler=instantiate("upsampler", config.upsampler),
+            refiner=instantiate("refiner", config.refiner),
+            protocol=build_protocol(config.protocol),
+            device=choose_device(config.device),
+        )
+
+    def __call__(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: path, Pillow image, or RGB array [height, width, 3] of uint8.
+
+        Raises:
+            UserError: the file is missing or no picture.
+        """
+        picture = _as_rgb(image)
+        protocol = self._pipeline.protocol
+        example = prepare_example(
+            0,
+            "",
+            picture,
+            np.zeros((picture.height, picture.width), dtype=np.int64),
+            crop=protocol.crop,
+            image_size=protocol.image_size,
+            eval_size=protocol.eval_size,
+            multiple_of=self._pipeline.backbone.stride,
+        )
+        labels, _ = segment_images(self._pipeline, example.image[None], example.eval_image[None])
+        pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        return Segmentation(pixels, labels[0].numpy())
+
+
+def segment(
+    image: str | Path | Image.Image | NDArray[np.uint8],
+    backbone: str = "efficientnet_lite0",
+    *overrides: str,
+) -> Segmentation:
+    """Segment one picture in one line.
+
+    Args:
+        image: path, Pillow image, or RGB array [height, width, 3] of uint8.
+        backbone: option name.
+        overrides: further Hydra overrides, such as ``"segmenter.tau=0.4"``.
+
+    Returns:
+        Segments at the picture's own resolution.
+
+    Raises:
+        UserError: an option is unknown, weights are missing, or the picture can't be read.
+    """
+    return PictureSegmenter(load_config(["protocol=strict", f"backbone={backbone}", *overrides]))(image)
+
+
+def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    path = Path(image).expanduser()
+    if not path.is_file():
+        raise UserError("no such picture", str(path), "check the path")
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"not a picture that can be read ({error})", str(path), "convert it to JPEG or PNG") from error

@@ -1,0 +1,6 @@
+"""Segmenters: feature map -> partition of its patches, one file a method."""
+
+from diffcut_bench.segmenters.base import Segmenter
+from diffcut_bench.segmenters.diffcut import DiffCut
+
+__all__ = ["DiffCut", "Segmenter"]

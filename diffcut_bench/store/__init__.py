@@ -1,0 +1,30 @@
+"""Results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
+
+from diffcut_bench.store.atomic import unwritable, write_atomically
+from diffcut_bench.store.cells import Cell, ImageRow, Progress, cell_key, read_rows
+from diffcut_bench.store.schema import (
+    DatasetRecord,
+    Environment,
+    Failure,
+    Metrics,
+    Result,
+    SegmentsPerImage,
+    Timings,
+)
+
+__all__ = [
+    "Cell",
+    "DatasetRecord",
+    "Environment",
+    "Failure",
+    "ImageRow",
+    "Metrics",
+    "Progress",
+    "Result",
+    "SegmentsPerImage",
+    "Timings",
+    "cell_key",
+    "read_rows",
+    "unwritable",
+    "write_atomically",
+]

@@ -1,0 +1,166 @@
+"""A cell on disk: a journal while it runs, one finished folder afterwards.
+
+``<output_dir>/unfinished/<key>/`` holds the journal (a line for each batch, appended) and the pictures so far; when
+the last image is counted, result.json and per_image.parquet join them and one rename makes it
+``<output_dir>/results/<title>-<key>/``. A kill at any moment loses at most the batch in flight.
+"""
+
+import hashlib
+import io
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffcut_bench.store.atomic import unwritable, write_atomically
+from diffcut_bench.store.schema import Failure, Result, Timings
+
+_SHORT = 12
+
+
+def cell_key(identity: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON (sorted keys, no spaces) of everything that can change the numbers."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What is kept of one scored image; a row of per_image.parquet."""
+
+    index: int  # place in the data set
+    id: str
+    segments: int  # segments of the partition, before concept assignment and background rule
+    pixels: int  # scored pixels (void left out)
+    tp: list[int]  # pixels, one entry a class
+    fp: list[int]
+    fn: list[int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an interrupted cell had done."""
+
+    rows: list[ImageRow]
+    failures: dict[int, Failure]  # by place in the data set
+    timings: Timings
+
+
+class Cell:
+    """Reads and writes one cell.
+
+    Args:
+        output_dir: root of all that runs write.
+        title: readable part of the folder's name.
+        key: of the cell.
+    """
+
+    def __init__(self, output_dir: Path, title: str, key: str) -> None:
+        self.finished_dir = output_dir / "results" / f"{title}-{key[:_SHORT]}"
+        self.work_dir = output_dir / "unfinished" / key[:_SHORT]
+        self._journal = self.work_dir / "journal.jsonl"
+
+    def result(self) -> Result | None:
+        """The finished result, if there is one."""
+        path = self.finished_dir / "result.json"
+        return Result.from_json(path.read_text()) if path.is_file() else None
+
+    def start_over(self) -> None:
+        """Forget what an interrupted run did. A finished result stays until a new one takes its place."""
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+    def reopen(self) -> None:
+        """Turn a finished cell into an interrupted one without its failures, so that those images are tried again."""
+        result = self.result()
+        if result is None:
+            return
+        rows = read_rows(self.finished_dir)
+        self.start_over()
+        pictures = self.finished_dir / "pictures"
+        if pictures.is_dir():
+            shutil.copytree(pictures, self.work_dir / "pictures")
+        self.append(rows, {}, result.timings)
+
+    def progress(self) -> Progress:
+        """What the journal holds. A last line that a kill cut off is passed over, and so are images counted twice."""
+        rows: dict[int, ImageRow] = {}
+        failures: dict[int, Failure] = {}
+        timings = Timings()
+        if self._journal.is_file():
+            for line in self._journal.read_text(errors="replace").splitlines():
+                try:
+                    entry = json.loads(line)
+                except json.JSONDecodeError:
+                    continue
+                rows |= {row["index"]: ImageRow(**row) for row in entry["rows"]}
+                failures |= {int(index): Failure(**failure) for index, failure in entry["failures"].items()}
+                timings = timings.plus(Timings(**entry["timings"]))
+        return Progress([rows[index] for index in sorted(rows)], failures, timings)
+
+    def append(self, rows: list[ImageRow], failures: dict[int, Failure], timings: Timings) -> None:
+        """Add a batch to the journal.
+
+        Raises:
+            UserError: the folder can't be written.
+        """
+        entry = {
+            "rows": [asdict(row) for row in rows],
+            "failures": {index: asdict(failure) for index, failure in failures.items()},
+            "timings": asdict(timings),
+        }
+        try:
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+            with self._journal.open("ab") as file:
+                # A leading newline ends a line that an earlier kill cut off.
+                file.write(b"\n" + json.dumps(entry).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise unwritable(self._journal, error) from error
+
+    def finish(self, result: Result, rows: list[ImageRow], config_yaml: str) -> None:
+        """Write the finished folder and put it in place with one rename.
+
+        Raises:
+            UserError: the folder can't be written.
+        """
+        write_atomically(self.work_dir / "per_image.parquet", _parquet(rows))
+        write_atomically(self.work_dir / "config.yaml", config_yaml)
+        write_atomically(self.work_dir / "result.json", result.to_json())
+        try:
+            self.finished_dir.parent.mkdir(parents=True, exist_ok=True)
+            if self.finished_dir.exists():
+                replaced = self.work_dir.with_name(f"{self.work_dir.name}.replaced")
+                shutil.rmtree(replaced, ignore_errors=True)
+                self.finished_dir.rename(replaced)
+                self.work_dir.rename(self.finished_dir)
+                shutil.rmtree(replaced)
+            else:
+                self.work_dir.rename(self.finished_dir)
+            (self.finished_dir / self._journal.name).unlink(missing_ok=True)
+            if not any(self.work_dir.parent.iterdir()):
+                self.work_dir.parent.rmdir()
+        except OSError as error:
+            raise unwritable(self.finished_dir, error) from error
+
+
+def read_rows(finished_dir: Path) -> list[ImageRow]:
+    """Rows of a finished cell's per_image.parquet."""
+    return [ImageRow(**row) for row in pq.read_table(finished_dir / "per_image.parquet").to_pylist()]
+
+
+def _parquet(rows: list[ImageRow]) -> bytes:
+    counts = pa.list_(pa.int64())
+    schema = pa.schema(
+        [
+            *(("index", pa.int64()), ("id", pa.string()), ("segments", pa.int64()), ("pixels", pa.int64())),
+            *(("tp", counts), ("fp", counts), ("fn", counts)),
+        ]
+    )
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), buffer)
+    return buffer.getvalue()
