@@ -30,7 +30,9 @@ def best_bipartition(
         wins a tie), and its side ``y > threshold``.
     """
     low, high = _MARGIN * indicator.min(), _MARGIN * indicator.max()
-    steps = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device) / max(splitting_points - 1, 1)
+    steps = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device) / max(
+        splitting_points - 1, 1
+    )
     thresholds = low + (high - low) * steps
     above = indicator[:, None] > thresholds[None, :]  # nodes × splitting points
     side = above.to(weights.dtype)
