@@ -51,7 +51,9 @@ def contingency_table(
     return torch.bincount(cells, minlength=num_classes * columns).view(num_classes, columns).cpu()
 
 
-def assign_clusters(table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap") -> Int[Tensor, " classes"]:
+def assign_clusters(
+    table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap"
+) -> Int[Tensor, " classes"]:
     """Cluster of each class in the one-to-one assignment of greatest total overlap or IoU.
 
     Args:

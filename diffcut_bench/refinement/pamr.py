@@ -46,7 +46,7 @@ def pamr(
 
 
 def _colour_affinity(image: Tensor, shifts: list[tuple[int, int]], reach: int, centres: int) -> Tensor:
-    """Softmax over the neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × 1 × h × w."""
+    """Softmax over neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × 1 × h × w."""
     padded = pad(image, [reach] * 4, mode="replicate")
     neighbours = torch.stack([_shifted(padded, shift, reach) for shift in shifts])
     # The centre counts once for each dilation (9 values a neighbourhood).
@@ -64,7 +64,7 @@ def _shifted(padded: Tensor, shift: tuple[int, int], reach: int) -> Tensor:
 def median_filter(labels: Int[Tensor, "batch height width"]) -> Int[Tensor, "batch height width"]:
     """3×3 median of integer labels, as the released evaluation smooths PAMR's result.
 
-    The median of label *numbers* depends on the numbering where three segments meet; two segments it smooths by majority.
+    Where three segments meet, the median of label *numbers* depends on the numbering; two it smooths by majority.
 
     Args:
         labels: segment ids.

@@ -44,7 +44,9 @@ def assign_concepts(
     return scores.masked_fill((counts == 0)[:, :, None, None], -torch.inf).argmax(dim=1)
 
 
-def upsample_nearest(partition: Int[Tensor, "batch rows cols"], size: tuple[int, int]) -> Int[Tensor, "batch height width"]:
+def upsample_nearest(
+    partition: Int[Tensor, "batch rows cols"], size: tuple[int, int]
+) -> Int[Tensor, "batch height width"]:
     """Each pixel takes the segment of the patch it lies in: the baseline of the paper's table 8.
 
     Args:
