@@ -43,7 +43,10 @@ class EfficientNetLite0(Backbone):
         network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
         self.stem = torch.nn.Sequential(network._conv_stem, network._bn0, network._swish)
         self.blocks = torch.nn.Sequential(*network._blocks)
-        self.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.eval().requires_grad_(False)
+        for parameter in self.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         normalised = ((images * 255 - _MEAN) / _SCALE).contiguous(memory_format=torch.channels_last)

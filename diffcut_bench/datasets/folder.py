@@ -72,8 +72,6 @@ def _by_stem(place: Path, *, pictures: bool) -> dict[str, Path]:
         if path.name.startswith(".") or path.suffix.lower() not in suffixes:
             continue
         if path.stem in found:
-            raise UserError(
-                f"two files for {path.stem}", f"{found[path.stem]} and {path.name}", "keep one of the two"
-            )
+            raise UserError(f"two files for {path.stem}", f"{found[path.stem]} and {path.name}", "keep one of the two")
         found[path.stem] = path
     return found

@@ -26,9 +26,7 @@ class DiffCut:
     splitting_points: int = 100
 
     def __post_init__(self) -> None:
-        check_arguments(
-            self.tau, self.alpha, self.solver, self.zero_affinity, self.label_codes, self.splitting_points
-        )
+        check_arguments(self.tau, self.alpha, self.solver, self.zero_affinity, self.label_codes, self.splitting_points)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
