@@ -243,7 +243,9 @@ def _segment(options: argparse.Namespace) -> int:
             failed.append(error)
             continue
         name = next(
-            n for n in itertools.chain([image.stem], (f"{image.stem}-{i}" for i in itertools.count(2))) if n not in names
+            n
+            for n in itertools.chain([image.stem], (f"{image.stem}-{i}" for i in itertools.count(2)))
+            if n not in names
         )
         names.add(name)
         labels_path, overlay_path = folder / f"{name}_labels.png", folder / f"{name}_overlay.png"
@@ -261,8 +263,8 @@ def _segment(options: argparse.Namespace) -> int:
         record = {"schema_version": 1, "config": config.to_dict(), "images": described}
         write_atomically(folder / "segments.json", json.dumps(record, indent=1) + "\n")
         console.print(f"segments {folder / 'segments.json'}", highlight=False, soft_wrap=True)
-    for error in failed:
-        errors.print(escape(str(error)), highlight=False, soft_wrap=True)
+    for failure in failed:
+        errors.print(escape(str(failure)), highlight=False, soft_wrap=True)
     return 2 if failed else 0
 
 

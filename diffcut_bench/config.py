@@ -98,9 +98,7 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
         raise UserError(first, str(error.full_key), f"give {error.full_key} a value of the right kind") from error
     except OmegaConfBaseException as error:
         key = str(error.full_key or error.key)
-        raise UserError(
-            str(error).splitlines()[0], key, did_you_mean(key, RunConfig.__dataclass_fields__)
-        ) from error
+        raise UserError(str(error).splitlines()[0], key, did_you_mean(key, RunConfig.__dataclass_fields__)) from error
     assert isinstance(config, RunConfig)
     problems = config.problems()
     if problems:
@@ -171,7 +169,9 @@ def _explain(overrides: Sequence[str], error: Exception) -> UserError:
             break
     key, separator, value = culprit.partition("=")
     if not separator:
-        return UserError(f"{culprit!r} is no override", culprit, "write overrides as key=value, such as segmenter.tau=0.4")
+        return UserError(
+            f"{culprit!r} is no override", culprit, "write overrides as key=value, such as segmenter.tau=0.4"
+        )
     if isinstance(reason, MissingConfigException) and key in GROUPS:
         return UserError(f"unknown option {key}={value}", culprit, did_you_mean(value, reason.options or _options(key)))
     if "Ambiguous value" in str(reason):

@@ -31,7 +31,17 @@ from diffcut_bench.store import (
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
 NUMERICS_VERSION = 1
 
-PACKAGES = ("diffcut_bench", "torch", "numpy", "scipy", "scikit-image", "pillow", "datasets", "torchmetrics", "hydra-core")
+PACKAGES = (
+    "diffcut_bench",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
+    "datasets",
+    "torchmetrics",
+    "hydra-core",
+)
 
 Draw = Callable[[Outcome, SegmentationDataset, Path], None]
 Report = Callable[[int, int], None]
@@ -85,7 +95,9 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
     progress = cell.progress()
     if not progress.rows:
         first = next(iter(progress.failures.values()))
-        raise UserError(f"no image could be scored; the first: {first.error}", first.id, "mend the data, then run again")
+        raise UserError(
+            f"no image could be scored; the first: {first.error}", first.id, "mend the data, then run again"
+        )
     wall = progress.timings.wall_s
     timings = replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0)
     result = Result(
@@ -140,7 +152,9 @@ def choose_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = f"cpu, {accelerator}" if accelerator else "cpu"
-        raise UserError(f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu") from error
+        raise UserError(
+            f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu"
+        ) from error
     return device
 
 
@@ -193,9 +207,7 @@ def _score(
     if report:
         report(len(done), len(dataset))
     start = time.perf_counter()
-    for batch in score_images(
-        pipeline, dataset, todo, batch_size=config.batch_size, num_workers=config.num_workers
-    ):
+    for batch in score_images(pipeline, dataset, todo, batch_size=config.batch_size, num_workers=config.num_workers):
         for outcome in batch.outcomes:
             if draw and outcome.example.index < config.visualise:
                 draw(outcome, dataset, _picture(cell.work_dir / "pictures", outcome))
@@ -234,9 +246,7 @@ def _draw_missing(
     missing = [index for index, name in enumerate(ids) if not (folder / f"{_file_name(name)}.png").is_file()]
     if draw is None or not missing:
         return
-    for batch in score_images(
-        pipeline, dataset, missing, batch_size=config.batch_size, num_workers=config.num_workers
-    ):
+    for batch in score_images(pipeline, dataset, missing, batch_size=config.batch_size, num_workers=config.num_workers):
         for outcome in batch.outcomes:
             draw(outcome, dataset, _picture(folder, outcome))
 

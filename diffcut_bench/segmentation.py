@@ -56,8 +56,9 @@ class Segmentation:
 
     def save(self, labels_path: Path, overlay_path: Path) -> None:
         """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
-        depth = np.uint8 if self.num_segments <= 256 else np.uint16
-        write_atomically(labels_path, encode_png(self.labels.astype(depth)))
+        small = self.num_segments <= 256
+        ids = self.labels.astype(np.uint8) if small else self.labels.astype(np.uint16)
+        write_atomically(labels_path, encode_png(ids))
         write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
 
 

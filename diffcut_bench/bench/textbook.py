@@ -29,7 +29,9 @@ def textbook_recursive_ncut(features: Tensor, tau: float, alpha: float, splittin
     return torch.tensor([names[code] for code in codes])
 
 
-def _divide(weights: Tensor, members: Tensor, kept: Tensor, tau: float, splitting_points: int, codes: list[str]) -> None:
+def _divide(
+    weights: Tensor, members: Tensor, kept: Tensor, tau: float, splitting_points: int, codes: list[str]
+) -> None:
     if members.sum() < 2:
         return
     graph = weights * members[:, None] * members[None, :]

@@ -25,7 +25,8 @@ _UNMATCHED_GREY = 140
 def palette(count: int) -> NDArray[np.uint8]:
     """``count`` colours [count, 3] that differ from their neighbours: hues a golden-ratio turn apart."""
     colours = [
-        colorsys.hsv_to_rgb(i * _GOLDEN_RATIO % 1, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3) / 2) for i in range(count)
+        colorsys.hsv_to_rgb(i * _GOLDEN_RATIO % 1, 0.55 + 0.4 * (i % 2), 0.95 - 0.25 * (i % 3) / 2)
+        for i in range(count)
     ]
     return (np.array(colours).reshape(-1, 3) * 255).astype(np.uint8)
 
