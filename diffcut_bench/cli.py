@@ -15,7 +15,7 @@ import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
@@ -211,7 +211,7 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(quote_if_needed(text))
-        except OverrideParseException as error:
+        except HydraException as error:
             raise UserError(f"{text!r} is no override", text, "write overrides as key=value or key=a,b") from error
         if override.is_sweep_override():
             key = override.get_key_element()

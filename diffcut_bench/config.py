@@ -10,7 +10,7 @@ from typing import Any
 import hydra.utils
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
@@ -151,7 +151,7 @@ def quote_if_needed(override: str) -> str:
         return override
     try:
         OverridesParser.create().parse_override(override)
-    except OverrideParseException:
+    except HydraException:
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"
     return override

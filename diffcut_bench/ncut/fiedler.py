@@ -15,6 +15,7 @@ MAX_STEPS = 120
 _CHECK_EVERY = 4
 # ‖Mv − θv‖ at which an eigenvector of M (‖M‖ = 1) counts as found, in units of the dtype's epsilon.
 _TOLERANCE_EPS = 16.0
+_HALF = 0.5
 
 
 def fiedler_vector(
@@ -71,9 +72,11 @@ def _lanczos(weights: Tensor, trivial: Tensor, scale: Tensor) -> Tensor | None:
         beta = vector.norm()
         if k % _CHECK_EVERY == _CHECK_EVERY - 1 or k == steps - 1:
             ritz = torch.linalg.eigh(tridiagonal[: k + 1, : k + 1]).eigenvectors[:, -1]
-            if beta * ritz[-1].abs() <= tolerance:
-                return basis[1 : k + 2].T @ ritz
+            found = basis[1 : k + 2].T @ ritz
+            # A norm below one: the Krylov space was exhausted exactly, and the Ritz vector lies in its empty rows.
+            if beta * ritz[-1].abs() <= tolerance and found.norm() > _HALF:
+                return found
         if k + 1 < steps:
             tridiagonal[k, k + 1] = tridiagonal[k + 1, k] = beta
-            basis[k + 2] = vector / beta
+            basis[k + 2] = torch.where(beta > 0, vector / beta, 0.0)
     return None

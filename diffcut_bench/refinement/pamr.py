@@ -106,10 +106,9 @@ class PamrRefiner:
     """`refine_labels` with its settings fixed; the ``refiner=pamr`` option."""
 
     iterations: int = 10
-    dilations: tuple[int, ...] = (1, 2, 4, 8)
+    dilations: Sequence[int] = (1, 2, 4, 8)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dilations", tuple(self.dilations))
         if self.iterations < 0 or not self.dilations or min(self.dilations) < 1:
             raise ValueError(
                 f"PAMR needs iterations >= 0 and dilations >= 1, not {self.iterations} and {list(self.dilations)}"

@@ -77,7 +77,7 @@ def _blend(
     image: NDArray[np.uint8], colours: NDArray[np.uint8], ids: NDArray[np.int64], opacity: float
 ) -> NDArray[np.uint8]:
     mixed = (1 - opacity) * image + opacity * colours
-    mixed[find_boundaries(ids, mode="inner")] = 255
+    mixed[find_boundaries(ids, mode="inner", background=ids.min() - 1)] = 255
     return mixed.astype(np.uint8)
 
 

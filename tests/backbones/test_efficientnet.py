@@ -1,0 +1,55 @@
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from conftest import DATA
+from PIL import Image
+
+from diffcut_bench.backbones import Backbone, EfficientNetLite0
+from diffcut_bench.datasets import prepare_example
+from diffcut_bench.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def backbone() -> EfficientNetLite0:
+    return EfficientNetLite0()
+
+
+@torch.inference_mode()
+def test_features_of_coffee_equal_the_golden_ones(backbone):
+    picture = Image.fromarray(skimage.data.coffee())
+    label = np.zeros((picture.height, picture.width), np.int64)
+    example = prepare_example(
+        0, "coffee", picture, label, crop="center", image_size=1024, eval_size=128, multiple_of=32
+    )
+    features = backbone(example.image[None])
+    golden = torch.from_numpy(np.load(DATA / "recursive_ncut_coffee.npz")["features"]).float()
+    assert features.shape == (1, 320, 32, 32)
+    # The golden ones are rounded to half precision: 2^-7 at their greatest magnitude of 16.
+    assert (features[0].flatten(1).T - golden).abs().max() <= 2**-7
+
+
+@torch.inference_mode()
+def test_an_image_does_not_depend_on_its_batch(backbone):
+    images = torch.rand(5, 3, 96, 128)
+    together = backbone(images)
+    assert together.shape == (5, backbone.channels, 96 // backbone.stride, 128 // backbone.stride)
+    for batch in (1, 2, 3):
+        apart = torch.cat([backbone(images[i : i + batch]) for i in range(0, 5, batch)])
+        assert torch.equal(apart, together)
+
+
+def test_is_frozen_and_says_what_it_is(backbone):
+    assert isinstance(backbone, Backbone)
+    assert not backbone.training
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    assert len(backbone.fingerprint()["weights_sha256"]) == 64
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(UserError) as caught:
+        EfficientNetLite0()
+    assert "diffcut_bench[demo]" in caught.value.hint

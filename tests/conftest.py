@@ -1,0 +1,106 @@
+"""What several test files share: golden figures, miniature data on disk, the command line in-process."""
+
+import os
+
+os.environ["COLUMNS"] = "200"  # read by the command line's console when it is imported
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from diffcut_bench.cli import main
+
+DATA = Path(__file__).parent / "data"
+# The whole pipeline with the real network on 4×4 patches: a tenth of a second an image.
+SMALL = ("protocol.image_size=128", "protocol.eval_size=32")
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of golden outputs and real samples; the test is skipped where it is not given."""
+    place = os.environ.get("DIFFCUT_SHARED")
+    if not place:
+        pytest.skip("DIFFCUT_SHARED is not set")
+    return Path(place)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run a command in this process."""
+
+    def run(*arguments: object) -> Finished:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Finished(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def shapes(tmp_path: Path) -> Path:
+    """A folder data set of eight pictures: a disc (class 1) and a square (class 2) on plain ground (class 0), 255 border."""
+    return write_shapes(tmp_path / "shapes", 8)
+
+
+def write_shapes(root: Path, count: int) -> Path:
+    generator = np.random.default_rng(0)
+    (root / "images").mkdir(parents=True)
+    (root / "labels").mkdir()
+    for number in range(count):
+        size = (150 + 10 * (number % 3), 140)
+        label = Image.new("L", size, 0)
+        pen = ImageDraw.Draw(label)
+        x, y = generator.integers(5, 40, 2).tolist()
+        pen.ellipse((x, y, x + 50, y + 50), fill=1, outline=255, width=2)
+        pen.rectangle((x + 55, y + 30, x + 95, y + 80), fill=2)
+        colours = generator.integers(0, 255, (256, 3))
+        pixels = colours[np.asarray(label)] + generator.normal(0, 12, (size[1], size[0], 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root / "images" / f"picture{number}.png")
+        label.save(root / "labels" / f"picture{number}.png")
+    return root
+
+
+def shapes_overrides(root: Path, output_dir: Path) -> list[str]:
+    return [
+        *("dataset=folder", f"dataset.root={root}", "dataset.num_classes=3", "dataset.background=0"),
+        *(f"output_dir={output_dir}", *SMALL),
+    ]
+
+
+def same_partition(first: torch.Tensor | np.ndarray, second: torch.Tensor | np.ndarray) -> bool:
+    """Equal up to renaming."""
+    a, b = np.asarray(first).ravel(), np.asarray(second).ravel()
+    return len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(np.unique(a)) == len(np.unique(b))
+
+
+def agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """Share of pixels on which two label maps agree once each label of the first is given its best partner."""
+    table = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(table, (first.ravel(), second.ravel()), 1)
+    return float(table.max(axis=1).sum() / first.size)
+
+
+def blobs(
+    groups: int, size: int, channels: int = 16, noise: float = 0.05, seed: int = 0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Planted features [1, groups·size, channels] and their group ids: noisy copies of random directions."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.nn.functional.normalize(torch.randn(groups, channels, generator=generator), dim=1)
+    truth = torch.arange(groups).repeat_interleave(size)
+    features = centres[truth] + noise * torch.randn(groups * size, channels, generator=generator)
+    return features[None], truth

@@ -1,0 +1,84 @@
+import datasets as hf
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup, records_from_files
+from diffcut_bench.errors import UserError
+
+
+def dataset(tmp_path, label: Image.Image, image: Image.Image | None = None) -> SegmentationDataset:
+    (image or Image.new("RGB", label.size)).save(tmp_path / "a.png")
+    label.save(tmp_path / "a_label.png")
+    return SegmentationDataset(
+        name="mini",
+        records=records_from_files(["a"], [tmp_path / "a.png"], [tmp_path / "a_label.png"]),
+        class_names=("one", "two"),
+        lookup=label_lookup({1: 0, 2: 1}, void=[255]),
+    )
+
+
+def test_raw_values_become_classes(tmp_path):
+    raw = Image.fromarray(np.array([[1, 2, 255]], dtype=np.uint8))
+    image, label = dataset(tmp_path, raw).read(0)
+    assert image.mode == "RGB"
+    assert label.tolist() == [[0, 1, VOID]]
+
+
+def test_palette_labels_give_their_indices(tmp_path):
+    raw = Image.fromarray(np.array([[1, 2, 1]], dtype=np.uint8), mode="L").convert("P")
+    raw.putdata([1, 2, 1])
+    raw.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    assert dataset(tmp_path, raw).read(0)[1].tolist() == [[0, 1, 0]]
+
+
+def test_unknown_value_names_file_value_and_what_is_legal(tmp_path):
+    raw = Image.fromarray(np.array([[1, 7, 0]], dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"a_label.png: label value \[0, 7\] out of range; mini has 1..2, 255"):
+        dataset(tmp_path, raw).read(0)
+
+
+def test_sixteen_bit_values_are_not_wrapped(tmp_path):
+    raw = Image.fromarray(np.array([[1, 257]], dtype=np.uint16))
+    with pytest.raises(ValueError, match="257"):
+        dataset(tmp_path, raw).read(0)
+
+
+def test_size_mismatch_names_the_label(tmp_path):
+    with pytest.raises(ValueError, match=r"a_label.png: label is 3×1 but its image is 4×1"):
+        dataset(tmp_path, Image.new("L", (3, 1), 1), Image.new("RGB", (4, 1))).read(0)
+
+
+def test_colour_label_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a_label.png: label is a RGB picture"):
+        dataset(tmp_path, Image.new("RGB", (3, 1))).read(0)
+
+
+def test_damaged_file_is_named(tmp_path):
+    broken = dataset(tmp_path, Image.new("L", (30, 30), 1))
+    content = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"a.png: can't be decoded"):
+        broken.read(0)
+
+
+def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"and 1 more") as caught:
+        records_from_files(["a"], [tmp_path / "a.png"], [tmp_path / "b.png"])
+    assert caught.value.where == str(tmp_path / "a.png")
+
+
+def test_records_are_a_hugging_face_dataset_of_lazy_pictures(tmp_path):
+    mini = dataset(tmp_path, Image.new("L", (3, 2), 1))
+    assert isinstance(mini.records, hf.Dataset)
+    assert mini.records.column_names == ["id", "image", "label"]
+    assert mini.records[0]["image"].size == (3, 2)
+
+
+def test_fingerprint_follows_content_and_meaning(tmp_path):
+    first = dataset(tmp_path, Image.new("L", (3, 2), 1)).fingerprint()
+    assert dataset(tmp_path, Image.new("L", (3, 2), 1)).fingerprint() == first
+    assert dataset(tmp_path, Image.new("L", (3, 2), 2)).fingerprint() != first
+    other = dataset(tmp_path, Image.new("L", (3, 2), 1))
+    renamed = SegmentationDataset(other.name, other.records, ("one", "three"), other.lookup)
+    assert renamed.fingerprint() != first

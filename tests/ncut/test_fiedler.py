@@ -1,0 +1,72 @@
+import pytest
+import torch
+from conftest import blobs
+
+import diffcut_bench.ncut.fiedler as fiedler
+from diffcut_bench.ncut import affinity, fiedler_vector
+
+
+def graph(nodes: int, seed: int = 0) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return affinity(torch.randn(1, nodes, 10), 2)[0]
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_solves_the_generalised_eigenproblem(solver):
+    weights = graph(200).double()
+    degree = weights.sum(dim=1)
+    y = fiedler_vector(weights, degree, solver)
+    eigenvalues = torch.linalg.eigvalsh(torch.eye(200) - weights / (degree[:, None] * degree[None, :]).sqrt())
+    assert torch.allclose((degree * y - weights @ y), eigenvalues[1] * degree * y, atol=1e-7)
+
+
+def test_solvers_agree():
+    weights = graph(300)
+    degree = weights.sum(dim=1)
+    iterative, dense = fiedler_vector(weights, degree, "lanczos"), fiedler_vector(weights, degree, "eigh")
+    assert torch.allclose(iterative, dense, atol=1e-4 * dense.abs().max().item())
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_entry_of_greatest_magnitude_is_positive(solver):
+    for seed in range(5):
+        weights = graph(80, seed)
+        y = fiedler_vector(weights, weights.sum(dim=1), solver)
+        assert y[y.abs().argmax()] > 0
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_disconnected_graph_is_split_between_components(solver):
+    weights = torch.block_diag(torch.ones(60, 60), torch.ones(40, 40))
+    y = fiedler_vector(weights, weights.sum(dim=1), solver)
+    assert torch.isfinite(y).all()
+    assert (y[:60] > 0).all() != (y[60:] > 0).all()
+    assert y[:60].std() < 1e-4
+    assert y[60:].std() < 1e-4
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_isolated_nodes_are_no_crash(solver):
+    weights = graph(100)
+    weights[:10] = 0
+    weights[:, :10] = 0
+    y = fiedler_vector(weights, weights.sum(dim=1), solver)
+    assert torch.isfinite(y).all()
+    assert torch.equal(y[:10], torch.zeros(10))
+
+
+def test_falls_back_to_the_dense_solver_when_it_does_not_converge(monkeypatch):
+    weights = graph(300)
+    degree = weights.sum(dim=1)
+    expected = fiedler_vector(weights, degree, "eigh")
+    monkeypatch.setattr(fiedler, "MAX_STEPS", 2)
+    assert torch.equal(fiedler_vector(weights, degree, "lanczos"), expected)
+
+
+def test_converges_without_falling_back_on_clustered_features(monkeypatch):
+    def refuse(*_: object) -> torch.Tensor:
+        raise AssertionError("fell back to the dense solver")
+
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    weights = affinity(blobs(6, 100)[0], 5)[0]
+    fiedler_vector(weights, weights.sum(dim=1), "lanczos")

@@ -1,0 +1,193 @@
+import numpy as np
+import pytest
+import torch
+from conftest import DATA, blobs, same_partition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcut_bench.bench import textbook_recursive_ncut
+from diffcut_bench.ncut import ImageTree, ncut_tree, recursive_ncut
+from diffcut_bench.ncut.recursive import _float32_codes, check_arguments
+
+GOLDEN: list[tuple[float, int]] = [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)]
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize(("tau", "alpha"), GOLDEN)
+def test_equals_the_released_partition_of_coffee(solver, tau, alpha):
+    golden = np.load(DATA / "recursive_ncut_coffee.npz")
+    features = torch.from_numpy(golden["features"])[None]
+    labels = recursive_ncut(features, tau, alpha, solver=solver, label_codes="float32")
+    assert same_partition(labels[0], golden[f"partition_tau{tau}_alpha{alpha}"])
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize(("tau", "alpha"), GOLDEN)
+def test_equals_all_released_partitions(shared, solver, tau, alpha):
+    golden = np.load(shared / "golden" / "recursive_ncut.npz")
+    labels = recursive_ncut(torch.from_numpy(golden["features"]), tau, alpha, solver=solver, label_codes="float32")
+    expected = golden[f"partition_tau{tau}_alpha{alpha}"]
+    assert [same_partition(ours, released) for ours, released in zip(labels, expected, strict=True)] == [True] * 8
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_recovers_planted_groups(solver):
+    features, truth = blobs(7, 40)
+    assert same_partition(recursive_ncut(features, 0.5, 10, solver=solver, zero_affinity="keep")[0], truth)
+
+
+def test_equals_the_textbook_version():
+    for seed in range(4):
+        torch.manual_seed(seed)
+        features = torch.rand(120, 6)
+        ours = recursive_ncut(features[None], 0.8, 8)[0]
+        assert ours.max() > 3
+        assert same_partition(ours, textbook_recursive_ncut(features, 0.8, 8))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["drop", "keep"]), st.sampled_from(["exact", "float32"]))
+def test_tree_equals_a_recursion_at_each_tau(seed, zero_affinity, label_codes):
+    features = torch.rand(2, 64, 5, generator=torch.Generator().manual_seed(seed))
+    switches = {"zero_affinity": zero_affinity, "label_codes": label_codes}
+    tree = ncut_tree(features, max_tau=0.95, alpha=8, **switches)
+    for tau in (0.0, 0.2, 0.5, 0.77, 0.95):
+        assert torch.equal(tree.labels(tau), recursive_ncut(features, tau, 8, **switches))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000))
+def test_a_permuted_input_gives_a_permuted_output(seed):
+    generator = torch.Generator().manual_seed(seed)
+    features = blobs(5, 24, noise=0.2, seed=seed)[0]
+    order = torch.randperm(120, generator=generator)
+    straight, permuted = recursive_ncut(features, 0.7, 5)[0], recursive_ncut(features[:, order], 0.7, 5)[0]
+    assert same_partition(straight[order], permuted)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_segments_only_divide_as_tau_grows(seed):
+    features = torch.rand(1, 60, 5, generator=torch.Generator().manual_seed(seed))
+    tree = ncut_tree(features, max_tau=1.0, alpha=8)
+    coarse = tree.labels(0.0)[0]
+    for tau in (0.3, 0.6, 0.8, 1.0):
+        fine = tree.labels(tau)[0]
+        pairs = torch.stack([coarse, fine]).unique(dim=1)
+        assert pairs.shape[1] == len(fine.unique())
+        coarse = fine
+
+
+def test_a_batch_equals_its_images():
+    features = torch.rand(5, 80, 6)
+    batch = recursive_ncut(features, 0.8, 6)
+    assert all(torch.equal(batch[i], recursive_ncut(features[i : i + 1], 0.8, 6)[0]) for i in range(5))
+
+
+def test_labels_are_contiguous_from_zero():
+    for codes in ("exact", "float32"):
+        for image in recursive_ncut(torch.rand(3, 90, 5), 0.9, 8, label_codes=codes):
+            assert torch.equal(image.unique(), torch.arange(int(image.max()) + 1))
+
+
+def test_half_precision_is_computed_in_single():
+    features = torch.rand(1, 60, 8).half()
+    assert torch.equal(recursive_ncut(features, 0.7, 8), recursive_ncut(features.float(), 0.7, 8))
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("tau", [0.5, 1.0])
+def test_one_patch_is_one_segment(solver, tau):
+    assert recursive_ncut(torch.rand(2, 1, 4), tau, 10, solver=solver).tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+def test_identical_features_are_one_segment(solver):
+    assert recursive_ncut(torch.full((1, 100, 320), 0.3), 0.99, 10, solver=solver).max() == 0
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("zero_affinity", ["drop", "keep"])
+def test_affinities_that_underflow_are_no_crash(solver, zero_affinity):
+    labels = recursive_ncut(torch.rand(1, 64, 8), 0.9, 1e6, solver=solver, zero_affinity=zero_affinity)
+    assert labels.shape == (1, 64)
+    assert labels.max() >= 1
+
+
+def test_zero_features_are_no_crash():
+    features = torch.rand(1, 64, 8)
+    features[0, :20] = 0
+    assert recursive_ncut(features, 0.5, 10).shape == (1, 64)
+    assert recursive_ncut(torch.zeros(1, 9, 3), 0.5, 10).max() == 0
+
+
+def test_zero_affinity_patches_leave_below_the_root():
+    # The least similar pair of the image has affinity 0: under "drop" neither is ever cut again.
+    features = torch.rand(1, 80, 4, generator=torch.Generator().manual_seed(3))
+    unit = torch.nn.functional.normalize(features[0], dim=1)
+    pair = divmod(int((unit @ unit.T).argmin()), 80)
+    dropped = ncut_tree(features, 1.0, 10, zero_affinity="drop").images[0]
+    kept = ncut_tree(features, 1.0, 10, zero_affinity="keep").images[0]
+    assert not dropped.sides[1:, list(pair)].any()
+    assert kept.sides[1:, list(pair)].any()
+
+
+def test_exact_codes_are_the_distinct_bit_strings():
+    tree = ncut_tree(torch.rand(1, 100, 5), 0.95, 8)
+    sides = tree.images[0].sides[tree.images[0].cuts_below(0.95)]
+    strings = ["".join(map(str, column)) for column in sides.int().T.tolist()]
+    assert same_partition(tree.labels(0.95)[0], np.unique(strings, return_inverse=True)[1])
+
+
+@pytest.mark.parametrize(("cuts", "distinct"), [(20, 3), (30, 1)])
+def test_float32_codes_lose_a_low_bit_once_the_steps_pass_2_to_the_24(cuts, distinct):
+    # Patch 2 doubles the step with every cut; patches 0 and 1 differ in the first bit alone and share the last.
+    bits = torch.zeros(cuts, 3, dtype=torch.bool)
+    bits[0, 0] = True
+    bits[1:-1, 2] = True
+    bits[-1, :2] = True
+    assert len(_float32_codes(bits).unique()) == distinct
+
+
+@pytest.mark.parametrize(("cuts", "segments"), [(120, 120), (200, 1)])
+def test_float32_codes_overflow_to_one_segment(cuts, segments):
+    bits = torch.ones(cuts, cuts, dtype=torch.bool).triu()  # each cut doubles the greatest code
+    tree = ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)
+    assert tree.labels(1.0).max() + 1 == cuts
+    assert tree.labels(1.0, "float32").max() + 1 == segments
+
+
+LEGAL = {
+    **{"tau": 0.5, "alpha": 10, "solver": "lanczos", "zero_affinity": "drop"},
+    **{"label_codes": "exact", "splitting_points": 100},
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tau": 2}, "tau must lie in"),
+        ({"tau": -0.1}, "tau must lie in"),
+        ({"alpha": 0}, "alpha must be positive"),
+        ({"solver": "qr"}, "solver must be one of"),
+        ({"zero_affinity": "maybe"}, "zero_affinity must be one of"),
+        ({"label_codes": "int8"}, "label_codes must be one of"),
+        ({"splitting_points": 0}, "splitting_points"),
+    ],
+)
+def test_arguments_out_of_range_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_arguments(**{**LEGAL, **arguments})
+
+
+def test_nan_features_are_an_error_that_says_where():
+    features = torch.rand(3, 10, 4)
+    features[1, 7, 2] = float("nan")
+    with pytest.raises(ValueError, match="image 1 of the batch at patch 7"):
+        recursive_ncut(features)
+
+
+def test_a_tree_refuses_a_tau_that_it_can_not_answer():
+    with pytest.raises(ValueError, match="answers"):
+        ncut_tree(torch.rand(1, 10, 3), max_tau=0.5).labels(0.6)

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from conftest import agreement
+from scipy import ndimage
+
+from diffcut_bench.refinement import PamrRefiner, median_filter, pamr, refine_labels
+
+
+def textbook_pamr(image: np.ndarray, masks: np.ndarray, iterations: int, dilations: tuple[int, ...]) -> np.ndarray:
+    """Pixel by pixel: image [3, h, w], masks [k, h, w]."""
+    _, height, width = image.shape
+
+    def at(array: np.ndarray, y: int, x: int) -> np.ndarray:
+        return array[:, min(max(y, 0), height - 1), min(max(x, 0), width - 1)]
+
+    offsets = [(dy * d, dx * d) for d in dilations for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
+    for _ in range(iterations):
+        out = np.zeros_like(masks)
+        for y in range(height):
+            for x in range(width):
+                near = np.stack([at(image, y + dy, x + dx) for dy, dx in offsets])
+                centre = image[:, y, x]
+                sigma = np.concatenate([near, np.repeat(centre[None], len(dilations), 0)]).std(axis=0, ddof=1)
+                logits = (-np.abs(near - centre) / (1e-8 + 0.1 * sigma)).mean(axis=1)
+                weights = np.exp(logits - logits.max())
+                weights /= weights.sum()
+                out[:, y, x] = sum(w * at(masks, y + dy, x + dx) for w, (dy, dx) in zip(weights, offsets, strict=True))
+        masks = out
+    return masks
+
+
+def test_equals_the_textbook_version():
+    generator = np.random.default_rng(0)
+    image = generator.random((3, 9, 11))
+    masks = np.eye(3)[generator.integers(0, 3, (9, 11))].transpose(2, 0, 1)
+    ours = pamr(torch.from_numpy(image)[None], torch.from_numpy(masks)[None], iterations=3, dilations=(1, 4))
+    assert np.allclose(ours[0].numpy(), textbook_pamr(image, masks, 3, (1, 4)), atol=1e-9)
+
+
+@pytest.mark.shared
+def test_soft_masks_equal_the_released_ones(shared):
+    golden = np.load(shared / "golden" / "pamr.npz")
+    for i in (0, 1):
+        masks = torch.nn.functional.one_hot(torch.from_numpy(golden["labels_in"][i]).long()).permute(2, 0, 1).float()
+        ours = pamr(torch.from_numpy(golden["image"][i])[None], masks[None])[0]
+        assert (ours - torch.from_numpy(golden[f"soft{i}"])).abs().max() < 1e-4
+
+
+@pytest.mark.shared
+def test_labels_equal_the_released_ones(shared):
+    golden = np.load(shared / "golden" / "pamr.npz")
+    ours = refine_labels(torch.from_numpy(golden["image"]), torch.from_numpy(golden["labels_in"]).long()).numpy()
+    assert min(agreement(a, b.astype(int)) for a, b in zip(ours, golden["labels_out"], strict=True)) >= 0.999
+
+
+def test_masks_still_sum_to_one():
+    masks = torch.softmax(torch.rand(2, 5, 20, 24), dim=1)
+    refined = pamr(torch.rand(2, 3, 20, 24), masks)
+    assert torch.allclose(refined.sum(dim=1), torch.ones(2, 20, 24), atol=1e-5)
+
+
+def test_a_batch_equals_its_images_though_they_differ_in_segments():
+    image = torch.rand(2, 3, 30, 20)
+    labels = torch.stack([torch.randint(0, 2, (30, 20)), torch.randint(0, 7, (30, 20))])
+    both = refine_labels(image, labels)
+    assert torch.equal(both[0], refine_labels(image[:1], labels[:1])[0])
+    assert torch.equal(both[1], refine_labels(image[1:], labels[1:])[0])
+
+
+def test_moves_a_boundary_to_the_edge_in_the_image():
+    image = torch.zeros(1, 3, 32, 32)
+    image[..., 16:] = 1.0
+    labels = torch.zeros(1, 32, 32, dtype=torch.long)
+    labels[..., 14:] = 1  # two columns off
+    refined = refine_labels(image, labels, iterations=20)
+    assert (refined == (image[:, 0] > 0.5)).float().mean() > 0.99
+
+
+def test_labels_are_contiguous_afterwards():
+    labels = torch.zeros(1, 16, 16, dtype=torch.long)
+    labels[..., 8:] = 9
+    assert refine_labels(torch.rand(1, 3, 16, 16), labels, iterations=0).unique().tolist() == [0, 1]
+
+
+def test_median_is_scipys():
+    labels = torch.randint(0, 6, (3, 17, 12))
+    for ours, image in zip(median_filter(labels), labels, strict=True):
+        assert np.array_equal(ours.numpy(), ndimage.median_filter(image.numpy(), 3, mode="nearest"))
+
+
+def test_option_does_what_the_function_does_and_checks_its_values():
+    image, labels = torch.rand(1, 3, 16, 16), torch.randint(0, 4, (1, 16, 16))
+    assert torch.equal(PamrRefiner(3, (1, 2))(image, labels), refine_labels(image, labels, 3, (1, 2)))
+    with pytest.raises(ValueError, match="dilations"):
+        PamrRefiner(dilations=(0, 1))

@@ -1,0 +1,65 @@
+"""Imports run one way; docs/architecture.md draws the picture."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
+# What each room may import of the package besides itself.
+ALLOWED = {
+    "errors": set(),
+    "heap": set(),
+    "ncut": set(),
+    "refinement": set(),
+    "backbones": {"errors"},
+    "datasets": {"errors"},
+    "evaluation": {"errors"},
+    "store": {"errors"},
+    "segmenters": {"ncut"},
+    "bench": {"ncut"},
+    "config": {"errors", "evaluation"},
+    "pipeline": {"errors", "backbones", "datasets", "evaluation", "segmenters", "store"},
+    "experiment": {"errors", "config", "datasets", "evaluation", "pipeline", "store"},
+    "reporting": {"datasets", "evaluation", "pipeline", "store"},
+    "segmentation": {"errors", "config", "datasets", "experiment", "pipeline", "reporting", "store"},
+}
+
+
+def imported_rooms(path: Path) -> set[str]:
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        rooms |= {name.split(".")[1] for name in names if name.startswith("diffcut_bench.")}
+    return rooms
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_room_knows_only_what_it_may(room):
+    place = PACKAGE / room
+    files = list(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+    assert files
+    for path in files:
+        assert imported_rooms(path) - {room} <= ALLOWED[room], path
+
+
+def test_every_room_is_listed():
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    assert rooms - {"__init__", "__main__", "cli"} == set(ALLOWED)
+
+
+def test_nothing_knows_the_command_line():
+    for path in PACKAGE.rglob("*.py"):
+        if path.name != "__main__.py":
+            assert "cli" not in imported_rooms(path), path
+
+
+def test_the_core_imports_torch_only():
+    for path in (PACKAGE / "ncut").glob("*.py"):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                assert node.module is not None
+                assert node.module.split(".")[0] in {"torch", "jaxtyping", "dataclasses", "typing", "diffcut_bench"}

@@ -1,0 +1,193 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from conftest import SMALL, shapes_overrides
+from PIL import Image
+
+from diffcut_bench.cli import expand_sweep
+from diffcut_bench.errors import UserError
+
+
+def test_run_prints_table_protocol_and_paths(cli, shapes, tmp_path):
+    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"), "visualise=3")
+    assert done.code == 0
+    assert "mIoU" in done.out
+    assert "images/s" in done.out
+    assert "protocol released: crop=center, image_size=128" in done.out.replace("\n", " ")
+    pictures = list((tmp_path / "out" / "results").glob("*/pictures/*.png"))
+    assert sorted(path.stem for path in pictures) == ["picture0", "picture1", "picture2"]
+    assert all(str(path) in done.out for path in pictures)
+
+
+def test_run_again_says_skipped_and_draws_what_is_missing(cli, shapes, tmp_path):
+    overrides = shapes_overrides(shapes, tmp_path / "out")
+    cli("run", *overrides)
+    result = next((tmp_path / "out" / "results").glob("*/result.json"))
+    before = result.read_bytes()
+    done = cli("run", *overrides, "visualise=2")
+    assert done.code == 0
+    assert "skipped: this cell is finished already" in done.out
+    assert len(list((tmp_path / "out" / "results").glob("*/pictures/*.png"))) == 2
+    assert result.read_bytes() == before
+
+
+def test_a_sweep_runs_every_combination_and_shows_them_in_one_table(cli, shapes, tmp_path):
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2"]
+    done = cli("run", "-m", *overrides, "segmenter.tau=0.3,0.7", "refiner=none,pamr")
+    assert done.code == 0
+    assert "sweep of 4 cells" in done.out
+    assert len(list((tmp_path / "out" / "results").glob("*/result.json"))) == 4
+    again = cli("run", *overrides, "segmenter.tau=0.3,0.7", "refiner=pamr", "-m")
+    assert again.out.count("skipped") == 2
+
+
+def test_a_sweep_is_checked_before_its_first_cell(cli, shapes, tmp_path):
+    done = cli("run", "-m", *shapes_overrides(shapes, tmp_path / "out"), "protocol=released,relaesed")
+    assert done.code == 2
+    assert "did you mean released" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_cell_does_not_stop_the_others(cli, shapes, tmp_path):
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2"]
+    done = cli("run", "-m", *overrides, "segmenter.tau=2,0.5")
+    assert done.code == 2
+    assert "tau must lie in [0, 1], not 2" in done.err
+    assert len(list((tmp_path / "out" / "results").glob("*/result.json"))) == 1
+
+
+def test_sweeps_expand_lists_ranges_and_choices():
+    cells = expand_sweep(["a=1,2", "b=range(0,0.3,0.1)", "c=x"])
+    assert len(cells) == 6
+    assert cells[0] == ["a=1", "b=0.0", "c=x"]
+
+
+MISTAKES = {
+    "unknown command": (["rum"], "unknown command 'rum'", "did you mean run"),
+    "unknown option": (["run", "backbone=efficientnet_lite1"], "unknown option", "did you mean efficientnet_lite0"),
+    "unknown key": (["run", "segmenter.tua=0.4"], "unknown key", "did you mean segmenter.tau"),
+    "missing data root": (["run", "dataset=voc"], "dataset.root is not set", "dataset.root=DIR"),
+    "data root not there": (["run", "dataset=voc", "dataset.root=/no/such"], "folder not found", "dataset.root"),
+    "tau=2": (["run", "segmenter.tau=2"], "tau must lie in [0, 1], not 2", "segmenter"),
+    "protocol value": (["run", "protocol.void=maybe"], "void must be background | ignore", "conf/protocol"),
+    "data set matching": (["run", "protocol.matching=dataset"], "matching=dataset", "per_image"),
+    "missing picture": (["segment", "/no/such.jpg"], "no such picture", "check the path"),
+    "no picture": (["segment", "segmenter.tau=0.4"], "no picture named", "photo.jpg"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_three_lines(cli, tmp_path, mistake):
+    arguments, what, next_ = MISTAKES[mistake]
+    done = cli(*arguments, *([] if arguments == ["rum"] else [f"output_dir={tmp_path / 'out'}"]))
+    assert done.code == 2
+    lines = done.err.strip().split("\n")
+    assert len(lines) == 3
+    assert lines[0].startswith("error: ")
+    assert what in lines[0]
+    assert lines[1].startswith("where: ")
+    assert lines[2].startswith("next:  ")
+    assert next_ in lines[2]
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_here(cli, tmp_path):
+    done = cli("run", "device=cuda", f"output_dir={tmp_path}")
+    assert done.code == 2
+    assert len(done.err.strip().split("\n")) == 3
+    assert "device=cpu" in done.err
+
+
+def test_an_output_folder_that_can_not_be_written(cli, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("run", *shapes_overrides(shapes, tmp_path / "file" / "out"))
+    assert done.code == 2
+    assert len(done.err.strip().split("\n")) == 3
+    assert "output_dir=DIR" in done.err
+
+
+def test_label_values_out_of_range_are_failures_that_name_the_file(cli, shapes, tmp_path):
+    path = shapes / "labels" / "picture1.png"
+    label = np.array(Image.open(path))
+    label[0, 0] = 9
+    Image.fromarray(label).save(path)
+    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"))
+    assert done.code == 0
+    assert "picture1.png: label value [9] out of range" in done.err
+    stopped = cli("run", *shapes_overrides(shapes, tmp_path / "stop"), "max_failures=0")
+    assert stopped.code == 2
+    assert len(stopped.err.strip().split("\n")) == 3
+    assert "label value [9]" in stopped.err
+
+
+def test_segment_writes_labels_overlay_and_description(cli, tmp_path):
+    photo = tmp_path / "cat photo.png"
+    Image.fromarray(skimage.data.chelsea()).save(photo)
+    done = cli("segment", photo, f"output_dir={tmp_path / 'out'}", "protocol.image_size=256")
+    assert done.code == 0
+    folder = tmp_path / "out" / "segments"
+    labels = np.array(Image.open(folder / "cat photo_labels.png"))
+    overlay = Image.open(folder / "cat photo_overlay.png")
+    assert labels.shape == (300, 451)
+    assert overlay.size == (451, 300)
+    described = json.loads((folder / "segments.json").read_text())["images"][0]
+    assert [segment["id"] for segment in described["segments"]] == sorted(np.unique(labels).tolist())
+    assert sum(segment["area_px"] for segment in described["segments"]) == 300 * 451
+    for segment in described["segments"]:
+        left, top, right, bottom = segment["bbox"]
+        assert (labels[top:bottom, left:right] == segment["id"]).sum() == segment["area_px"]
+
+
+def test_segment_keeps_pictures_of_one_name_apart_and_goes_on_after_a_bad_one(cli, tmp_path):
+    pictures = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        pictures.append(tmp_path / name / "same.png")
+        Image.fromarray(skimage.data.coffee()).save(pictures[-1])
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    done = cli("segment", *pictures, tmp_path / "bad.png", f"output_dir={tmp_path}", "protocol.image_size=128")
+    assert done.code == 2
+    assert "bad.png" in done.err
+    assert len(list((tmp_path / "segments").glob("same*_labels.png"))) == 2
+
+
+def test_doctor_says_what_is_there_and_what_is_missing(cli, tmp_path):
+    done = cli("doctor", f"output_dir={tmp_path}")
+    assert done.code == 0
+    assert torch.__version__ in done.out
+    assert "backbone=efficientnet_lite0" in done.out
+    assert "there, 9 images" in done.out
+    assert "add dataset.root=DIR" in done.out
+
+
+def test_bench_writes_ratios_of_equal_partitions(cli, tmp_path):
+    done = cli("bench", "--images", "2", f"output_dir={tmp_path}", "protocol.image_size=256")
+    assert done.code == 0
+    comparisons = json.loads((tmp_path / "bench" / "bench.json").read_text())["comparisons"]
+    assert [row["agreement"] for row in comparisons] == [1.0, 1.0]
+    assert all(row["ratio"] == pytest.approx(row["other_s"] / row["ours_s"]) for row in comparisons)
+
+
+def test_python_m(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "diffcut_bench", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert done.stdout.startswith("diffcut-bench ")
+
+
+def test_expand_sweep_refuses_what_is_no_override():
+    with pytest.raises(UserError, match="no override"):
+        expand_sweep(["nonsense"])
+
+
+def test_default_run_scores_the_sample(cli, tmp_path):
+    done = cli("run", f"output_dir={tmp_path}", *SMALL)
+    assert done.code == 0
+    result = json.loads(next(tmp_path.glob("results/*/result.json")).read_text())
+    assert result["dataset"]["name"] == "sample"
+    assert result["dataset"]["n_images"] == result["dataset"]["n_expected"] == 9

@@ -1,0 +1,237 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import shapes_overrides
+
+import diffcut_bench.experiment as experiment
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.store import Result, Timings, read_rows
+
+
+def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCell:
+    return experiment.run_cell(load_config([*shapes_overrides(root, output_dir), *overrides]))
+
+
+def numbers(cell: experiment.FinishedCell) -> Result:
+    """A result without what may differ between two runs of one cell."""
+    config = {name: value for name, value in cell.result.config.items() if name not in ("output_dir", "batch_size")}
+    return replace(cell.result, timings=Timings(), config={**config, "num_workers": 0, "if_exists": ""})
+
+
+def test_scores_are_written_and_read_back(shapes, tmp_path):
+    cell = run(shapes, tmp_path / "out")
+    assert not cell.skipped
+    assert 0.2 < cell.result.metrics.miou <= 1
+    assert cell.result.metrics.miou_ci95[0] <= cell.result.metrics.miou <= cell.result.metrics.miou_ci95[1]
+    assert json.loads((cell.folder / "result.json").read_text())["schema_version"] == 1
+    rows = read_rows(cell.folder)
+    assert [row.id for row in rows] == [f"picture{i}" for i in range(8)]
+    tp, fp, fn = (np.sum([getattr(row, name) for row in rows], axis=0) for name in ("tp", "fp", "fn"))
+    assert cell.result.metrics.miou == pytest.approx(np.mean(tp / (tp + fp + fn)))
+    assert list(cell.folder.glob("../../unfinished")) == []
+
+
+def test_the_same_cell_again_is_found(shapes, tmp_path):
+    first = run(shapes, tmp_path / "out")
+    again = run(shapes, tmp_path / "out", "batch_size=2")
+    assert again.skipped
+    assert again.folder == first.folder
+    assert again.result == first.result
+
+
+@pytest.mark.parametrize("protocol", ["released", "paper", "strict"])
+def test_numbers_do_not_depend_on_batch_size_or_workers(shapes, tmp_path, protocol):
+    # Sizes differ between the pictures, so that under strict a batch holds several shapes.
+    extra = [] if protocol != "strict" else ["protocol.eval_size=original"]
+    cells = [
+        run(shapes, tmp_path / f"out{batch}", f"protocol={protocol}", f"batch_size={batch}", *extra)
+        for batch in (1, 3, 8)
+    ]
+    cells.append(run(shapes, tmp_path / "workers", f"protocol={protocol}", "num_workers=2", *extra))
+    assert all(numbers(cell) == numbers(cells[0]) for cell in cells[1:])
+    assert len({(cell.folder / "per_image.parquet").read_bytes() for cell in cells}) == 1
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "segmenter.tau=0.4",
+        "segmenter.solver=eigh",
+        "upsampler=nearest",
+        "refiner=none",
+        "protocol.void=ignore",
+        "limit=5",
+    ],
+)
+def test_whatever_changes_numbers_changes_the_key(shapes, tmp_path, override):
+    assert run(shapes, tmp_path / "out", override).result.key != run(shapes, tmp_path / "out").result.key
+
+
+def test_limit_is_marked(shapes, tmp_path):
+    assert run(shapes, tmp_path / "out", "limit=3").result.limited
+    assert not run(shapes, tmp_path / "out").result.limited
+
+
+def test_the_protocol_in_the_result_is_the_one_in_force(shapes, tmp_path):
+    cell = run(shapes, tmp_path / "out", "segmenter.label_codes=exact", "upsampler.similarity=cosine")
+    assert cell.result.protocol["label_codes"] == "exact"
+    assert cell.result.protocol["similarity"] == "cosine"
+
+
+def test_a_truncated_image_is_a_failure_and_the_run_goes_on(shapes, tmp_path):
+    broken = shapes / "images" / "picture3.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    cell = run(shapes, tmp_path / "out")
+    assert [failure.id for failure in cell.result.failures] == ["picture3"]
+    assert "picture3.png" in cell.result.failures[0].error
+    assert len(read_rows(cell.folder)) == 7
+
+
+def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
+    original = experiment.score_images
+    seen: list[list[int]] = []
+
+    def flaky(pipeline, dataset, indices, **settings):
+        seen.append(list(indices))
+        for batch in original(pipeline, dataset, indices, **settings):
+            if len(seen) == 1:
+                lost = {
+                    o.example.index: experiment_failure(o.example.id) for o in batch.outcomes if o.example.index == 2
+                }
+                batch = replace(batch, outcomes=[o for o in batch.outcomes if o.example.index != 2], failures=lost)
+            yield batch
+
+    monkeypatch.setattr(experiment, "score_images", flaky)
+    first = run(shapes, tmp_path / "out")
+    assert [failure.id for failure in first.result.failures] == ["picture2"]
+    second = run(shapes, tmp_path / "out", "if_exists=resume")
+    assert second.result.failures == []
+    assert seen == [list(range(8)), [2]]
+    assert len(read_rows(second.folder)) == 8
+
+
+def experiment_failure(name: str):
+    from diffcut_bench.store import Failure
+
+    return Failure(name, "passing trouble")
+
+
+def test_max_failures_stops_and_keeps_what_is_done(shapes, tmp_path):
+    broken = shapes / "images" / "picture5.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:100])
+    with pytest.raises(UserError, match="max_failures=0"):
+        run(shapes, tmp_path / "out", "max_failures=0", "batch_size=1")
+    journal = next((tmp_path / "out" / "unfinished").glob("*/journal.jsonl")).read_text()
+    assert sum(len(json.loads(line)["rows"]) for line in journal.split("\n") if line) == 5
+
+
+def test_no_image_scored_is_an_error(shapes, tmp_path):
+    for image in (shapes / "images").iterdir():
+        image.write_bytes(b"not a picture")
+    with pytest.raises(UserError, match="no image could be scored"):
+        run(shapes, tmp_path / "out")
+
+
+def test_overwrite_computes_again(shapes, tmp_path):
+    first = run(shapes, tmp_path / "out")
+    again = run(shapes, tmp_path / "out", "if_exists=overwrite")
+    assert not again.skipped
+    assert numbers(again) == numbers(first)
+
+
+def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_path, monkeypatch):
+    from diffcut_bench.segmenters import DiffCut
+
+    calls = DiffCut.__call__
+
+    def picky(self, features: torch.Tensor) -> torch.Tensor:
+        if (features[:, 0, 0, 0] == poisoned).any():
+            raise ValueError("can't take this one")
+        return calls(self, features)
+
+    config = load_config(shapes_overrides(shapes, tmp_path / "out"))
+    dataset = experiment.instantiate("dataset", config.dataset)
+    backbone = experiment.instantiate("backbone", config.backbone)
+    from diffcut_bench.pipeline import read_examples
+
+    examples = read_examples(dataset, experiment.build_protocol(config.protocol), backbone.stride)
+    with torch.inference_mode():
+        poisoned = backbone(examples[6].image[None])[0, 0, 0, 0]
+    monkeypatch.setattr(DiffCut, "__call__", picky)
+    cell = run(shapes, tmp_path / "out")
+    assert [(f.id, f.error) for f in cell.result.failures] == [("picture6", "ValueError: can't take this one")]
+    assert len(read_rows(cell.folder)) == 7
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_with_the_same_numbers(shapes, tmp_path):
+    undisturbed = run(shapes, tmp_path / "whole", "batch_size=1")
+    command = [
+        sys.executable,
+        "-m",
+        "diffcut_bench",
+        "run",
+        *shapes_overrides(shapes, tmp_path / "killed"),
+        "batch_size=1",
+    ]
+    journal: list[Path] = []
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    lines = 0
+    while lines < 4 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+        journal = list((tmp_path / "killed" / "unfinished").glob("*/journal.jsonl"))
+        lines = sum(1 for line in journal[0].read_text().split("\n") if line) if journal else 0
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert journal
+    assert journal[0].is_file(), "the run had finished before it was killed"
+    done = sum(len(json.loads(line)["rows"]) for line in journal[0].read_text().split("\n") if line)
+    assert 0 < done < 8
+    resumed = run(shapes, tmp_path / "killed", "batch_size=1")
+    assert not resumed.skipped
+    assert numbers(resumed) == numbers(undisturbed)
+    assert (resumed.folder / "per_image.parquet").read_bytes() == (
+        undisturbed.folder / "per_image.parquet"
+    ).read_bytes()
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+@pytest.mark.parametrize(("refiner", "miou", "accuracy"), [("none", 0.370, 0.753), ("pamr", 0.347, 0.762)])
+def test_voc_samples_score_as_the_released_implementation(shared, tmp_path, refiner, miou, accuracy):
+    voc = f"dataset.root={shared / 'samples' / 'VOCdevkit'}"
+    settings = ["dataset=voc", voc, "segmenter.tau=0.5", "segmenter.alpha=5", "protocol=released", f"refiner={refiner}"]
+    metrics = experiment.run_cell(load_config([*settings, f"output_dir={tmp_path}"])).result.metrics
+    assert metrics.miou == pytest.approx(miou, abs=0.005)
+    assert metrics.pixel_accuracy == pytest.approx(accuracy, abs=0.005)
+
+
+def test_environment_names_this_commit():
+    recorded = experiment.environment(torch.device("cpu"), 42)
+    assert recorded.packages["torch"] == torch.__version__
+    if (Path(experiment.__file__).parent.parent / ".git").exists():
+        head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+        assert recorded.git["commit"] == head.stdout.strip()
+
+
+def test_unwritable_output_costs_no_work(shapes, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(experiment, "score_images", lambda *_, **__: pytest.fail("worked before writing"))
+    with pytest.raises(UserError, match="can't write"):
+        run(shapes, tmp_path / "file" / "out")
+
+
+def test_device_auto_is_a_device_that_works():
+    assert torch.zeros(1, device=experiment.choose_device("auto")).item() == 0
