@@ -323,8 +323,8 @@ def _bench(options: argparse.Namespace) -> int:
         compare_tau_path(features, taus, alpha),
     ]
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    for name in ("comparison", "images", "segments", "s/image", "s/image, other", "ratio", "equal partitions"):
-        table.add_column(name, justify="left" if name == "comparison" else "right")
+    for name in ("compared with", "images", "segments", "s/image", "theirs", "ratio", "equal"):
+        table.add_column(name, justify="left" if name == "compared with" else "right")
     for row in comparisons:
         table.add_row(
             *(row.what, str(row.images), f"{row.segments:.1f}", f"{row.ours_s:.4f}", f"{row.other_s:.4f}"),

@@ -53,7 +53,7 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 @pytest.fixture
 def shapes(tmp_path: Path) -> Path:
-    """A folder data set of eight pictures: a disc (class 1) and a square (class 2) on plain ground (class 0), 255 border."""
+    """Eight pictures as a folder data set: a disc (1) with a void border and a square (2) on plain ground (0)."""
     return write_shapes(tmp_path / "shapes", 8)
 
 

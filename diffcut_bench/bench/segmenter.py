@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,7 +17,7 @@ class Comparison:
     """One row: two ways to the same result, timed after each other on the same features and threads.
 
     Attributes:
-        what: the two ways.
+        what: what ours (one `recursive_ncut` at the largest tau) is compared with.
         images: number of images timed.
         segments: mean segments an image.
         ours_s, other_s: seconds an image, the least of the repeats.
@@ -34,25 +34,23 @@ class Comparison:
     agreement: float
 
 
-def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: int = 3) -> Comparison:
+def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: int = 2) -> Comparison:
     """`recursive_ncut` against the textbook version.
 
     Args:
         features: real patch features [images, nodes, channels].
         tau, alpha: of the cut.
-        repeats: of ours; the textbook version runs once.
+        repeats: of each, in turns.
     """
-    ours_s = _least_time(lambda: recursive_ncut(features, tau, alpha), repeats)
-    ours = recursive_ncut(features, tau, alpha)
-    start = time.perf_counter()
-    textbook = torch.stack([textbook_recursive_ncut(image, tau, alpha) for image in features])
-    return _comparison(
-        f"textbook / recursive_ncut (tau {tau:g}, alpha {alpha:g})",
-        ours,
-        textbook,
-        ours_s,
-        time.perf_counter() - start,
-    )
+
+    def ours() -> Tensor:
+        return recursive_ncut(features, tau, alpha)
+
+    def textbook() -> Tensor:
+        return torch.stack([textbook_recursive_ncut(image, tau, alpha) for image in features])
+
+    times = _least_times([ours, textbook], repeats)
+    return _comparison(f"textbook, tau {tau:g}, alpha {alpha:g}", ours(), textbook(), *times)
 
 
 def compare_tau_path(features: Tensor, taus: list[float], alpha: float, repeats: int = 3) -> Comparison:
@@ -65,20 +63,16 @@ def compare_tau_path(features: Tensor, taus: list[float], alpha: float, repeats:
         repeats: of each.
     """
     largest = max(taus)
-    one_s = _least_time(lambda: recursive_ncut(features, largest, alpha), repeats)
+
+    def one() -> Tensor:
+        return recursive_ncut(features, largest, alpha)
 
     def path() -> list[Tensor]:
         tree = ncut_tree(features, largest, alpha)
         return [tree.labels(tau) for tau in taus]
 
-    path_s = _least_time(path, repeats)
-    return _comparison(
-        f"{len(taus)} taus by ncut_tree / one recursion at tau {largest:g}",
-        recursive_ncut(features, largest, alpha),
-        path()[taus.index(largest)],
-        one_s,
-        path_s,
-    )
+    times = _least_times([one, path], repeats)
+    return _comparison(f"{len(taus)} taus by ncut_tree", one(), path()[taus.index(largest)], *times)
 
 
 def as_record(comparisons: list[Comparison]) -> dict[str, object]:
@@ -93,13 +87,15 @@ def as_record(comparisons: list[Comparison]) -> dict[str, object]:
     }
 
 
-def _least_time(work: Callable[[], object], repeats: int) -> float:
-    times = []
+def _least_times(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Least seconds of each, taken in turns, so that a busy moment of the machine does not hit one alone."""
+    least = [float("inf")] * len(works)
     for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        for place, work in enumerate(works):
+            start = time.perf_counter()
+            work()
+            least[place] = min(least[place], time.perf_counter() - start)
+    return least
 
 
 def _comparison(what: str, ours: Tensor, other: Tensor, ours_s: float, other_s: float) -> Comparison:

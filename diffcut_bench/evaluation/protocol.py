@@ -55,8 +55,3 @@ class Protocol:
             problems.append(f"eval_size must be a positive whole number or original, not {self.eval_size!r}")
         if problems:
             raise ValueError("; ".join(problems))
-
-    def describe(self) -> str:
-        """One line for a table's footer: every choice by name."""
-        choices = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if f.name != "name"]
-        return f"protocol {self.name}: " + ", ".join(choices)

@@ -5,6 +5,7 @@ tau is made at every larger tau. `ncut_tree` therefore keeps each cut with its c
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -33,25 +34,29 @@ class ImageTree:
     parents: list[int]
     sides: Bool[Tensor, "cuts nodes"]
 
-    def cuts_below(self, tau: float) -> Int[Tensor, " kept"]:
-        """Indices of the cuts that the recursion makes at ``tau``, in depth-first order."""
-        kept: list[int] = []
-        made: set[int] = {-1}
-        for cut, (cost, parent) in enumerate(zip(self.costs.tolist(), self.parents, strict=True)):
-            if cost < tau and parent in made:
-                made.add(cut)
-                kept.append(cut)
-        return torch.tensor(kept, dtype=torch.long, device=self.sides.device)
+    @cached_property
+    def reached_at(self) -> Float[Tensor, " cuts"]:
+        """The recursion makes a cut at every tau above this: the greatest cost among it and the cuts that led to it."""
+        reached: list[float] = []
+        for cost, parent in zip(self.costs.tolist(), self.parents, strict=True):
+            reached.append(cost if parent < 0 else max(cost, reached[parent]))
+        return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
+
+    @cached_property
+    def _ranked_sides(self) -> Int[Tensor, "cuts nodes"]:
+        """Number of the cut (from 1) where a patch is on its first side, 0 elsewhere."""
+        return self.sides * torch.arange(1, len(self.sides) + 1, dtype=torch.int32, device=self.sides.device)[:, None]
 
     def labels(self, tau: float, label_codes: LabelCodes = "exact") -> Int[Tensor, " nodes"]:
         """Segment of each patch at ``tau``, contiguous from 0."""
-        sides = self.sides[self.cuts_below(tau)]
+        made = self.reached_at < tau
         if label_codes == "float32":
-            return _float32_codes(sides).unique(return_inverse=True)[1]
-        # Equal bit strings over all cuts = the same last cut whose first side holds the patch.
-        order = torch.arange(1, len(sides) + 1, device=sides.device)[:, None]
-        uncut = torch.zeros(1, sides.shape[1], dtype=torch.long, device=sides.device)
-        return torch.cat([uncut, sides * order]).amax(dim=0).unique(return_inverse=True)[1]
+            codes = _float32_codes(self.sides[made])
+        else:
+            # Equal bit strings over all cuts = the same last cut whose first side holds the patch.
+            uncut = torch.zeros(1, self.sides.shape[1], dtype=torch.int32, device=self.sides.device)
+            codes = torch.cat([uncut, self._ranked_sides[made]]).amax(dim=0)
+        return codes.unique(return_inverse=True)[1]
 
 
 def _float32_codes(sides: Bool[Tensor, "cuts nodes"]) -> Float[Tensor, " nodes"]:

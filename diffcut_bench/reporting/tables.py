@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from diffcut_bench.evaluation import Protocol
 from diffcut_bench.store import Result
 
 _STAGES = ("segmenter", "upsampler", "refiner")
@@ -29,7 +28,7 @@ def print_results(console: Console, results: Sequence[tuple[Path, Result]]) -> N
     console.print(" ".join(shared), style="bold", highlight=False, markup=False)
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in varying:
-        table.add_column(escape(name.removeprefix("segmenter.").removeprefix("protocol.")), overflow="fold")
+        table.add_column(escape(_heading(name)), overflow="fold")
     for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images"):
         table.add_column(name, justify="right")
     for (_, result), values in zip(results, settings, strict=True):
@@ -48,8 +47,20 @@ def print_results(console: Console, results: Sequence[tuple[Path, Result]]) -> N
 
 
 def footer(results: Sequence[Result]) -> list[str]:
-    """What a reader must know: every protocol in force, and what falls short of the published split."""
-    lines = sorted({Protocol(**result.protocol).describe() for result in results if result.protocol})
+    """What a reader must know: every protocol in force, and what falls short of the published split.
+
+    One line a protocol name; a choice that differs between cells of one name shows all its values, and has a column.
+    """
+    by_name: dict[str, dict[str, list[str]]] = {}
+    for result in results:
+        choices = by_name.setdefault(result.protocol.get("name", "unknown"), {})
+        for field, value in result.protocol.items():
+            if str(value) not in choices.setdefault(field, []):
+                choices[field].append(str(value))
+    lines = [
+        f"protocol {name}: " + ", ".join(f"{f}={'|'.join(v)}" for f, v in choices.items() if f != "name")
+        for name, choices in by_name.items()
+    ]
     for result in results:
         if result.limited:
             expected = f" of {result.dataset.n_expected}" if result.dataset.n_expected else ""
@@ -57,6 +68,10 @@ def footer(results: Sequence[Result]) -> list[str]:
             if note not in lines:
                 lines.append(note)
     return lines
+
+
+def _heading(name: str) -> str:
+    return "protocol" if name == "protocol.name" else name.removeprefix("segmenter.").removeprefix("protocol.")
 
 
 def _settings(result: Result) -> dict[str, Any]:
@@ -72,7 +87,18 @@ def _settings(result: Result) -> dict[str, Any]:
 
 
 def _varying(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """Names whose values differ; a stage's values are left out where the stage itself differs."""
+    """Names whose values differ. Where a stage or the protocol's name differs, what follows from it is left out."""
     names = list(dict.fromkeys(name for values in settings for name in values))
     varying = [name for name in names if len({str(values.get(name)) for values in settings}) > 1]
-    return [name for name in varying if name.partition(".")[0] == name or name.partition(".")[0] not in varying]
+    by_protocol = {
+        (values.get("protocol.name"), str({n: v for n, v in values.items() if n.startswith("protocol.")}))
+        for values in settings
+    }
+    named = "protocol.name" in varying and len(by_protocol) == len({name for name, _ in by_protocol})
+    return [
+        name
+        for name in varying
+        if name.partition(".")[0] == name
+        or name == "protocol.name"
+        or (name.partition(".")[0] not in varying and not (named and name.startswith("protocol.")))
+    ]

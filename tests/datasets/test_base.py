@@ -50,7 +50,7 @@ def test_size_mismatch_names_the_label(tmp_path):
 
 
 def test_colour_label_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="a_label.png: label is a RGB picture"):
+    with pytest.raises(ValueError, match=r"a_label\.png: label is a RGB picture"):
         dataset(tmp_path, Image.new("RGB", (3, 1))).read(0)
 
 

@@ -135,7 +135,7 @@ def test_zero_affinity_patches_leave_below_the_root():
 
 def test_exact_codes_are_the_distinct_bit_strings():
     tree = ncut_tree(torch.rand(1, 100, 5), 0.95, 8)
-    sides = tree.images[0].sides[tree.images[0].cuts_below(0.95)]
+    sides = tree.images[0].sides[tree.images[0].reached_at < 0.95]
     strings = ["".join(map(str, column)) for column in sides.int().T.tolist()]
     assert same_partition(tree.labels(0.95)[0], np.unique(strings, return_inverse=True)[1])
 

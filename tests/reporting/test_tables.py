@@ -1,0 +1,58 @@
+import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from conftest import DATA
+from rich.console import Console
+
+from diffcut_bench.reporting import footer, print_results
+from diffcut_bench.store import Result
+
+RESULT = Result.from_json((DATA / "result_v1.json").read_text())
+
+
+def printed(*results: Result) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    print_results(console, [(Path("x"), result) for result in results])
+    return console.file.getvalue()
+
+
+def changed(*, protocol: dict[str, object] | None = None, segmenter: dict[str, object] | None = None) -> Result:
+    config = {**RESULT.config, "segmenter": {**RESULT.config["segmenter"], **(segmenter or {})}}
+    return replace(RESULT, config=config, protocol={**RESULT.protocol, **(protocol or {})})
+
+
+def test_scores_are_percentages():
+    low, high = (f"{100 * end:.1f}" for end in RESULT.metrics.miou_ci95)
+    row = next(line for line in printed(RESULT).splitlines() if low in line)
+    assert f"{100 * RESULT.metrics.miou:.1f}" in row
+    assert high in row
+
+
+def test_what_differs_is_a_column_and_what_is_shared_a_headline():
+    text = printed(changed(segmenter={"tau": 0.3}), changed(segmenter={"tau": 0.7}))
+    headline, columns = text.splitlines()[:2]
+    assert "segmenter.alpha=5" in headline
+    assert "tau" not in headline
+    assert re.match(r"tau\b", columns)
+
+
+def test_a_protocol_choice_that_differs_is_a_column_and_shows_both_values_below():
+    results = [RESULT, changed(protocol={"similarity": "cosine"})]
+    assert "similarity" in printed(*results).splitlines()[1]
+    assert "similarity=dot|cosine" in footer(results)[0]
+
+
+def test_protocols_of_different_names_are_one_column():
+    results = [RESULT, changed(protocol={"name": "paper", "similarity": "cosine", "criterion": "iou"})]
+    columns = printed(*results).splitlines()[1]
+    assert "protocol" in columns
+    assert "similarity" not in columns
+    assert [line.split(":")[0] for line in footer(results)] == ["protocol released", "protocol paper"]
+
+
+def test_limited_results_say_so():
+    limited = replace(RESULT, limited=True, dataset=replace(RESULT.dataset, name="voc", n_images=15, n_expected=1449))
+    assert "15 of 1449 images of voc" in footer([limited])[-1]
+    assert "(limited)" in printed(limited)
