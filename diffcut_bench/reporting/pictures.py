@@ -52,7 +52,8 @@ def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
     """Image | label | prediction, the prediction's segments outlined and in the colour of the class they matched.
 
-    Segments without a class are grey, void is white. Written atomically as PNG.
+    Segments without a class are grey, void is white. The caption counts the segments that are left after the background
+    rule and refinement, of those that the cut had found. Written atomically as PNG.
     """
     image = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
@@ -70,7 +71,10 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
         _blend(_enlarge(image), _enlarge(by_cluster[prediction], smooth=False), _enlarge_ids(prediction), 0.6),
     ]
     legend = [(dataset.class_names[i], tuple(colours[i])) for i in np.flatnonzero(present.numpy())]
-    write_atomically(path, encode_png(_compose(panels, f"{outcome.example.id}: image", legend, outcome.segments)))
+    shown = len(np.unique(prediction))
+    merged = f" of {outcome.segments}" if shown < outcome.segments else ""
+    captions = (f"{outcome.example.id}: image", "label", f"prediction, {shown}{merged} segments")
+    write_atomically(path, encode_png(_compose(panels, captions, legend)))
 
 
 def _blend(
@@ -97,7 +101,7 @@ def _enlarge_ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _compose(
-    panels: list[NDArray[np.uint8]], title: str, legend: list[tuple[str, tuple[int, ...]]], segments: int
+    panels: list[NDArray[np.uint8]], captions: tuple[str, str, str], legend: list[tuple[str, tuple[int, ...]]]
 ) -> NDArray[np.uint8]:
     height, width = panels[0].shape[:2]
     font = ImageFont.load_default(size=15)
@@ -106,7 +110,6 @@ def _compose(
     rows = _wrap_legend(legend, total, font)
     sheet = Image.new("RGB", (total, height + line * (1 + len(rows)) + 2 * _GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    captions = (title, "label", f"prediction, {segments} segments")
     for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = _GAP + place * (width + _GAP)
         pen.text((left, _GAP // 2), caption, fill="black", font=font)

@@ -45,7 +45,7 @@ def test_interval_holds_the_score():
 
 
 def test_nothing_counted_is_an_error():
-    with pytest.raises(RuntimeError, match="no image"):
+    with pytest.warns(UserWarning, match="before the"), pytest.raises(RuntimeError, match="no image"):
         ImageCounts(3).compute()
 
 
