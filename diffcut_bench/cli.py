@@ -7,9 +7,11 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -21,9 +23,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from torch.utils.data import DataLoader
 
 from diffcut_bench import __version__
-from diffcut_bench.bench import as_record, compare_tau_path, compare_with_textbook
+from diffcut_bench.bench import as_record, compare_lookup, compare_tau_path, compare_with_textbook, compare_workers
 from diffcut_bench.config import (
     GROUPS,
     RunConfig,
@@ -34,11 +37,27 @@ from diffcut_bench.config import (
     load_config,
     quote_if_needed,
 )
-from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.datasets import (
+    Benchmark,
+    Example,
+    SegmentationDataset,
+    prepare,
+    prepared_folder,
+    read_manifest,
+    verify,
+)
+from diffcut_bench.datasets.download import fetch, unpack
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.experiment import FinishedCell, choose_device, device_name, installed_packages, run_cell
+from diffcut_bench.experiment import (
+    FinishedCell,
+    choose_device,
+    device_name,
+    installed_packages,
+    open_dataset,
+    run_cell,
+)
 from diffcut_bench.heap import keep_freed_memory
-from diffcut_bench.pipeline import read_examples
+from diffcut_bench.pipeline import example_loader
 from diffcut_bench.reporting import draw_outcome, print_results
 from diffcut_bench.segmentation import PictureSegmenter
 from diffcut_bench.store import Result, write_atomically
@@ -65,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    commands = {"run": _run, "segment": _segment, "doctor": _doctor, "bench": _bench}
+    commands = {"run": _run, "segment": _segment, "data": _data, "doctor": _doctor, "bench": _bench}
     parser = argparse.ArgumentParser(
         prog="diffcut-bench",
         description="Unsupervised segmentation benchmarks around DiffCut.",
@@ -78,6 +97,10 @@ def _dispatch(arguments: list[str]) -> int:
     run.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     segment = subparsers.add_parser("segment", help="segment your own pictures")
     segment.add_argument("overrides", nargs="+", metavar="IMAGE|KEY=VALUE")
+    data = subparsers.add_parser("data", help="list, prepare or verify data sets")
+    data.add_argument("action", choices=("list", "prepare", "verify"))
+    data.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
+    data.add_argument("overrides", nargs="*", metavar="NAME|KEY=VALUE")
     doctor = subparsers.add_parser("doctor", help="what is installed, and what is missing")
     doctor.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     bench = subparsers.add_parser("bench", help="speed against the textbook version, as ratios in one run")
@@ -88,8 +111,8 @@ def _dispatch(arguments: list[str]) -> int:
     # Flags may stand between overrides, where argparse's sub-parsers would stop taking positionals.
     flags = [word for word in arguments if word.startswith("-")]
     values = [word for word in arguments[1:] if not word.startswith("-")]
-    if arguments[:1] == ["run"]:
-        arguments = ["run", *flags, *values]
+    if arguments[:1] in (["run"], ["data"]):
+        arguments = [arguments[0], *flags, *values]
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
     return commands[options.command](options)
@@ -296,23 +319,167 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _state_of(group: str, option: str, overrides: list[str]) -> str:
-    own = [o for o in overrides if o.startswith(f"{group}.")] if f"{group}={option}" in overrides else []
+    chosen = f"{group}={option}" in overrides
+    own = (
+        [o for o in overrides if o.startswith((f"{group}.", "data_dir=", "output_dir=", "prepared="))] if chosen else []
+    )
+    own += [o for o in overrides if o.startswith(("data_dir=", "output_dir=")) and o not in own]
     try:
-        built = instantiate(group, getattr(load_config([f"{group}={option}", *own]), group))
+        config = load_config([f"{group}={option}", *own])
+        built = instantiate(group, getattr(config, group))
+        if isinstance(built, Benchmark):
+            return _benchmark_state(built, Path(config.data_dir))
     except UserError as error:
         return f"missing: {error.what}; {error.hint}"
     if isinstance(built, SegmentationDataset):
-        expected = f" of {built.n_expected} expected" if built.n_expected else ""
-        return f"there, {len(built)} images{expected}"
+        return f"there, {len(built)} images"
     return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items())
+
+
+def _benchmark_state(benchmark: Benchmark, data_dir: Path) -> str:
+    manifest = read_manifest(prepared_folder(benchmark, data_dir))
+    expected = f" of {benchmark.n_expected}" if benchmark.n_expected else ""
+    if manifest is not None:
+        return f"prepared, {manifest.pairs}{expected} pairs"
+    if benchmark.root is not None:
+        return f"originals there, {len(benchmark.from_originals())}{expected} pairs, not prepared"
+    return f"missing: not prepared; diffcut-bench data prepare {benchmark.name} dataset.root=DIR"
+
+
+def _data(options: argparse.Namespace) -> int:
+    actions = {"list": _data_list, "prepare": _data_prepare, "verify": _data_verify}
+    return actions[options.action](options)
+
+
+def _data_config(options: argparse.Namespace) -> RunConfig:
+    """The config of ``data ACTION NAME key=value …``; ``dataset=NAME`` is as good as ``NAME``."""
+    names = [word for word in options.overrides if "=" not in word]
+    overrides = [word for word in options.overrides if "=" in word]
+    chosen = [*names, *(word.partition("=")[2] for word in overrides if word.startswith("dataset="))]
+    if len(chosen) != 1:
+        known = ", ".join(sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")))
+        raise UserError(
+            "name one data set",
+            f"diffcut-bench data {options.action}",
+            f"diffcut-bench data {options.action} NAME, of {known}",
+        )
+    return load_config([*(f"dataset={name}" for name in names), *overrides])
+
+
+def _data_list(options: argparse.Namespace) -> int:
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    for name in ("data set", "state", "homepage and licence"):
+        table.add_column(name, overflow="fold")
+    for option in sorted(path.stem for path in (conf_dir() / "dataset").glob("*.yaml")):
+        state = _state_of("dataset", option, [f"dataset={option}", *options.overrides])
+        if option == "folder" and state.startswith("missing"):
+            state = "yours: dataset.root=DIR dataset.num_classes=N"
+        built = None if option == "folder" else instantiate("dataset", load_config([f"dataset={option}"]).dataset)
+        card = f"{built.card.homepage}\n{built.card.licence}" if isinstance(built, Benchmark) else ""
+        table.add_row(option, escape(state), escape(card))
+    console.print(table)
+    return 0
+
+
+def _data_prepare(options: argparse.Namespace) -> int:
+    config = _data_config(options)
+    benchmark = instantiate("dataset", config.dataset)
+    if not isinstance(benchmark, Benchmark):
+        raise UserError(
+            f"dataset={config.choices['dataset']} needs no preparation", "data prepare", "use it with diffcut-bench run"
+        )
+    if options.download:
+        _download(benchmark)
+    with _progress(f"preparing {benchmark.name}", "pairs") as report:
+        dataset = prepare(benchmark, Path(config.data_dir), config.num_proc, report)
+    expected = f" of {benchmark.n_expected} expected" if benchmark.n_expected else ""
+    console.print(
+        f"prepared {len(dataset)}{expected} pairs in {prepared_folder(benchmark, Path(config.data_dir))}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"next: diffcut-bench data verify {benchmark.name}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _download(benchmark: Benchmark) -> None:
+    card = benchmark.card
+    console.print(f"{benchmark.name}: {card.homepage}\nlicence: {card.licence}\ncite: {card.citation}", highlight=False)
+    if card.by_hand is not None or not card.archives:
+        raise UserError(
+            f"{benchmark.name} can't be fetched without a login", card.homepage, card.by_hand or "see there"
+        )
+    if benchmark.root is None:
+        raise UserError("dataset.root is not set", "where the archives are to go", "add dataset.root=DIR")
+    root = Path(benchmark.root).expanduser()
+    for archive in card.archives:
+        with _progress(archive.name, "bytes") as report:
+            path = fetch(archive, root, report)
+        console.print(f"unpacking {archive.name}", highlight=False)
+        unpack(path, root / archive.unpack_into)
+
+
+def _data_verify(options: argparse.Namespace) -> int:
+    config = _data_config(options)
+    with _progress(f"preparing {config.choices['dataset']}", "pairs") as report:
+        dataset = open_dataset(config, report)
+    with _progress(f"verifying {config.choices['dataset']}", "pairs") as report:
+        found = verify(dataset, report)
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    table.add_column("class")
+    table.add_column("pixels", justify="right")
+    table.add_column("share", justify="right")
+    total = max(sum(found.pixels.values()), 1)
+    for name, count in found.pixels.items():
+        table.add_row(escape(name), f"{count}", f"{100 * count / total:.2f} %")
+    console.print(table)
+    for problem in found.problems[:20]:
+        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+    if len(found.problems) > 20:
+        console.print(f"… and {len(found.problems) - 20} more", highlight=False)
+    expected = f" of {found.expected}" if found.expected else ""
+    console.print(f"pairs        {found.pairs}{expected}", highlight=False)
+    aligned = "too few of them to tell" if found.aligned is None else f"{100 * found.aligned:.0f} %"
+    console.print(
+        f"own edges    {aligned} (labels that follow their own image's edges better than another's)",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(f"fingerprint  {found.fingerprint}", highlight=False, soft_wrap=True)
+    console.print(f"verdict      {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+    return 0 if found.fine else 1
+
+
+@contextmanager
+def _progress(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar that shows itself with the first report."""
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        task = progress.add_task(what, total=1, visible=False)
+
+        def report(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total or max(done, 1), visible=True)
+
+        yield report
 
 
 def _bench(options: argparse.Namespace) -> int:
     config = load_config(options.overrides)
     device = choose_device(config.device)
-    dataset = instantiate("dataset", config.dataset).select(options.images)
+    dataset = open_dataset(config).select(options.images)
     backbone = instantiate("backbone", config.backbone).to(device)
-    examples = read_examples(dataset, build_protocol(config.protocol), backbone.stride)
+    protocol = build_protocol(config.protocol)
+
+    def load(workers: int, rounds: int = 1) -> DataLoader[Any]:
+        indices = list(range(len(dataset))) * rounds
+        return example_loader(dataset, indices, protocol, backbone.stride, batch_size=1, num_workers=workers)
+
+    examples = [item for batch in load(0) for item in batch if isinstance(item, Example)]
     with torch.inference_mode():
         maps = torch.cat([backbone(example.image[None].to(device)) for example in examples])
     features = maps.flatten(2).transpose(1, 2)
@@ -321,14 +488,17 @@ def _bench(options: argparse.Namespace) -> int:
     comparisons = [
         compare_with_textbook(features.cpu(), tau, alpha),
         compare_tau_path(features, taus, alpha),
+        compare_workers(lambda workers: load(workers, rounds=max(48 // len(dataset), 1))),
+        compare_lookup([dataset.raw_label(index) for index in range(len(dataset))], dataset.lookup),
     ]
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in ("compared with", "images", "segments", "s/image", "theirs", "ratio", "equal"):
         table.add_column(name, justify="left" if name == "compared with" else "right")
     for row in comparisons:
         table.add_row(
-            *(row.what, str(row.images), f"{row.segments:.1f}", f"{row.ours_s:.4f}", f"{row.other_s:.4f}"),
-            *(f"{row.ratio:.2f}", f"{100 * row.agreement:.0f} %"),
+            *(row.what, str(row.images), "" if row.segments is None else f"{row.segments:.1f}"),
+            *(f"{row.ours_s:.4f}", f"{row.other_s:.4f}", f"{row.ratio:.2f}"),
+            "" if row.agreement is None else f"{100 * row.agreement:.0f} %",
         )
     console.print(table)
     record = as_record(comparisons)

@@ -32,9 +32,13 @@ class RunConfig:
     refiner: dict[str, Any]
     protocol: dict[str, Any]
     output_dir: str
+    data_dir: str
+    prepared: str
     limit: int | None
+    shard: str | None
     device: str
     batch_size: int
+    num_proc: int
     num_workers: int
     seed: int
     visualise: int
@@ -45,13 +49,29 @@ class RunConfig:
     def problems(self) -> list[str]:
         """Every value out of range, one line each."""
         found = []
-        for name, least in (("batch_size", 1), ("num_workers", 0), ("visualise", 0), ("limit", 1), ("max_failures", 0)):
+        for name, least in (
+            ("batch_size", 1),
+            ("num_proc", 1),
+            ("num_workers", 0),
+            ("visualise", 0),
+            ("limit", 1),
+            ("max_failures", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, not {value}")
+        if self.shard is not None and self.shard_of() is None:
+            found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:
             found.append(f"if_exists must be {' | '.join(IF_EXISTS)}, not {self.if_exists!r}")
         return found
+
+    def shard_of(self) -> tuple[int, int] | None:
+        """``i`` and ``n`` of ``shard=i/n``; None if there is no (legal) shard."""
+        match = re.fullmatch(r"(\d+)/(\d+)", self.shard or "")
+        if match is None or not 1 <= int(match[1]) <= int(match[2]):
+            return None
+        return int(match[1]), int(match[2])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

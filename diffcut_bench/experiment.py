@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
-from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, ImageCounts, Protocol
 from diffcut_bench.pipeline import Outcome, Pipeline, score_images
@@ -77,8 +77,9 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
         )
     device = choose_device(config.device)
     stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-    whole: SegmentationDataset = instantiate("dataset", config.dataset)
+    whole = open_dataset(config)
     dataset = whole.select(config.limit)
+    indices = chosen_images(len(dataset), config.shard_of())
     backbone = instantiate("backbone", config.backbone).to(device)
     pipeline = Pipeline(backbone=backbone, protocol=protocol, device=device, **stages)
 
@@ -88,10 +89,10 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
     cell = Cell(Path(config.output_dir), title, key)
     finished = _find_finished(cell, config.if_exists)
     if finished is not None:
-        _draw_missing(pipeline, dataset, cell.finished_dir / "pictures", config, draw)
+        _draw_missing(pipeline, dataset, indices, cell.finished_dir / "pictures", config, draw)
         return FinishedCell(cell.finished_dir, finished, skipped=True)
 
-    _score(pipeline, dataset, cell, config, draw, report)
+    _score(pipeline, dataset, indices, cell, config, draw, report)
     progress = cell.progress()
     if not progress.rows:
         first = next(iter(progress.failures.values()))
@@ -103,8 +104,8 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
     result = Result(
         key=key,
         config=config.to_dict(),
-        limited=len(dataset) < len(whole) or (whole.n_expected is not None and len(dataset) < whole.n_expected),
-        dataset=DatasetRecord(dataset.name, fingerprint, len(dataset), whole.n_expected),
+        limited=len(indices) < max(len(whole), whole.n_expected or 0),
+        dataset=DatasetRecord(dataset.name, fingerprint, len(indices), whole.n_expected),
         metrics=summarise(progress.rows, dataset.class_names, protocol, config.seed),
         segments_per_image=SegmentsPerImage(
             mean=sum(row.segments for row in progress.rows) / len(progress.rows),
@@ -136,6 +137,23 @@ def summarise(rows: list[ImageRow], class_names: tuple[str, ...], protocol: Prot
         pixel_accuracy_ci95=(accuracy_low, accuracy_high),
         iou_per_class=dict(zip(class_names, iou, strict=True)),
     )
+
+
+def open_dataset(config: RunConfig, report: Report | None = None) -> SegmentationDataset:
+    """The data set of a config: built as it is, or a published benchmark opened in its prepared form.
+
+    Raises:
+        UserError: nothing prepared and no originals, or files are missing.
+    """
+    built = instantiate("dataset", config.dataset)
+    if isinstance(built, Benchmark):
+        return open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
+    return built
+
+
+def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
+    """Places of the images that a shard ``(i, n)`` scores: every n-th from the i-th on; all without a shard."""
+    return range(images) if shard is None else range(shard[0] - 1, images, shard[1])
 
 
 def choose_device(name: str) -> torch.device:
@@ -192,6 +210,7 @@ def device_name(device: torch.device) -> str:
 def _score(
     pipeline: Pipeline,
     dataset: SegmentationDataset,
+    indices: Sequence[int],
     cell: Cell,
     config: RunConfig,
     draw: Draw | None,
@@ -201,11 +220,11 @@ def _score(
     before = cell.progress()
     done = {row.index for row in before.rows} | set(before.failures)
     failed = len(before.failures)
-    todo = [index for index in range(len(dataset)) if index not in done]
+    todo = [index for index in indices if index not in done]
     # Written before any work, so that an unwritable folder costs nothing.
     cell.append([], {}, Timings())
     if report:
-        report(len(done), len(dataset))
+        report(len(done), len(indices))
     start = time.perf_counter()
     for batch in score_images(pipeline, dataset, todo, batch_size=config.batch_size, num_workers=config.num_workers):
         for outcome in batch.outcomes:
@@ -217,7 +236,7 @@ def _score(
         done |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
         failed += len(batch.failures)
         if report:
-            report(len(done), len(dataset))
+            report(len(done), len(indices))
         if config.max_failures is not None and failed > config.max_failures:
             latest = list((before.failures | batch.failures).values())[-1]
             raise UserError(
@@ -239,11 +258,17 @@ def _find_finished(cell: Cell, if_exists: str) -> Result | None:
 
 
 def _draw_missing(
-    pipeline: Pipeline, dataset: SegmentationDataset, folder: Path, config: RunConfig, draw: Draw | None
+    pipeline: Pipeline,
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    folder: Path,
+    config: RunConfig,
+    draw: Draw | None,
 ) -> None:
     """Pictures that a finished cell lacks; its numbers are left alone."""
-    ids = dataset.records["id"][: config.visualise]
-    missing = [index for index, name in enumerate(ids) if not (folder / f"{_file_name(name)}.png").is_file()]
+    ids = dataset.records["id"][:]
+    shown = [index for index in indices if index < config.visualise]
+    missing = [index for index in shown if not (folder / f"{_file_name(ids[index])}.png").is_file()]
     if draw is None or not missing:
         return
     for batch in score_images(pipeline, dataset, missing, batch_size=config.batch_size, num_workers=config.num_workers):
@@ -292,6 +317,7 @@ def _identity(
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         "protocol": {name: value for name, value in asdict(protocol).items() if name != "name"},
+        "shard": config.shard,
         "seed": config.seed,
         "device_type": device.type,
     }

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -73,11 +76,9 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     def __getitem__(self, position: int) -> Example | Failure:
         index = self.indices[position]
         try:
-            picture, label = self.dataset.read(index)
+            picture, label = read_label(self.dataset, index, self.protocol.void)
         except (ValueError, OSError) as error:
             return Failure(self.ids[index], str(error))
-        if self.protocol.void == "background" and self.dataset.background is not None:
-            label[label < 0] = self.dataset.background
         return prepare_example(
             index,
             self.ids[index],
@@ -90,11 +91,46 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         )
 
 
-def read_examples(dataset: SegmentationDataset, protocol: Protocol, stride: int) -> list[Example]:
-    """All readable images of a data set, ready for the network; for measurements."""
-    reader = _Reader(dataset, range(len(dataset)), protocol, stride)
-    items = (reader[position] for position in range(len(reader)))
-    return [item for item in items if isinstance(item, Example)]
+def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
+    """Image and class map as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1."""
+    picture, label = dataset.read(index)
+    if void == "background" and dataset.background is not None:
+        label[label < 0] = dataset.background
+    return picture, label
+
+
+def example_loader(
+    dataset: SegmentationDataset,
+    indices: Sequence[int],
+    protocol: Protocol,
+    stride: int,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Any]:
+    """Batches (lists) of `Example`, or `Failure` for a pair that can't be read, in the order of ``indices``.
+
+    Args:
+        dataset: opened.
+        indices: places in the data set.
+        protocol: crop, sizes and void.
+        stride: of the backbone.
+        batch_size: items a list.
+        num_workers: processes that decode, crop and resize; 0: this one.
+        pin_memory: give tensors in page-locked memory, for an accelerator.
+    """
+    reader = _Reader(dataset, indices, protocol, stride)
+    # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
+    context = "spawn" if num_workers else None
+    return DataLoader(
+        reader,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=list,
+        pin_memory=pin_memory,
+        multiprocessing_context=context,
+    )
 
 
 def score_images(
@@ -112,8 +148,15 @@ def score_images(
     Raises:
         UserError: the device's memory is too small for the batch.
     """
-    reader = _Reader(dataset, indices, pipeline.protocol, pipeline.backbone.stride)
-    loader = DataLoader(reader, batch_size=batch_size, num_workers=num_workers, collate_fn=list)
+    loader = example_loader(
+        dataset,
+        indices,
+        pipeline.protocol,
+        pipeline.backbone.stride,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        pin_memory=pipeline.device.type != "cpu",
+    )
     position = 0
     start = time.perf_counter()
     for items in loader:
@@ -182,13 +225,13 @@ def _run_isolated(
 def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example], clock: "_Clock") -> list[Outcome]:
     protocol, device = pipeline.protocol, pipeline.device
     with clock.stage("features_s"):
-        features = pipeline.backbone(torch.stack([example.image for example in group]).to(device))
+        features = pipeline.backbone(torch.stack([example.image for example in group]).to(device, non_blocking=True))
     with clock.stage("segment_s"):
         partition = pipeline.segmenter(features)
         size = (group[0].label.shape[0], group[0].label.shape[1])
         prediction = pipeline.upsampler(features, partition, size)
         segments = (partition.amax(dim=(1, 2)) + 1).tolist()
-    labels = torch.stack([example.label for example in group]).to(device)
+    labels = torch.stack([example.label for example in group]).to(device, non_blocking=True)
     with clock.stage("evaluate_s"):
         if dataset.background is not None:
             prediction = torch.stack(
@@ -206,7 +249,7 @@ def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example],
             )
     if pipeline.refiner is not None:
         with clock.stage("refine_s"):
-            eval_images = torch.stack([example.eval_image for example in group]).to(device)
+            eval_images = torch.stack([example.eval_image for example in group]).to(device, non_blocking=True)
             prediction = pipeline.refiner(eval_images, prediction)
     with clock.stage("evaluate_s"):
         host = prediction.cpu()

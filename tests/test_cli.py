@@ -1,7 +1,12 @@
 import json
 import subprocess
 import sys
+import threading
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import miniatures
 import numpy as np
 import pytest
 import skimage.data
@@ -9,7 +14,9 @@ import torch
 from conftest import SMALL, shapes_overrides
 from PIL import Image
 
+import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
 from diffcut_bench.cli import expand_sweep
+from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
 
 
@@ -66,6 +73,8 @@ def test_sweeps_expand_lists_ranges_and_choices():
     assert len(cells) == 6
     assert cells[0] == ["a=1", "b=0.0", "c=x"]
 
+
+ade20k_module = sys.modules["diffcut_bench.datasets.ade20k"]
 
 MISTAKES = {
     "unknown command": (["rum"], "unknown command 'rum'", "did you mean run"),
@@ -163,14 +172,14 @@ def test_doctor_says_what_is_there_and_what_is_missing(cli, tmp_path):
     assert torch.__version__ in done.out
     assert "backbone=efficientnet_lite0" in done.out
     assert "there, 9 images" in done.out
-    assert "add dataset.root=DIR" in done.out
+    assert "diffcut-bench data prepare voc dataset.root=DIR" in done.out
 
 
 def test_bench_writes_ratios_of_equal_partitions(cli, tmp_path):
     done = cli("bench", "--images", "2", f"output_dir={tmp_path}", "protocol.image_size=256")
     assert done.code == 0
     comparisons = json.loads((tmp_path / "bench" / "bench.json").read_text())["comparisons"]
-    assert [row["agreement"] for row in comparisons] == [1.0, 1.0]
+    assert [row["agreement"] for row in comparisons] == [1.0, 1.0, None, 1.0]
     assert all(row["ratio"] == pytest.approx(row["other_s"] / row["ours_s"]) for row in comparisons)
 
 
@@ -191,3 +200,76 @@ def test_default_run_scores_the_sample(cli, tmp_path):
     result = json.loads(next(tmp_path.glob("results/*/result.json")).read_text())
     assert result["dataset"]["name"] == "sample"
     assert result["dataset"]["n_images"] == result["dataset"]["n_expected"] == 9
+
+
+@pytest.fixture
+def ade(tmp_path):
+    miniatures.write_ade20k(tmp_path / "original", miniatures.values(1, 2, 150))
+    return [f"dataset.root={tmp_path / 'original'}", f"output_dir={tmp_path / 'out'}"]
+
+
+def test_data_prepare_then_verify(cli, ade):
+    done = cli("data", "prepare", "ade20k", *ade, "num_proc=2")
+    assert done.code == 0
+    assert "prepared 2 of 2000 expected pairs" in done.out
+    found = cli("data", "verify", "ade20k", *ade)
+    assert found.code == 1
+    assert "building" in found.out
+    assert "2 pairs, but the published split has 2000" in found.out
+
+
+def test_data_verify_of_a_fine_data_set_ends_with_zero(cli):
+    done = cli("data", "verify", "sample")
+    assert done.code == 0
+    assert done.out.strip().splitlines()[-1].startswith("verdict      fine")
+
+
+def test_data_verify_names_damaged_files(cli, ade, tmp_path):
+    label = tmp_path / "original" / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000001.png"
+    miniatures.grey(label, miniatures.values(200))
+    done = cli("data", "verify", "ade20k", *ade)
+    assert done.code == 1
+    assert "ADE_val_00000001.png: label value [200] out of range; ade20k has" in done.out
+    assert "verdict      off: 1 problem" in done.out
+
+
+def test_data_list_shows_all_with_licence_and_state(cli, ade):
+    cli("data", "prepare", "ade20k", *ade)
+    done = cli("data", "list", ade[1])
+    assert done.code == 0
+    for name in ("voc", "context", "coco_object", "coco_stuff27", "cityscapes27", "ade20k", "sample", "folder"):
+        assert f"\n{name} " in done.out
+    assert "prepared, 2 of 2000 pairs" in done.out
+    assert "Non-commercial use only" in done.out
+
+
+def test_cityscapes_download_says_what_to_do_by_hand(cli, tmp_path):
+    done = cli("data", "prepare", "cityscapes27", "--download", f"dataset.root={tmp_path}")
+    assert done.code == 2
+    assert "Non-commercial" in done.out
+    assert "register" in done.err
+    assert "gtFine_trainvaltest.zip" in done.err
+
+
+def test_download_fetches_unpacks_and_prepares(cli, tmp_path, monkeypatch):
+    miniatures.write_ade20k(tmp_path / "content", miniatures.values(1, 2))
+    (tmp_path / "served").mkdir()
+    miniatures.archive(tmp_path / "content", tmp_path / "served" / "ade.zip")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/ade.zip"
+        card = replace(ade20k_module.CARD, archives=(Archive("ade.zip", (url,)),))
+        monkeypatch.setattr(ade20k_module, "CARD", card)
+        root = tmp_path / "root"
+        done = cli("data", "prepare", "ade20k", "--download", f"dataset.root={root}", f"output_dir={tmp_path / 'out'}")
+        server.shutdown()
+    assert done.code == 0, done.err
+    assert "licence:" in done.out
+    assert "prepared 2 of 2000" in done.out
+
+
+def test_data_without_a_name_is_explained(cli):
+    done = cli("data", "prepare")
+    assert done.code == 2
+    assert "ade20k" in done.err

@@ -38,6 +38,8 @@ def test_every_option_composes(group):
         ("batch_size=0", "batch_size must be at least 1", "conf/config.yaml"),
         ("if_exists=maybe", "if_exists must be skip | resume | overwrite", "conf/config.yaml"),
         ("segmenter.tau=0.1,0.2", "several values", "add -m"),
+        ("shard=3/2", "shard must be i/n", "conf/config.yaml"),
+        ("shard=0/2", "shard must be i/n", "conf/config.yaml"),
         ("nonsense", "no override", "key=value"),
         ("+segmenter.taus=1", None, None),
     ],

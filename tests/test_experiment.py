@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -6,14 +7,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import miniatures
 import numpy as np
 import pytest
 import torch
-from conftest import shapes_overrides
+from conftest import SMALL, shapes_overrides
 
 import diffcut_bench.experiment as experiment
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.pipeline import example_loader
 from diffcut_bench.store import Result, Timings, read_rows
 
 
@@ -79,6 +82,29 @@ def test_whatever_changes_numbers_changes_the_key(shapes, tmp_path, override):
 def test_limit_is_marked(shapes, tmp_path):
     assert run(shapes, tmp_path / "out", "limit=3").result.limited
     assert not run(shapes, tmp_path / "out").result.limited
+
+
+def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
+    whole = run(shapes, tmp_path / "out")
+    parts = [run(shapes, tmp_path / "out", f"shard={i}/3") for i in (1, 2, 3)]
+    assert [part.result.dataset.n_images for part in parts] == [3, 3, 2]
+    assert all(part.result.limited for part in parts)
+    merged = sorted((row for part in parts for row in read_rows(part.folder)), key=lambda row: row.index)
+    assert merged == read_rows(whole.folder)
+    protocol = experiment.build_protocol(whole.result.protocol)
+    names = tuple(whole.result.metrics.iou_per_class)
+    assert experiment.summarise(merged, names, protocol, seed=42) == whole.result.metrics
+
+
+def test_a_benchmark_is_prepared_by_its_first_run_and_read_from_there_afterwards(tmp_path):
+    miniatures.write_voc(tmp_path / "original", miniatures.values(0, 1, 20, 255))
+    overrides = ["dataset=voc", f"output_dir={tmp_path / 'out'}", *SMALL]
+    first = experiment.run_cell(load_config([*overrides, f"dataset.root={tmp_path / 'original'}"]))
+    shutil.rmtree(tmp_path / "original")
+    again = experiment.run_cell(load_config(overrides))
+    assert again.skipped
+    assert again.result == first.result
+    assert first.result.limited
 
 
 def test_the_protocol_in_the_result_is_the_one_in_force(shapes, tmp_path):
@@ -163,9 +189,8 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
     config = load_config(shapes_overrides(shapes, tmp_path / "out"))
     dataset = experiment.instantiate("dataset", config.dataset)
     backbone = experiment.instantiate("backbone", config.backbone)
-    from diffcut_bench.pipeline import read_examples
-
-    examples = read_examples(dataset, experiment.build_protocol(config.protocol), backbone.stride)
+    protocol = experiment.build_protocol(config.protocol)
+    examples = [batch[0] for batch in example_loader(dataset, range(8), protocol, backbone.stride, batch_size=1)]
     with torch.inference_mode():
         poisoned = backbone(examples[6].image[None])[0, 0, 0, 0]
     monkeypatch.setattr(DiffCut, "__call__", picky)

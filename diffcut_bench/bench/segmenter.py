@@ -19,19 +19,19 @@ class Comparison:
     Attributes:
         what: what ours (one `recursive_ncut` at the largest tau) is compared with.
         images: number of images timed.
-        segments: mean segments an image.
+        segments: mean segments an image; None where nothing is segmented.
         ours_s, other_s: seconds an image, the least of the repeats.
         ratio: ``other_s / ours_s``.
-        agreement: share of images whose partitions are equal up to renaming.
+        agreement: share of images whose results are equal (partitions: up to renaming); None where not compared.
     """
 
     what: str
     images: int
-    segments: float
+    segments: float | None
     ours_s: float
     other_s: float
     ratio: float
-    agreement: float
+    agreement: float | None
 
 
 def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: int = 2) -> Comparison:
@@ -49,7 +49,7 @@ def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: i
     def textbook() -> Tensor:
         return torch.stack([textbook_recursive_ncut(image, tau, alpha) for image in features])
 
-    times = _least_times([ours, textbook], repeats)
+    times = least_times([ours, textbook], repeats)
     return _comparison(f"textbook, tau {tau:g}, alpha {alpha:g}", ours(), textbook(), *times)
 
 
@@ -71,7 +71,7 @@ def compare_tau_path(features: Tensor, taus: list[float], alpha: float, repeats:
         tree = ncut_tree(features, largest, alpha)
         return [tree.labels(tau) for tau in taus]
 
-    times = _least_times([one, path], repeats)
+    times = least_times([one, path], repeats)
     return _comparison(f"{len(taus)} taus by ncut_tree", one(), path()[taus.index(largest)], *times)
 
 
@@ -87,7 +87,7 @@ def as_record(comparisons: list[Comparison]) -> dict[str, object]:
     }
 
 
-def _least_times(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+def least_times(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
     """Least seconds of each, taken in turns, so that a busy moment of the machine does not hit one alone."""
     least = [float("inf")] * len(works)
     for _ in range(repeats):

@@ -1,9 +1,44 @@
 """Data sets: one file each, from the originals on disk to (id, image, label) records and class maps."""
 
-from diffcut_bench.datasets.base import VOID, SegmentationDataset
+from diffcut_bench.datasets.ade20k import ade20k
+from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup, records_from_files
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.datasets.cityscapes import cityscapes27
+from diffcut_bench.datasets.coco import coco_object, coco_stuff27
+from diffcut_bench.datasets.context import context
 from diffcut_bench.datasets.folder import folder
+from diffcut_bench.datasets.preparation import open_benchmark, prepare, prepared_folder, read_manifest
 from diffcut_bench.datasets.preprocessing import Example, prepare_example
 from diffcut_bench.datasets.sample import sample
+from diffcut_bench.datasets.verification import Verification, verify
 from diffcut_bench.datasets.voc import voc
 
-__all__ = ["VOID", "Example", "SegmentationDataset", "folder", "prepare_example", "sample", "voc"]
+__all__ = [
+    "VOID",
+    "Archive",
+    "Benchmark",
+    "Card",
+    "Example",
+    "Pairs",
+    "SegmentationDataset",
+    "Verification",
+    "ade20k",
+    "cityscapes27",
+    "coco_object",
+    "coco_stuff27",
+    "context",
+    "first_place",
+    "folder",
+    "label_lookup",
+    "listed_ids",
+    "open_benchmark",
+    "prepare",
+    "prepare_example",
+    "prepared_folder",
+    "read_manifest",
+    "records_from_files",
+    "sample",
+    "verify",
+    "voc",
+]

@@ -1,9 +1,11 @@
 """What every data set gives: a Hugging Face `datasets.Dataset` of (id, image, label), and the meaning of its labels."""
 
 import hashlib
-from collections.abc import Sequence
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import datasets as hf
 import numpy as np
@@ -13,8 +15,11 @@ from PIL import Image
 from diffcut_bench.errors import UserError
 
 VOID = -1
+DIGEST = "sha256"  # column of a prepared data set: digest of each pair's bytes
 _UNKNOWN = -2
-_FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
+FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
+
+LabelReader = Callable[[Path], Image.Image]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,7 @@ class SegmentationDataset:
         lookup: class id of each raw label value 0..255 (`label_lookup`); −1 is void.
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
+        read_label_file: how a label file becomes an index picture, where it isn't one already (``.mat``).
     """
 
     name: str
@@ -36,6 +42,7 @@ class SegmentationDataset:
     lookup: NDArray[np.int64]
     background: int | None = None
     n_expected: int | None = None
+    read_label_file: LabelReader | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -61,15 +68,24 @@ class SegmentationDataset:
         """
         files = self._files(index)
         image = _decode(self.records, index, "image", files["image"]).convert("RGB")
-        label = _decode(self.records, index, "label", files["label"])
-        if label.mode not in ("L", "P", "1", "I", "I;16"):
-            raise ValueError(f"{files['label']}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
-        raw = np.asarray(label)
-        if label.size != image.size:
+        raw = self.raw_label(index)
+        if raw.shape != image.size[::-1]:
             raise ValueError(
-                f"{files['label']}: label is {label.width}×{label.height} but its image is {image.width}×{image.height}"
+                f"{files['label']}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
             )
         return image, self.class_map(raw, files["label"])
+
+    def raw_label(self, index: int) -> NDArray[np.integer]:
+        """Raw label values [height, width].
+
+        Raises:
+            ValueError: the file can't be decoded, or is no index picture.
+        """
+        where = self._files(index)["label"]
+        label = _decode(self.records, index, "label", where, self.read_label_file)
+        if label.mode not in ("L", "P", "1", "I", "I;16"):
+            raise ValueError(f"{where}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
+        return np.asarray(label)
 
     def class_map(self, raw: NDArray[np.integer], where: str) -> NDArray[np.int64]:
         """Class ids of raw label values; ``where`` names the file in the error.
@@ -86,32 +102,53 @@ class SegmentationDataset:
         return classes
 
     def fingerprint(self) -> str:
-        """SHA-256 of ids, image and label bytes, and the meaning of the labels."""
+        """SHA-256 of ids, image and label bytes, and the meaning of the labels.
+
+        A prepared data set carries each pair's digest, so that its files need not be read again.
+        """
         digest = hashlib.sha256()
         digest.update(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
-        for row in _undecoded(self.records):
-            digest.update(f"\0{row['id']}".encode())
-            for column in ("image", "label"):
-                digest.update(hashlib.sha256(_bytes(row[column])).digest())
+        if DIGEST in self.records.column_names:
+            rows = self.records.select_columns(["id", DIGEST])
+            pairs = [(row["id"], row[DIGEST]) for row in rows]
+        else:
+            pairs = [(row["id"], pair_digest(*self.encoded(row))) for row in undecoded(self.records)]
+        for image_id, pair in pairs:
+            digest.update(f"\0{image_id}\0{pair}".encode())
         return digest.hexdigest()
 
+    def encoded(self, row: dict[str, Any]) -> tuple[bytes, bytes]:
+        """Bytes of an undecoded row's image file and of its label as an index picture with raw values."""
+        label_path = row["label"]["path"]
+        if self.read_label_file is not None and row["label"]["bytes"] is None:
+            buffer = io.BytesIO()
+            self.read_label_file(Path(label_path)).save(buffer, format="PNG")
+            return _bytes(row["image"]), buffer.getvalue()
+        return _bytes(row["image"]), _bytes(row["label"])
+
     def _files(self, index: int) -> dict[str, str]:
-        row = _undecoded(self.records)[index]
+        row = undecoded(self.records)[index]
         return {column: row[column]["path"] or f"{column} of {row['id']}" for column in ("image", "label")}
 
 
-def label_lookup(classes: dict[int, int], void: Sequence[int] = ()) -> NDArray[np.int64]:
-    """Look-up table of 256 entries from raw label value to class id; values in neither argument are errors.
+def label_lookup(classes: dict[int, int], void: Sequence[int] = (), size: int = 256) -> NDArray[np.int64]:
+    """Look-up table from raw label value to class id; values in neither argument are errors.
 
     Args:
         classes: raw value → class id.
         void: raw values without annotation; they become −1.
+        size: number of raw values that the encoding can hold.
     """
-    table = np.full(256, _UNKNOWN, dtype=np.int64)
+    table = np.full(size, _UNKNOWN, dtype=np.int64)
     for value, index in classes.items():
         table[value] = index
     table[list(void)] = VOID
     return table
+
+
+def pair_digest(image: bytes, label: bytes) -> str:
+    """SHA-256 of an image's and its label's bytes."""
+    return hashlib.sha256(hashlib.sha256(image).digest() + hashlib.sha256(label).digest()).hexdigest()
 
 
 def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Sequence[Path]) -> hf.Dataset:
@@ -129,7 +166,7 @@ def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Seque
             "restore the file, or take its id out of the list that names it",
         )
     table = {"id": list(ids), "image": [str(p) for p in images], "label": [str(p) for p in labels]}
-    return hf.Dataset.from_dict(table, features=_FEATURES)
+    return hf.Dataset.from_dict(table, features=FEATURES)
 
 
 def records_from_bytes(ids: Sequence[str], images: Sequence[Path], labels: Sequence[bytes]) -> hf.Dataset:
@@ -139,7 +176,7 @@ def records_from_bytes(ids: Sequence[str], images: Sequence[Path], labels: Seque
         "image": [str(p) for p in images],
         "label": [{"path": None, "bytes": png} for png in labels],
     }
-    return hf.Dataset.from_dict(table, features=_FEATURES)
+    return hf.Dataset.from_dict(table, features=FEATURES)
 
 
 def existing_root(root: str | Path | None, option: str) -> Path:
@@ -156,12 +193,17 @@ def existing_root(root: str | Path | None, option: str) -> Path:
     return path
 
 
-def _undecoded(records: hf.Dataset) -> hf.Dataset:
+def undecoded(records: hf.Dataset) -> hf.Dataset:
+    """The same rows with path and bytes in place of pictures."""
     return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
 
 
-def _decode(records: hf.Dataset, index: int, column: str, where: str) -> Image.Image:
+def _decode(records: hf.Dataset, index: int, column: str, where: str, reader: LabelReader | None = None) -> Image.Image:
     try:
+        if reader is not None:
+            cell = records.select_columns([column]).cast_column(column, hf.Image(decode=False))[index][column]
+            if cell["bytes"] is None:
+                return reader(Path(cell["path"]))
         picture: Image.Image = records.select_columns([column])[index][column]
         picture.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files

@@ -1,6 +1,6 @@
 """Crop and resize: from a decoded pair to what the network sees and what is scored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,6 +28,11 @@ class Example:
     image: Float[Tensor, "3 rows cols"]
     eval_image: Float[Tensor, "3 height width"]
     label: Int[Tensor, "height width"]
+
+    def pin_memory(self) -> "Example":
+        """The same in page-locked memory, from where an accelerator can copy while it computes."""
+        pinned = {name: getattr(self, name).pin_memory() for name in ("image", "eval_image", "label")}
+        return replace(self, **pinned)
 
 
 def prepare_example(

@@ -1,9 +1,11 @@
 """PASCAL VOC 2012 segmentation, in its original VOCdevkit layout."""
 
+from functools import partial
 from pathlib import Path
 
-from diffcut_bench.datasets.base import SegmentationDataset, existing_root, label_lookup, records_from_files
-from diffcut_bench.errors import UserError
+from diffcut_bench.datasets.base import label_lookup
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.card import Archive, Card
 
 CLASS_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -12,43 +14,59 @@ CLASS_NAMES = (
 )
 BACKGROUND = 20
 BORDER = 255
-VAL_IMAGES = 1449
+CARD = Card(
+    homepage="http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+    licence="Images are Flickr photographs: use them by Flickr's terms. No licence is stated for the labels.",
+    citation="Everingham et al., The PASCAL Visual Object Classes (VOC) Challenge, IJCV 88(2), 2010",
+    archives=(
+        Archive(
+            name="VOCtrainval_11-May-2012.tar",
+            urls=(
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
+            ),
+            md5="6cd6e144f989b92b3379bac3b3de84fd",
+            size=1999639040,
+        ),
+    ),
+)
 
-_PLACES = (".", "VOC2012", "VOCdevkit/VOC2012")
+_PLACES = (
+    ".",
+    "VOC2012",
+    "VOCdevkit/VOC2012",
+    "VOCtrainval_11-May-2012/VOCdevkit/VOC2012",
+    "pascal_voc_seg/VOCdevkit/VOC2012",
+)
 
 
-def voc(root: str | None, split: str = "val") -> SegmentationDataset:
+def voc(root: str | None, split: str = "val") -> Benchmark:
     """VOC 2012: the images that ``ImageSets/Segmentation/<split>.txt`` names, labels from ``SegmentationClass``.
 
     Raw palette values 1..20 are classes 0..19, 0 is background (class 20), 255 (object borders) is void.
 
     Args:
-        root: ``VOC2012``, ``VOCdevkit``, or the folder that holds it.
+        root: ``VOC2012``, ``VOCdevkit``, or a folder that holds it.
         split: name of the list.
-
-    Raises:
-        UserError: folder, list or a named file is missing.
     """
-    top = existing_root(root, "dataset.root")
-    lists = [top / place / "ImageSets" / "Segmentation" / f"{split}.txt" for place in _PLACES]
-    found = next((path for path in lists if path.is_file()), None)
-    if found is None:
-        raise UserError(
-            "no VOC 2012 here", ", ".join(map(str, lists)), "point dataset.root at VOCdevkit or VOCdevkit/VOC2012"
-        )
-    ids = found.read_text().split()
-    if not ids:
-        raise UserError("the list of images is empty", str(found), "restore it from the VOC 2012 archive")
-    devkit: Path = found.parents[2]
-    return SegmentationDataset(
+    return Benchmark(
         name="voc",
-        records=records_from_files(
-            ids,
-            [devkit / "JPEGImages" / f"{i}.jpg" for i in ids],
-            [devkit / "SegmentationClass" / f"{i}.png" for i in ids],
-        ),
+        card=CARD,
+        source=f"voc-{split}",
+        root=root,
+        find=partial(_find, split=split),
         class_names=CLASS_NAMES,
         lookup=label_lookup({0: BACKGROUND, **{value: value - 1 for value in range(1, 21)}}, void=[BORDER]),
         background=BACKGROUND,
-        n_expected=VAL_IMAGES if split == "val" else None,
+        n_expected=1449 if split == "val" else None,
+    )
+
+
+def _find(root: Path, split: str) -> Pairs:
+    listed = first_place(root, (f"{place}/ImageSets/Segmentation/{split}.txt" for place in _PLACES), "VOC 2012")
+    ids, devkit = listed_ids(listed), listed.parents[2]
+    return Pairs(
+        ids,
+        [devkit / "JPEGImages" / f"{i}.jpg" for i in ids],
+        [devkit / "SegmentationClass" / f"{i}.png" for i in ids],
     )

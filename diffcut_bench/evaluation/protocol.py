@@ -22,6 +22,8 @@ class Protocol:
         matching: clusters are matched to classes in each image, or once for the ``dataset``.
         criterion: what the matching maximises.
         absent_classes: a class never annotated or predicted is left out of the mean (``nan``) or counts as ``zero``.
+        ade20k_labels: raw 0..149 as the classes (the released off-by-one) or 1..150 (``correct``); ADE20K alone
+            looks at it.
         label_codes: segment codes of the recursive cut, ``exact`` or the released code's ``float32`` sums.
         zero_affinity: patches with an affinity of exactly zero leave the recursion (``drop``, released) or stay.
 
@@ -39,6 +41,7 @@ class Protocol:
     matching: Literal["per_image", "dataset"]
     criterion: Criterion
     absent_classes: AbsentClasses
+    ade20k_labels: Literal["released", "correct"]
     label_codes: Literal["exact", "float32"]
     zero_affinity: Literal["drop", "keep"]
 

@@ -5,7 +5,7 @@ from diffcut_bench.evaluation import Protocol
 RELEASED = {
     **{"name": "released", "crop": "center", "image_size": 1024, "eval_size": 128, "similarity": "dot"},
     **{"background_rule": "unmatched", "void": "background", "matching": "per_image", "criterion": "overlap"},
-    **{"absent_classes": "nan", "label_codes": "float32", "zero_affinity": "drop"},
+    **{"absent_classes": "nan", "ade20k_labels": "released", "label_codes": "float32", "zero_affinity": "drop"},
 }
 
 

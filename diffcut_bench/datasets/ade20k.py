@@ -1,0 +1,77 @@
+"""ADE20K's scene-parsing benchmark (ADEChallengeData2016): 150 classes."""
+
+import json
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from diffcut_bench.datasets.base import label_lookup
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place
+from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.errors import UserError
+
+CLASSES = 150
+CARD = Card(
+    homepage="http://sceneparsing.csail.mit.edu/",
+    licence="Non-commercial research and education; MIT does not own the copyright of the images.",
+    citation="Zhou et al., Scene Parsing through ADE20K Dataset, CVPR 2017",
+    archives=(
+        Archive(
+            name="ADEChallengeData2016.zip",
+            urls=("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
+            md5="7328b3957e407ddae1d3cbf487f149ef",
+            size=967382037,
+        ),
+    ),
+)
+
+_PLACES = (".", "ADEChallengeData2016", "ade/ADEChallengeData2016", "ade20k/ADEChallengeData2016")
+
+
+def ade20k(
+    root: str | None, split: str = "validation", labels: Literal["released", "correct"] = "correct"
+) -> Benchmark:
+    """ADE20K: 150 classes; raw 0 is "other".
+
+    Args:
+        root: ``ADEChallengeData2016`` or a folder that holds it.
+        split: ``validation`` or ``training``.
+        labels: ``correct``: raw 1..150 are classes 0..149, 0 is void. ``released``: the released code's off-by-one: raw
+            0..149 are scored as the classes, so that "other" counts as a class, and 150 is void.
+
+    Raises:
+        UserError: ``labels`` is neither.
+    """
+    if labels not in ("released", "correct"):
+        raise UserError(
+            f"unknown ADE20K labels {labels!r}", "dataset=ade20k", "protocol.ade20k_labels=released|correct"
+        )
+    names: list[str] = json.loads((files("diffcut_bench.datasets") / "ade20k.json").read_text())["class_names"]
+    if labels == "correct":
+        lookup = label_lookup({value: value - 1 for value in range(1, CLASSES + 1)}, void=[0])
+    else:
+        names = ["other", *names[:-1]]
+        lookup = label_lookup({value: value for value in range(CLASSES)}, void=[CLASSES])
+    return Benchmark(
+        name="ade20k",
+        card=CARD,
+        source=f"ade20k-{split}",
+        root=root,
+        find=partial(_find, split=split),
+        class_names=tuple(names),
+        lookup=lookup,
+        n_expected=2000 if split == "validation" else None,
+    )
+
+
+def _find(root: Path, split: str) -> Pairs:
+    images = first_place(root, (f"{place}/images/{split}" for place in _PLACES), f"ADE20K's {split} images")
+    labels = images.parents[1] / "annotations" / split
+    found = [
+        {path.stem for path in folder.glob(f"ADE_*{suffix}")} for folder, suffix in ((images, ".jpg"), (labels, ".png"))
+    ]
+    ids = sorted(set.union(*found))
+    if not ids:
+        raise UserError("no ADE20K image here", str(images), "unpack ADEChallengeData2016.zip")
+    return Pairs(ids, [images / f"{i}.jpg" for i in ids], [labels / f"{i}.png" for i in ids])

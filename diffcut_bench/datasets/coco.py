@@ -1,0 +1,134 @@
+"""COCO with the pixel maps of COCO-Stuff: 80 objects, or 27 coarse classes; the 2175 curated images of both."""
+
+import json
+import re
+from collections.abc import Sequence
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcut_bench.datasets.base import label_lookup
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.errors import UserError, did_you_mean
+
+UNLABELLED = 255
+VALUES = 182  # raw value = COCO category id − 1: things 0..90 with gaps, stuff 91..181
+CARD = Card(
+    homepage="https://cocodataset.org/ and https://github.com/nightrome/cocostuff",
+    licence="Labels: CC BY 4.0. Images are Flickr photographs: their use must respect Flickr's terms.",
+    citation="Lin et al., Microsoft COCO, ECCV 2014; Caesar et al., COCO-Stuff: Thing and Stuff Classes in Context, "
+    "CVPR 2018",
+    archives=(
+        Archive(
+            name="val2017.zip",
+            urls=("http://images.cocodataset.org/zips/val2017.zip",),
+            md5="442b8da7639aecaf257c1dceb8ba8c80",
+            size=815585330,
+            unpack_into="images",
+        ),
+        Archive(
+            name="stuffthingmaps_trainval2017.zip",
+            urls=(
+                "https://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
+            ),
+            unpack_into="stuffthingmaps",
+        ),
+    ),
+)
+
+_IMAGE_PLACES = ("images/{}", "{}", "coco/images/{}", "coco/{}")
+_LABEL_PLACES = (
+    "stuffthingmaps/{}",
+    "annotations/{}",
+    "coco/stuffthingmaps/{}",
+    "coco/annotations/{}",
+    "stuffthingmaps_trainval2017/{}",
+)
+# Twelve digits and no more: other tools write re-indexed maps with longer names beside the originals.
+_NAME = re.compile(r"\d{12}")
+
+
+def coco_object(root: str | None, split: str = "val2017", ids: str = "curated") -> Benchmark:
+    """COCO-Object: 80 things (classes 0..79) and background (80): stuff and the category ids that never occur.
+
+    Args:
+        root: COCO's folder.
+        split: ``val2017`` or ``train2017``.
+        ids: ``curated`` (the 2175 of val2017), ``all`` pairs in the folder, or the path of a list.
+    """
+    table = _table()
+    names: list[str] = table["object_names"]
+    background = names.index("background")
+    classes = dict.fromkeys(range(VALUES), background) | {int(v): c for v, c in table["object_of_value"].items()}
+    lookup = label_lookup(classes, void=[UNLABELLED])
+    return _benchmark("coco_object", root, split, ids, names, lookup, background)
+
+
+def coco_stuff27(root: str | None, split: str = "val2017", ids: str = "curated") -> Benchmark:
+    """COCO-Stuff-27: all 182 categories in 27 coarse classes, no background class.
+
+    Args:
+        root, split, ids: as for `coco_object`.
+    """
+    table = _table()
+    lookup = label_lookup({int(v): c for v, c in table["stuff27_of_value"].items()}, void=[UNLABELLED])
+    return _benchmark("coco_stuff27", root, split, ids, table["stuff27_names"], lookup, None)
+
+
+def curated_ids() -> list[str]:
+    """The 2175 images of val2017 on which the field scores (Ji et al., IIC; later PiCIE, STEGO, DiffCut)."""
+    return (files("diffcut_bench.datasets") / "coco_curated_2175.txt").read_text().split()
+
+
+def _table() -> dict[str, Any]:
+    table: dict[str, Any] = json.loads((files("diffcut_bench.datasets") / "coco.json").read_text())
+    return table
+
+
+def _benchmark(
+    name: str,
+    root: str | None,
+    split: str,
+    ids: str,
+    class_names: Sequence[str],
+    lookup: NDArray[np.int64],
+    background: int | None,
+) -> Benchmark:
+    if split not in ("val2017", "train2017"):
+        raise UserError(f"unknown split {split!r}", f"dataset={name}", did_you_mean(split, ("val2017", "train2017")))
+    chosen = ids if ids in ("curated", "all") else Path(ids).stem
+    published = split == "val2017" and ids == "curated"
+    return Benchmark(
+        name=name,
+        card=CARD,
+        source=f"coco-{split}-{chosen}",
+        root=root,
+        find=partial(_find, split=split, ids=ids),
+        class_names=tuple(class_names),
+        lookup=lookup,
+        background=background,
+        n_expected=2175 if published else None,
+    )
+
+
+def _find(root: Path, split: str, ids: str) -> Pairs:
+    images = first_place(root, (place.format(split) for place in _IMAGE_PLACES), f"COCO's {split} images")
+    labels = first_place(root, (place.format(split) for place in _LABEL_PLACES), f"COCO-Stuff's {split} maps")
+    if ids == "curated":
+        chosen = curated_ids()
+    elif ids == "all":
+        found = ({path.stem for path in folder.iterdir() if _NAME.fullmatch(path.stem)} for folder in (images, labels))
+        chosen = sorted(set.union(*found))
+    else:
+        if not Path(ids).is_file():
+            raise UserError("no such list of ids", str(Path(ids).absolute()), "dataset.ids=curated|all|FILE")
+        chosen = listed_ids(Path(ids))
+    if not chosen:
+        raise UserError("no COCO image here", str(images), "unpack the archive there")
+    return Pairs(chosen, [images / f"{i}.jpg" for i in chosen], [labels / f"{i}.png" for i in chosen])

@@ -1,0 +1,97 @@
+"""PASCAL-Context: labels of 459 ids as MATLAB files, images and split of VOC 2010."""
+
+import json
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from PIL import Image
+from scipy.io.matlab import MatReadError
+
+from diffcut_bench.datasets.base import label_lookup
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.card import Archive, Card
+
+BACKGROUND = 59
+CARD = Card(
+    homepage="https://cs.stanford.edu/~roozbeh/pascal-context/",
+    licence="Images are Flickr photographs: use them by Flickr's terms. No licence is stated for the labels.",
+    citation="Mottaghi et al., The Role of Context for Object Detection and Semantic Segmentation in the Wild, "
+    "CVPR 2014",
+    archives=(
+        Archive(
+            name="VOCtrainval_03-May-2010.tar",
+            urls=(
+                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+                "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
+            ),
+            md5="da459979d0c395079b5c75ee67908abb",
+        ),
+        Archive(
+            name="trainval.tar.gz",
+            urls=(
+                "https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
+                "https://roozbehm.info/pascal-context/trainval.tar.gz",
+            ),
+        ),
+    ),
+)
+
+_IDS = 460  # 1..459; 0 is tolerated as background
+_VOC_PLACES = (".", "VOC2010", "VOCdevkit/VOC2010", "VOCtrainval_03-May-2010/VOCdevkit/VOC2010")
+_LABEL_PLACES = (
+    "trainval",
+    "VOC2010/trainval",
+    "VOCdevkit/VOC2010/trainval",
+    "pascal-context/trainval",
+    "context/trainval",
+)
+
+
+def context(root: str | None, split: str = "val") -> Benchmark:
+    """PASCAL-Context: the images that VOC 2010's ``ImageSets/Main/<split>.txt`` names, labels from ``trainval/*.mat``.
+
+    59 of the 459 ids are classes 0..58; every other id is background (class 59).
+
+    Args:
+        root: a folder that holds VOC 2010 and the ``trainval`` folder of .mat files.
+        split: name of the list.
+    """
+    table = json.loads((files("diffcut_bench.datasets") / "context.json").read_text())
+    classes = dict.fromkeys(range(_IDS), BACKGROUND) | {int(i): c for i, c in table["class_of_id"].items()}
+    return Benchmark(
+        name="context",
+        card=CARD,
+        source=f"context-{split}",
+        root=root,
+        find=partial(_find, split=split),
+        class_names=tuple(table["class_names"]),
+        lookup=label_lookup(classes, size=_IDS),
+        background=BACKGROUND,
+        n_expected=5105 if split == "val" else None,
+        read_label_file=read_label_map,
+    )
+
+
+def read_label_map(path: Path) -> Image.Image:
+    """``LabelMap`` of a PASCAL-Context .mat file as a 16-bit picture of raw ids.
+
+    Raises:
+        ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name).
+    """
+    try:
+        variables = scipy.io.loadmat(path, variable_names=["LabelMap"])
+    except (MatReadError, TypeError, KeyError, IndexError, NotImplementedError) as error:
+        raise ValueError(f"no MATLAB 5 file ({error})") from error
+    if "LabelMap" not in variables:
+        raise ValueError("no variable LabelMap: this is not a PASCAL-Context label")
+    return Image.fromarray(np.asarray(variables["LabelMap"]).astype(np.uint16))
+
+
+def _find(root: Path, split: str) -> Pairs:
+    listed = first_place(root, (f"{place}/ImageSets/Main/{split}.txt" for place in _VOC_PLACES), "VOC 2010")
+    labels = first_place(root, _LABEL_PLACES, "the folder of PASCAL-Context's .mat labels")
+    ids, devkit = listed_ids(listed), listed.parents[2]
+    return Pairs(ids, [devkit / "JPEGImages" / f"{i}.jpg" for i in ids], [labels / f"{i}.mat" for i in ids])

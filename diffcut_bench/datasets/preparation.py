@@ -1,0 +1,240 @@
+"""From originals to a Hugging Face data set on disk: image bytes as they are, labels as PNGs of raw values.
+
+``<folder>/`` is what `datasets.Dataset.save_to_disk` writes, with ``manifest.json`` beside the rows. It is made in
+``<folder>.unfinished/``, shard by shard, and takes its name in one rename, so a folder that has the name is whole. A
+lock lets the second of two preparations wait for the first and find its work done.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import datasets as hf
+from filelock import FileLock
+
+from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, pair_digest, undecoded
+from diffcut_bench.datasets.benchmark import Benchmark
+from diffcut_bench.errors import UserError
+
+FORMAT = 1
+SHARD = 128  # pairs a shard: what an interrupted preparation loses at most, for each process
+
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a prepared folder was made from.
+
+    Attributes:
+        source: see `Benchmark`.
+        origin: digest of ids, sizes and times of the original files, so that a change there is noticed.
+        root: where they lay.
+        pairs: number of rows.
+        format: of the folder.
+    """
+
+    source: str
+    origin: str
+    root: str
+    pairs: int
+    format: int = FORMAT
+
+
+def prepared_folder(benchmark: Benchmark, data_dir: Path) -> Path:
+    """Where a benchmark's prepared form lies."""
+    return data_dir / benchmark.source
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a prepared folder; None if nothing prepared is there."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text())
+    if values.get("format") != FORMAT:
+        return None
+    return Manifest(**values)
+
+
+def open_benchmark(
+    benchmark: Benchmark, data_dir: Path, prepared: str = "auto", num_proc: int = 1, report: Report | None = None
+) -> SegmentationDataset:
+    """Open a benchmark for scoring.
+
+    Args:
+        benchmark: which.
+        data_dir: where prepared data sets lie.
+        prepared: ``auto``: the prepared form, made now if the originals are there and it is missing or older than they
+            are; ``never``: the originals; otherwise the folder or URL (``s3://…``, ``hf://…``, any fsspec file
+            system) of a prepared form.
+        num_proc: processes for a preparation.
+        report: called with pairs done and pairs in all.
+
+    Raises:
+        UserError: neither a prepared form nor originals are there, or they are incomplete.
+    """
+    if prepared == "never":
+        return benchmark.from_originals()
+    if prepared != "auto":
+        return benchmark.from_records(_load(prepared))
+    folder = prepared_folder(benchmark, data_dir)
+    if benchmark.root is None:
+        if read_manifest(folder) is None:
+            raise UserError(
+                f"{benchmark.name} is not prepared, and dataset.root is not set",
+                str(folder),
+                f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)",
+            )
+        return benchmark.from_records(_load(str(folder)))
+    return prepare(benchmark, data_dir, num_proc, report)
+
+
+def prepare(
+    benchmark: Benchmark, data_dir: Path, num_proc: int = 1, report: Report | None = None
+) -> SegmentationDataset:
+    """Prepare a benchmark's originals, or find that done. An interrupted preparation goes on with the next shard.
+
+    Args:
+        benchmark: with its root set.
+        data_dir: where prepared data sets lie.
+        num_proc: processes that read and encode.
+        report: called with pairs done and pairs in all.
+
+    Raises:
+        UserError: originals are missing, a label can't be read, or the folder can't be written.
+    """
+    originals = benchmark.from_originals()
+    folder = prepared_folder(benchmark, data_dir)
+    manifest = Manifest(
+        benchmark.source, _origin(originals), str(Path(benchmark.root or "").absolute()), len(originals)
+    )
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            found = read_manifest(folder)
+            if found is None or found.origin != manifest.origin:
+                _write(originals, manifest, folder, num_proc, report)
+    except OSError as error:
+        raise UserError(
+            f"can't write ({error.strerror or error})",
+            str(folder.absolute()),
+            "make room or choose another data_dir=DIR; what is done is kept",
+        ) from error
+    return benchmark.from_records(_load(str(folder)))
+
+
+def _write(
+    originals: SegmentationDataset, manifest: Manifest, folder: Path, num_proc: int, report: Report | None
+) -> None:
+    work = folder.with_name(f"{folder.name}.unfinished") / manifest.origin[:12]
+    work.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(originals), SHARD)
+    missing = [start for start in starts if not _shard(work, start).is_dir()]
+    done = len(originals) - sum(min(SHARD, len(originals) - start) for start in missing)
+    if report:
+        report(done, len(originals))
+    write_shard = partial(_write_shard, originals, work, SHARD)
+    # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
+    with ProcessPoolExecutor(num_proc, get_context("spawn")) if num_proc > 1 else _InProcess() as pool:
+        for pairs in pool.map(write_shard, missing):
+            done += pairs
+            if report:
+                report(done, len(originals))
+    whole = hf.concatenate_datasets([hf.load_from_disk(str(_shard(work, start))) for start in starts])
+    complete = work / "complete"
+    shutil.rmtree(complete, ignore_errors=True)
+    with _quiet():
+        whole.save_to_disk(str(complete))
+    (complete / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    del whole
+    if folder.exists():
+        shutil.rmtree(folder)
+    complete.rename(folder)
+    shutil.rmtree(work.parent)
+
+
+def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: int) -> int:
+    """Encode one shard and put it in place with one rename; returns its number of pairs."""
+    rows = undecoded(originals.records.select(range(start, min(start + size, len(originals)))))
+    table: dict[str, list[object]] = {"id": [], "image": [], "label": [], DIGEST: []}
+    for row in rows:
+        try:
+            image, label = originals.encoded(row)
+        except ValueError as error:
+            raise UserError(
+                f"label can't be read ({error})", str(row["label"]["path"]), "fetch or unpack this file again"
+            ) from error
+        table["id"].append(row["id"])
+        table["image"].append({"path": Path(row["image"]["path"]).name, "bytes": image})
+        table["label"].append({"path": Path(row["label"]["path"]).with_suffix(".png").name, "bytes": label})
+        table[DIGEST].append(pair_digest(image, label))
+    temporary = work / f"writing-{start:08d}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with _quiet():
+        hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})).save_to_disk(
+            str(temporary)
+        )
+    temporary.rename(_shard(work, start))
+    return len(rows)
+
+
+def _shard(work: Path, start: int) -> Path:
+    return work / f"shard-{start:08d}"
+
+
+def _load(place: str) -> hf.Dataset:
+    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns."""
+    try:
+        if place.endswith(".parquet"):
+            records = hf.load_dataset("parquet", data_files=place, split="train")
+            return records.cast_column("image", hf.Image()).cast_column("label", hf.Image())
+        return hf.load_from_disk(place)
+    except (OSError, ValueError, ImportError) as error:
+        reason = f"{error}".splitlines()[0]
+        raise UserError(
+            f"no prepared data set there ({reason})",
+            place,
+            "prepared=auto, or the folder or URL of a prepared data set",
+        ) from error
+
+
+def _origin(originals: SegmentationDataset) -> str:
+    """Digest of ids, file names, sizes and modification times: cheap, and different after any change."""
+    digest = hashlib.sha256()
+    for row in undecoded(originals.records):
+        digest.update(f"\0{row['id']}".encode())
+        for column in ("image", "label"):
+            path = Path(row[column]["path"])
+            state = path.stat()
+            digest.update(f"\0{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+class _InProcess:
+    """The pool of one: works in this process."""
+
+    map = staticmethod(map)
+
+    def __enter__(self) -> "_InProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class _quiet:  # noqa: N801 - reads as a statement
+    """No progress bars of `datasets` within; ours count the pairs."""
+
+    def __enter__(self) -> None:
+        self._were_on = hf.utils.logging.is_progress_bar_enabled()
+        hf.utils.logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        if self._were_on:
+            hf.utils.logging.enable_progress_bar()

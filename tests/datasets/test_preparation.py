@@ -1,0 +1,179 @@
+import json
+import multiprocessing
+from pathlib import Path
+
+import datasets as hf
+import miniatures
+import numpy as np
+import pytest
+from miniatures import values
+from PIL import Image
+
+import diffcut_bench.datasets.preparation as preparation
+from diffcut_bench.datasets import Benchmark, context, open_benchmark, prepare, prepared_folder, read_manifest, voc
+from diffcut_bench.errors import UserError
+
+IDS = tuple(f"2007_{number:06d}" for number in range(10))
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr(preparation, "SHARD", 3)
+
+
+@pytest.fixture
+def benchmark(tmp_path) -> Benchmark:
+    miniatures.write_voc(tmp_path, values(0, 1, 20, 255), IDS)
+    return voc(str(tmp_path))
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_holds_the_original_bytes_and_raw_values(benchmark, tmp_path, small_shards, num_proc):
+    originals = benchmark.from_originals()
+    prepared = prepare(benchmark, tmp_path / "data", num_proc)
+    assert isinstance(prepared.records, hf.Dataset)
+    rows = prepared.records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
+    devkit = tmp_path / "VOCdevkit" / "VOC2012"
+    assert rows["id"][:] == list(IDS)
+    for row in rows:
+        assert row["image"]["bytes"] == (devkit / "JPEGImages" / f"{row['id']}.jpg").read_bytes()
+        assert row["label"]["bytes"] == (devkit / "SegmentationClass" / f"{row['id']}.png").read_bytes()
+    assert prepared.fingerprint() == originals.fingerprint()
+    for index in range(len(IDS)):
+        assert np.array_equal(prepared.read(index)[1], originals.read(index)[1])
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["voc-val", "voc-val.lock"]
+
+
+def test_mat_labels_become_16_bit_pngs_of_raw_ids(tmp_path):
+    miniatures.write_context(tmp_path, values(0, 2, 431, 459))
+    prepared = prepare(context(str(tmp_path)), tmp_path / "data")
+    picture = prepared.records[0]["label"]
+    assert np.array_equal(np.asarray(picture), values(0, 2, 431, 459))
+    assert prepared.read(0)[1].ravel()[:4].tolist() == [59, 0, 59, 59]
+    assert prepared.fingerprint() == context(str(tmp_path)).from_originals().fingerprint()
+
+
+def test_a_second_preparation_finds_the_first(benchmark, tmp_path, monkeypatch):
+    prepare(benchmark, tmp_path / "data")
+    monkeypatch.setattr(preparation, "_write_shard", lambda *_: pytest.fail("prepared again"))
+    assert len(prepare(benchmark, tmp_path / "data")) == 10
+
+
+def test_a_change_of_the_originals_is_noticed(benchmark, tmp_path):
+    before = prepare(benchmark, tmp_path / "data").fingerprint()
+    miniatures.picture(tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages" / f"{IDS[4]}.jpg", seed=99)
+    after = prepare(benchmark, tmp_path / "data").fingerprint()
+    assert before != after == benchmark.from_originals().fingerprint()
+
+
+def test_an_interrupted_preparation_is_never_taken_for_whole_and_goes_on(
+    benchmark, tmp_path, small_shards, monkeypatch
+):
+    written = preparation._write_shard
+    calls: list[int] = []
+
+    def dies(originals, work, size, start):
+        calls.append(start)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return written(originals, work, size, start)
+
+    monkeypatch.setattr(preparation, "_write_shard", dies)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(benchmark, tmp_path / "data")
+    assert read_manifest(prepared_folder(benchmark, tmp_path / "data")) is None
+    with pytest.raises(UserError, match="not prepared"):
+        open_benchmark(voc(None), tmp_path / "data")
+    assert len(prepare(benchmark, tmp_path / "data")) == 10
+    assert calls == [0, 3, 6, 6, 9]
+
+
+def test_a_full_disk_is_said_and_what_is_done_is_kept(benchmark, tmp_path, small_shards, monkeypatch):
+    save = hf.Dataset.save_to_disk
+    calls: list[str] = []
+
+    def full(self, place, **settings):
+        calls.append(place)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return save(self, place, **settings)
+
+    monkeypatch.setattr(hf.Dataset, "save_to_disk", full)
+    with pytest.raises(UserError, match="No space left") as caught:
+        prepare(benchmark, tmp_path / "data")
+    assert "data_dir" in caught.value.hint
+    assert len(list((tmp_path / "data").glob("voc-val.unfinished/*/shard-*"))) == 1
+    assert len(prepare(benchmark, tmp_path / "data")) == 10
+
+
+def prepare_and_report(root: str, data_dir: str, queue: "multiprocessing.Queue[str]") -> None:
+    queue.put(prepare(voc(root), Path(data_dir)).fingerprint())
+
+
+@pytest.mark.slow
+def test_two_preparations_at_once_give_one_right_data_set(benchmark, tmp_path):
+    multi = multiprocessing.get_context("spawn")
+    queue = multi.Queue()
+    workers = [
+        multi.Process(target=prepare_and_report, args=(str(tmp_path), str(tmp_path / "data"), queue)) for _ in range(2)
+    ]
+    for worker in workers:
+        worker.start()
+    found = [queue.get(timeout=120) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert found == [benchmark.from_originals().fingerprint()] * 2
+
+
+def test_an_unreadable_label_is_named(tmp_path):
+    miniatures.write_context(tmp_path, values(2))
+    (tmp_path / "trainval" / "2010_000009.mat").write_bytes(b"not a mat file")
+    with pytest.raises(UserError, match="label can't be read") as caught:
+        prepare(context(str(tmp_path)), tmp_path / "data")
+    assert caught.value.where.endswith("2010_000009.mat")
+
+
+def test_the_prepared_form_is_enough(benchmark, tmp_path):
+    whole = prepare(benchmark, tmp_path / "data").fingerprint()
+    assert open_benchmark(voc(None), tmp_path / "data").fingerprint() == whole
+    assert open_benchmark(voc(None), tmp_path, prepared=str(tmp_path / "data" / "voc-val")).fingerprint() == whole
+
+
+def test_originals_can_be_read_directly(benchmark, tmp_path):
+    assert len(open_benchmark(benchmark, tmp_path / "data", prepared="never")) == 10
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_remote_file_system_works(benchmark, tmp_path):
+    import fsspec
+
+    prepare(benchmark, tmp_path / "data")
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path / "data" / "voc-val"), "/bucket/voc-val", recursive=True)
+    remote = open_benchmark(voc(None), tmp_path / "none", prepared="memory://bucket/voc-val")
+    assert remote.fingerprint() == benchmark.from_originals().fingerprint()
+
+
+def test_parquet_files_work(benchmark, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    prepare(benchmark, tmp_path / "data").records.to_parquet(str(tmp_path / "voc.parquet"))
+    opened = open_benchmark(voc(None), tmp_path, prepared=str(tmp_path / "voc.parquet"))
+    assert opened.fingerprint() == benchmark.from_originals().fingerprint()
+
+
+def test_nothing_there_is_a_user_error(tmp_path):
+    with pytest.raises(UserError, match="no prepared data set there"):
+        open_benchmark(voc(None), tmp_path, prepared=str(tmp_path / "nowhere"))
+
+
+def test_another_format_is_not_taken(benchmark, tmp_path):
+    prepare(benchmark, tmp_path / "data")
+    path = tmp_path / "data" / "voc-val" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 0}))
+    assert read_manifest(path.parent) is None
+    assert len(prepare(benchmark, tmp_path / "data")) == 10
+
+
+def test_pictures_stay_lazy(benchmark, tmp_path):
+    prepared = prepare(benchmark, tmp_path / "data")
+    assert isinstance(prepared.records[0]["image"], Image.Image)

@@ -1,0 +1,81 @@
+import miniatures
+import numpy as np
+import pytest
+from miniatures import values
+from PIL import Image, ImageDraw
+
+from diffcut_bench.datasets import ade20k, verify, voc
+
+
+def write_scenes(root, shift: int = 0, count: int = 14) -> None:
+    """ADE20K in miniature: a disc at another place in each picture; labels are those of the picture ``shift`` on."""
+    top = root / "ADEChallengeData2016"
+    for folder in ("images", "annotations"):
+        (top / folder / "validation").mkdir(parents=True)
+    places = np.random.default_rng(0).integers(5, 60, (count, 2)).tolist()
+    for number in range(count):
+        for folder, place, suffix in (("images", number, "jpg"), ("annotations", (number + shift) % count, "png")):
+            x, y = places[place]
+            canvas = Image.new(
+                "RGB" if folder == "images" else "L", (100, 100), (20, 90, 40) if folder == "images" else 1
+            )
+            ink = (220, 200, 90) if folder == "images" else 13
+            ImageDraw.Draw(canvas).ellipse((x, y, x + 35, y + 35), fill=ink)
+            canvas.save(top / folder / "validation" / f"ADE_val_{number:08d}.{suffix}")
+
+
+def test_counts_pixels_of_each_class(tmp_path):
+    miniatures.write_voc(tmp_path, values(0, 1, 1, 255))
+    found = verify(voc(str(tmp_path)).from_originals())
+    assert found.pixels["aeroplane"] == 4
+    assert found.pixels["void"] == 2
+    assert found.pixels["background"] == 2 * 24 - 6
+    assert found.problems == []
+
+
+def test_number_of_pairs_is_compared_with_the_published_split(tmp_path):
+    miniatures.write_voc(tmp_path, values(0, 1))
+    found = verify(voc(str(tmp_path)).from_originals())
+    assert not found.fine
+    assert "2 pairs, but the published split has 1449" in found.verdict
+    other = voc(str(tmp_path), split="val")
+    assert verify(other.from_originals()).fingerprint == found.fingerprint
+
+
+def test_a_split_without_a_published_number_can_be_fine(tmp_path):
+    miniatures.write_voc(tmp_path, values(0, 1))
+    lists = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
+    (lists / "val.txt").rename(lists / "mine.txt")
+    found = verify(voc(str(tmp_path), split="mine").from_originals())
+    assert found.fine
+    assert found.verdict == "fine: every pair can be read"
+
+
+@pytest.mark.parametrize("damage", ["size", "colour", "value", "truncated"])
+def test_every_damaged_label_is_named(tmp_path, damage):
+    miniatures.write_ade20k(tmp_path, values(1, 2))
+    path = tmp_path / "ADEChallengeData2016" / "annotations" / "validation" / "ADE_val_00000002.png"
+    if damage == "size":
+        Image.new("L", (5, 4), 1).save(path)
+    elif damage == "colour":
+        Image.new("RGB", (6, 4)).save(path)
+    elif damage == "value":
+        miniatures.grey(path, values(1, 151))
+    else:
+        path.write_bytes(path.read_bytes()[:40])
+    found = verify(ade20k(str(tmp_path)).from_originals())
+    assert len(found.problems) == 1
+    assert "ADE_val_00000002.png" in found.problems[0]
+    assert found.verdict.startswith("off: 1 problem")
+
+
+def test_labels_shifted_by_one_file_are_noticed(tmp_path):
+    write_scenes(tmp_path / "right")
+    write_scenes(tmp_path / "shifted", shift=1)
+    right = verify(ade20k(str(tmp_path / "right")).from_originals())
+    shifted = verify(ade20k(str(tmp_path / "shifted")).from_originals())
+    assert right.aligned is not None
+    assert right.aligned > 0.9
+    assert "shifted" not in right.verdict
+    assert not shifted.fine
+    assert "have shifted" in shifted.verdict
