@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(READY)  ## segment and score real photographs; pictures under outputs/
-	$(BIN)/diffcut-bench run visualise=9
+	$(BIN)/diffcut-bench run visualise=11
 
 test: $(READY)  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal

@@ -1,6 +1,7 @@
 """From command-line overrides to a checked `RunConfig`. Hydra lives here and in the command line, nowhere else."""
 
 import difflib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -56,6 +57,7 @@ class RunConfig:
             ("visualise", 0),
             ("limit", 1),
             ("max_failures", 0),
+            ("seed", 0),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -94,7 +96,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("config", list(overrides), return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError, TypeError) as error:
         raise _explain(overrides, error) from error
     chosen = composed.hydra.runtime.choices
     return check_config(composed, {group: chosen[group] for group in GROUPS if group in chosen})
@@ -120,6 +122,8 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
         key = str(error.full_key or error.key)
         raise UserError(str(error).splitlines()[0], key, did_you_mean(key, RunConfig.__dataclass_fields__)) from error
     assert isinstance(config, RunConfig)
+    # Hydra reads the word nan as a number.
+    config.protocol = {n: "nan" if isinstance(v, float) and math.isnan(v) else v for n, v in config.protocol.items()}
     problems = config.problems()
     if problems:
         raise UserError("; ".join(problems), "the run's options", "see conf/config.yaml for what each may be")
@@ -134,8 +138,12 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     Raises:
         UserError: the target can't be found, or refuses its arguments.
     """
+    if not isinstance(node, dict):
+        raise UserError(f"{group}={node} is no option", group, did_you_mean(str(node), _options(group)))
     arguments = {name: value for name, value in node.items() if name != "suggests"}
     if arguments.get("_target_") is None:
+        if group != "refiner":
+            raise UserError(f"{group} has no _target_", group, did_you_mean("", _options(group)))
         return None
     try:
         return hydra.utils.instantiate(arguments, _convert_="all")
@@ -145,9 +153,11 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
             cause = cause.__cause__
         if cause is not None:
             raise cause from error
-        root: BaseException = error.__cause__ or error
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
         where = f"{group}={arguments['_target_']}"
-        raise UserError(f"{root}".splitlines()[0], where, f"check the values of {group}.*") from error
+        raise UserError(" ".join(f"{root}".split()), where, f"check the values of {group}.*") from error
 
 
 def build_protocol(node: dict[str, Any]) -> Protocol:
@@ -172,9 +182,14 @@ def quote_if_needed(override: str) -> str:
     try:
         OverridesParser.create().parse_override(override)
     except HydraException:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
+        return f"{key}={quoted(value)}"
     return override
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's grammar takes as it is."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _explain(overrides: Sequence[str], error: Exception) -> UserError:
@@ -184,7 +199,7 @@ def _explain(overrides: Sequence[str], error: Exception) -> UserError:
         try:
             with initialize_config_dir(str(conf_dir()), version_base="1.3"):
                 compose("config", list(overrides[:end]))
-        except (HydraException, OmegaConfBaseException) as failure:
+        except (HydraException, OmegaConfBaseException, ValueError, TypeError) as failure:
             culprit, reason = overrides[end - 1], failure
             break
     key, separator, value = culprit.partition("=")
@@ -192,12 +207,11 @@ def _explain(overrides: Sequence[str], error: Exception) -> UserError:
         return UserError(
             f"{culprit!r} is no override", culprit, "write overrides as key=value, such as segmenter.tau=0.4"
         )
-    if isinstance(reason, MissingConfigException) and key in GROUPS:
-        return UserError(f"unknown option {key}={value}", culprit, did_you_mean(value, reason.options or _options(key)))
+    if key in GROUPS and isinstance(reason, (MissingConfigException, TypeError, ValueError)):
+        options = getattr(reason, "options", None) or _options(key)
+        return UserError(f"unknown option {key}={value}", culprit, did_you_mean(value, options))
     if "Ambiguous value" in str(reason):
-        return UserError(
-            f"{key} has several values", culprit, f"add -m for a sweep, or quote the list: {key}=\\[{value}\\]"
-        )
+        return UserError(f"{key} has several values", culprit, f"add -m for a sweep, or quote it: \"{key}='{value}'\"")
     name = key.lstrip("+~").split("@")[0]
     known = _known_keys(overrides)
     if name not in known:

@@ -20,6 +20,7 @@ from diffcut_bench.store import (
     Cell,
     DatasetRecord,
     Environment,
+    Failure,
     ImageRow,
     Metrics,
     Result,
@@ -89,6 +90,8 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
     cell = Cell(Path(config.output_dir), title, key)
     finished = _find_finished(cell, config.if_exists)
     if finished is not None:
+        if finished.failures:
+            _check_failures(len(finished.failures), finished.failures[-1], config.max_failures)
         _draw_missing(pipeline, dataset, indices, cell.finished_dir / "pictures", config, draw)
         return FinishedCell(cell.finished_dir, finished, skipped=True)
 
@@ -99,6 +102,13 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
         raise UserError(
             f"no image could be scored; the first: {first.error}", first.id, "mend the data, then run again"
         )
+    if not any(row.pixels for row in progress.rows):
+        raise UserError(
+            "no pixel could be scored: every label is void",
+            f"dataset={dataset.name}, void={protocol.void}",
+            "check the label values, or use protocol.void=background",
+        )
+    _draw_missing(pipeline, dataset, indices, cell.work_dir / "pictures", config, draw)
     wall = progress.timings.wall_s
     timings = replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0)
     result = Result(
@@ -218,8 +228,8 @@ def _score(
 ) -> None:
     """Score what the journal does not hold yet."""
     before = cell.progress()
-    done = {row.index for row in before.rows} | set(before.failures)
-    failed = len(before.failures)
+    done = {row.index for row in before.rows}
+    failed = 0  # failures of an interrupted run are tried again
     todo = [index for index in indices if index not in done]
     # Written before any work, so that an unwritable folder costs nothing.
     cell.append([], {}, Timings())
@@ -237,13 +247,17 @@ def _score(
         failed += len(batch.failures)
         if report:
             report(len(done), len(indices))
-        if config.max_failures is not None and failed > config.max_failures:
-            latest = list((before.failures | batch.failures).values())[-1]
-            raise UserError(
-                f"{failed} failed, more than max_failures={config.max_failures}; the last: {latest.error}",
-                latest.id,
-                "mend the data and run again (what is done is kept), or raise max_failures",
-            )
+        if batch.failures:
+            _check_failures(failed, list(batch.failures.values())[-1], config.max_failures)
+
+
+def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:
+    if allowed is not None and failed > allowed:
+        raise UserError(
+            f"{failed} failed, more than max_failures={allowed}; the last: {latest.error}",
+            latest.id,
+            "mend the data, or raise max_failures",
+        )
 
 
 def _find_finished(cell: Cell, if_exists: str) -> Result | None:
@@ -281,7 +295,8 @@ def _picture(folder: Path, outcome: Outcome) -> Path:
 
 
 def _file_name(image_id: str) -> str:
-    return "".join(character if character.isalnum() or character in "-_." else "_" for character in image_id)
+    """A name for each id: two ids never share one."""
+    return image_id.replace("%", "%25").replace("/", "%2F")
 
 
 def _row(outcome: Outcome) -> ImageRow:
@@ -308,11 +323,12 @@ def _identity(
     backbone: dict[str, str],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that can change the numbers. Batch size, workers and folders can't; versions are recorded beside."""
+    """Everything that can change the numbers. Batch size, workers and folders can't; the
+    versions of other packages are recorded beside."""
     return {
         "numerics_version": NUMERICS_VERSION,
         "dataset": {"name": dataset.name, "fingerprint": fingerprint},
-        "backbone": {"config": config.backbone, **backbone},
+        "backbone": {"config": {n: v for n, v in config.backbone.items() if n != "suggests"}, **backbone},
         "segmenter": config.segmenter,
         "upsampler": config.upsampler,
         "refiner": config.refiner,
@@ -320,6 +336,7 @@ def _identity(
         "shard": config.shard,
         "seed": config.seed,
         "device_type": device.type,
+        "torch": torch.__version__.partition("+")[0],
     }
 
 

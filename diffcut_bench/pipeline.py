@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from diffcut_bench.backbones import Backbone
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, Protocol, count_matches, merge_background
+from diffcut_bench.evaluation import Counts, Criterion, Protocol, count_matches, merge_background
 from diffcut_bench.segmenters import Segmenter
 from diffcut_bench.store import Failure, Timings
 
@@ -45,6 +45,7 @@ class Outcome:
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
+        criterion: that matched clusters to classes.
     """
 
     example: Example
@@ -52,6 +53,7 @@ class Outcome:
     segments: int
     counts: Counts
     pixels: int
+    criterion: Criterion = "overlap"
 
 
 @dataclass(frozen=True)
@@ -197,19 +199,26 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> t
     return contiguous.cpu(), contiguous.amax(dim=(1, 2)).cpu() + 1
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator or the host had no memory left; torch has no class of its own for the host."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def _run_isolated(
     pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example], clock: "_Clock"
 ) -> tuple[list[Outcome], dict[int, Failure]]:
     """Run a group; if it fails, its images one by one, so that only the culprit is lost."""
     try:
         return _run(pipeline, dataset, group, clock), {}
-    except torch.OutOfMemoryError as error:
-        raise UserError(
-            "the device's memory is too small for this batch",
-            f"{pipeline.device}, batch of {len(group)}",
-            "use a smaller batch_size or protocol.image_size, or device=cpu",
-        ) from error
     except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
+        if is_out_of_memory(error):
+            raise UserError(
+                "the device's memory is too small for this batch",
+                f"{pipeline.device}, batch of {len(group)}",
+                "use a smaller batch_size or protocol.image_size, or device=cpu",
+            ) from error
         if len(group) == 1:
             return [], {group[0].index: Failure(group[0].id, f"{type(error).__name__}: {error}")}
     outcomes: list[Outcome] = []
@@ -260,6 +269,7 @@ def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example],
                 segments[place],
                 count_matches(predicted, example.label, dataset.num_classes, protocol.criterion),
                 int((example.label >= 0).sum()),
+                protocol.criterion,
             )
             for place, (example, predicted) in enumerate(zip(group, host, strict=True))
         ]

@@ -9,12 +9,18 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.datasets.preprocessing import prepare_example
+from diffcut_bench.datasets.base import to_rgb
+from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import choose_device
 from diffcut_bench.pipeline import Pipeline, segment_images
+from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay
 from diffcut_bench.store import write_atomically
+
+# Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
+# holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
+_LARGEST = 1536
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,13 @@ class PictureSegmenter:
             eval_size=protocol.eval_size,
             multiple_of=self._pipeline.backbone.stride,
         )
-        labels, _ = segment_images(self._pipeline, example.image[None], example.eval_image[None])
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        return Segmentation(pixels, labels[0].numpy())
+        size = example.label.shape
+        refined = tuple(max(round(side * min(_LARGEST / max(size), 1)), 1) for side in size)
+        eval_image = resize_image(example.eval_image, (refined[0], refined[1]))
+        labels, _ = segment_images(self._pipeline, example.image[None], eval_image[None])
+        whole = upsample_nearest(labels, (size[0], size[1]))[0]
+        return Segmentation(pixels, whole.unique(return_inverse=True)[1].numpy())
 
 
 def segment(
@@ -131,14 +141,14 @@ def segment(
 
 def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return to_rgb(image)
     if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
+        return to_rgb(Image.fromarray(image))
     path = Path(image).expanduser()
     if not path.is_file():
         raise UserError("no such picture", str(path), "check the path")
     try:
         with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(picture))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"not a picture that can be read ({error})", str(path), "convert it to JPEG or PNG") from error

@@ -15,7 +15,7 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
-from diffcut_bench.cli import expand_sweep
+from diffcut_bench.commands.run import expand_sweep
 from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
 
@@ -85,6 +85,16 @@ MISTAKES = {
     "tau=2": (["run", "segmenter.tau=2"], "tau must lie in [0, 1], not 2", "segmenter"),
     "protocol value": (["run", "protocol.void=maybe"], "void must be background | ignore", "conf/protocol"),
     "data set matching": (["run", "protocol.matching=dataset"], "matching=dataset", "per_image"),
+    "flag": (["run", "--muultirun"], "unrecognized arguments: --muultirun", "--help"),
+    "alpha=inf": (["run", "segmenter.alpha=inf"], "alpha must be positive and finite", "segmenter"),
+    "tau=abc": (["run", "segmenter.tau=abc"], "tau must lie in [0, 1], not 'abc'", "segmenter"),
+    "seed": (["run", "seed=-1"], "seed must be at least 0", "conf/config.yaml"),
+    "no backbone": (["run", "backbone=null"], "backbone", ""),
+    "unknown target": (["run", "upsampler._target_=foo.Bar"], "foo", "upsampler"),
+    "similarity": (["segment", "/no/such.jpg", "upsampler.similarity=foo"], "similarity", ""),
+    "glob": (["run", "-m", "refiner=glob(*)"], "is no override", "key=a,b"),
+    "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
+    "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
     "missing picture": (["segment", "/no/such.jpg"], "no such picture", "check the path"),
     "no picture": (["segment", "segmenter.tau=0.4"], "no picture named", "photo.jpg"),
 }
@@ -95,6 +105,7 @@ def test_a_mistake_ends_in_three_lines(cli, tmp_path, mistake):
     arguments, what, next_ = MISTAKES[mistake]
     done = cli(*arguments, *([] if arguments == ["rum"] else [f"output_dir={tmp_path / 'out'}"]))
     assert done.code == 2
+    assert done.out.strip() == ""
     lines = done.err.strip().split("\n")
     assert len(lines) == 3
     assert lines[0].startswith("error: ")
@@ -153,6 +164,32 @@ def test_segment_writes_labels_overlay_and_description(cli, tmp_path):
         assert (labels[top:bottom, left:right] == segment["id"]).sum() == segment["area_px"]
 
 
+def test_absent_classes_can_be_named_on_the_command_line(cli, shapes, tmp_path):
+    done = cli("run", "-m", *shapes_overrides(shapes, tmp_path / "out"), "protocol.absent_classes=nan,zero", "limit=1")
+    assert done.code == 0
+    assert "absent_classes=nan|zero" in done.out
+
+
+def test_sweeps_and_names_that_look_like_markup_or_need_quotes(cli, shapes, tmp_path):
+    out = tmp_path / "it's [red] here"
+    done = cli("run", "-m", *shapes_overrides(shapes, out), "segmenter.tau=0.3,0.5", "limit=1")
+    assert done.code == 0, done.err
+    assert len(list(out.glob("results/*/result.json"))) == 2
+    photo = tmp_path / "[red]x[%2Fy].png"
+    Image.fromarray(skimage.data.coffee()).save(photo)
+    done = cli("segment", photo, f"output_dir={out}", "protocol.image_size=128")
+    assert done.code == 0, done.err
+    assert str(photo) in done.out
+    assert cli("doctor", f"output_dir={out}").code == 0
+
+
+def test_a_sweep_into_an_unwritable_folder_is_a_user_error(cli, shapes, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = cli("run", "-m", *shapes_overrides(shapes, tmp_path / "file" / "out"), "segmenter.tau=0.3,0.5")
+    assert done.code == 2
+    assert len(done.err.strip().split("\n")) == 3
+
+
 def test_segment_keeps_pictures_of_one_name_apart_and_goes_on_after_a_bad_one(cli, tmp_path):
     pictures = []
     for name in ("a", "b"):
@@ -171,7 +208,7 @@ def test_doctor_says_what_is_there_and_what_is_missing(cli, tmp_path):
     assert done.code == 0
     assert torch.__version__ in done.out
     assert "backbone=efficientnet_lite0" in done.out
-    assert "there, 9 images" in done.out
+    assert "there, 11 images" in done.out
     assert "diffcut-bench data prepare voc dataset.root=DIR" in done.out
 
 
@@ -199,7 +236,7 @@ def test_default_run_scores_the_sample(cli, tmp_path):
     assert done.code == 0
     result = json.loads(next(tmp_path.glob("results/*/result.json")).read_text())
     assert result["dataset"]["name"] == "sample"
-    assert result["dataset"]["n_images"] == result["dataset"]["n_expected"] == 9
+    assert result["dataset"]["n_images"] == result["dataset"]["n_expected"] == 11
 
 
 @pytest.fixture

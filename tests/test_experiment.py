@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import SMALL, shapes_overrides
+from PIL import Image
 
 import diffcut_bench.experiment as experiment
+import diffcut_bench.pipeline as pipeline_module
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.pipeline import example_loader
-from diffcut_bench.store import Result, Timings, read_rows
+from diffcut_bench.store import Failure, Result, Timings, read_rows
 
 
 def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCell:
@@ -26,7 +28,11 @@ def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCel
 
 def numbers(cell: experiment.FinishedCell) -> Result:
     """A result without what may differ between two runs of one cell."""
-    config = {name: value for name, value in cell.result.config.items() if name not in ("output_dir", "batch_size")}
+    config = {
+        name: value
+        for name, value in cell.result.config.items()
+        if name not in ("output_dir", "data_dir", "batch_size")
+    }
     return replace(cell.result, timings=Timings(), config={**config, "num_workers": 0, "if_exists": ""})
 
 
@@ -132,7 +138,9 @@ def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
         for batch in original(pipeline, dataset, indices, **settings):
             if len(seen) == 1:
                 lost = {
-                    o.example.index: experiment_failure(o.example.id) for o in batch.outcomes if o.example.index == 2
+                    o.example.index: Failure(o.example.id, "passing trouble")
+                    for o in batch.outcomes
+                    if o.example.index == 2
                 }
                 batch = replace(batch, outcomes=[o for o in batch.outcomes if o.example.index != 2], failures=lost)
             yield batch
@@ -144,12 +152,6 @@ def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
     assert second.result.failures == []
     assert seen == [list(range(8)), [2]]
     assert len(read_rows(second.folder)) == 8
-
-
-def experiment_failure(name: str):
-    from diffcut_bench.store import Failure
-
-    return Failure(name, "passing trouble")
 
 
 def test_max_failures_stops_and_keeps_what_is_done(shapes, tmp_path):
@@ -260,3 +262,86 @@ def test_unwritable_output_costs_no_work(shapes, tmp_path, monkeypatch):
 
 def test_device_auto_is_a_device_that_works():
     assert torch.zeros(1, device=experiment.choose_device("auto")).item() == 0
+
+
+def flaky_once(monkeypatch, error: Exception) -> list[int]:
+    """Let the second batch that the pipeline runs fail once; gives the places that were run."""
+    original = pipeline_module._run
+    runs: list[int] = []
+
+    def run_group(pipeline, dataset, group, clock):
+        runs.extend(example.index for example in group)
+        if len(runs) == 2:
+            raise error
+        return original(pipeline, dataset, group, clock)
+
+    monkeypatch.setattr(pipeline_module, "_run", run_group)
+    return runs
+
+
+def test_failures_of_an_interrupted_run_are_tried_again(shapes, tmp_path, monkeypatch):
+    runs = flaky_once(monkeypatch, RuntimeError("a passing fault"))
+    with pytest.raises(UserError, match="passing fault"):
+        run(shapes, tmp_path / "out", "batch_size=1", "max_failures=0")
+    cell = run(shapes, tmp_path / "out", "batch_size=1", "max_failures=0")
+    assert runs == [0, 1, 1, 2, 3, 4, 5, 6, 7]
+    assert cell.result.failures == []
+
+
+def test_max_failures_holds_for_the_last_image_and_for_finished_cells(shapes, tmp_path):
+    broken = shapes / "images" / "picture7.png"
+    broken.write_bytes(broken.read_bytes()[:100])
+    for _ in range(2):
+        with pytest.raises(UserError, match="max_failures=0"):
+            run(shapes, tmp_path / "out", "max_failures=0")
+    assert len(run(shapes, tmp_path / "out").result.failures) == 1
+    with pytest.raises(UserError, match="max_failures=0"):
+        run(shapes, tmp_path / "out", "max_failures=0")
+
+
+def test_out_of_memory_on_the_host_is_the_users_to_mend(shapes, tmp_path, monkeypatch):
+    error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    flaky_once(monkeypatch, error)
+    with pytest.raises(UserError, match="memory is too small"):
+        run(shapes, tmp_path / "out", "batch_size=1")
+
+
+def test_an_interrupted_overwrite_goes_on(shapes, tmp_path, monkeypatch):
+    first = run(shapes, tmp_path / "out", "batch_size=1")
+    runs = flaky_once(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(shapes, tmp_path / "out", "batch_size=1", "if_exists=overwrite")
+    second = run(shapes, tmp_path / "out", "batch_size=1", "if_exists=overwrite")
+    assert runs == [0, 1, 1, 2, 3, 4, 5, 6, 7]
+    assert numbers(second) == numbers(first)
+    assert sorted(path.name for path in second.folder.iterdir()) == ["config.yaml", "per_image.parquet", "result.json"]
+
+
+def test_labels_that_are_void_everywhere_are_said(shapes, tmp_path):
+    for path in (shapes / "labels").iterdir():
+        Image.fromarray(np.full_like(np.asarray(Image.open(path)), 255)).save(path)
+    with pytest.raises(UserError, match="every label is void"):
+        run(shapes, tmp_path / "out", "protocol.void=ignore")
+
+
+def test_pictures_asked_for_after_an_interruption_are_all_drawn(shapes, tmp_path, monkeypatch):
+    drawn: list[str] = []
+
+    def draw(outcome, dataset, path):
+        drawn.append(outcome.example.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+
+    flaky_once(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        run(shapes, tmp_path / "out", "batch_size=1")
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "batch_size=1", "visualise=3"]
+    cell = experiment.run_cell(load_config(overrides), draw)
+    assert sorted(drawn) == ["picture0", "picture1", "picture2"]
+    assert len(list((cell.folder / "pictures").iterdir())) == 3
+
+
+def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
+    assert run(shapes, tmp_path / "out", "segmenter.alpha=5").result.key == (
+        run(shapes, tmp_path / "out", "segmenter.alpha=5.0").result.key
+    )

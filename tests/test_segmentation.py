@@ -4,6 +4,7 @@ import skimage.data
 from PIL import Image
 
 import diffcut_bench
+import diffcut_bench.segmentation as segmentation
 from diffcut_bench.errors import UserError
 
 FAST = "protocol.image_size=256"
@@ -47,3 +48,23 @@ def test_more_than_256_segments_need_16_bits(tmp_path):
     segmentation = diffcut_bench.Segmentation(np.zeros((20, 20, 3), dtype=np.uint8), labels)
     segmentation.save(tmp_path / "labels.png", tmp_path / "overlay.png")
     assert np.array_equal(np.array(Image.open(tmp_path / "labels.png")), labels)
+
+
+def test_sixteen_bit_grey_is_the_same_picture_as_eight_bit(tmp_path):
+    camera = skimage.data.camera()
+    Image.fromarray(camera).save(tmp_path / "eight.png")
+    Image.fromarray(camera.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    eight, sixteen = (
+        diffcut_bench.segment(tmp_path / f"{n}.png", "efficientnet_lite0", FAST) for n in ("eight", "sixteen")
+    )
+    assert np.array_equal(eight.image, sixteen.image)
+    assert np.array_equal(eight.labels, sixteen.labels)
+
+
+def test_large_pictures_are_refined_at_a_bounded_size(monkeypatch):
+    monkeypatch.setattr(segmentation, "_LARGEST", 100)
+    result = diffcut_bench.segment(skimage.data.coffee(), "efficientnet_lite0", FAST)
+    assert result.labels.shape == (400, 600)
+    # Enlarged six times: borders run along blocks.
+    changes = np.flatnonzero((np.diff(result.labels, axis=1) != 0).any(axis=0)) + 1
+    assert set((changes % 6).tolist()) == {0}

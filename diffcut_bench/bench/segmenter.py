@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcut_bench.bench.textbook import textbook_recursive_ncut
 from diffcut_bench.ncut import ncut_tree, recursive_ncut
+from diffcut_bench.ncut.fiedler import Solver
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,19 @@ class Comparison:
     agreement: float | None
 
 
-def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: int = 2) -> Comparison:
+def compare_with_textbook(
+    features: Tensor, tau: float, alpha: float, solver: Solver = "lanczos", repeats: int = 2
+) -> Comparison:
     """`recursive_ncut` against the textbook version.
 
     Args:
         features: real patch features [images, nodes, channels].
-        tau, alpha: of the cut.
+        tau, alpha, solver: of the cut.
         repeats: of each, in turns.
     """
 
     def ours() -> Tensor:
-        return recursive_ncut(features, tau, alpha)
+        return recursive_ncut(features, tau, alpha, solver=solver)
 
     def textbook() -> Tensor:
         return torch.stack([textbook_recursive_ncut(image, tau, alpha) for image in features])
@@ -53,22 +56,24 @@ def compare_with_textbook(features: Tensor, tau: float, alpha: float, repeats: i
     return _comparison(f"textbook, tau {tau:g}, alpha {alpha:g}", ours(), textbook(), *times)
 
 
-def compare_tau_path(features: Tensor, taus: list[float], alpha: float, repeats: int = 3) -> Comparison:
+def compare_tau_path(
+    features: Tensor, taus: list[float], alpha: float, solver: Solver = "lanczos", repeats: int = 3
+) -> Comparison:
     """All taus from one tree (``other_s``) against one recursion at the largest (``ours_s``): a ratio near 1 is free.
 
     Args:
         features: real patch features [images, nodes, channels].
         taus: of the sweep.
-        alpha: of the cut.
+        alpha, solver: of the cut.
         repeats: of each.
     """
     largest = max(taus)
 
     def one() -> Tensor:
-        return recursive_ncut(features, largest, alpha)
+        return recursive_ncut(features, largest, alpha, solver=solver)
 
     def path() -> list[Tensor]:
-        tree = ncut_tree(features, largest, alpha)
+        tree = ncut_tree(features, largest, alpha, solver=solver)
         return [tree.labels(tau) for tau in taus]
 
     times = least_times([one, path], repeats)

@@ -67,11 +67,12 @@ class SegmentationDataset:
             ValueError: a file can't be decoded, sizes differ, or a label value is unknown; the message names the file.
         """
         files = self._files(index)
-        image = _decode(self.records, index, "image", files["image"]).convert("RGB")
+        image = to_rgb(_decode(self.records, index, "image", files["image"]))
         raw = self.raw_label(index)
         if raw.shape != image.size[::-1]:
             raise ValueError(
-                f"{files['label']}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
+                f"{files['label']}: label is {raw.shape[1]}×{raw.shape[0]} "
+                f"but its image is {image.width}×{image.height}"
             )
         return image, self.class_map(raw, files["label"])
 
@@ -209,6 +210,22 @@ def _decode(records: hf.Dataset, index: int, column: str, where: str, reader: La
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
         raise ValueError(f"{where}: can't be decoded ({error})") from error
     return picture
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """Eight-bit RGB; 16-bit grey is scaled down, where Pillow would clip it to white.
+
+    Raises:
+        ValueError: a floating-point picture, whose range is not known.
+    """
+    if picture.mode == "F":
+        raise ValueError("a floating-point picture has no known range; convert it to 8 or 16 bits")
+    if picture.mode.startswith("I"):
+        grey = np.asarray(picture).astype(np.int64)
+        return Image.fromarray((grey if grey.max() <= 255 else grey // 257).clip(0, 255).astype(np.uint8)).convert(
+            "RGB"
+        )
+    return picture.convert("RGB")
 
 
 def _bytes(cell: dict[str, str | bytes | None]) -> bytes:

@@ -29,9 +29,15 @@ def folder(
         UserError: the folder, a partner, or a sensible ``num_classes`` is missing.
     """
     top = existing_root(root, "dataset.root")
-    if num_classes is None or not 1 <= num_classes <= 256:
+    if not isinstance(num_classes, int) or not 1 <= num_classes <= 256:
         raise UserError(
             f"dataset.num_classes must be 1 to 256, not {num_classes}", str(top), "add dataset.num_classes=N"
+        )
+    if ignore_index is not None and not num_classes <= ignore_index <= 255:
+        raise UserError(
+            f"dataset.ignore_index={ignore_index} is a class id or no 8-bit value",
+            f"{num_classes} classes, ids 0..{num_classes - 1}",
+            f"set dataset.ignore_index=null or a value of {num_classes}..255",
         )
     if background is not None and not 0 <= background < num_classes:
         raise UserError(
@@ -39,9 +45,11 @@ def folder(
             f"{num_classes} classes, ids 0..{num_classes - 1}",
             "set dataset.background=null or a class id",
         )
-    if class_names is not None and len(class_names) != num_classes:
+    if class_names is not None and (
+        isinstance(class_names, str) or len(class_names) != num_classes or len(set(class_names)) != num_classes
+    ):
         raise UserError(
-            f"{len(class_names)} class names for {num_classes} classes",
+            f"{class_names} are not {num_classes} different class names",
             "dataset.class_names",
             "give one name for each class, in the order of the ids",
         )

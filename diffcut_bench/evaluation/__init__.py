@@ -5,6 +5,7 @@ from diffcut_bench.evaluation.intervals import bootstrap_interval
 from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
+    Criterion,
     assign_clusters,
     contingency_table,
     count_matches,
@@ -16,6 +17,7 @@ from diffcut_bench.evaluation.protocol import Protocol
 __all__ = [
     "IGNORED",
     "Counts",
+    "Criterion",
     "ImageCounts",
     "Protocol",
     "assign_clusters",

@@ -3,7 +3,7 @@
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Integer
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -22,7 +22,7 @@ class Counts(NamedTuple):
 
 
 def contingency_table(
-    prediction: Int[Tensor, "height width"], label: Int[Tensor, "height width"], num_classes: int
+    prediction: Integer[Tensor, "height width"], label: Integer[Tensor, "height width"], num_classes: int
 ) -> Int[Tensor, "classes clusters"]:
     """Pixels shared by each annotated class and each predicted cluster, on the host.
 
@@ -37,6 +37,7 @@ def contingency_table(
     Raises:
         ValueError: shapes differ, or an id is out of range.
     """
+    prediction, label = prediction.long(), label.long()
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {list(prediction.shape)} and label {list(label.shape)} differ in shape")
     if prediction.min() < 0:
@@ -47,7 +48,7 @@ def contingency_table(
         )
     columns = max(num_classes, int(prediction.max()) + 1)
     scored = label != IGNORED
-    cells = label[scored].long() * columns + prediction[scored].long()
+    cells = label[scored] * columns + prediction[scored]
     return torch.bincount(cells, minlength=num_classes * columns).view(num_classes, columns).cpu()
 
 
@@ -72,13 +73,13 @@ def assign_clusters(
 
 
 def merge_background(
-    prediction: Int[Tensor, "height width"],
-    label: Int[Tensor, "height width"],
+    prediction: Integer[Tensor, "height width"],
+    label: Integer[Tensor, "height width"],
     num_classes: int,
     background: int,
     rule: BackgroundRule,
     criterion: Criterion = "overlap",
-) -> Int[Tensor, "height width"]:
+) -> Integer[Tensor, "height width"]:
     """Merge predicted clusters into one background cluster; uses the annotation, as every rule of the field does.
 
     Args:
@@ -93,9 +94,15 @@ def merge_background(
 
     Returns:
         Cluster ids; the merged one is ``max(prediction) + 1``.
+
+    Raises:
+        ValueError: shapes differ, or an id is out of range.
     """
     if rule == "one_to_one":
         return prediction
+    if not 0 <= background < num_classes:
+        raise ValueError(f"background must be a class id from 0 to {num_classes - 1}, not {background}")
+    prediction = prediction.long()
     table = contingency_table(prediction, label, num_classes)
     clusters = int(prediction.max()) + 1
     foreground = torch.cat([table[:background], table[background + 1 :]])
@@ -111,8 +118,8 @@ def merge_background(
 
 
 def count_matches(
-    prediction: Int[Tensor, "height width"],
-    label: Int[Tensor, "height width"],
+    prediction: Integer[Tensor, "height width"],
+    label: Integer[Tensor, "height width"],
     num_classes: int,
     criterion: Criterion = "overlap",
 ) -> Counts:
@@ -134,8 +141,8 @@ def count_matches(
 
 
 def match_image(
-    prediction: Int[Tensor, "height width"],
-    label: Int[Tensor, "height width"],
+    prediction: Integer[Tensor, "height width"],
+    label: Integer[Tensor, "height width"],
     num_classes: int,
     background_rule: BackgroundRule = "one_to_one",
     *,

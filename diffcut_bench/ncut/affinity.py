@@ -18,7 +18,9 @@ def cosine_matrix(features: Float[Tensor, "batch nodes channels"]) -> Float[Tens
         The Gram matrix of the channel-normalised features. A patch whose feature is zero has similarity 0
         to every patch, itself included.
     """
-    unit = torch.nn.functional.normalize(features, dim=-1)
+    # By a power of two, which rounds nothing, so that neither tiny nor huge features leave the range of their norms.
+    exponent = torch.frexp(features.abs().amax(dim=(1, 2), keepdim=True)).exponent
+    unit = torch.nn.functional.normalize(torch.ldexp(features, -exponent), dim=-1)
     return unit @ unit.transpose(-1, -2)
 
 

@@ -59,8 +59,9 @@ def _lanczos(weights: Tensor, trivial: Tensor, scale: Tensor) -> Tensor | None:
     tolerance = _TOLERANCE_EPS * torch.finfo(dtype).eps
     basis = torch.zeros(steps + 2, n, dtype=dtype, device=device)  # row 0: the deflated trivial eigenvector
     basis[0] = trivial / trivial.norm()
-    start = torch.frac(torch.arange(1, n + 1, dtype=torch.float64, device=device) * 0.6180339887498949) - 0.5
-    vector = start.to(dtype)
+    # Made on the host: the same on every device, and not every device has float64.
+    start = torch.frac(torch.arange(1, n + 1, dtype=torch.float64) * 0.6180339887498949) - 0.5
+    vector = start.to(device=device, dtype=dtype)
     vector = vector - basis[0] * (basis[0] @ vector)
     basis[1] = vector / vector.norm()
     tridiagonal = torch.zeros(steps, steps, dtype=dtype, device=device)

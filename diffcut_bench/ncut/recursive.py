@@ -4,9 +4,10 @@ One recursion at the largest tau answers every smaller one: a bipartition does n
 tau is made at every larger tau. `ncut_tree` therefore keeps each cut with its cost, `recursive_ncut` reads one tau.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -214,15 +215,15 @@ def _recurse(
 
 
 def check_arguments(
-    tau: float, alpha: float, solver: str, zero_affinity: str, label_codes: str, splitting_points: int
+    tau: object, alpha: object, solver: object, zero_affinity: object, label_codes: object, splitting_points: object
 ) -> None:
     """Raise a ValueError that names the first argument of `recursive_ncut` that is out of range."""
-    if not 0 <= tau <= 1:
-        raise ValueError(f"tau must lie in [0, 1], not {tau}")
-    if not alpha > 0:
-        raise ValueError(f"alpha must be positive, not {alpha}")
-    if splitting_points < 1:
-        raise ValueError(f"splitting_points must be at least 1, not {splitting_points}")
+    if not _is_number(tau) or not 0 <= tau <= 1:
+        raise ValueError(f"tau must lie in [0, 1], not {tau!r}")
+    if not _is_number(alpha) or not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be positive and finite, not {alpha!r}")
+    if not isinstance(splitting_points, int) or splitting_points < 1:
+        raise ValueError(f"splitting_points must be a whole number of at least 1, not {splitting_points!r}")
     for name, value, allowed in (
         ("solver", solver, ("lanczos", "eigh")),
         ("zero_affinity", zero_affinity, ("drop", "keep")),
@@ -232,9 +233,13 @@ def check_arguments(
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _check_features(features: Tensor) -> None:
-    if features.ndim != 3 or not features.shape[1]:
-        raise ValueError(f"features must be [batch, nodes >= 1, channels], not {list(features.shape)}")
+    if features.ndim != 3 or not features.shape[0] or not features.shape[1]:
+        raise ValueError(f"features must be [batch >= 1, nodes >= 1, channels], not {list(features.shape)}")
     if not torch.isfinite(features).all():
         bad = (~torch.isfinite(features)).any(dim=2).nonzero()[0].tolist()
         raise ValueError(f"features hold NaN or infinity, first in image {bad[0]} of the batch at patch {bad[1]}")

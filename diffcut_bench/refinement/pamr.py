@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import one_hot, pad
+from torch.nn.functional import pad
 
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _SIGMA_SCALE = 0.1
@@ -26,7 +26,7 @@ def pamr(
     memory stays at a few copies of the masks and one affinity plane a neighbour.
 
     Args:
-        image: colours in [0, 1], at the resolution of the masks.
+        image: colours in [0, 1], at the resolution of the masks; the affinities are computed in float32 or better.
         masks: soft or one-hot masks.
         iterations: how often the masks are averaged, >= 0.
         dilations: distance of the neighbours in pixels; eight neighbours for each.
@@ -36,7 +36,7 @@ def pamr(
     """
     shifts = [(dy * d, dx * d) for d in dilations for dy, dx in _OFFSETS]
     reach = max(dilations)
-    affinity = _colour_affinity(image, shifts, reach, centres=len(dilations))
+    affinity = _colour_affinity(_at_least_float32(image), shifts, reach, centres=len(dilations)).to(masks.dtype)
     for _ in range(iterations):
         padded = pad(masks, [reach] * 4, mode="replicate")
         masks = torch.zeros_like(masks)
@@ -46,13 +46,25 @@ def pamr(
 
 
 def _colour_affinity(image: Tensor, shifts: list[tuple[int, int]], reach: int, centres: int) -> Tensor:
-    """Softmax over neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × 1 × h × w."""
+    """Softmax over neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × 1 × h × w.
+
+    One neighbour at a time, so that no copy of the image for each neighbour is held.
+    """
     padded = pad(image, [reach] * 4, mode="replicate")
-    neighbours = torch.stack([_shifted(padded, shift, reach) for shift in shifts])
-    # The centre counts once for each dilation (9 values a neighbourhood).
-    spread = torch.cat([neighbours, image.expand(centres, *image.shape)]).std(dim=0)
-    logits = -(neighbours - image).abs() / (_SIGMA_FLOOR + _SIGMA_SCALE * spread)
-    return logits.mean(dim=2, keepdim=True).softmax(dim=0)
+    values = len(shifts) + centres  # the centre counts once for each dilation (9 values a neighbourhood)
+    mean = (sum((_shifted(padded, shift, reach) for shift in shifts), start=centres * image)) / values
+    squares = centres * (image - mean).square()
+    for shift in shifts:
+        squares += (_shifted(padded, shift, reach) - mean).square()
+    scale = _SIGMA_FLOOR + _SIGMA_SCALE * (squares / (values - 1)).sqrt()
+    logits = torch.stack(
+        [-((_shifted(padded, shift, reach) - image).abs() / scale).mean(dim=1, keepdim=True) for shift in shifts]
+    )
+    return logits.softmax(dim=0)
+
+
+def _at_least_float32(image: Tensor) -> Tensor:
+    return image if image.dtype == torch.float64 else image.float()
 
 
 def _shifted(padded: Tensor, shift: tuple[int, int], reach: int) -> Tensor:
@@ -72,7 +84,7 @@ def median_filter(labels: Int[Tensor, "batch height width"]) -> Int[Tensor, "bat
     Returns:
         Filtered ids; the border row is repeated outwards.
     """
-    padded = pad(labels[:, None].double(), [1] * 4, mode="replicate")
+    padded = pad(labels[:, None].float(), [1] * 4, mode="replicate")
     windows = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
     return windows.median(dim=-1).values[:, 0].to(labels.dtype)
 
@@ -96,7 +108,8 @@ def refine_labels(
     Returns:
         Refined segment ids, contiguous from 0 within each image, in the order of the old ones.
     """
-    masks = one_hot(labels).permute(0, 3, 1, 2).to(image.dtype)
+    segments = torch.arange(int(labels.max()) + 1, device=labels.device)
+    masks = (labels[:, None] == segments[:, None, None]).to(image.dtype)
     refined = median_filter(pamr(image, masks, iterations, dilations).argmax(dim=1))
     return torch.stack([labels.unique(return_inverse=True)[1] for labels in refined])
 

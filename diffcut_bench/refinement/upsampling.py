@@ -32,7 +32,12 @@ def assign_concepts(
 
     Returns:
         Segment id of each pixel; a segment that wins no pixel vanishes.
+
+    Raises:
+        ValueError: unknown similarity.
     """
+    if similarity not in ("dot", "cosine"):
+        raise ValueError(f"similarity must be dot or cosine, not {similarity!r}")
     unit = normalize(features.float(), dim=1).flatten(2)  # batch × channels × patches
     members = one_hot(partition.flatten(1)).to(unit.dtype)  # batch × patches × segments
     counts = members.sum(dim=1)
@@ -56,7 +61,7 @@ def upsample_nearest(
     Returns:
         Segment id of each pixel.
     """
-    return interpolate(partition[:, None].double(), size, mode="nearest")[:, 0].to(partition.dtype)
+    return interpolate(partition[:, None].float(), size, mode="nearest")[:, 0].to(partition.dtype)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,10 @@ class ConceptUpsampler:
     """`assign_concepts` with its similarity fixed; the ``upsampler=concepts`` option."""
 
     similarity: Similarity = "dot"
+
+    def __post_init__(self) -> None:
+        if self.similarity not in ("dot", "cosine"):
+            raise ValueError(f"similarity must be dot or cosine, not {self.similarity!r}")
 
     def __call__(self, features: Tensor, partition: Tensor, size: tuple[int, int]) -> Tensor:
         return assign_concepts(features, partition, size, self.similarity)

@@ -62,7 +62,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
     by_cluster = np.full((table.shape[1], 3), _UNMATCHED_GREY, dtype=np.uint8)
     present = table.sum(dim=1) > 0
-    for index, cluster in enumerate(assign_clusters(table).tolist()):
+    for index, cluster in enumerate(assign_clusters(table, outcome.criterion).tolist()):
         if present[index]:
             by_cluster[cluster] = colours[index]
     panels = [

@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.store.atomic import unwritable, write_atomically
 from diffcut_bench.store.schema import Failure, Result, Timings
 
@@ -24,8 +25,19 @@ _SHORT = 12
 
 
 def cell_key(identity: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON (sorted keys, no spaces) of everything that can change the numbers."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """SHA-256 of the canonical JSON (sorted keys, no spaces, 5.0 as 5) of everything that can change the numbers."""
+    canonical = json.dumps(_canonical(identity), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _canonical(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -67,19 +79,28 @@ class Cell:
     def result(self) -> Result | None:
         """The finished result, if there is one."""
         path = self.finished_dir / "result.json"
-        return Result.from_json(path.read_text()) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return Result.from_json(path.read_text())
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"result can't be read ({error})", str(path), "if_exists=overwrite computes it again"
+            ) from error
 
     def start_over(self) -> None:
-        """Forget what an interrupted run did. A finished result stays until a new one takes its place."""
-        shutil.rmtree(self.work_dir, ignore_errors=True)
+        """Begin anew, or go on with an interrupted new beginning; a finished result stays until it is replaced."""
+        marker = self.work_dir / "overwrites"
+        if not marker.is_file():
+            shutil.rmtree(self.work_dir, ignore_errors=True)
+            write_atomically(marker, "")
 
     def reopen(self) -> None:
         """Turn a finished cell into an interrupted one without its failures, so that those images are tried again."""
         result = self.result()
-        if result is None:
+        if result is None or self._journal.is_file():
             return
         rows = read_rows(self.finished_dir)
-        self.start_over()
         pictures = self.finished_dir / "pictures"
         if pictures.is_dir():
             shutil.copytree(pictures, self.work_dir / "pictures")
@@ -99,7 +120,8 @@ class Cell:
                 rows |= {row["index"]: ImageRow(**row) for row in entry["rows"]}
                 failures |= {int(index): Failure(**failure) for index, failure in entry["failures"].items()}
                 timings = timings.plus(Timings(**entry["timings"]))
-        return Progress([rows[index] for index in sorted(rows)], failures, timings)
+        failed = {index: failures[index] for index in failures if index not in rows}
+        return Progress([rows[index] for index in sorted(rows)], failed, timings)
 
     def append(self, rows: list[ImageRow], failures: dict[int, Failure], timings: Timings) -> None:
         """Add a batch to the journal.
@@ -141,7 +163,8 @@ class Cell:
                 shutil.rmtree(replaced)
             else:
                 self.work_dir.rename(self.finished_dir)
-            (self.finished_dir / self._journal.name).unlink(missing_ok=True)
+            for leftover in (self._journal.name, "overwrites"):
+                (self.finished_dir / leftover).unlink(missing_ok=True)
             if not any(self.work_dir.parent.iterdir()):
                 self.work_dir.parent.rmdir()
         except OSError as error:

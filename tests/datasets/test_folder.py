@@ -38,8 +38,14 @@ def test_two_images_of_one_stem_are_refused(shapes):
         ({"root": None, "num_classes": 3}, "dataset.root is not set"),
         ({"root": "/nowhere", "num_classes": 3}, "folder not found"),
         ({"num_classes": None}, "num_classes"),
+        ({"num_classes": "three"}, "num_classes"),
         ({"num_classes": 3, "background": 3}, "no class id"),
-        ({"num_classes": 3, "class_names": ["a"]}, "1 class names for 3"),
+        ({"num_classes": 3, "ignore_index": 2}, "ignore_index=2"),
+        ({"num_classes": 3, "ignore_index": -1}, "ignore_index=-1"),
+        ({"num_classes": 3, "ignore_index": 300}, "ignore_index=300"),
+        ({"num_classes": 3, "class_names": ["a", "a", "b"]}, "different class names"),
+        ({"num_classes": 3, "class_names": "abc"}, "different class names"),
+        ({"num_classes": 3, "class_names": ["a"]}, "not 3 different class names"),
     ],
 )
 def test_bad_arguments_are_user_errors(shapes, arguments, message):

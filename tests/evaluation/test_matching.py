@@ -97,6 +97,20 @@ def test_iou_and_overlap_can_disagree():
     assert assign_clusters(table, "iou").tolist() == [1, 2]
 
 
+def test_ids_of_any_integer_type_are_taken():
+    prediction, label, classes = case(3)
+    expected = match_image(prediction, label, classes)
+    small = match_image(prediction.to(torch.uint8), label.to(torch.int16), classes)
+    assert all(torch.equal(a, b) for a, b in zip(expected, small, strict=True))
+    assert match_image(prediction.to(torch.uint8), label.clamp_min(0).to(torch.uint8), classes).tp.sum() > 0
+
+
+@pytest.mark.parametrize("background", [-1, 3])
+def test_background_must_be_a_class(background):
+    with pytest.raises(ValueError, match="background must be a class id"):
+        match_image(torch.tensor([[0]]), torch.tensor([[0]]), 3, "unmatched", background=background)
+
+
 @pytest.mark.parametrize(
     ("prediction", "label", "message"),
     [

@@ -91,6 +91,17 @@ def test_labels_are_contiguous_from_zero():
             assert torch.equal(image.unique(), torch.arange(int(image.max()) + 1))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-14, 1e30])
+def test_the_scale_of_the_features_does_not_matter(scale):
+    features = blobs(5, 24, noise=0.2)[0]
+    assert torch.equal(recursive_ncut(features * scale, 0.7, 5), recursive_ncut(features, 0.7, 5))
+
+
+def test_an_empty_batch_is_an_error():
+    with pytest.raises(ValueError, match="batch >= 1"):
+        recursive_ncut(torch.zeros(0, 4, 3))
+
+
 def test_half_precision_is_computed_in_single():
     features = torch.rand(1, 60, 8).half()
     assert torch.equal(recursive_ncut(features, 0.7, 8), recursive_ncut(features.float(), 0.7, 8))
@@ -170,6 +181,9 @@ LEGAL = {
         ({"tau": 2}, "tau must lie in"),
         ({"tau": -0.1}, "tau must lie in"),
         ({"alpha": 0}, "alpha must be positive"),
+        ({"alpha": float("inf")}, "alpha must be positive and finite"),
+        ({"tau": "abc"}, "tau must lie in"),
+        ({"splitting_points": 1.5}, "splitting_points"),
         ({"solver": "qr"}, "solver must be one of"),
         ({"zero_affinity": "maybe"}, "zero_affinity must be one of"),
         ({"label_codes": "int8"}, "label_codes must be one of"),

@@ -83,6 +83,11 @@ def test_labels_are_contiguous_afterwards():
     assert refine_labels(torch.rand(1, 3, 16, 16), labels, iterations=0).unique().tolist() == [0, 1]
 
 
+def test_half_precision_is_sound_on_a_plain_image():
+    masks = torch.rand(1, 2, 12, 12).half()
+    assert torch.isfinite(pamr(torch.full((1, 3, 12, 12), 0.5).half(), masks)).all()
+
+
 def test_median_is_scipys():
     labels = torch.randint(0, 6, (3, 17, 12))
     for ours, image in zip(median_filter(labels), labels, strict=True):

@@ -58,6 +58,12 @@ def test_images_with_different_numbers_of_segments_do_not_mix():
     assert torch.equal(both[1], assign_concepts(features[1:], partition[1:], (9, 9))[0])
 
 
+def test_unknown_similarity_is_refused():
+    # The tests' run-time type check may be the first to refuse it.
+    with pytest.raises((ValueError, TypeError), match="similarity"):
+        ConceptUpsampler("l2")
+
+
 def test_nearest_repeats_patches():
     partition = torch.tensor([[[0, 1], [2, 3]]])
     expected = partition.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)

@@ -1,0 +1,1 @@
+"""The commands, one file each; `diffcut_bench.cli` chooses among them."""
