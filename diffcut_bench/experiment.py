@@ -57,13 +57,16 @@ class FinishedCell:
     skipped: bool
 
 
-def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None = None) -> FinishedCell:
+def run_cell(
+    config: RunConfig, draw: Draw | None = None, report: Report | None = None, preparing: Report | None = None
+) -> FinishedCell:
     """Score one cell, or find it finished; an interrupted one goes on where it was.
 
     Args:
         config: checked; see `diffcut_bench.config.load_config`.
         draw: writes the picture of an outcome to a path; needed for ``visualise`` > 0.
         report: called with images done and images in all after each batch.
+        preparing: the same for pairs, while a data set is prepared first.
 
     Raises:
         UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
@@ -78,7 +81,7 @@ def run_cell(config: RunConfig, draw: Draw | None = None, report: Report | None 
         )
     device = choose_device(config.device)
     stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-    whole = open_dataset(config)
+    whole = open_dataset(config, preparing)
     dataset = whole.select(config.limit)
     indices = chosen_images(len(dataset), config.shard_of())
     backbone = instantiate("backbone", config.backbone).to(device)

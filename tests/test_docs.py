@@ -1,8 +1,11 @@
 """The README's Python runs as printed, and the docs name only options and files that exist."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
+import miniatures
+import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
@@ -38,3 +41,28 @@ def test_make_targets_of_the_readme_exist():
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert {"help", "demo", "test", "lint", "types", "bench", "clean"} <= set(targets)
     assert README.index("make demo") < README.index("diffcut-bench run")
+
+
+def test_the_worked_example_of_a_data_set_runs(tmp_path, monkeypatch, cli):
+    page = (ROOT / "docs" / "adding_a_dataset.md").read_text()
+    module, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "puddles.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace: dict[str, Callable[[Path], None]] = {}
+    exec(compile(test, "test_puddles.py", "exec"), namespace)
+    namespace["test_label_map"](tmp_path)
+    options = tmp_path / "options" / "dataset"
+    options.mkdir(parents=True)
+    (options / "puddles.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    miniatures.picture(tmp_path / "photos" / "a.jpg", size=(60, 40))
+    Image.fromarray(np.tile(np.array([[0, 1, 2]], dtype=np.uint8), (40, 20))).save(tmp_path / "masks" / "a.png")
+    overrides = [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}"]
+    prepared = cli("data", "prepare", "puddles", f"dataset.root={tmp_path}", *overrides)
+    assert prepared.code == 0, prepared.err
+    assert "1 pairs, but the published split has 3" in cli("data", "verify", "puddles", *overrides).out
+    assert cli("run", "dataset=puddles", "protocol.image_size=128", *overrides).code == 0
+
+
+def test_every_benchmark_has_a_page():
+    pages = {path.stem for path in (ROOT / "docs" / "datasets").glob("*.md")}
+    assert pages == {path.stem for path in (conf_dir() / "dataset").glob("*.yaml")} - {"sample", "folder"}

@@ -71,7 +71,12 @@ def _run_with_progress(config: RunConfig) -> FinishedCell:
             speed = f"{(done - first[0]) / elapsed:.2f} images/s" if elapsed and done > first[0] else ""
             progress.update(task, total=total, completed=done, speed=speed, visible=True)
 
-        cell = run_cell(config, draw_outcome, report)
+        preparation = progress.add_task("preparing the data set", total=None, speed="", visible=False)
+
+        def preparing(done: int, total: int) -> None:
+            progress.update(preparation, total=total, completed=done, visible=True)
+
+        cell = run_cell(config, draw_outcome, report, preparing)
         if cell.skipped:
             images = cell.result.dataset.n_images
             progress.update(task, total=images, completed=images, speed="finished before", visible=True)
