@@ -95,6 +95,8 @@ MISTAKES = {
     "glob": (["run", "-m", "refiner=glob(*)"], "is no override", "key=a,b"),
     "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
     "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
+    "list of one": (["data", "list", "voc"], "data list takes no data set", "data verify"),
+    "download to verify": (["data", "verify", "voc", "--download"], "--download goes with prepare", "data prepare"),
     "missing picture": (["segment", "/no/such.jpg"], "no such picture", "check the path"),
     "no picture": (["segment", "segmenter.tau=0.4"], "no picture named", "photo.jpg"),
 }

@@ -29,6 +29,10 @@ from diffcut_bench.experiment import (
 
 def data(options: argparse.Namespace) -> int:
     """List, prepare or verify; verify ends with 1 where something is off."""
+    if options.download and options.action != "prepare":
+        raise UserError(
+            f"--download goes with prepare, not {options.action}", "diffcut-bench data", "data prepare NAME"
+        )
     actions = {"list": _data_list, "prepare": _data_prepare, "verify": _data_verify}
     return actions[options.action](options)
 
@@ -49,6 +53,9 @@ def _data_config(options: argparse.Namespace) -> RunConfig:
 
 
 def _data_list(options: argparse.Namespace) -> int:
+    named = [word for word in options.overrides if "=" not in word or word.startswith("dataset")]
+    if named:
+        raise UserError(f"data list takes no data set, but {named[0]}", "diffcut-bench data list", "data verify NAME")
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in ("data set", "state", "homepage and licence"):
         table.add_column(name, overflow="fold")
@@ -93,7 +100,16 @@ def _download(benchmark: Benchmark) -> None:
         )
     if benchmark.root is None:
         raise UserError("dataset.root is not set", "where the archives are to go", "add dataset.root=DIR")
+    if benchmark.n_expected is None:
+        raise UserError(
+            "only the published split can be fetched", f"dataset={benchmark.name}", "leave split and ids out"
+        )
     root = Path(benchmark.root).expanduser()
+    try:
+        benchmark.find(root)
+    except UserError:  # something is missing: what was unpacked before, and lost since, is unpacked again
+        for archive in card.archives:
+            (root / archive.unpack_into / f".unpacked-{archive.name}").unlink(missing_ok=True)
     for archive in card.archives:
         with progress(archive.name, "bytes") as report:
             path = fetch(archive, root, report)

@@ -66,15 +66,14 @@ class SegmentationDataset:
         Raises:
             ValueError: a file can't be decoded, sizes differ, or a label value is unknown; the message names the file.
         """
-        files = self._files(index)
-        image = to_rgb(_decode(self.records, index, "image", files["image"]))
-        raw = self.raw_label(index)
+        cell = self._cell(index, "image")
+        image = to_rgb(_decode(_bytes(cell), _name(cell, "image")))
+        raw, where = self.raw_label(index), _name(self._cell(index, "label"), "label")
         if raw.shape != image.size[::-1]:
             raise ValueError(
-                f"{files['label']}: label is {raw.shape[1]}×{raw.shape[0]} "
-                f"but its image is {image.width}×{image.height}"
+                f"{where}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
             )
-        return image, self.class_map(raw, files["label"])
+        return image, self.class_map(raw, where)
 
     def raw_label(self, index: int) -> NDArray[np.integer]:
         """Raw label values [height, width].
@@ -82,11 +81,25 @@ class SegmentationDataset:
         Raises:
             ValueError: the file can't be decoded, or is no index picture.
         """
-        where = self._files(index)["label"]
-        label = _decode(self.records, index, "label", where, self.read_label_file)
+        cell = self._cell(index, "label")
+        where = _name(cell, "label")
+        if self.read_label_file is not None and cell["bytes"] is None:
+            try:
+                return np.asarray(self.read_label_file(Path(str(cell["path"]))))
+            except (ValueError, OSError) as error:
+                raise ValueError(f"{where}: can't be decoded ({error})") from error
+        data = _bytes(cell)
+        label = _decode(data, where)
         if label.mode not in ("L", "P", "1", "I", "I;16"):
             raise ValueError(f"{where}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
-        return np.asarray(label)
+        return np.asarray(label) // _grey_step(data)
+
+    def intact(self, index: int) -> bool:
+        """Whether a prepared pair still has the bytes that it was prepared with; True where no digest is kept."""
+        if DIGEST not in self.records.column_names:
+            return True
+        image, label = (_bytes(self._cell(index, column)) for column in ("image", "label"))
+        return bool(self.records[DIGEST][index] == pair_digest(image, label))
 
     def class_map(self, raw: NDArray[np.integer], where: str) -> NDArray[np.int64]:
         """Class ids of raw label values; ``where`` names the file in the error.
@@ -127,9 +140,9 @@ class SegmentationDataset:
             return _bytes(row["image"]), buffer.getvalue()
         return _bytes(row["image"]), _bytes(row["label"])
 
-    def _files(self, index: int) -> dict[str, str]:
-        row = undecoded(self.records)[index]
-        return {column: row[column]["path"] or f"{column} of {row['id']}" for column in ("image", "label")}
+    def _cell(self, index: int, column: str) -> dict[str, str | bytes | None]:
+        cell: dict[str, str | bytes | None] = undecoded(self.records.select_columns(["id", column]))[index][column]
+        return cell if cell["path"] else {**cell, "path": f"{column} of {self.records['id'][index]}"}
 
 
 def label_lookup(classes: dict[int, int], void: Sequence[int] = (), size: int = 256) -> NDArray[np.int64]:
@@ -196,20 +209,30 @@ def existing_root(root: str | Path | None, option: str) -> Path:
 
 def undecoded(records: hf.Dataset) -> hf.Dataset:
     """The same rows with path and bytes in place of pictures."""
-    return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
+    for column in {"image", "label"} & set(records.column_names):
+        records = records.cast_column(column, hf.Image(decode=False))
+    return records
 
 
-def _decode(records: hf.Dataset, index: int, column: str, where: str, reader: LabelReader | None = None) -> Image.Image:
+def _decode(data: bytes, where: str) -> Image.Image:
+    """The stored pixels: an EXIF orientation is not followed, since annotations are made on the pixels as they lie."""
     try:
-        if reader is not None:
-            cell = records.select_columns([column]).cast_column(column, hf.Image(decode=False))[index][column]
-            if cell["bytes"] is None:
-                return reader(Path(cell["path"]))
-        picture: Image.Image = records.select_columns([column])[index][column]
+        picture = Image.open(io.BytesIO(data))
         picture.load()
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
         raise ValueError(f"{where}: can't be decoded ({error})") from error
     return picture
+
+
+def _grey_step(data: bytes) -> int:
+    """What Pillow multiplies grey PNGs of 2 and 4 bits with to fill 8: their raw values are indices all the same."""
+    is_png = data.startswith(b"\x89PNG")
+    depth, colour_type = (data[24], data[25]) if is_png else (8, 0)
+    return 255 // (2**depth - 1) if colour_type == 0 and depth in (2, 4) else 1
+
+
+def _name(cell: dict[str, str | bytes | None], column: str) -> str:
+    return str(cell["path"] or column)
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -230,7 +253,12 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 def _bytes(cell: dict[str, str | bytes | None]) -> bytes:
     content = cell["bytes"]
-    return content if isinstance(content, bytes) else Path(str(cell["path"])).read_bytes()
+    if isinstance(content, bytes):
+        return content
+    try:
+        return Path(str(cell["path"])).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{_name(cell, 'file')}: can't be read ({error.strerror or error})") from error
 
 
 def _ranges(values: NDArray[np.integer]) -> str:

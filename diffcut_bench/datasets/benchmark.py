@@ -96,9 +96,12 @@ def listed_ids(path: Path) -> list[str]:
     """Ids of a list file: the first word of each line, blank lines passed over.
 
     Raises:
-        UserError: the list is empty or names an id twice.
+        UserError: the list is no text, is empty, or names an id twice.
     """
-    ids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    try:
+        ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"the list of images can't be read ({error})", str(path), "save it as UTF-8 text") from error
     if not ids:
         raise UserError("the list of images is empty", str(path), "restore it from the data set's archive")
     if len(set(ids)) < len(ids):

@@ -1,5 +1,6 @@
 """COCO with the pixel maps of COCO-Stuff: 80 objects, or 27 coarse classes; the 2175 curated images of both."""
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -102,12 +103,13 @@ def _benchmark(
 ) -> Benchmark:
     if split not in ("val2017", "train2017"):
         raise UserError(f"unknown split {split!r}", f"dataset={name}", did_you_mean(split, ("val2017", "train2017")))
-    chosen = ids if ids in ("curated", "all") else Path(ids).stem
+    if split == "train2017" and ids == "curated":
+        raise UserError("the curated images are all of val2017", f"dataset={name}", "add dataset.ids=all, or a list")
     published = split == "val2017" and ids == "curated"
     return Benchmark(
         name=name,
         card=CARD,
-        source=f"coco-{split}-{chosen}",
+        source=f"coco-{split}-{_choice(ids)}",
         root=root,
         find=partial(_find, split=split, ids=ids),
         class_names=tuple(class_names),
@@ -115,6 +117,16 @@ def _benchmark(
         background=background,
         n_expected=2175 if published else None,
     )
+
+
+def _choice(ids: str) -> str:
+    """Names a choice of images; a list's name holds its content, so that two lists never share a prepared form."""
+    if ids in ("curated", "all"):
+        return ids
+    if not Path(ids).is_file():
+        raise UserError("no such list of ids", str(Path(ids).absolute()), "dataset.ids=curated|all|FILE")
+    digest = hashlib.sha256("\n".join(listed_ids(Path(ids))).encode()).hexdigest()
+    return f"list-{Path(ids).stem}-{digest[:8]}"
 
 
 def _find(root: Path, split: str, ids: str) -> Pairs:
@@ -126,8 +138,6 @@ def _find(root: Path, split: str, ids: str) -> Pairs:
         found = ({path.stem for path in folder.iterdir() if _NAME.fullmatch(path.stem)} for folder in (images, labels))
         chosen = sorted(set.union(*found))
     else:
-        if not Path(ids).is_file():
-            raise UserError("no such list of ids", str(Path(ids).absolute()), "dataset.ids=curated|all|FILE")
         chosen = listed_ids(Path(ids))
     if not chosen:
         raise UserError("no COCO image here", str(images), "unpack the archive there")

@@ -7,6 +7,7 @@ lock lets the second of two preparations wait for the first and find its work do
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import datasets as hf
+import fsspec
 from filelock import FileLock
 
 from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, pair_digest, undecoded
@@ -54,13 +56,17 @@ def prepared_folder(benchmark: Benchmark, data_dir: Path) -> Path:
 
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a prepared folder; None if nothing prepared is there."""
-    path = folder / "manifest.json"
-    if not path.is_file():
+    try:
+        return _parse_manifest((folder / "manifest.json").read_text())
+    except (OSError, ValueError, TypeError):
         return None
-    values = json.loads(path.read_text())
-    if values.get("format") != FORMAT:
-        return None
-    return Manifest(**values)
+
+
+def _parse_manifest(text: str) -> Manifest:
+    manifest = Manifest(**json.loads(text))
+    if manifest.format != FORMAT:
+        raise ValueError(f"prepared in format {manifest.format}, not {FORMAT}")
+    return manifest
 
 
 def open_benchmark(
@@ -83,17 +89,17 @@ def open_benchmark(
     if prepared == "never":
         return benchmark.from_originals()
     if prepared != "auto":
-        return benchmark.from_records(_load(prepared))
+        return benchmark.from_records(_load(prepared, benchmark))
     folder = prepared_folder(benchmark, data_dir)
-    if benchmark.root is None:
-        if read_manifest(folder) is None:
-            raise UserError(
-                f"{benchmark.name} is not prepared, and dataset.root is not set",
-                str(folder),
-                f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)",
-            )
-        return benchmark.from_records(_load(str(folder)))
-    return prepare(benchmark, data_dir, num_proc, report)
+    if benchmark.root is not None and (Path(benchmark.root).expanduser().is_dir() or not folder.is_dir()):
+        return prepare(benchmark, data_dir, num_proc, report)
+    if not folder.is_dir():
+        raise UserError(
+            f"{benchmark.name} is not prepared, and dataset.root is not set",
+            str(folder),
+            f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)",
+        )
+    return benchmark.from_records(_load(str(folder), benchmark))
 
 
 def prepare(
@@ -112,32 +118,49 @@ def prepare(
     """
     originals = benchmark.from_originals()
     folder = prepared_folder(benchmark, data_dir)
-    manifest = Manifest(
-        benchmark.source, _origin(originals), str(Path(benchmark.root or "").absolute()), len(originals)
-    )
+    root = Path(benchmark.root or "").expanduser().absolute()
+    manifest = Manifest(benchmark.source, _origin(originals, root), str(root), len(originals))
+    records = _current(folder, manifest, benchmark)
+    if records is None:
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_suffix(".lock")):
+                records = _current(folder, manifest, benchmark)  # the other of two preparations may have made it
+                if records is None:
+                    _write(originals, manifest, folder, num_proc, report)
+        except OSError as error:
+            raise UserError(
+                f"can't write ({error.strerror or error})",
+                str(folder.absolute()),
+                "make room or choose another data_dir=DIR; what is done is kept",
+            ) from error
+    return benchmark.from_records(records if records is not None else _load(str(folder), benchmark))
+
+
+def _current(folder: Path, manifest: Manifest, benchmark: Benchmark) -> hf.Dataset | None:
+    """Rows of the prepared folder if it is whole and was made from these originals."""
+    found = read_manifest(folder)
+    if found is None or found.origin != manifest.origin:
+        return None
     try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            found = read_manifest(folder)
-            if found is None or found.origin != manifest.origin:
-                _write(originals, manifest, folder, num_proc, report)
-    except OSError as error:
-        raise UserError(
-            f"can't write ({error.strerror or error})",
-            str(folder.absolute()),
-            "make room or choose another data_dir=DIR; what is done is kept",
-        ) from error
-    return benchmark.from_records(_load(str(folder)))
+        return _load(str(folder), benchmark)
+    except UserError:
+        return None
 
 
 def _write(
     originals: SegmentationDataset, manifest: Manifest, folder: Path, num_proc: int, report: Report | None
 ) -> None:
-    work = folder.with_name(f"{folder.name}.unfinished") / manifest.origin[:12]
+    if folder.exists() and not (folder / "manifest.json").is_file():
+        raise UserError(
+            "a folder that is no prepared data set is in the way", str(folder.absolute()), "choose another data_dir=DIR"
+        )
+    work = folder.with_name(f"{folder.name}.unfinished") / f"{manifest.origin[:12]}-{FORMAT}-{SHARD}"
     work.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(originals), SHARD)
-    missing = [start for start in starts if not _shard(work, start).is_dir()]
-    done = len(originals) - sum(min(SHARD, len(originals) - start) for start in missing)
+    sizes = {start: min(SHARD, len(originals) - start) for start in starts}
+    missing = [start for start in starts if _rows(_shard(work, start)) != sizes[start]]
+    done = len(originals) - sum(sizes[start] for start in missing)
     if report:
         report(done, len(originals))
     write_shard = partial(_write_shard, originals, work, SHARD)
@@ -148,16 +171,27 @@ def _write(
             if report:
                 report(done, len(originals))
     whole = hf.concatenate_datasets([hf.load_from_disk(str(_shard(work, start))) for start in starts])
+    if whole["id"][:] != originals.records["id"][:]:
+        raise UserError("the prepared shards do not add up", str(work), "delete this folder and prepare again")
     complete = work / "complete"
     shutil.rmtree(complete, ignore_errors=True)
     with _quiet():
         whole.save_to_disk(str(complete))
     (complete / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     del whole
+    replaced = work / "replaced"
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(replaced)
     complete.rename(folder)
     shutil.rmtree(work.parent)
+
+
+def _rows(shard: Path) -> int | None:
+    """Rows of a shard that an earlier start wrote; None if it isn't there or is damaged."""
+    try:
+        return len(hf.load_from_disk(str(shard)))
+    except Exception:  # whatever arrow and datasets raise on damaged files: the shard is written anew
+        return None
 
 
 def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: int) -> int:
@@ -181,6 +215,7 @@ def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: i
         hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})).save_to_disk(
             str(temporary)
         )
+    shutil.rmtree(_shard(work, start), ignore_errors=True)
     temporary.rename(_shard(work, start))
     return len(rows)
 
@@ -189,31 +224,43 @@ def _shard(work: Path, start: int) -> Path:
     return work / f"shard-{start:08d}"
 
 
-def _load(place: str) -> hf.Dataset:
-    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns."""
+def _load(place: str, benchmark: Benchmark) -> hf.Dataset:
+    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns.
+
+    Raises:
+        UserError: nothing is there, it is damaged, or it was prepared for another data set.
+    """
+    again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
     try:
         if place.endswith(".parquet"):
-            records = hf.load_dataset("parquet", data_files=place, split="train")
-            return records.cast_column("image", hf.Image()).cast_column("label", hf.Image())
-        return hf.load_from_disk(place)
-    except (OSError, ValueError, ImportError) as error:
-        reason = f"{error}".splitlines()[0]
-        raise UserError(
-            f"no prepared data set there ({reason})",
-            place,
-            "prepared=auto, or the folder or URL of a prepared data set",
-        ) from error
+            return (
+                hf.load_dataset("parquet", data_files=place, split="train")
+                .cast_column("image", hf.Image())
+                .cast_column("label", hf.Image())
+            )
+        with fsspec.open(f"{place.rstrip('/')}/manifest.json", "rt") as file:
+            manifest = _parse_manifest(file.read())
+        records = hf.load_from_disk(place)
+    except Exception as error:  # whatever arrow, fsspec and datasets raise on absent or damaged files
+        reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        raise UserError(f"no prepared data set there, or a damaged one ({reason})", place, again) from error
+    if manifest.source != benchmark.source:
+        raise UserError(f"prepared for {manifest.source}, but {benchmark.source} is wanted", place, again)
+    if manifest.pairs != len(records):
+        raise UserError(f"{len(records)} of the {manifest.pairs} prepared pairs are left", place, again)
+    return records
 
 
-def _origin(originals: SegmentationDataset) -> str:
-    """Digest of ids, file names, sizes and modification times: cheap, and different after any change."""
+def _origin(originals: SegmentationDataset, root: Path) -> str:
+    """Digest of ids, places below the root, sizes and modification times: cheap, and different after any change."""
     digest = hashlib.sha256()
     for row in undecoded(originals.records):
         digest.update(f"\0{row['id']}".encode())
         for column in ("image", "label"):
             path = Path(row[column]["path"])
             state = path.stat()
-            digest.update(f"\0{path.absolute()}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+            place = os.path.relpath(path.absolute(), root)
+            digest.update(f"\0{place}\0{state.st_size}\0{state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 

@@ -75,9 +75,12 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
     pixels = np.zeros(dataset.num_classes + 1, dtype=np.int64)
     problems: list[str] = []
     aligned: list[bool] = []
+    ids = dataset.records["id"][:]
     before: tuple[NDArray[np.bool_], NDArray[np.float64]] | None = None
     for index in range(len(dataset)):
         try:
+            if not dataset.intact(index):
+                raise ValueError(f"{ids[index]}: its bytes are not those that were prepared")
             image, label = dataset.read(index)
         except (ValueError, OSError) as error:
             problems.append(str(error))

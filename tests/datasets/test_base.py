@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import datasets as hf
 import numpy as np
 import pytest
@@ -30,6 +33,32 @@ def test_palette_labels_give_their_indices(tmp_path):
     raw.putdata([1, 2, 1])
     raw.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     assert dataset(tmp_path, raw).read(0)[1].tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_pngs_of_few_bits_keep_their_raw_values(tmp_path, bits):
+    values = np.array([[0, 1, 1, 0, 1]] if bits == 1 else [[0, 1, 2, 3, 1]], dtype=np.uint8)
+    rows = b"\0" + np.packbits(np.unpackbits(values.T, axis=1)[:, -bits:].ravel()).tobytes()
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    head = struct.pack(">IIBBBBB", 5, 1, bits, 0, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    few = dataset(tmp_path, Image.new("L", (5, 1)))
+    (tmp_path / "a_label.png").write_bytes(png)
+    assert few.raw_label(0).tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_exif_orientation_is_not_followed(tmp_path, orientation):
+    pixels = np.zeros((4, 6, 3), dtype=np.uint8)
+    pixels[:, :3] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = dataset(tmp_path, Image.new("L", (6, 4), 1))
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    assert np.array_equal(np.asarray(turned.read(0)[0]), pixels)
 
 
 def test_unknown_value_names_file_value_and_what_is_legal(tmp_path):

@@ -205,6 +205,30 @@ def test_coco_takes_a_list_of_ids(tmp_path):
     assert data.records["id"][:] == ["000000000724"]
 
 
+def test_lists_of_ids_never_share_a_prepared_form(tmp_path):
+    sources = set()
+    for number, content in enumerate(("000000000724", "000000000139", "000000000139\n000000000724")):
+        (tmp_path / str(number)).mkdir()
+        path = tmp_path / str(number) / "curated.txt"
+        path.write_text(content + "\n")
+        sources.add(benchmark("coco_stuff27", tmp_path, f"dataset.ids={path}").source)
+    assert len(sources) == 3
+    assert "coco-val2017-curated" not in sources
+
+
+def test_the_curated_images_are_not_in_train2017(tmp_path):
+    with pytest.raises(UserError, match="all of val2017"):
+        benchmark("coco_object", tmp_path, "dataset.split=train2017")
+
+
+def test_a_list_that_is_no_text_is_a_user_error(tmp_path):
+    miniatures.write_voc(tmp_path, values(0))
+    listed = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_bytes("2007_000033".encode("utf-16"))
+    with pytest.raises(UserError, match="list of images"):
+        benchmark("voc", tmp_path).from_originals()
+
+
 def test_an_id_listed_twice_is_an_error(tmp_path):
     miniatures.write_voc(tmp_path, values(0), ids=("2007_000033", "2007_000033"))
     with pytest.raises(UserError, match="twice"):

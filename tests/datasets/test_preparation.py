@@ -10,7 +10,16 @@ from miniatures import values
 from PIL import Image
 
 import diffcut_bench.datasets.preparation as preparation
-from diffcut_bench.datasets import Benchmark, context, open_benchmark, prepare, prepared_folder, read_manifest, voc
+from diffcut_bench.datasets import (
+    Benchmark,
+    coco_object,
+    context,
+    open_benchmark,
+    prepare,
+    prepared_folder,
+    read_manifest,
+    voc,
+)
 from diffcut_bench.errors import UserError
 
 IDS = tuple(f"2007_{number:06d}" for number in range(10))
@@ -177,3 +186,91 @@ def test_another_format_is_not_taken(benchmark, tmp_path):
 def test_pictures_stay_lazy(benchmark, tmp_path):
     prepared = prepare(benchmark, tmp_path / "data")
     assert isinstance(prepared.records[0]["image"], Image.Image)
+
+
+def test_a_form_prepared_for_another_data_set_is_refused(benchmark, tmp_path):
+    prepare(benchmark, tmp_path / "data")
+    with pytest.raises(UserError, match="prepared for voc-val, but coco-val2017-curated is wanted"):
+        open_benchmark(coco_object(None), tmp_path, prepared=str(tmp_path / "data" / "voc-val"))
+
+
+def test_a_folder_of_the_users_is_left_alone(benchmark, tmp_path):
+    precious = tmp_path / "data" / "voc-val" / "precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    with pytest.raises(UserError, match="in the way"):
+        prepare(benchmark, tmp_path / "data")
+    assert precious.read_text() == "x"
+
+
+@pytest.mark.parametrize("damage", ["arrow gone", "arrow cut", "manifest cut", "rows gone"])
+def test_a_damaged_form_is_made_anew_from_originals_and_said_without(benchmark, tmp_path, damage):
+    whole = prepare(benchmark, tmp_path / "data").fingerprint()
+    folder = tmp_path / "data" / "voc-val"
+    arrow = next(folder.glob("*.arrow"))
+    if damage == "arrow gone":
+        arrow.unlink()
+    elif damage == "arrow cut":
+        arrow.write_bytes(arrow.read_bytes()[:200])
+    elif damage == "manifest cut":
+        (folder / "manifest.json").write_text('{"source": ')
+    else:
+        values_ = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").write_text(json.dumps(values_ | {"pairs": 11}))
+    with pytest.raises(UserError) as caught:
+        open_benchmark(voc(None), tmp_path / "data")
+    assert "data prepare voc dataset.root=DIR" in caught.value.hint
+    assert open_benchmark(benchmark, tmp_path / "data").fingerprint() == whole
+    assert open_benchmark(voc(None), tmp_path / "data").fingerprint() == whole
+
+
+def test_a_damaged_shard_is_written_again(benchmark, tmp_path, small_shards, monkeypatch):
+    save = hf.Dataset.save_to_disk
+
+    def interrupted(self, place, **settings):
+        if place.endswith("complete"):
+            raise KeyboardInterrupt
+        return save(self, place, **settings)
+
+    monkeypatch.setattr(hf.Dataset, "save_to_disk", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(benchmark, tmp_path / "data")
+    monkeypatch.setattr(hf.Dataset, "save_to_disk", save)
+    arrow = next((tmp_path / "data").glob("voc-val.unfinished/*/shard-00000003/*.arrow"))
+    arrow.write_bytes(arrow.read_bytes()[:100])
+    assert prepare(benchmark, tmp_path / "data").fingerprint() == benchmark.from_originals().fingerprint()
+
+
+def test_shards_of_another_size_are_not_mixed(benchmark, tmp_path, monkeypatch):
+    written = preparation._write_shard
+    for size in (4, 5):
+        monkeypatch.setattr(preparation, "SHARD", size)
+        calls: list[int] = []
+
+        def dies(originals, work, size, start, calls=calls):
+            calls.append(start)
+            if len(calls) == 2 and size == 4:
+                raise KeyboardInterrupt
+            return written(originals, work, size, start)
+
+        monkeypatch.setattr(preparation, "_write_shard", dies)
+        if size == 4:
+            with pytest.raises(KeyboardInterrupt):
+                prepare(benchmark, tmp_path / "data")
+    assert prepare(benchmark, tmp_path / "data").records["id"][:] == list(IDS)
+
+
+def test_originals_that_moved_need_no_new_preparation(benchmark, tmp_path, monkeypatch):
+    prepare(benchmark, tmp_path / "data")
+    monkeypatch.setattr(preparation, "_write", lambda *_: pytest.fail("prepared again"))
+    (tmp_path / "VOCdevkit").rename(tmp_path / "elsewhere")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "new" / "VOCdevkit")
+    assert len(open_benchmark(voc(str(tmp_path / "new")), tmp_path / "data")) == 10
+    assert len(open_benchmark(voc(str(tmp_path / "gone")), tmp_path / "data")) == 10
+
+
+def test_a_current_form_is_read_without_writing(benchmark, tmp_path, monkeypatch):
+    prepare(benchmark, tmp_path / "data")
+    monkeypatch.setattr(preparation, "FileLock", lambda *_: pytest.fail("locked, which writes"))
+    assert len(open_benchmark(benchmark, tmp_path / "data")) == 10

@@ -4,7 +4,7 @@ import pytest
 from miniatures import values
 from PIL import Image, ImageDraw
 
-from diffcut_bench.datasets import ade20k, verify, voc
+from diffcut_bench.datasets import ade20k, open_benchmark, prepare, verify, voc
 
 
 def write_scenes(root, shift: int = 0, count: int = 14) -> None:
@@ -79,3 +79,15 @@ def test_labels_shifted_by_one_file_are_noticed(tmp_path):
     assert "shifted" not in right.verdict
     assert not shifted.fine
     assert "have shifted" in shifted.verdict
+
+
+def test_a_flipped_byte_in_a_prepared_picture_is_found(tmp_path):
+    miniatures.write_voc(tmp_path, values(0, 1))
+    prepare(voc(str(tmp_path)), tmp_path / "data")
+    content = (tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2007_000033.jpg").read_bytes()
+    arrow = next((tmp_path / "data" / "voc-val").glob("*.arrow"))
+    rows = bytearray(arrow.read_bytes())
+    rows[rows.find(content) + len(content) // 2] ^= 1
+    arrow.write_bytes(bytes(rows))
+    found = verify(open_benchmark(voc(None), tmp_path / "data"))
+    assert found.problems == ["2007_000033: its bytes are not those that were prepared"]
