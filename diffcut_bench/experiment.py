@@ -84,10 +84,15 @@ def run_cell(
     whole = open_dataset(config, preparing)
     dataset = whole.select(config.limit)
     indices = chosen_images(len(dataset), config.shard_of())
+    if not indices:
+        raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
     backbone = instantiate("backbone", config.backbone).to(device)
     pipeline = Pipeline(backbone=backbone, protocol=protocol, device=device, **stages)
 
-    fingerprint = dataset.fingerprint()
+    try:
+        fingerprint = dataset.fingerprint()
+    except ValueError as error:
+        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
     key = cell_key(_identity(config, protocol, dataset, fingerprint, backbone.fingerprint(), device))
     title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
     cell = Cell(Path(config.output_dir), title, key)

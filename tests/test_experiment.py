@@ -102,6 +102,19 @@ def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
     assert experiment.summarise(merged, names, protocol, seed=42) == whole.result.metrics
 
 
+def test_a_shard_without_images_is_said(shapes, tmp_path):
+    with pytest.raises(UserError, match="shard 9/9 holds no image"):
+        run(shapes, tmp_path / "out", "shard=9/9")
+
+
+def test_an_unreadable_original_is_named(tmp_path):
+    miniatures.write_context(tmp_path, miniatures.values(2))
+    (tmp_path / "trainval" / "2008_000002.mat").write_bytes(b"not a mat file")
+    overrides = ["dataset=context", f"dataset.root={tmp_path}", "prepared=never", f"output_dir={tmp_path / 'out'}"]
+    with pytest.raises(UserError, match="no MATLAB 5 file"):
+        experiment.run_cell(load_config([*overrides, *SMALL]))
+
+
 def test_a_benchmark_is_prepared_by_its_first_run_and_read_from_there_afterwards(tmp_path):
     miniatures.write_voc(tmp_path / "original", miniatures.values(0, 1, 20, 255))
     overrides = ["dataset=voc", f"output_dir={tmp_path / 'out'}", *SMALL]
