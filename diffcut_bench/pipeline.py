@@ -176,7 +176,7 @@ def score_images(
         start = time.perf_counter()
 
 
-def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> tuple[Tensor, Tensor]:
+def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
     """Segments of images without annotations.
 
     Args:
@@ -185,7 +185,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> t
         eval_images: the same images at the wanted resolution.
 
     Returns:
-        Segment ids [batch, height, width] on the host, contiguous from 0, and the number of segments of each image.
+        Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
     with torch.inference_mode():
         features = pipeline.backbone(images.to(pipeline.device))
@@ -195,8 +195,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> t
         labels = pipeline.upsampler(features, partition, size)
         if pipeline.refiner is not None:
             labels = pipeline.refiner(eval_images, labels)
-        contiguous = torch.stack([image.unique(return_inverse=True)[1] for image in labels])
-    return contiguous.cpu(), contiguous.amax(dim=(1, 2)).cpu() + 1
+    return labels.cpu()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

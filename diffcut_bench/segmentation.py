@@ -113,7 +113,7 @@ class PictureSegmenter:
         size = example.label.shape
         refined = tuple(max(round(side * min(_LARGEST / max(size), 1)), 1) for side in size)
         eval_image = resize_image(example.eval_image, (refined[0], refined[1]))
-        labels, _ = segment_images(self._pipeline, example.image[None], eval_image[None])
+        labels = segment_images(self._pipeline, example.image[None], eval_image[None])
         whole = upsample_nearest(labels, (size[0], size[1]))[0]
         return Segmentation(pixels, whole.unique(return_inverse=True)[1].numpy())
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ _UNKNOWN = -2
 FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
 
 LabelReader = Callable[[Path], Image.Image]
+Cell = dict[str, str | bytes | None]  # path and bytes of an undecoded picture
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,9 @@ class SegmentationDataset:
         Raises:
             ValueError: a file can't be decoded, sizes differ, or a label value is unknown; the message names the file.
         """
-        cell = self._cell(index, "image")
-        image = to_rgb(_decode(_bytes(cell), _name(cell, "image")))
-        raw, where = self.raw_label(index), _name(self._cell(index, "label"), "label")
+        row = self._row(index)
+        image = to_rgb(_decode(_bytes(row["image"]), _name(row["image"])))
+        raw, where = self._raw_label(row["label"]), _name(row["label"])
         if raw.shape != image.size[::-1]:
             raise ValueError(
                 f"{where}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
@@ -81,8 +83,10 @@ class SegmentationDataset:
         Raises:
             ValueError: the file can't be decoded, or is no index picture.
         """
-        cell = self._cell(index, "label")
-        where = _name(cell, "label")
+        return self._raw_label(self._row(index)["label"])
+
+    def _raw_label(self, cell: Cell) -> NDArray[np.integer]:
+        where = _name(cell)
         if self.read_label_file is not None and cell["bytes"] is None:
             try:
                 return np.asarray(self.read_label_file(Path(str(cell["path"]))))
@@ -98,8 +102,8 @@ class SegmentationDataset:
         """Whether a prepared pair still has the bytes that it was prepared with; True where no digest is kept."""
         if DIGEST not in self.records.column_names:
             return True
-        image, label = (_bytes(self._cell(index, column)) for column in ("image", "label"))
-        return bool(self.records[DIGEST][index] == pair_digest(image, label))
+        row = self._row(index)
+        return bool(row[DIGEST] == pair_digest(*self.encoded(row)))
 
     def class_map(self, raw: NDArray[np.integer], where: str) -> NDArray[np.int64]:
         """Class ids of raw label values; ``where`` names the file in the error.
@@ -126,7 +130,7 @@ class SegmentationDataset:
             rows = self.records.select_columns(["id", DIGEST])
             pairs = [(row["id"], row[DIGEST]) for row in rows]
         else:
-            pairs = [(row["id"], pair_digest(*self.encoded(row))) for row in undecoded(self.records)]
+            pairs = [(row["id"], pair_digest(*self.encoded(row))) for row in self._undecoded]
         for image_id, pair in pairs:
             digest.update(f"\0{image_id}\0{pair}".encode())
         return digest.hexdigest()
@@ -140,9 +144,16 @@ class SegmentationDataset:
             return _bytes(row["image"]), buffer.getvalue()
         return _bytes(row["image"]), _bytes(row["label"])
 
-    def _cell(self, index: int, column: str) -> dict[str, str | bytes | None]:
-        cell: dict[str, str | bytes | None] = undecoded(self.records.select_columns(["id", column]))[index][column]
-        return cell if cell["path"] else {**cell, "path": f"{column} of {self.records['id'][index]}"}
+    @cached_property
+    def _undecoded(self) -> hf.Dataset:
+        return undecoded(self.records)
+
+    def _row(self, index: int) -> dict[str, Any]:
+        """One row with path and bytes in place of pictures; a picture that is no file is named after its row."""
+        row: dict[str, Any] = self._undecoded[index]
+        for column in ("image", "label"):
+            row[column]["path"] = row[column]["path"] or f"{column} of {row['id']}"
+        return row
 
 
 def label_lookup(classes: dict[int, int], void: Sequence[int] = (), size: int = 256) -> NDArray[np.int64]:
@@ -209,9 +220,7 @@ def existing_root(root: str | Path | None, option: str) -> Path:
 
 def undecoded(records: hf.Dataset) -> hf.Dataset:
     """The same rows with path and bytes in place of pictures."""
-    for column in {"image", "label"} & set(records.column_names):
-        records = records.cast_column(column, hf.Image(decode=False))
-    return records
+    return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
 
 
 def _decode(data: bytes, where: str) -> Image.Image:
@@ -231,8 +240,8 @@ def _grey_step(data: bytes) -> int:
     return 255 // (2**depth - 1) if colour_type == 0 and depth in (2, 4) else 1
 
 
-def _name(cell: dict[str, str | bytes | None], column: str) -> str:
-    return str(cell["path"] or column)
+def _name(cell: Cell) -> str:
+    return str(cell["path"])
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
@@ -251,14 +260,14 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _bytes(cell: dict[str, str | bytes | None]) -> bytes:
+def _bytes(cell: Cell) -> bytes:
     content = cell["bytes"]
     if isinstance(content, bytes):
         return content
     try:
         return Path(str(cell["path"])).read_bytes()
     except OSError as error:
-        raise ValueError(f"{_name(cell, 'file')}: can't be read ({error.strerror or error})") from error
+        raise ValueError(f"{_name(cell)}: can't be read ({error.strerror or error})") from error
 
 
 def _ranges(values: NDArray[np.integer]) -> str:
