@@ -7,9 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from diffcut_bench import __version__
+from diffcut_bench.commands import bench_encoder, coherence
 from diffcut_bench.commands.bench import bench
+from diffcut_bench.commands.check import check
 from diffcut_bench.commands.data import data
 from diffcut_bench.commands.doctor import doctor
+from diffcut_bench.commands.features import features
 from diffcut_bench.commands.run import run
 from diffcut_bench.commands.segment import segment
 from diffcut_bench.commands.terminal import errors
@@ -49,13 +52,16 @@ def _dispatch(arguments: list[str]) -> int:
         "run": (run, "score one cell, or a sweep with -m"),
         "segment": (segment, "segment your own pictures"),
         "data": (data, "list, prepare or verify data sets"),
+        "features": (features, "list, verify or clear the feature store"),
+        "check": (check, "try a backbone on two small images"),
+        "coherence": (coherence.coherence, "how well a backbone's features tell classes apart"),
         "doctor": (doctor, "what is installed, and what is missing"),
         "bench": (bench, "speed against the textbook version, as ratios in one run"),
     }
     overview = _Parser(
         prog="diffcut-bench",
         description="Unsupervised segmentation benchmarks around DiffCut.",
-        epilog="commands:\n" + "\n".join(f"  {name:8} {text}" for name, (_, text) in commands.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:9} {text}" for name, (_, text) in commands.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
@@ -76,9 +82,16 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "data":
         parser.add_argument("action", choices=("list", "prepare", "verify"))
         parser.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
+    if command == "features":
+        parser.add_argument("action", choices=("list", "verify", "clear"))
+    if command == "coherence":
+        coherence.add_arguments(parser)
     if command == "bench":
         parser.add_argument("--images", type=int, default=3, help="images of the data set to measure on (default 3)")
-    metavar = {"segment": "IMAGE|KEY=VALUE", "data": "NAME|KEY=VALUE"}.get(command, "KEY=VALUE")
+        bench_encoder.add_arguments(parser)
+    metavar = {"segment": "IMAGE|KEY=VALUE", "data": "NAME|KEY=VALUE", "features": "SET|KEY=VALUE"}.get(
+        command, "KEY=VALUE"
+    )
     parser.add_argument("overrides", nargs="*", metavar=metavar)
     options = parser.parse_intermixed_args(arguments[1:])
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")

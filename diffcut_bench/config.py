@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import Protocol
 
-GROUPS = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "protocol")
+GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "protocol")
+_OPTIONAL = ("features", "refiner")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
 
 
@@ -28,6 +29,7 @@ class RunConfig:
 
     dataset: dict[str, Any]
     backbone: dict[str, Any]
+    features: dict[str, Any]
     segmenter: dict[str, Any]
     upsampler: dict[str, Any]
     refiner: dict[str, Any]
@@ -131,7 +133,8 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
 
 
 def instantiate(group: str, node: dict[str, Any]) -> Any:
-    """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``).
+    """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``,
+    ``features=memory``).
 
     ``suggests`` is for other options' defaults and is not passed on.
 
@@ -142,7 +145,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         raise UserError(f"{group}={node} is no option", group, did_you_mean(str(node), _options(group)))
     arguments = {name: value for name, value in node.items() if name != "suggests"}
     if arguments.get("_target_") is None:
-        if group != "refiner":
+        if group not in _OPTIONAL:
             raise UserError(f"{group} has no _target_", group, did_you_mean("", _options(group)))
         return None
     try:

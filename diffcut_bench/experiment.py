@@ -1,10 +1,8 @@
 """One cell: from a checked config to a finished folder with result.json, resumable at any moment."""
 
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,14 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
+from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, ImageCounts, Protocol
+from diffcut_bench.features import FeatureSource, backbone_identity, open_source
 from diffcut_bench.pipeline import Outcome, Pipeline, score_images
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
-    Environment,
     Failure,
     ImageRow,
     Metrics,
@@ -27,25 +26,15 @@ from diffcut_bench.store import (
     SegmentsPerImage,
     Timings,
     cell_key,
+    in_units,
 )
 
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
 NUMERICS_VERSION = 1
 
-PACKAGES = (
-    "diffcut_bench",
-    "torch",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "pillow",
-    "datasets",
-    "torchmetrics",
-    "hydra-core",
-)
-
 Draw = Callable[[Outcome, SegmentationDataset, Path], None]
 Report = Callable[[int, int], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +47,11 @@ class FinishedCell:
 
 
 def run_cell(
-    config: RunConfig, draw: Draw | None = None, report: Report | None = None, preparing: Report | None = None
+    config: RunConfig,
+    draw: Draw | None = None,
+    report: Report | None = None,
+    preparing: Report | None = None,
+    say: Say = lambda line: None,
 ) -> FinishedCell:
     """Score one cell, or find it finished; an interrupted one goes on where it was.
 
@@ -67,6 +60,7 @@ def run_cell(
         draw: writes the picture of an outcome to a path; needed for ``visualise`` > 0.
         report: called with images done and images in all after each batch.
         preparing: the same for pairs, while a data set is prepared first.
+        say: called with a line on what the feature store is about to take, or had to compute again.
 
     Raises:
         UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
@@ -86,14 +80,14 @@ def run_cell(
     indices = chosen_images(len(dataset), config.shard_of())
     if not indices:
         raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
-    backbone = instantiate("backbone", config.backbone).to(device)
-    pipeline = Pipeline(backbone=backbone, protocol=protocol, device=device, **stages)
+    features = open_features(config, protocol, device)
+    pipeline = Pipeline(features=features, protocol=protocol, device=device, **stages)
 
     try:
         fingerprint = dataset.fingerprint()
     except ValueError as error:
         raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    key = cell_key(_identity(config, protocol, dataset, fingerprint, backbone.fingerprint(), device))
+    key = cell_key(_identity(config, protocol, dataset, fingerprint, features))
     title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
     cell = Cell(Path(config.output_dir), title, key)
     finished = _find_finished(cell, config.if_exists)
@@ -103,7 +97,12 @@ def run_cell(
         _draw_missing(pipeline, dataset, indices, cell.finished_dir / "pictures", config, draw)
         return FinishedCell(cell.finished_dir, finished, skipped=True)
 
-    _score(pipeline, dataset, indices, cell, config, draw, report)
+    try:
+        _score(pipeline, dataset, indices, cell, config, draw, report, say)
+    finally:
+        features.flush()
+    if features.recomputed:
+        say(f"features: {features.recomputed} of the store were damaged, and computed again")
     progress = cell.progress()
     if not progress.rows:
         first = next(iter(progress.failures.values()))
@@ -132,7 +131,7 @@ def run_cell(
         ),
         failures=[progress.failures[index] for index in sorted(progress.failures)],
         timings=timings,
-        environment=environment(device, config.seed),
+        environment=environment(device, config.seed, features.backbone.fingerprint().get("noise_generator", "none")),
         protocol=asdict(protocol),
     )
     cell.finish(result, progress.rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
@@ -169,60 +168,19 @@ def open_dataset(config: RunConfig, report: Report | None = None) -> Segmentatio
     return built
 
 
+def open_features(config: RunConfig, protocol: Protocol, device: torch.device) -> FeatureSource:
+    """The backbone of a config on its device, behind the feature store of the config.
+
+    Raises:
+        UserError: weights are missing, an option is out of range, or the store's folder holds something else.
+    """
+    backbone = instantiate("backbone", config.backbone).to(device)
+    return open_source(backbone, config.backbone, instantiate("features", config.features), protocol, device)
+
+
 def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
     """Places of the images that a shard ``(i, n)`` scores: every n-th from the i-th on; all without a shard."""
     return range(images) if shard is None else range(shard[0] - 1, images, shard[1])
-
-
-def choose_device(name: str) -> torch.device:
-    """``auto`` is the accelerator where there is one, otherwise the CPU.
-
-    Raises:
-        UserError: no such device here.
-    """
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if name == "auto":
-        return accelerator or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = f"cpu, {accelerator}" if accelerator else "cpu"
-        raise UserError(
-            f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu"
-        ) from error
-    return device
-
-
-def environment(device: torch.device, seed: int) -> Environment:
-    """Versions, device and commit, for the record."""
-    return Environment(
-        packages=installed_packages(),
-        device=device_name(device),
-        git=_git_state(),
-        seed=seed,
-        noise_generator="cpu",
-    )
-
-
-def installed_packages() -> dict[str, str]:
-    """Versions of the packages that numbers depend on."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return versions
-
-
-def device_name(device: torch.device) -> str:
-    """The accelerator's model, or ``cpu`` with its number of threads."""
-    if device.type == "cpu":
-        return f"cpu ({torch.get_num_threads()} threads)"
-    module = torch.get_device_module(device)
-    name = module.get_device_name(device) if hasattr(module, "get_device_name") else ""
-    return f"{device} {name}".strip()
 
 
 def _score(
@@ -233,6 +191,7 @@ def _score(
     config: RunConfig,
     draw: Draw | None,
     report: Report | None,
+    say: Say,
 ) -> None:
     """Score what the journal does not hold yet."""
     before = cell.progress()
@@ -241,6 +200,7 @@ def _score(
     todo = [index for index in indices if index not in done]
     # Written before any work, so that an unwritable folder costs nothing.
     cell.append([], {}, Timings())
+    _announce(pipeline, dataset, todo, say)
     if report:
         report(len(done), len(indices))
     start = time.perf_counter()
@@ -257,6 +217,21 @@ def _score(
             report(len(done), len(indices))
         if batch.failures:
             _check_failures(failed, list(batch.failures.values())[-1], config.max_failures)
+
+
+def _announce(pipeline: Pipeline, dataset: SegmentationDataset, todo: Sequence[int], say: Say) -> None:
+    """What the feature store is about to take, if there is room for it."""
+    features = pipeline.features
+    if features.store is None:
+        return
+    missing = features.missing(dataset, todo)
+    if missing:
+        needed = features.store.check_space(missing, features.image_bytes(pipeline.protocol))
+        say(
+            f"features: {missing} of {len(todo)} images to compute, up to {in_units(needed)} in {features.store.folder}"
+        )
+    elif todo:
+        say(f"features: all {len(todo)} images in {features.store.folder}")
 
 
 def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:
@@ -328,38 +303,21 @@ def _identity(
     protocol: Protocol,
     dataset: SegmentationDataset,
     fingerprint: str,
-    backbone: dict[str, str],
-    device: torch.device,
+    features: FeatureSource,
 ) -> dict[str, Any]:
     """Everything that can change the numbers. Batch size, workers and folders can't; the
     versions of other packages are recorded beside."""
     return {
         "numerics_version": NUMERICS_VERSION,
         "dataset": {"name": dataset.name, "fingerprint": fingerprint},
-        "backbone": {"config": {n: v for n, v in config.backbone.items() if n != "suggests"}, **backbone},
+        "backbone": backbone_identity(features.backbone, config.backbone),
+        "features_dtype": None if features.store is None else str(features.store.dtype),
         "segmenter": config.segmenter,
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         "protocol": {name: value for name, value in asdict(protocol).items() if name != "name"},
         "shard": config.shard,
         "seed": config.seed,
-        "device_type": device.type,
+        "device_type": features.device.type,
         "torch": torch.__version__.partition("+")[0],
     }
-
-
-def _git_state() -> dict[str, Any]:
-    """Commit of the checkout that this package runs from, and whether it has changes."""
-    here = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    # An installed copy inside some other repository is not that repository's.
-    if git("ls-files", "--error-unmatch", "experiment.py") is None:
-        return {"commit": None, "dirty": False}
-    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffcut_bench.backbones import Backbone
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, Criterion, Protocol, count_matches, merge_background
+from diffcut_bench.features import FeatureSource
 from diffcut_bench.segmenters import Segmenter
 from diffcut_bench.store import Failure, Timings
 
@@ -27,7 +27,7 @@ Refiner = Callable[[Tensor, Tensor], Tensor]
 class Pipeline:
     """The stages of one cell, on one device."""
 
-    backbone: Backbone
+    features: FeatureSource
     segmenter: Segmenter
     upsampler: Upsampler
     refiner: Refiner | None
@@ -68,8 +68,15 @@ class Batch:
 class _Reader(torch.utils.data.Dataset[Example | Failure]):
     """Decodes and resizes; an unreadable pair becomes a `Failure` instead of ending the run."""
 
-    def __init__(self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol, stride: int) -> None:
-        self.dataset, self.indices, self.protocol, self.stride = dataset, indices, protocol, stride
+    def __init__(
+        self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol, features: FeatureSource
+    ) -> None:
+        self.dataset, self.indices, self.protocol = dataset, indices, protocol
+        self.stride, self.input_size, self.store = (
+            features.backbone.stride,
+            features.backbone.image_size,
+            features.store,
+        )
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
@@ -79,9 +86,10 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         index = self.indices[position]
         try:
             picture, label = read_label(self.dataset, index, self.protocol.void)
+            digest = "" if self.store is None else self.dataset.image_digest(index)
         except (ValueError, OSError) as error:
             return Failure(self.ids[index], str(error))
-        return prepare_example(
+        example = prepare_example(
             index,
             self.ids[index],
             picture,
@@ -90,7 +98,11 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
             image_size=self.protocol.image_size,
             eval_size=self.protocol.eval_size,
             multiple_of=self.stride,
+            input_size=self.input_size,
         )
+        features = None if self.store is None else self.store.get(digest)
+        # Where the features are there, the image need not travel from a worker process.
+        return replace(example, digest=digest, features=features, image=None if features is not None else example.image)
 
 
 def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
@@ -105,7 +117,7 @@ def example_loader(
     dataset: SegmentationDataset,
     indices: Sequence[int],
     protocol: Protocol,
-    stride: int,
+    features: FeatureSource,
     *,
     batch_size: int,
     num_workers: int = 0,
@@ -117,12 +129,12 @@ def example_loader(
         dataset: opened.
         indices: places in the data set.
         protocol: crop, sizes and void.
-        stride: of the backbone.
+        features: whose backbone says what input it wants, and whose store gives the features that it has.
         batch_size: items a list.
         num_workers: processes that decode, crop and resize; 0: this one.
         pin_memory: give tensors in page-locked memory, for an accelerator.
     """
-    reader = _Reader(dataset, indices, protocol, stride)
+    reader = _Reader(dataset, indices, protocol, features)
     # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
     context = "spawn" if num_workers else None
     return DataLoader(
@@ -154,7 +166,7 @@ def score_images(
         dataset,
         indices,
         pipeline.protocol,
-        pipeline.backbone.stride,
+        pipeline.features,
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=pipeline.device.type != "cpu",
@@ -167,7 +179,9 @@ def score_images(
         position += len(items)
         failures = {place: item for place, item in zip(places, items, strict=True) if isinstance(item, Failure)}
         outcomes: list[Outcome] = []
-        for group in _by_shape([item for item in items if isinstance(item, Example)]):
+        for group in _by_shape(
+            [item for item in items if isinstance(item, Example)], pipeline.features.backbone.stride
+        ):
             done, failed = _run_isolated(pipeline, dataset, group, clock)
             outcomes += done
             failures |= failed
@@ -188,7 +202,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
     with torch.inference_mode():
-        features = pipeline.backbone(images.to(pipeline.device))
+        features = pipeline.features.compute(images).float()
         partition = pipeline.segmenter(features)
         eval_images = eval_images.to(pipeline.device)
         size = (eval_images.shape[-2], eval_images.shape[-1])
@@ -233,7 +247,7 @@ def _run_isolated(
 def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example], clock: "_Clock") -> list[Outcome]:
     protocol, device = pipeline.protocol, pipeline.device
     with clock.stage("features_s"):
-        features = pipeline.backbone(torch.stack([example.image for example in group]).to(device, non_blocking=True))
+        features = pipeline.features.of(group)
     with clock.stage("segment_s"):
         partition = pipeline.segmenter(features)
         size = (group[0].label.shape[0], group[0].label.shape[1])
@@ -274,11 +288,11 @@ def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example],
         ]
 
 
-def _by_shape(examples: list[Example]) -> list[list[Example]]:
+def _by_shape(examples: list[Example], stride: int) -> list[list[Example]]:
     """Examples that can be stacked, together; order of first appearance."""
     groups: dict[Any, list[Example]] = {}
     for example in examples:
-        groups.setdefault((example.image.shape, example.label.shape), []).append(example)
+        groups.setdefault((example.grid_of(stride), example.label.shape), []).append(example)
     return list(groups.values())
 
 

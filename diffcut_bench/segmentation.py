@@ -11,8 +11,9 @@ from PIL import Image, ImageOps
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.datasets.base import to_rgb
 from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
+from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import choose_device
+from diffcut_bench.features import FeatureSource
 from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay
@@ -79,13 +80,14 @@ class PictureSegmenter:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        device = choose_device(config.device)
         self._pipeline = Pipeline(
-            backbone=instantiate("backbone", config.backbone).to(choose_device(config.device)),
+            features=FeatureSource(instantiate("backbone", config.backbone).to(device), device),
             segmenter=instantiate("segmenter", config.segmenter),
             upsampler=instantiate("upsampler", config.upsampler),
             refiner=instantiate("refiner", config.refiner),
             protocol=build_protocol(config.protocol),
-            device=choose_device(config.device),
+            device=device,
         )
 
     def __call__(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Segmentation:
@@ -107,12 +109,14 @@ class PictureSegmenter:
             crop=protocol.crop,
             image_size=protocol.image_size,
             eval_size=protocol.eval_size,
-            multiple_of=self._pipeline.backbone.stride,
+            multiple_of=self._pipeline.features.backbone.stride,
+            input_size=self._pipeline.features.backbone.image_size,
         )
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         size = example.label.shape
         refined = tuple(max(round(side * min(_LARGEST / max(size), 1)), 1) for side in size)
         eval_image = resize_image(example.eval_image, (refined[0], refined[1]))
+        assert example.image is not None
         labels = segment_images(self._pipeline, example.image[None], eval_image[None])
         whole = upsample_nearest(labels, (size[0], size[1]))[0]
         return Segmentation(pixels, whole.unique(return_inverse=True)[1].numpy())

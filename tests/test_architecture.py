@@ -13,17 +13,23 @@ ALLOWED = {
     "heap": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {"errors"},
+    "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
     "datasets": {"errors"},
     "evaluation": {"errors"},
     "store": {"errors"},
     "segmenters": {"ncut"},
-    "bench": {"ncut"},
+    "bench": {"ncut", "backbones"},
     "config": {"errors", "evaluation"},
-    "pipeline": {"errors", "backbones", "datasets", "evaluation", "segmenters", "store"},
-    "experiment": {"errors", "config", "datasets", "evaluation", "pipeline", "store"},
+    "coherence": {"errors", "datasets"},
+    "features": {"backbones", "datasets", "evaluation", "store"},
+    "pipeline": {"errors", "datasets", "evaluation", "features", "segmenters", "store"},
+    "environment": {"errors", "store"},
+    "experiment": {"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
-    "segmentation": {"errors", "config", "datasets", "experiment", "pipeline", "refinement", "reporting", "store"},
+    "segmentation": {
+        *{"errors", "config", "datasets", "environment", "features", "pipeline"},
+        *{"refinement", "reporting", "store"},
+    },
 }
 
 

@@ -63,6 +63,25 @@ def test_the_worked_example_of_a_data_set_runs(tmp_path, monkeypatch, cli):
     assert cli("run", "dataset=puddles", "protocol.image_size=128", *overrides).code == 0
 
 
+def test_the_worked_example_of_a_backbone_runs(tmp_path, monkeypatch, cli):
+    page = (ROOT / "docs" / "adding_a_backbone.md").read_text()
+    module, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "gratings.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    namespace: dict[str, Callable[[], None]] = {}
+    exec(compile(test, "test_gratings.py", "exec"), namespace)
+    namespace["test_stripes_are_told_apart"]()
+    options = tmp_path / "options" / "backbone"
+    options.mkdir(parents=True)
+    (options / "gratings.yaml").write_text(re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)[0])
+    overrides = [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}"]
+    checked = cli("check", "backbone=gratings", *overrides)
+    assert checked.code == 0, checked.out
+    assert "[2, 32, 8, 4]" in checked.out
+    assert cli("run", "backbone=gratings", "limit=2", "protocol.image_size=256", *overrides).code == 0
+    assert cli("features", "list", f"output_dir={tmp_path / 'out'}").out.startswith("set")
+
+
 def test_every_benchmark_has_a_page():
     pages = {path.stem for path in (ROOT / "docs" / "datasets").glob("*.md")}
     assert pages == {path.stem for path in (conf_dir() / "dataset").glob("*.yaml")} - {"sample", "folder"}

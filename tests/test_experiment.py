@@ -18,6 +18,7 @@ import diffcut_bench.experiment as experiment
 import diffcut_bench.pipeline as pipeline_module
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.features import FeatureSource
 from diffcut_bench.pipeline import example_loader
 from diffcut_bench.store import Failure, Result, Timings, read_rows
 
@@ -31,7 +32,7 @@ def numbers(cell: experiment.FinishedCell) -> Result:
     config = {
         name: value
         for name, value in cell.result.config.items()
-        if name not in ("output_dir", "data_dir", "batch_size")
+        if name not in ("output_dir", "data_dir", "features", "batch_size")
     }
     return replace(cell.result, timings=Timings(), config={**config, "num_workers": 0, "if_exists": ""})
 
@@ -205,9 +206,9 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
     dataset = experiment.instantiate("dataset", config.dataset)
     backbone = experiment.instantiate("backbone", config.backbone)
     protocol = experiment.build_protocol(config.protocol)
-    examples = [batch[0] for batch in example_loader(dataset, range(8), protocol, backbone.stride, batch_size=1)]
-    with torch.inference_mode():
-        poisoned = backbone(examples[6].image[None])[0, 0, 0, 0]
+    source = FeatureSource(backbone, torch.device("cpu"))
+    examples = [batch[0] for batch in example_loader(dataset, range(8), protocol, source, batch_size=1)]
+    poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0].half()  # as the store gives it back
     monkeypatch.setattr(DiffCut, "__call__", picky)
     cell = run(shapes, tmp_path / "out")
     assert [(f.id, f.error) for f in cell.result.failures] == [("picture6", "ValueError: can't take this one")]

@@ -1,6 +1,18 @@
 """Backbones: images -> feature map, one file a family."""
 
-from diffcut_bench.backbones.base import Backbone
+from diffcut_bench.backbones.base import Backbone, PretrainedBackbone
+from diffcut_bench.backbones.colour import Colour
+from diffcut_bench.backbones.diffusion import DiffusionEncoder
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
+from diffcut_bench.backbones.pretrained import cache_only
+from diffcut_bench.backbones.vision_transformer import VisionTransformer
 
-__all__ = ["Backbone", "EfficientNetLite0"]
+__all__ = [
+    "Backbone",
+    "Colour",
+    "DiffusionEncoder",
+    "EfficientNetLite0",
+    "PretrainedBackbone",
+    "VisionTransformer",
+    "cache_only",
+]

@@ -11,17 +11,19 @@ class Backbone(torch.nn.Module, ABC):
     """A frozen network that turns images into patch features.
 
     A subclass sets ``stride`` and ``channels``, does its own pixel normalisation, and says by `fingerprint` what its
-    features depend on. Parameters are frozen and in evaluation mode when `forward` is called.
+    features depend on. It is in evaluation mode, and `forward` builds no graph.
 
     Attributes:
         name: option name.
         stride: pixels a patch, in both directions; image sides are multiples of it.
         channels: feature channels.
+        image_size: pixels of the (longer) side of the images that the network wants; None: what the protocol says.
     """
 
     name: str
     stride: int
     channels: int
+    image_size: int | None = None
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
@@ -30,4 +32,50 @@ class Backbone(torch.nn.Module, ABC):
 
     @abstractmethod
     def fingerprint(self) -> dict[str, str]:
-        """Names and values of all that can change the features: model, weights' hash, layer, precision …"""
+        """Names and values of all that can change the features: model, weights' hash, layer, precision …
+
+        It is asked for on the device that the features are computed on, and reads no more than it must: features in
+        the store are found by it without the weights being loaded.
+        """
+
+
+class PretrainedBackbone(Backbone):
+    """A backbone whose weights are read at the first image: where every feature is in the store, they never are.
+
+    A subclass finds its files in ``__init__`` (so that a missing one is said at once), builds the network in `_read`
+    and computes with it in `_extract`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Follows .to(), so that weights read later go where the others would have gone.
+        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self._is_read = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        place: Tensor = self.get_buffer("_place")
+        return place.device
+
+    def read(self) -> None:
+        """Read the weights, if that has not been done."""
+        if not self._is_read:
+            self._read()
+            self.eval()
+            self._is_read = True
+
+    # Parameters keep requires_grad: torch's linear layer sums in another order without it, and features shall equal
+    # those of the libraries' own pipelines bit for bit.
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
+        self.read()
+        return self._extract(images)
+
+    @abstractmethod
+    def _read(self) -> None:
+        """Build the network with its weights on `device`, as sub-modules."""
+
+    @abstractmethod
+    def _extract(self, images: Tensor) -> Tensor:
+        """What `forward` gives, with the weights read."""

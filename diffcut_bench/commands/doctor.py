@@ -9,6 +9,7 @@ import torch
 from rich.markup import escape
 from rich.table import Table
 
+from diffcut_bench.backbones import cache_only
 from diffcut_bench.commands.terminal import console
 from diffcut_bench.config import (
     conf_dir,
@@ -21,11 +22,8 @@ from diffcut_bench.datasets import (
     prepared_folder,
     read_manifest,
 )
+from diffcut_bench.environment import device_name, installed_packages
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import (
-    device_name,
-    installed_packages,
-)
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -66,7 +64,8 @@ def state_of(group: str, option: str, overrides: list[str]) -> str:
     own += [o for o in overrides if o.startswith(("data_dir=", "output_dir=")) and o not in own]
     try:
         config = load_config([f"{group}={option}", *own])
-        built = instantiate(group, getattr(config, group))
+        with cache_only():
+            built = instantiate(group, getattr(config, group))
         if isinstance(built, Benchmark):
             return _benchmark_state(built, Path(config.data_dir))
     except UserError as error:

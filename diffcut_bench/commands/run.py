@@ -76,7 +76,10 @@ def _run_with_progress(config: RunConfig) -> FinishedCell:
         def preparing(done: int, total: int) -> None:
             progress.update(preparation, total=total, completed=done, visible=True)
 
-        cell = run_cell(config, draw_outcome, report, preparing)
+        def say(line: str) -> None:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+        cell = run_cell(config, draw_outcome, report, preparing, say)
         if cell.skipped:
             images = cell.result.dataset.n_images
             progress.update(task, total=images, completed=images, speed="finished before", visible=True)

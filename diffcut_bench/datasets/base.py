@@ -98,6 +98,14 @@ class SegmentationDataset:
             raise ValueError(f"{where}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
         return np.asarray(label) // _grey_step(data)
 
+    def image_digest(self, index: int) -> str:
+        """SHA-256 of an image file's bytes.
+
+        Raises:
+            ValueError: the file can't be read.
+        """
+        return hashlib.sha256(_bytes(self._row(index)["image"])).hexdigest()
+
     def intact(self, index: int) -> bool:
         """Whether a prepared pair still has the bytes that it was prepared with; True where no digest is kept."""
         if DIGEST not in self.records.column_names:

@@ -1,6 +1,7 @@
 """Crop and resize: from a decoded pair to what the network sees and what is scored."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +19,31 @@ class Example:
     Attributes:
         index: place in the data set.
         id: name in the data set.
-        image: network input, colours in [0, 1].
+        image: network input, colours in [0, 1]; None where the features are there already.
         eval_image: colours in [0, 1] at the resolution of the label, for refinement and pictures.
         label: class ids at the scored resolution, −1 for void.
+        digest: SHA-256 of the image file; empty where features are not stored.
+        features: of the backbone, where they were stored [channels, rows, cols].
     """
 
     index: int
     id: str
-    image: Float[Tensor, "3 rows cols"]
+    image: Float[Tensor, "3 rows cols"] | None
     eval_image: Float[Tensor, "3 height width"]
     label: Int[Tensor, "height width"]
+    digest: str = ""
+    features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
+
+    def grid_of(self, stride: int) -> tuple[int, int]:
+        """Rows and columns of the feature map, for a network of this stride."""
+        if self.features is not None:
+            return self.features.shape[1], self.features.shape[2]
+        assert self.image is not None
+        return self.image.shape[1] // stride, self.image.shape[2] // stride
 
     def pin_memory(self) -> "Example":
         """The same in page-locked memory, from where an accelerator can copy while it computes."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("image", "eval_image", "label")}
+        pinned: dict[str, Any] = {n: value.pin_memory() for n, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **pinned)
 
 
@@ -45,21 +57,25 @@ def prepare_example(
     image_size: int,
     eval_size: int | str,
     multiple_of: int,
+    input_size: int | None = None,
 ) -> Example:
     """Crop and resize one pair as the protocol says (PAPER.md section 2, "Pairs and crop").
 
     Under ``crop=center`` a square of side min(H, W) − 1 is resized to ``image_size``; under ``none`` the longer side
     is, and the other follows the aspect ratio. Images are resized bilinearly without antialiasing, labels
-    nearest-exact to the network's size and then by floor to ``eval_size`` (directly kept where it is ``original``).
+    nearest-exact to that size and then by floor to ``eval_size`` (directly kept where it is ``original``). A network
+    that wants another ``input_size`` gets the crop resized to it, antialiased; label and refinement image go the same
+    way for every network.
 
     Args:
         index, id: of the image.
         picture: RGB.
         label: class ids.
         crop: ``center`` or ``none``.
-        image_size: pixels of the (longer) side of the network's input.
+        image_size: pixels of the (longer) side that label and image are resized to first.
         eval_size: pixels of the (longer) side of the label, or ``original``.
-        multiple_of: the network's stride; both sides are rounded to a multiple.
+        multiple_of: the network's stride; both sides of its input are rounded to a multiple.
+        input_size: pixels of the (longer) side of the network's input; None: ``image_size``.
     """
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     classes = torch.from_numpy(label)
@@ -68,13 +84,18 @@ def prepare_example(
         pixels = pixels[:, top : top + side, left : left + side]
         classes = classes[top : top + side, left : left + side]
     height, width = classes.shape
-    network_size = _scaled(height, width, image_size, multiple_of)
-    image = resize_image(pixels.float() / 255, network_size)
+    colours = pixels.float() / 255
+    resized_to = _scaled(height, width, image_size, multiple_of if input_size is None else 1)
+    image = resize_image(colours, resized_to)
+    network_input = image
+    if input_size is not None:
+        network_size = _scaled(height, width, input_size, multiple_of)
+        network_input = interpolate(colours[None], network_size, mode="bilinear", antialias=True)[0]
     if eval_size == "original":
-        return Example(index, id, image, pixels.float() / 255, classes)
+        return Example(index, id, network_input, colours, classes)
     size = _scaled(height, width, int(eval_size), 1)
-    resized = _resize_label(_resize_label(classes, network_size, "nearest-exact"), size, "nearest")
-    return Example(index, id, image, resize_image(image, size), resized)
+    resized = _resize_label(_resize_label(classes, resized_to, "nearest-exact"), size, "nearest")
+    return Example(index, id, network_input, resize_image(image, size), resized)
 
 
 def center_crop_box(height: int, width: int) -> tuple[int, int, int]:

@@ -1,0 +1,245 @@
+"""Files of a diffusion model, and the parts of it that features need, each read from them on its own."""
+
+import hashlib
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from diffcut_bench.backbones.pretrained import (
+    Checkpoint,
+    Names,
+    find_checkpoint,
+    quiet_transformers,
+    read_json,
+    weight_names,
+)
+from diffcut_bench.errors import UserError
+from diffcut_bench.store import write_atomically
+
+_STEM = "diffusion_pytorch_model"
+# Names that the VAE's attention had in checkpoints of 2022.
+_RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+
+
+@dataclass(frozen=True)
+class DiffusionWeights:
+    """Where a diffusion model's files are, and what its configs say.
+
+    Attributes:
+        model, vae: checkpoints; ``vae`` is None where the model's own is used.
+        variant: preferred file variant.
+        unet_config, vae_config, scheduler_config: as read from the JSON files.
+    """
+
+    model: Checkpoint
+    vae: Checkpoint | None
+    variant: str | None
+    unet_config: dict[str, Any]
+    vae_config: dict[str, Any]
+    scheduler_config: dict[str, Any]
+
+    @classmethod
+    def find(
+        cls, model: str, revision: str, variant: str | None, vae: str | None, text_encoders: int
+    ) -> "DiffusionWeights":
+        """Find every file that features need.
+
+        Raises:
+            UserError: files are missing or damaged.
+        """
+        wanted: list[Names] = [("unet/config.json",), weight_names("unet", _STEM, variant)]
+        wanted += [("scheduler/scheduler_config.json",)]
+        for suffix in ("", "_2")[:text_encoders]:
+            tokenizer = f"tokenizer{suffix}"
+            wanted += [(f"text_encoder{suffix}/config.json",), weight_names(f"text_encoder{suffix}", "model", variant)]
+            wanted += [(f"{tokenizer}/tokenizer_config.json",)]
+            wanted += [(f"{tokenizer}/{name}", f"{tokenizer}/tokenizer.json") for name in ("vocab.json", "merges.txt")]
+        if vae is None:
+            wanted += [("vae/config.json",), weight_names("vae", _STEM, variant)]
+        checkpoint = find_checkpoint(model, wanted, revision=revision)
+        own_vae = None
+        if vae is not None:
+            own_vae = find_checkpoint(vae, [("config.json",), weight_names("", _STEM, variant)], option="backbone.vae")
+        return cls(
+            checkpoint,
+            own_vae,
+            variant,
+            read_json(checkpoint.files["unet/config.json"]),
+            read_json(own_vae.files["config.json"] if own_vae else checkpoint.files["vae/config.json"]),
+            read_json(checkpoint.files["scheduler/scheduler_config.json"]),
+        )
+
+    @property
+    def takes_pooled_prompt(self) -> bool:
+        """Whether the UNet wants the pooled prompt and the time ids, as SDXL-type models do."""
+        return self.unet_config.get("addition_embed_type") == "text_time"
+
+    @property
+    def vae_is_tiny(self) -> bool:
+        """Whether the VAE is of the distilled kind, which gives latents and not a posterior."""
+        return self.vae_config.get("_class_name") == "AutoencoderTiny"
+
+    @property
+    def vae_stride(self) -> int:
+        """Pixels of a latent, in both directions."""
+        channels = "encoder_block_out_channels" if self.vae_is_tiny else "block_out_channels"
+        return int(2 ** (len(self.vae_config[channels]) - 1))
+
+    def fingerprint(self) -> dict[str, str]:
+        """Ids, revision and hashes of the weights, and the version of the library that computes with them."""
+        found = {
+            "checkpoint": self.model.name,
+            "revision": self.model.revision,
+            "weights_sha256": self.model.fingerprint(),
+            "vae": self.vae.name if self.vae else "own",
+            "diffusers": version("diffusers"),
+        }
+        return found | ({"vae_sha256": self.vae.fingerprint()} if self.vae else {})
+
+    def has_attention(self, half: str, level: int) -> bool:
+        """Whether a half of the UNet attends at a level (0: the latent's resolution, each further one half of it)."""
+        types = self.unet_config[f"{half}_block_types"]
+        return level < len(types) and "Attn" in types[level if half == "down" else -1 - level]
+
+    def read_unet(self, deepest: int | None, rounded: torch.dtype, dtype: torch.dtype) -> Any:
+        """The UNet, or its encoder down to a level; only those weights are read.
+
+        Args:
+            deepest: last level kept; None keeps the whole UNet.
+            rounded: precision that the weights are rounded to.
+            dtype: that they are held in.
+        """
+        from diffusers import UNet2DConditionModel
+
+        with torch.device("meta"):
+            unet = UNet2DConditionModel.from_config(self.unet_config)
+        if deepest is not None:
+            keep_encoder(unet, deepest)
+        file = next(self.model.files[n] for n in weight_names("unet", _STEM, self.variant) if n in self.model.files)
+        return _fill(unet, file, rounded, dtype)
+
+    def read_vae(self, rounded: torch.dtype, dtype: torch.dtype) -> Any:
+        """The VAE without its decoder; arguments as in `read_unet`."""
+        from diffusers import AutoencoderKL, AutoencoderTiny
+
+        kind: Any = AutoencoderTiny if self.vae_is_tiny else AutoencoderKL
+        with torch.device("meta"):
+            vae = kind.from_config(self.vae_config)
+        vae.decoder = None
+        vae.post_quant_conv = None
+        checkpoint, folder = (self.vae, "") if self.vae else (self.model, "vae")
+        names = weight_names(folder, _STEM, self.variant)
+        return _fill(vae, next(checkpoint.files[name] for name in names if name in checkpoint.files), rounded, dtype)
+
+    def scheduler(self) -> Any:
+        """The forward process of the checkpoint's betas, whatever sampler its config names."""
+        from diffusers import DDPMScheduler
+
+        betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
+        return DDPMScheduler(**{name: self.scheduler_config[name] for name in betas if name in self.scheduler_config})
+
+    def empty_prompt(self, rounded: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """Embedding of the empty prompt [1, tokens, channels] and, for SDXL-type models, the pooled one [1, channels].
+
+        Computed once for a checkpoint by diffusers' own pipeline, in float32, and kept in the hub's assets cache.
+        """
+        from huggingface_hub import cached_assets_path
+
+        text = {name: path for name, path in self.model.files.items() if name.startswith(("text", "token"))}
+        state = f"{Checkpoint('', '', text).fingerprint()} {rounded} {version('transformers')} {version('diffusers')}"
+        name = f"{hashlib.sha256(state.encode()).hexdigest()}.safetensors"
+        path = Path(cached_assets_path("diffcut_bench", namespace="prompts")) / name
+        try:
+            kept = {name: _aligned(tensor) for name, tensor in load_file(path).items()}
+        except (OSError, SafetensorError):  # not there yet, or damaged
+            kept = self._encode_empty_prompt(rounded)
+            with suppress(UserError):  # a cache that can't be written only costs time
+                write_atomically(path, save(kept))
+        return kept["prompt"], kept.get("pooled")
+
+    def _encode_empty_prompt(self, rounded: torch.dtype) -> dict[str, Tensor]:
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+        def read(kind: Any, folder: str) -> Any:
+            place = self.model.files[f"{folder}/config.json"].parent
+            names = weight_names(folder, "model", self.variant)
+            variant = self.variant if names[0] in self.model.files and len(names) > 1 else None
+            with quiet_transformers():
+                encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).float().eval()
+            return encoder._apply(_aligned)
+
+        def tokens(folder: str) -> Any:
+            return CLIPTokenizer.from_pretrained(self.model.files[f"{folder}/tokenizer_config.json"].parent)
+
+        parts: dict[str, Any] = {"vae": None, "unet": None, "scheduler": None, "feature_extractor": None}
+        parts |= {"text_encoder": read(CLIPTextModel, "text_encoder"), "tokenizer": tokens("tokenizer")}
+        with torch.no_grad():
+            if not self.takes_pooled_prompt:
+                pipeline: Any = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
+                prompt, _ = pipeline.encode_prompt("", torch.device("cpu"), 1, False)
+                return {"prompt": prompt.contiguous()}
+            second = read(CLIPTextModelWithProjection, "text_encoder_2")
+            pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens("tokenizer_2"))
+            prompt, _, pooled, _ = pipeline.encode_prompt(
+                "", device=torch.device("cpu"), do_classifier_free_guidance=False
+            )
+            return {"prompt": prompt.contiguous(), "pooled": pooled.contiguous()}
+
+
+def keep_encoder(unet: Any, deepest: int) -> None:
+    """Take away everything behind level ``deepest`` of a `UNet2DConditionModel`'s encoder; its forward still runs."""
+    unet.down_blocks = unet.down_blocks[: deepest + 1]
+    unet.down_blocks[-1].downsamplers = None
+    unet.mid_block = None
+    unet.up_blocks = torch.nn.ModuleList()
+    unet.conv_norm_out = None
+    unet.conv_out = torch.nn.Identity()
+
+
+def last_self_attention(unet: Any, half: str, level: int) -> torch.nn.Module:
+    """The last self-attention layer at a level of the UNet's ``down`` or ``up`` half."""
+    blocks = unet.down_blocks if half == "down" else unet.up_blocks
+    block = blocks[level if half == "down" else -1 - level]
+    layer: torch.nn.Module = block.attentions[-1].transformer_blocks[-1].attn1
+    return layer
+
+
+def _fill(network: Any, file: Path, rounded: torch.dtype, dtype: torch.dtype) -> Any:
+    """Read the tensors that the network has, and no others.
+
+    Raises:
+        UserError: the file is damaged, or its tensors are not those of the config.
+    """
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            names = {_current_name(name): name for name in tensors.keys()}  # noqa: SIM118
+            state = {
+                name: _aligned(tensors.get_tensor(names[name]).to(rounded), dtype)
+                for name in network.state_dict()
+                if name in names
+            }
+        network.load_state_dict(state, assign=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(
+            f"weights can't be read ({' '.join(str(error).split())[:300]})", str(file), "download the file again"
+        ) from error
+    return network
+
+
+def _aligned(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """A copy in memory of its own, rows first: unaligned, as in a file, kernels sum in another order."""
+    return torch.empty(tensor.shape, dtype=dtype or tensor.dtype).copy_(tensor)
+
+
+def _current_name(name: str) -> str:
+    for old, new in _RENAMED.items():
+        name = name.replace(old, new) if ".attentions." in name else name
+    return name

@@ -1,0 +1,285 @@
+"""Vision transformers of the `transformers` library: CLIP, SigLIP, DINO, DINOv2 and DINOv3, one class for all."""
+
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from diffcut_bench.backbones.base import PretrainedBackbone
+from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
+from diffcut_bench.errors import UserError, did_you_mean
+
+_GRID = 32
+_ATTENTION = "sdpa"
+_FILES = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin"))
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+# Names that the parts bear in the families of transformers, the older releases included.
+_FACETS = {
+    "tokens": (),
+    "queries": ("q_proj", "query"),
+    "keys": ("k_proj", "key"),
+    "values": ("v_proj", "value"),
+}
+_NORM_BEFORE_ATTENTION = ("layer_norm1", "layernorm_before", "norm1")
+_FINAL_NORM = ("post_layernorm", "layernorm", "norm")
+
+
+@dataclass(frozen=True)
+class _Family:
+    """How a kind of checkpoint is read.
+
+    Attributes:
+        network: class in transformers, of the vision tower alone.
+        interpolates: position embeddings are resized only when that is asked for.
+        half: activations fit float16; DINOv3 is said not to support it (facebookresearch/dinov3, issue 181).
+    """
+
+    network: str
+    interpolates: bool = False
+    half: bool = True
+
+
+_CLIP = _Family("CLIPVisionModel", interpolates=True)
+_SIGLIP = _Family("SiglipVisionModel", interpolates=True)
+_FAMILIES = {
+    "clip": _CLIP,
+    "clip_vision_model": _CLIP,
+    "siglip": _SIGLIP,
+    "siglip_vision_model": _SIGLIP,
+    "vit": _Family("ViTModel", interpolates=True),
+    "dinov2": _Family("Dinov2Model"),
+    "dinov2_with_registers": _Family("Dinov2WithRegistersModel"),
+    "dinov3_vit": _Family("DINOv3ViTModel", half=False),
+}
+
+
+class VisionTransformer(PretrainedBackbone):
+    """Patch tokens, or attention's queries, keys or values, of a layer of a vision transformer.
+
+    The family is read from the checkpoint's config.json, the normalisation of pixels from its
+    preprocessor_config.json. Of a checkpoint with two towers the one for images is used. Position embeddings are
+    interpolated (bicubic; rotary ones computed) to the size of the images, which need not be square. Layers behind the
+    one asked for are neither read nor run. Class and register tokens take part in attention and are left out of the
+    feature map, which is in the precision that the network computes in.
+
+    Args:
+        name: option name.
+        model: hub id, or a folder with config.json, preprocessor_config.json, and model.safetensors or
+            pytorch_model.bin.
+        revision: branch, tag or commit of the hub.
+        layer: ``last`` or the number of a layer, from 0, or negative from the end. For tokens, ``last`` is the last
+            layer's output after the network's final normalisation (CLIP's, which it applies to the class token alone,
+            too), a number is that layer's output as it is.
+        facet: ``tokens``, or what the layer's attention projects them to: ``queries``, ``keys`` or ``values``, all
+            heads side by side, before rotary embedding. Keys of DINO are the features of LOST, TokenCut and MaskCut.
+        image_size: pixels of the (longer) side of the images; None: what makes 32 patches.
+        dtype: ``float32``, ``float16``, ``bfloat16``, or ``auto``: float32 on the CPU, elsewhere float16, save for
+            DINOv3, which does not support it.
+        compile: compile the network with ``torch.compile``.
+
+    Raises:
+        UserError: files are missing or damaged, the kind of model is unknown, or an argument is out of range.
+    """
+
+    network: nn.Module
+    norm: nn.Module
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        revision: str = "main",
+        layer: int | str = "last",
+        facet: str = "tokens",
+        image_size: int | None = None,
+        dtype: str = "auto",
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_option("facet", facet, _FACETS)
+        _check_option("dtype", dtype, ["auto", *_DTYPES])
+        self.name, self.facet = name, facet
+        self._dtype, self._compile = dtype, compile
+        self._is_folder = Path(model).expanduser().is_dir()
+        self._checkpoint = find_checkpoint(model, _FILES, revision=revision)
+
+        path = self._checkpoint.files["config.json"]
+        self._family, self._config = _network_config(path)
+        if not isinstance(self._config.patch_size, int):
+            raise UserError("patches are not square", str(path), "choose a checkpoint with one patch_size")
+        self.stride: int = self._config.patch_size
+        self.channels: int = self._config.hidden_size
+        self._layer, self.layer = _layer_number(layer, facet, self._config.num_hidden_layers)
+        self.image_size = _GRID * self.stride if image_size is None else image_size
+        if self.image_size < self.stride or self.image_size % self.stride:
+            raise UserError(
+                f"image_size must be a multiple of the patch size {self.stride}, not {image_size}",
+                f"backbone={name}",
+                f"backbone.image_size={max(1, round(self.image_size / self.stride)) * self.stride}",
+            )
+        scale, shift = _pixel_transform(self._checkpoint.files["preprocessor_config.json"])
+        self.register_buffer("_scale", scale, persistent=False)
+        self.register_buffer("_shift", shift, persistent=False)
+
+    def fingerprint(self) -> dict[str, str]:
+        model = self._checkpoint.model
+        return {
+            "model": self.name,
+            "checkpoint": Path(model).expanduser().absolute().name if self._is_folder else model,
+            "revision": self._checkpoint.revision,
+            "weights_sha256": self._checkpoint.fingerprint(),
+            "layer": self.layer,
+            "facet": self.facet,
+            "dtype": str(self._precision()).removeprefix("torch."),
+            "attention": _ATTENTION,
+            "compile": str(self._compile).lower(),
+            "transformers": metadata.version("transformers"),
+        }
+
+    def _precision(self) -> torch.dtype:
+        """In which the network computes, or will when it is read here."""
+        if self._is_read:
+            return next(self.network.parameters()).dtype
+        if self._dtype == "auto":
+            return torch.float16 if self._family.half and self.device.type != "cpu" else torch.float32
+        return _DTYPES[self._dtype]
+
+    def _read(self) -> None:
+        import transformers
+
+        weights = next(path for name, path in self._checkpoint.files.items() if not name.endswith(".json"))
+        model, revision = self._checkpoint.model, self._checkpoint.revision
+        mend = f"fetch it again: `hf download --force-download {model} {weights.name} --revision {revision}`"
+        if self._is_folder:
+            mend = "copy it again, or point backbone.model at another folder or a hub id"
+        # Only what is asked for is built; the checkpoint's other weights are left unread.
+        self._config.num_hidden_layers = self._layer + 1
+        self._config.vision_use_head = False
+        pooler = {"add_pooling_layer": False} if self._family.network == "ViTModel" else {}
+        try:
+            with quiet_transformers():
+                network, report = getattr(transformers, self._family.network).from_pretrained(
+                    weights.parent,
+                    config=self._config,
+                    dtype=self._precision(),
+                    attn_implementation=_ATTENTION,
+                    local_files_only=True,
+                    ignore_mismatched_sizes=True,  # they are refused below, by name
+                    output_loading_info=True,
+                    **pooler,
+                )
+        except Exception as error:  # whatever the file's reader raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
+        wrong = sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"])
+        if wrong:
+            what = f"{len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]} …"
+            raise UserError(what, str(weights), mend)
+
+        # The final normalisation is taken out and applied to the patch tokens alone, the same in all families.
+        norm_name, norm = _part(network, _FINAL_NORM)
+        network.set_submodule(norm_name, nn.Identity())
+        self.norm = norm if self.layer == "last" else nn.Identity()
+        if self.facet != "tokens":
+            layers = next(module for module in network.modules() if isinstance(module, nn.ModuleList))
+            layers[-1] = _Projected(
+                _part(layers[-1], _NORM_BEFORE_ATTENTION)[1], _part(layers[-1], _FACETS[self.facet])[1]
+            )
+        self.network = network
+        self.to(self.device)
+        if self._compile:
+            self.network.compile()
+
+    def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
+        rows, cols = images.shape[2] // self.stride, images.shape[3] // self.stride
+        if images.shape[2:] != (rows * self.stride, cols * self.stride):
+            raise ValueError(f"image sides {tuple(images.shape[2:])} are not multiples of {self.stride}")
+        pixels = (images * self._scale + self._shift).to(self._precision())
+        asked = {"interpolate_pos_encoding": True} if self._family.interpolates else {}
+        tokens = self.network(pixel_values=pixels, **asked).last_hidden_state
+        patches: Tensor = self.norm(tokens[:, -rows * cols :])  # class and register tokens come first
+        return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
+
+
+class _Projected(nn.Module):
+    """Stands in for the last layer: its normalisation and one of its attention's projections, nothing more."""
+
+    def __init__(self, norm: nn.Module, projection: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.projection = norm, projection
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        projected: Tensor = self.projection(self.norm(hidden_states))
+        return projected
+
+
+def _part(module: nn.Module, names: tuple[str, ...]) -> tuple[str, nn.Module]:
+    """First sub-module, outermost first, that bears one of the names; with its dotted path."""
+    found = [(path, part) for path, part in module.named_modules() if path.rpartition(".")[2] in names]
+    return min(found, key=lambda item: item[0].count("."))
+
+
+def _check_option(option: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise UserError(f"{option} {value!r} is unknown", f"backbone.{option}", did_you_mean(str(value), known))
+
+
+def _layer_number(layer: int | str, facet: str, depth: int) -> tuple[int, str]:
+    """Number of the layer from 0, and its one name in fingerprints: ``last`` where the final normalisation counts."""
+    if layer == "last":
+        return depth - 1, "last" if facet == "tokens" else str(depth - 1)
+    if not isinstance(layer, int) or isinstance(layer, bool) or not -depth <= layer < depth:
+        raise UserError(
+            f"there is no layer {layer}: the network has {depth} layers",
+            "backbone.layer",
+            f"backbone.layer=last, 0 to {depth - 1}, or -1 to -{depth}",
+        )
+    return layer % depth, str(layer % depth)
+
+
+def _network_config(path: Path) -> tuple[_Family, Any]:
+    """Family and configuration (in transformers' classes, which know the defaults) of the vision tower."""
+    values = read_json(path)
+    kind = values.get("model_type")
+    if kind not in _FAMILIES:
+        raise UserError(
+            f"model_type {kind!r} is no vision transformer that is known here",
+            str(path),
+            did_you_mean(str(kind), _FAMILIES),
+        )
+    from transformers import CONFIG_MAPPING
+
+    try:
+        with quiet_transformers():
+            config = CONFIG_MAPPING[kind].from_dict(values)
+    except Exception as error:  # transformers' own checks of the values
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path.name} can't be used: {reason}", str(path), "fetch the file again") from error
+    return _FAMILIES[kind], getattr(config, "vision_config", config)
+
+
+def _pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
+    """Factor and summand (each [1, 3, 1, 1]) that bring colours in [0, 1] to what the network was trained on."""
+    values = read_json(path)
+    # Files older than rescaling as an option mean 1 / 255.
+    rescale = 255.0
+    if values.get("do_rescale", True):
+        rescale *= values.get("rescale_factor") or 1 / 255
+    normalises = values.get("do_normalize", True)
+    mean = values.get("image_mean") if normalises else [0, 0, 0]
+    deviation = values.get("image_std") if normalises else [1, 1, 1]
+    try:
+        centre, divisor = (torch.tensor(three, dtype=torch.float64).view(1, 3, 1, 1) for three in (mean, deviation))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"image_mean and image_std must be three numbers each, not {mean} and {deviation}",
+            str(path),
+            "fetch the file again, or write the values that the network was trained with",
+        ) from error
+    return (rescale / divisor).float(), (-centre / divisor).float()

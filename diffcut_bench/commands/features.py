@@ -1,0 +1,80 @@
+"""``diffcut-bench features list|verify|clear``: what the feature store holds."""
+
+import argparse
+import shutil
+from pathlib import Path
+
+from rich.markup import escape
+from rich.table import Table
+
+from diffcut_bench.commands.terminal import console
+from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.store import StoredSet, StoreOptions, in_units, list_sets, open_set
+
+_SHOWN = ("checkpoint", "block", "layer", "facet", "timestep", "unet_dtype", "dtype")
+
+
+def features(options: argparse.Namespace) -> int:
+    """List sets, check every stored value (1 where some are damaged), or delete sets."""
+    names = [word for word in options.overrides if "=" not in word]
+    config = load_config([word for word in options.overrides if "=" in word])
+    store = instantiate("features", config.features)
+    if not isinstance(store, StoreOptions):
+        raise UserError("features=memory keeps nothing", "diffcut-bench features", "features=store")
+    sets = list(list_sets(Path(store.folder)))
+    known = [found.folder.name for found in sets]
+    for name in names:
+        if name not in known and (options.action, name) != ("clear", "all"):
+            raise UserError(f"no set {name!r}", store.folder, did_you_mean(name, known))
+    chosen = [found for found in sets if not names or found.folder.name in names or "all" in names]
+    if options.action == "clear":
+        return _clear(chosen, names)
+    return _list(chosen, Path(store.folder)) if options.action == "list" else _verify(chosen)
+
+
+def _list(sets: list[StoredSet], folder: Path) -> int:
+    table = Table(header_style="bold", show_edge=False, pad_edge=False)
+    for name in ("set", "images", "size", "what"):
+        table.add_column(name, justify="right" if name in ("images", "size") else "left", overflow="fold")
+    for found in sets:
+        damaged = f", {found.damaged} damaged shards set aside" if found.damaged else ""
+        table.add_row(found.folder.name, str(found.images), in_units(found.size), escape(_what(found)) + damaged)
+    if sets:
+        console.print(table)
+    total = sum(found.size for found in sets)
+    console.print(f"{len(sets)} sets, {in_units(total)} in {folder.absolute()}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _what(found: StoredSet) -> str:
+    if found.identity is None:
+        return "key.json can't be read"
+    backbone = found.identity.get("backbone", {})
+    flat = backbone | {name: value for name, value in found.identity.items() if name != "backbone"}
+    said = [f"{name} {flat[name]}" for name in ("crop", "image_size", *_SHOWN, "device_type") if name in flat]
+    return ", ".join(said)
+
+
+def _verify(sets: list[StoredSet]) -> int:
+    damaged = 0
+    for found in sets:
+        store = open_set(found.folder)
+        intact, bad = store.verify()
+        damaged += len(bad)
+        state = f"{intact} images intact" + "".join(f"; {name} damaged, set aside" for name in bad)
+        console.print(f"{found.folder.name}: {state}", markup=False, highlight=False, soft_wrap=True)
+    if damaged:
+        console.print("the next run computes what is missing; `diffcut-bench features clear` deletes whole sets")
+    return 1 if damaged else 0
+
+
+def _clear(sets: list[StoredSet], names: list[str]) -> int:
+    if not names:
+        raise UserError(
+            "name what to delete", "diffcut-bench features clear", "features clear SET…, or features clear all"
+        )
+    for found in sets:
+        shutil.rmtree(found.folder)
+        console.print(f"deleted {found.folder.name}, {in_units(found.size)}", highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,94 @@
+"""The machine that a run is on: its device, and what is written down of it beside a result."""
+
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.store import Environment
+
+PACKAGES = (
+    "diffcut_bench",
+    "torch",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "pillow",
+    "datasets",
+    "diffusers",
+    "transformers",
+    "safetensors",
+    "torchmetrics",
+    "hydra-core",
+)
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is the accelerator where there is one, otherwise the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = f"cpu, {accelerator}" if accelerator else "cpu"
+        raise UserError(
+            f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu"
+        ) from error
+    return device
+
+
+def environment(device: torch.device, seed: int, noise_generator: str) -> Environment:
+    """Versions, device and commit, for the record; ``noise_generator`` is ``none`` where a backbone draws no noise."""
+    return Environment(
+        packages=installed_packages(),
+        device=device_name(device),
+        git=_git_state(),
+        seed=seed,
+        noise_generator=noise_generator,
+    )
+
+
+def installed_packages() -> dict[str, str]:
+    """Versions of the packages that numbers depend on."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def device_name(device: torch.device) -> str:
+    """The accelerator's model, or ``cpu`` with its number of threads."""
+    if device.type == "cpu":
+        return f"cpu ({torch.get_num_threads()} threads)"
+    module = torch.get_device_module(device)
+    name = module.get_device_name(device) if hasattr(module, "get_device_name") else ""
+    return f"{device} {name}".strip()
+
+
+def _git_state() -> dict[str, Any]:
+    """Commit of the checkout that this package runs from, and whether it has changes."""
+    here = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An installed copy inside some other repository is not that repository's.
+    if git("ls-files", "--error-unmatch", "environment.py") is None:
+        return {"commit": None, "dirty": False}
+    return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}

@@ -1,0 +1,123 @@
+"""Where features come from: the store where they are, the backbone where not. No other place runs a backbone."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from diffcut_bench.backbones import Backbone
+from diffcut_bench.datasets import Example, SegmentationDataset
+from diffcut_bench.evaluation import Protocol
+from diffcut_bench.store import FeatureStore, StoreOptions
+
+# Raise when a change of ours changes features, so that stored ones are not taken for new ones.
+FEATURES_VERSION = 1
+
+
+class FeatureSource:
+    """Features of a backbone on one device, with or without a store.
+
+    Args:
+        backbone: on the device.
+        device: where features are wanted.
+        store: of this backbone and preparation; None computes every time.
+
+    Attributes:
+        computed: images that the backbone has run on.
+        recomputed: those of them that the store had promised; their shards were damaged or cleared.
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device, store: FeatureStore | None = None) -> None:
+        self.backbone, self.device, self.store = backbone, device, store
+        self.computed = self.recomputed = 0
+        self._promised = frozenset(store.images()) if store is not None else frozenset()
+
+    def of(self, examples: Sequence[Example]) -> Tensor:
+        """Features [batch, channels, rows, cols] of examples of one size, float32 on the device.
+
+        An example that the reader found in the store brings its features along; the others are computed together, and
+        stored. What is segmented is what the store gives back, so that the first run equals the second.
+
+        Raises:
+            ValueError: features that can't be stored, see `FeatureStore.put`.
+        """
+        found = {place: example.features for place, example in enumerate(examples) if example.features is not None}
+        images = {place: example.image for place, example in enumerate(examples) if place not in found}
+        if images:
+            computed = self.compute(torch.stack([image for image in images.values() if image is not None]))
+            for place, features in zip(images, computed, strict=True):
+                digest = examples[place].digest
+                self.recomputed += digest in self._promised
+                found[place] = features if self.store is None else self.store.put(digest, features)
+        stacked = [found[place].to(self.device, non_blocking=True) for place in range(len(examples))]
+        return torch.stack(stacked).float()
+
+    @torch.inference_mode()
+    def compute(self, images: Tensor) -> Tensor:
+        """Features [batch, channels, rows, cols] of images [batch, 3, height, width] in [0, 1], from the backbone."""
+        self.computed += len(images)
+        return self.backbone(images.to(self.device, non_blocking=True))
+
+    def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
+        """How many of these images the store lacks; images that can't be read count."""
+        if self.store is None or not self._promised:
+            return len(indices)
+        found = 0
+        for index in indices:
+            try:
+                found += dataset.image_digest(index) in self._promised
+            except ValueError:
+                continue
+        return len(indices) - found
+
+    def image_bytes(self, protocol: Protocol) -> int:
+        """Bytes that the store needs for an image (a square one, the largest that there can be)."""
+        if self.store is None:
+            return 0
+        side = (self.backbone.image_size or protocol.image_size) // self.backbone.stride
+        return side * side * self.backbone.channels * self.store.dtype.itemsize
+
+    def flush(self) -> None:
+        """Write what the store still holds in memory."""
+        if self.store is not None:
+            self.store.flush()
+
+
+def open_source(
+    backbone: Backbone, settings: dict[str, Any], options: StoreOptions | None, protocol: Protocol, device: torch.device
+) -> FeatureSource:
+    """The features of a backbone under a protocol.
+
+    Args:
+        backbone: on the device.
+        settings: of the backbone, as configured.
+        options: of the store; None: no store.
+        protocol: its crop and image size decide what the backbone sees.
+        device: that it computes on.
+
+    Raises:
+        UserError: the store holds something else under this key.
+    """
+    if options is None:
+        return FeatureSource(backbone, device)
+    identity = {
+        "features_version": FEATURES_VERSION,
+        "backbone": backbone_identity(backbone, settings),
+        "crop": protocol.crop,
+        "image_size": backbone.image_size or protocol.image_size,
+        # The same path for every network, or a resize of its own: see `prepare_example`.
+        "resized_for_backbone": backbone.image_size is not None,
+        "stride": backbone.stride,
+        "device_type": device.type,
+        "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},
+        "images": "each under the SHA-256 of its file",
+    }
+    return FeatureSource(backbone, device, FeatureStore(options, backbone.name, identity))
+
+
+def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the backbone says that its features depend on, and every setting that it says nothing about."""
+    fingerprint = backbone.fingerprint()
+    return {n: v for n, v in settings.items() if n not in fingerprint and n != "suggests"} | fingerprint

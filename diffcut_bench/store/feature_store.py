@@ -1,0 +1,314 @@
+"""Features on disk: sets of safetensors shards, each set under a key that names everything that can change them.
+
+``<folder>/<title>-<key>/key.json`` is the key in plain; beside it lie shards, each written once, whole, and named by
+its content. A tensor's name is the SHA-256 of the image file that it was computed from, so that every data set, subset
+and shard with that image shares it; its checksum is in the shard's header. Two writers never touch the same file: at
+worst both compute an image, and either copy is right.
+"""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.store.atomic import write_atomically
+from diffcut_bench.store.cells import cell_key
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+_SHORT = 12
+_MIB = 2**20
+_OPEN_SHARDS = 16
+# A kill loses what has not been written: at most this much work, however slow the backbone is.
+_PATIENCE_S = 60.0
+# Kept free on the disk beside the features, for results and logs.
+_RESERVE = 256 * _MIB
+
+
+@dataclass(frozen=True)
+class StoreOptions:
+    """``features=store``: where features are kept, and how.
+
+    Attributes:
+        folder: of all sets.
+        dtype: float16, bfloat16 or float32; what is read back, and therefore what is segmented.
+        shard_mib: size at which a shard is written.
+    """
+
+    folder: str
+    dtype: str = "float16"
+    shard_mib: int = 256
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ValueError(f"features.dtype must be {' | '.join(DTYPES)}, not {self.dtype!r}")
+        if self.shard_mib < 1:
+            raise ValueError(f"features.shard_mib must be at least 1, not {self.shard_mib}")
+
+
+class FeatureStore:
+    """One set of features: of one backbone, preparation and precision.
+
+    Args:
+        options: folder, precision and size of shards.
+        title: readable part of the folder's name.
+        identity: everything that can change the features, as plain JSON; the precision is added.
+
+    Raises:
+        UserError: the folder holds features of another key, or can't be read.
+    """
+
+    def __init__(self, options: StoreOptions, title: str, identity: dict[str, Any]) -> None:
+        self.dtype = DTYPES[options.dtype]
+        self.identity = {**identity, "dtype": options.dtype}
+        self.key = cell_key(self.identity)
+        self.folder = Path(options.folder) / f"{title}-{self.key[:_SHORT]}"
+        self._shard_bytes = options.shard_mib * _MIB
+        self._shards: dict[str, Path] = {}  # of each image
+        self._readers: OrderedDict[Path, Any] = OrderedDict()
+        self._waiting: dict[str, Tensor] = {}
+        self._waiting_since = time.monotonic()
+        self.damaged: list[str] = []  # shards that were set aside
+        self._check_key()
+        for path in shards_of(self.folder):
+            self._index(path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which open the shards themselves."""
+        return self.__dict__ | {"_readers": OrderedDict(), "_waiting": {}}
+
+    def images(self) -> set[str]:
+        """Every image that there are features of."""
+        return self._shards.keys() | self._waiting.keys()
+
+    def get(self, image: str) -> Tensor | None:
+        """Features [channels, rows, cols] of an image in the store's precision.
+
+        None where there are none, or where they are damaged: then their shard is set aside, and what is intact of it
+        written anew.
+
+        Args:
+            image: SHA-256 of the image file.
+        """
+        if image in self._waiting:
+            return self._waiting[image]
+        path = self._shards.get(image)
+        if path is None:
+            return None
+        try:
+            tensor = self._intact(path, image)
+        except FileNotFoundError:  # cleared, or set aside by another process
+            self._forget(path)
+            return None
+        if tensor is None:
+            self._set_aside(path)
+        return tensor
+
+    def put(self, image: str, features: Tensor) -> Tensor:
+        """Keep the features [channels, rows, cols] of an image; they are on disk after the next `flush` at the latest.
+
+        Returns:
+            The same in the store's precision, as `get` will give them.
+
+        Raises:
+            ValueError: they are not finite, or leave the range of the precision.
+        """
+        stored = features.to("cpu", self.dtype).contiguous()
+        if not stored.isfinite().all():
+            finite = bool(features.isfinite().all())
+            raise ValueError(
+                "features leave the range of float16; use features.dtype=bfloat16 or float32"
+                if finite
+                else "features are not finite; use a wider precision in the backbone"
+            )
+        if not self._waiting:
+            self._waiting_since = time.monotonic()
+        self._waiting[image] = stored
+        size = sum(tensor.nbytes for tensor in self._waiting.values())
+        if size >= self._shard_bytes or time.monotonic() - self._waiting_since > _PATIENCE_S:
+            self.flush()
+        return stored
+
+    def flush(self) -> None:
+        """Write what is waiting as one shard.
+
+        Raises:
+            UserError: the folder can't be written, or the disk is full.
+        """
+        if self._waiting:
+            self._write(self._waiting)
+            self._waiting = {}
+
+    def check_space(self, images: int, image_bytes: int) -> int:
+        """Bytes that ``images`` more images will take.
+
+        Raises:
+            UserError: the disk has no room for them.
+        """
+        needed = images * image_bytes
+        place = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
+        free = shutil.disk_usage(place).free
+        if needed + _RESERVE > free:
+            raise UserError(
+                f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
+                str(self.folder.absolute()),
+                "features=memory keeps none, features.folder=DIR keeps them elsewhere; "
+                "`diffcut-bench features list` shows what is stored",
+            )
+        return needed
+
+    def verify(self) -> tuple[int, list[str]]:
+        """Read every tensor; damaged shards are set aside.
+
+        Returns:
+            Number of images that are intact, and the names of the shards that are not.
+        """
+        intact = sum(self.get(image) is not None for image in self.images())
+        return intact, self.damaged
+
+    def _check_key(self) -> None:
+        path = self.folder / "key.json"
+        if not path.is_file():
+            return
+        found = _read_key(path)
+        if found is None or cell_key(found) != self.key:
+            raise UserError(
+                "this folder holds features of another key",
+                str(path.absolute()),
+                f"`diffcut-bench features clear {self.folder.name}`, then run again",
+            )
+
+    def _index(self, path: Path) -> None:
+        try:
+            images = list(self._reader(path).keys())
+        except FileNotFoundError:
+            return
+        except (SafetensorError, OSError):
+            self._set_aside(path)
+            return
+        self._shards |= dict.fromkeys(images, path)
+
+    def _reader(self, path: Path) -> Any:
+        if path not in self._readers:
+            opened: Any = safe_open(path, framework="pt")
+            self._readers[path] = opened.__enter__()
+            if len(self._readers) > _OPEN_SHARDS:
+                self._readers.popitem(last=False)
+        self._readers.move_to_end(path)
+        return self._readers[path]
+
+    def _intact(self, path: Path, image: str) -> Tensor | None:
+        """An image's tensor, unless its checksum fails or the shard can't be read."""
+        try:
+            reader = self._reader(path)
+            tensor: Tensor = reader.get_tensor(image)
+            return tensor if (reader.metadata() or {}).get(image) == _checksum(image, tensor) else None
+        except FileNotFoundError:
+            raise
+        except (SafetensorError, OSError):
+            return None
+
+    def _set_aside(self, path: Path) -> None:
+        """Take a damaged shard out of the set, and write what is intact of it as another one."""
+        images = [image for image, shard in self._shards.items() if shard == path]
+        intact = {image: tensor for image in images if (tensor := self._intact(path, image)) is not None}
+        self._forget(path)
+        if intact:
+            self._write(intact)
+        with contextlib.suppress(OSError):  # another process was first
+            path.rename(path.with_suffix(".damaged"))
+            self.damaged.append(path.name)
+
+    def _write(self, tensors: dict[str, Tensor]) -> None:
+        """One shard of these."""
+        if not (self.folder / "key.json").is_file():
+            write_atomically(self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+        content = save(tensors, {image: _checksum(image, tensor) for image, tensor in tensors.items()})
+        path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
+        write_atomically(path, content)
+        self._shards |= dict.fromkeys(tensors, path)
+
+    def _forget(self, path: Path) -> None:
+        self._readers.pop(path, None)
+        self._shards = {image: shard for image, shard in self._shards.items() if shard != path}
+
+
+@dataclass(frozen=True)
+class StoredSet:
+    """A set as `list_sets` finds it: folder, key, images, bytes on disk, shards set aside."""
+
+    folder: Path
+    identity: dict[str, Any] | None
+    images: int
+    size: int
+    damaged: int
+
+
+def list_sets(folder: Path) -> Iterator[StoredSet]:
+    """Every set below a folder, by name. ``identity`` is None where key.json can't be read."""
+    for place in sorted(path.parent for path in folder.glob("*/key.json")):
+        images: set[str] = set()
+        for path in shards_of(place):
+            with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as shard:
+                images |= set(shard.keys())
+        size = sum(path.stat().st_size for path in place.iterdir())
+        damaged = len(list(place.glob("*.damaged")))
+        yield StoredSet(place, _read_key(place / "key.json"), len(images), size, damaged)
+
+
+def open_set(folder: Path) -> FeatureStore:
+    """A set as it lies on disk, for `FeatureStore.verify`.
+
+    Raises:
+        UserError: its key.json can't be read, or is not the key of the folder's name.
+    """
+    identity = _read_key(folder / "key.json")
+    title, _, short = folder.name.rpartition("-")
+    if identity is None or cell_key(identity)[:_SHORT] != short or identity.get("dtype") not in DTYPES:
+        raise UserError(
+            "key.json does not belong to this folder, or can't be read",
+            str(folder / "key.json"),
+            f"`diffcut-bench features clear {folder.name}`",
+        )
+    return FeatureStore(StoreOptions(str(folder.parent), identity["dtype"]), title, identity)
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """Shards of a set; of two with the same image the later written one comes last."""
+    return sorted(folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+
+def in_units(size: int) -> str:
+    """``3.5 GB`` for a number of bytes."""
+    value, unit = float(size), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def _read_key(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _checksum(image: str, tensor: Tensor) -> str:
+    """CRC-32 of name, shape, type and values: no key, but at memory speed, and it finds every damaged byte."""
+    head = f"{image} {tuple(tensor.shape)} {tensor.dtype} ".encode()
+    return f"{zlib.crc32(tensor.view(torch.uint8).numpy().data, zlib.crc32(head)):08x}"

@@ -1,0 +1,239 @@
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from diffcut_bench.backbones import pretrained
+from diffcut_bench.backbones.pretrained import cache_only, file_digest, find_checkpoint, weight_names
+from diffcut_bench.errors import UserError
+
+MODEL = "someone/some-vit"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+WANTED = [("config.json",), ("model.safetensors", "pytorch_model.bin")]
+CONTENT = {"config.json": b"{}", "model.safetensors": b"weights"}
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    """An empty cache of the hub, which must not be asked."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+def fill(cache: Path, content: dict[str, bytes], revision: str = "main") -> Path:
+    """Lay files out as the hub's client does; returns the snapshot."""
+    repository = cache / f"models--{MODEL.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    for folder in (repository / "blobs", repository / "refs", snapshot):
+        folder.mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / revision).write_text(COMMIT)
+    for name, data in content.items():
+        blob = repository / "blobs" / hashlib.sha256(data).hexdigest()
+        blob.write_bytes(data)
+        (snapshot / name).symlink_to(blob)
+    return snapshot
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as a download asks for; ``state`` is what it has and how it answers."""
+
+    state: dict[str, object]
+
+    def _answer(self, with_body: bool) -> None:
+        name = self.path.rpartition("/")[2].partition("?")[0]
+        files, problem = self.state["files"], self.state["problem"]
+        assert isinstance(files, dict)
+        status, headers, body = 200, {}, b""
+        if self.path == "/":
+            pass
+        elif problem:
+            status, headers = problem
+        elif name in files and "/resolve/" in self.path:
+            body = files[name]
+            headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
+        else:
+            status, headers = 404, {"X-Error-Code": "EntryNotFound"}
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(body))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if with_body:
+            self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(cache, monkeypatch) -> Iterator[dict[str, object]]:
+    """A hub on this machine and the client pointed at it."""
+    state: dict[str, object] = {"files": dict(CONTENT), "problem": None}
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisHub", (Hub,), {"state": state}))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    pretrained._unreachable.cache_clear()
+    yield state
+    pretrained._unreachable.cache_clear()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_folder_gives_the_preferred_of_each_file(tmp_path):
+    for name in ("config.json", "pytorch_model.bin"):
+        (tmp_path / name).write_bytes(b"1")
+    checkpoint = find_checkpoint(str(tmp_path), WANTED)
+    assert checkpoint.files == {name: tmp_path / name for name in ("config.json", "pytorch_model.bin")}
+    (tmp_path / "model.safetensors").write_bytes(b"2")
+    assert set(find_checkpoint(str(tmp_path), WANTED).files) == {"config.json", "model.safetensors"}
+
+
+def test_all_files_that_a_folder_lacks_are_named_at_once(tmp_path):
+    (tmp_path / "README.md").touch()
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(str(tmp_path), WANTED, option="backbone.vae")
+    assert "config.json, model.safetensors" in caught.value.what
+    assert str(tmp_path) in caught.value.where
+    assert "backbone.vae" in caught.value.hint
+
+
+@pytest.mark.parametrize("model", ["/no/such/folder", "./some/folder", "word", "a/b/c"])
+def test_neither_folder_nor_hub_id(model):
+    with pytest.raises(UserError, match="no such folder") as caught:
+        find_checkpoint(model, WANTED)
+    assert "OWNER/MODEL" in caught.value.hint
+
+
+def test_what_is_cached_is_found_offline(cache):
+    snapshot = fill(cache, CONTENT)
+    checkpoint = find_checkpoint(MODEL, WANTED)
+    assert checkpoint.files == {name: snapshot / name for name in CONTENT}
+    assert find_checkpoint(MODEL, WANTED, revision=COMMIT).files == checkpoint.files
+
+
+def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(cache):
+    fill(cache, {"config.json": b"{}"})
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(MODEL, [*WANTED, ("preprocessor_config.json",)], revision="main")
+    assert f"model.safetensors, preprocessor_config.json of {MODEL} missing" in caught.value.what
+    assert "HF_HUB_OFFLINE" in caught.value.where
+    assert str(cache) in caught.value.where
+    assert f"`hf download {MODEL} model.safetensors preprocessor_config.json`" in caught.value.hint
+    assert "backbone.model=DIR" in caught.value.hint
+
+
+def test_a_revision_is_part_of_the_command(cache):
+    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`"):
+        find_checkpoint(MODEL, WANTED, revision="v2")
+
+
+def test_the_fingerprint_follows_names_and_contents(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"{}")
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    first = find_checkpoint(str(tmp_path), WANTED).fingerprint()
+    assert find_checkpoint(str(tmp_path), WANTED).fingerprint() == first
+    (tmp_path / "model.safetensors").write_bytes(b"other weights")
+    assert find_checkpoint(str(tmp_path), WANTED).fingerprint() != first
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+    assert find_checkpoint(str(tmp_path), WANTED).fingerprint() != first
+
+
+def test_a_cached_checkpoint_and_its_copy_have_one_fingerprint(cache, tmp_path):
+    fill(cache, CONTENT)
+    for name, data in CONTENT.items():
+        (tmp_path / name).write_bytes(data)
+    assert find_checkpoint(MODEL, WANTED).fingerprint() == find_checkpoint(str(tmp_path), WANTED).fingerprint()
+
+
+def test_a_large_file_of_the_cache_is_known_by_its_name(cache):
+    snapshot = fill(cache, CONTENT)
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert file_digest(snapshot / "model.safetensors") == digest
+    (snapshot / "model.safetensors").resolve().write_bytes(b"")  # it is not read
+    assert file_digest(snapshot / "model.safetensors") == digest
+
+
+def test_small_files_of_the_cache_are_read(cache):
+    """Their blobs bear git's SHA-1 of 40 digits."""
+    snapshot = fill(cache, {})
+    blob = snapshot.parents[1] / "blobs" / ("a" * 40)
+    blob.write_bytes(b"{}")
+    (snapshot / "config.json").symlink_to(blob)
+    assert file_digest(snapshot / "config.json") == hashlib.sha256(b"{}").hexdigest()
+
+
+def test_weights_of_the_variant_come_first():
+    assert weight_names("unet", "diffusion_pytorch_model", "fp16") == (
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+    )
+    assert weight_names("", "model") == ("model.safetensors",)
+
+
+def test_what_is_missing_is_downloaded(hub, cache):
+    checkpoint = find_checkpoint(MODEL, WANTED)
+    assert {name: path.read_bytes() for name, path in checkpoint.files.items()} == CONTENT
+    assert all(cache in path.parents for path in checkpoint.files.values())
+    hub["problem"] = (500, {})
+    assert find_checkpoint(MODEL, WANTED).files == checkpoint.files
+
+
+def test_the_next_name_is_tried_where_the_hub_lacks_the_first(hub):
+    hub["files"] = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+    assert set(find_checkpoint(MODEL, WANTED).files) == {"config.json", "pytorch_model.bin"}
+
+
+def test_a_file_that_the_hub_lacks(hub):
+    hub["files"] = {"config.json": b"{}"}
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(MODEL, WANTED)
+    assert caught.value.what == f"model.safetensors of {MODEL} missing"
+    assert "the hub has no such file" in caught.value.where
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_model_says_so(hub, status):
+    hub["problem"] = (status, {"X-Error-Code": "GatedRepo"})
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(MODEL, WANTED)
+    assert f"{MODEL} is gated" in caught.value.what
+    assert caught.value.where == f"https://huggingface.co/{MODEL}"
+    assert "hf auth login" in caught.value.hint
+    assert "backbone.model" in caught.value.hint
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "RepoNotFound"), (404, "RevisionNotFound")])
+def test_a_model_or_revision_that_the_hub_lacks(hub, status, code):
+    hub["problem"] = (status, {"X-Error-Code": code})
+    with pytest.raises(UserError, match=f"the hub has no {MODEL} at revision v9"):
+        find_checkpoint(MODEL, WANTED, revision="v9")
+
+
+def test_within_cache_only_nothing_is_downloaded(hub, cache):
+    with cache_only(), pytest.raises(UserError, match="not downloaded yet"):
+        find_checkpoint(MODEL, WANTED)
+    assert not cache.exists()
+    assert find_checkpoint(MODEL, WANTED).files
+
+
+def test_without_network_it_does_not_wait(hub, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(UserError, match="the hub can't be reached"):
+        find_checkpoint(MODEL, WANTED)
