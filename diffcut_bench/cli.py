@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from diffcut_bench import __version__
 from diffcut_bench.commands import bench_encoder, coherence
+from diffcut_bench.commands.bench import add_arguments as add_bench_arguments
 from diffcut_bench.commands.bench import bench
 from diffcut_bench.commands.check import check
 from diffcut_bench.commands.data import data
@@ -56,7 +57,7 @@ def _dispatch(arguments: list[str]) -> int:
         "check": (check, "try a backbone on two small images"),
         "coherence": (coherence.coherence, "how well a backbone's features tell classes apart"),
         "doctor": (doctor, "what is installed, and what is missing"),
-        "bench": (bench, "speed against the textbook version, as ratios in one run"),
+        "bench": (bench, "speed of each stage against plain versions, floors and rivals"),
     }
     overview = _Parser(
         prog="diffcut-bench",
@@ -87,7 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "coherence":
         coherence.add_arguments(parser)
     if command == "bench":
-        parser.add_argument("--images", type=int, default=3, help="images of the data set to measure on (default 3)")
+        add_bench_arguments(parser)
         bench_encoder.add_arguments(parser)
     metavar = {"segment": "IMAGE|KEY=VALUE", "data": "NAME|KEY=VALUE", "features": "SET|KEY=VALUE"}.get(
         command, "KEY=VALUE"

@@ -1,5 +1,7 @@
 """The machine that a run is on: its device, and what is written down of it beside a result."""
 
+import contextlib
+import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -66,6 +68,15 @@ def installed_packages() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return versions
+
+
+def processor() -> str:
+    """The processor's model where the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:

@@ -1,49 +1,23 @@
-"""One cell: from a checked config to a finished folder with result.json, resumable at any moment."""
+"""From checked configs to finished cells: one pass over the images scores all cells that can share it."""
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
-from diffcut_bench.environment import choose_device, environment
+from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, ImageCounts, Protocol
-from diffcut_bench.features import FeatureSource, backbone_identity, open_source
-from diffcut_bench.pipeline import Outcome, Pipeline, score_images
-from diffcut_bench.store import (
-    Cell,
-    DatasetRecord,
-    Failure,
-    ImageRow,
-    Metrics,
-    Result,
-    SegmentsPerImage,
-    Timings,
-    cell_key,
-    in_units,
-)
+from diffcut_bench.evaluation import Protocol
+from diffcut_bench.features import FeatureSource, open_source
+from diffcut_bench.pipeline import score_together
+from diffcut_bench.running import Draw, FinishedCell, RunningCell, ScoredImages
+from diffcut_bench.store import cell_key
 
-# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
-NUMERICS_VERSION = 1
-
-Draw = Callable[[Outcome, SegmentationDataset, Path], None]
 Report = Callable[[int, int], None]
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """Where a cell lies, its result, and whether it had been finished before."""
-
-    folder: Path
-    result: Result
-    skipped: bool
 
 
 def run_cell(
@@ -66,94 +40,74 @@ def run_cell(
         UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
             none could be scored, or the output folder can't be written.
     """
-    protocol = _effective_protocol(config, build_protocol(config.protocol))
-    if protocol.matching == "dataset":
-        raise UserError(
-            "matching=dataset needs cluster ids that mean the same in every image",
-            f"segmenter={config.choices.get('segmenter')} numbers the segments of each image anew",
-            "use protocol.matching=per_image",
-        )
-    device = choose_device(config.device)
-    stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-    whole = open_dataset(config, preparing)
-    dataset = whole.select(config.limit)
-    indices = chosen_images(len(dataset), config.shard_of())
-    if not indices:
-        raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
-    features = open_features(config, protocol, device)
-    pipeline = Pipeline(features=features, protocol=protocol, device=device, **stages)
+    (ended,) = run_cells([config], draw, report, preparing, say)
+    if isinstance(ended, UserError):
+        raise ended
+    return ended
 
+
+def run_cells(
+    configs: Sequence[RunConfig],
+    draw: Draw | None = None,
+    report: Report | None = None,
+    preparing: Report | None = None,
+    say: Say = lambda line: None,
+) -> list[FinishedCell | UserError]:
+    """Score cells in one pass over the images: each is read once and its features are fetched once for all cells.
+
+    Args:
+        configs: cells of one `pass_key`.
+        draw, report, preparing, say: as in `run_cell`.
+
+    Returns:
+        For each cell how it ended; one that failed does not stop the others.
+
+    Raises:
+        UserError: what the cells share is wrong or missing.
+    """
+    shared = configs[0]
+    protocol = build_protocol(shared.protocol)
+    device = choose_device(shared.device)
+    whole = open_dataset(shared, preparing)
+    dataset = whole.select(shared.limit)
+    indices = chosen_images(len(dataset), shared.shard_of())
+    if not indices:
+        raise UserError(f"shard {shared.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
+    features = open_features(shared, protocol, device)
     try:
         fingerprint = dataset.fingerprint()
     except ValueError as error:
         raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    key = cell_key(_identity(config, protocol, dataset, fingerprint, features))
-    title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
-    cell = Cell(Path(config.output_dir), title, key)
-    finished = _find_finished(cell, config.if_exists)
-    if finished is not None:
-        if finished.failures:
-            _check_failures(len(finished.failures), finished.failures[-1], config.max_failures)
-        _draw_missing(pipeline, dataset, indices, cell.finished_dir / "pictures", config, draw)
-        return FinishedCell(cell.finished_dir, finished, skipped=True)
+    images = ScoredImages(whole, dataset, indices, fingerprint)
 
-    try:
-        _score(pipeline, dataset, indices, cell, config, draw, report, say)
-    finally:
-        features.flush()
-    if features.recomputed:
-        say(f"features: {features.recomputed} of the store were damaged, and computed again")
-    progress = cell.progress()
-    if not progress.rows:
-        first = next(iter(progress.failures.values()))
-        raise UserError(
-            f"no image could be scored; the first: {first.error}", first.id, "mend the data, then run again"
-        )
-    if not any(row.pixels for row in progress.rows):
-        raise UserError(
-            "no pixel could be scored: every label is void",
-            f"dataset={dataset.name}, void={protocol.void}",
-            "check the label values, or use protocol.void=background",
-        )
-    _draw_missing(pipeline, dataset, indices, cell.work_dir / "pictures", config, draw)
-    wall = progress.timings.wall_s
-    timings = replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0)
-    result = Result(
-        key=key,
-        config=config.to_dict(),
-        limited=len(indices) < max(len(whole), whole.n_expected or 0),
-        dataset=DatasetRecord(dataset.name, fingerprint, len(indices), whole.n_expected),
-        metrics=summarise(progress.rows, dataset.class_names, protocol, config.seed),
-        segments_per_image=SegmentsPerImage(
-            mean=sum(row.segments for row in progress.rows) / len(progress.rows),
-            min=min(row.segments for row in progress.rows),
-            max=max(row.segments for row in progress.rows),
-        ),
-        failures=[progress.failures[index] for index in sorted(progress.failures)],
-        timings=timings,
-        environment=environment(device, config.seed, features.backbone.fingerprint().get("noise_generator", "none")),
-        protocol=asdict(protocol),
-    )
-    cell.finish(result, progress.rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-    return FinishedCell(cell.finished_dir, result, skipped=False)
+    ended: list[FinishedCell | UserError | None] = [None] * len(configs)
+    running: dict[int, RunningCell] = {}
+    for place, config in enumerate(configs):
+        try:
+            running[place] = RunningCell(config, images, features)
+            ended[place] = running[place].found(draw)
+        except UserError as error:
+            ended[place] = error
+    running = {place: cell for place, cell in running.items() if ended[place] is None}
+    if running:
+        try:
+            _score(list(running.values()), images, features, draw, report, say)
+        finally:
+            for line in features.close():
+                say(line)
+    for place, cell in running.items():
+        try:
+            ended[place] = cell.finish(draw)
+        except UserError as error:
+            ended[place] = error
+    return [end for end in ended if end is not None]
 
 
-def summarise(rows: list[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
-    """Data-set scores and intervals of per-image rows."""
-    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed)
-    for row in rows:
-        metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
-    scores = metric.compute()
-    iou = [None if value != value else value for value in scores["iou_per_class"].tolist()]
-    low, high = scores["miou_ci95"].tolist()
-    accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
-    return Metrics(
-        miou=scores["miou"].item(),
-        pixel_accuracy=scores["pixel_accuracy"].item(),
-        miou_ci95=(low, high),
-        pixel_accuracy_ci95=(accuracy_low, accuracy_high),
-        iou_per_class=dict(zip(class_names, iou, strict=True)),
-    )
+def pass_key(config: RunConfig) -> str:
+    """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
+    own = {"segmenter", "upsampler", "refiner", "protocol", "seed", "choices"}
+    reading = {name: config.protocol.get(name) for name in ("crop", "image_size", "eval_size", "void")}
+    return cell_key({name: value for name, value in config.to_dict().items() if name not in own} | reading)
 
 
 def open_dataset(config: RunConfig, report: Report | None = None) -> SegmentationDataset:
@@ -184,140 +138,38 @@ def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
 
 
 def _score(
-    pipeline: Pipeline,
-    dataset: SegmentationDataset,
-    indices: Sequence[int],
-    cell: Cell,
-    config: RunConfig,
+    cells: Sequence[RunningCell],
+    images: ScoredImages,
+    features: FeatureSource,
     draw: Draw | None,
     report: Report | None,
     say: Say,
 ) -> None:
-    """Score what the journal does not hold yet."""
-    before = cell.progress()
-    done = {row.index for row in before.rows}
-    failed = 0  # failures of an interrupted run are tried again
-    todo = [index for index in indices if index not in done]
-    # Written before any work, so that an unwritable folder costs nothing.
-    cell.append([], {}, Timings())
-    _announce(pipeline, dataset, todo, say)
+    """Score what the journals do not hold yet."""
+    todo = sorted(set().union(*(cell.todo for cell in cells)))
+    for line in features.announce(images.dataset, todo, cells[0].pipeline.protocol):
+        say(line)
+    total, done = len(images.indices), len(images.indices) - len(todo)
     if report:
-        report(len(done), len(indices))
+        report(done, total)
+    config = cells[0].config
     start = time.perf_counter()
-    for batch in score_images(pipeline, dataset, todo, batch_size=config.batch_size, num_workers=config.num_workers):
-        for outcome in batch.outcomes:
-            if draw and outcome.example.index < config.visualise:
-                draw(outcome, dataset, _picture(cell.work_dir / "pictures", outcome))
+    for batches in score_together(
+        [cell.pipeline for cell in cells],
+        images.dataset,
+        [cell.todo for cell in cells],
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+    ):
         # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
         wall, start = time.perf_counter() - start, time.perf_counter()
-        cell.append([_row(outcome) for outcome in batch.outcomes], batch.failures, replace(batch.timings, wall_s=wall))
-        done |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
-        failed += len(batch.failures)
+        counted = sum(batch.timings.wall_s for batch in batches)
+        seen: set[int] = set()
+        for cell, batch in zip(cells, batches, strict=True):
+            seen |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
+            cell.take(batch, wall * batch.timings.wall_s / counted, draw)
+        done += len(seen)
         if report:
-            report(len(done), len(indices))
-        if batch.failures:
-            _check_failures(failed, list(batch.failures.values())[-1], config.max_failures)
-
-
-def _announce(pipeline: Pipeline, dataset: SegmentationDataset, todo: Sequence[int], say: Say) -> None:
-    """What the feature store is about to take, if there is room for it."""
-    features = pipeline.features
-    if features.store is None:
-        return
-    missing = features.missing(dataset, todo)
-    if missing:
-        needed = features.store.check_space(missing, features.image_bytes(pipeline.protocol))
-        say(
-            f"features: {missing} of {len(todo)} images to compute, up to {in_units(needed)} in {features.store.folder}"
-        )
-    elif todo:
-        say(f"features: all {len(todo)} images in {features.store.folder}")
-
-
-def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:
-    if allowed is not None and failed > allowed:
-        raise UserError(
-            f"{failed} failed, more than max_failures={allowed}; the last: {latest.error}",
-            latest.id,
-            "mend the data, or raise max_failures",
-        )
-
-
-def _find_finished(cell: Cell, if_exists: str) -> Result | None:
-    if if_exists == "overwrite":
-        cell.start_over()
-        return None
-    result = cell.result()
-    if result is not None and if_exists == "resume" and result.failures:
-        cell.reopen()
-        return None
-    return result
-
-
-def _draw_missing(
-    pipeline: Pipeline,
-    dataset: SegmentationDataset,
-    indices: Sequence[int],
-    folder: Path,
-    config: RunConfig,
-    draw: Draw | None,
-) -> None:
-    """Pictures that a finished cell lacks; its numbers are left alone."""
-    ids = dataset.records["id"][:]
-    shown = [index for index in indices if index < config.visualise]
-    missing = [index for index in shown if not (folder / f"{_file_name(ids[index])}.png").is_file()]
-    if draw is None or not missing:
-        return
-    for batch in score_images(pipeline, dataset, missing, batch_size=config.batch_size, num_workers=config.num_workers):
-        for outcome in batch.outcomes:
-            draw(outcome, dataset, _picture(folder, outcome))
-
-
-def _picture(folder: Path, outcome: Outcome) -> Path:
-    return folder / f"{_file_name(outcome.example.id)}.png"
-
-
-def _file_name(image_id: str) -> str:
-    """A name for each id: two ids never share one."""
-    return image_id.replace("%", "%25").replace("/", "%2F")
-
-
-def _row(outcome: Outcome) -> ImageRow:
-    tp, fp, fn = (counts.tolist() for counts in outcome.counts)
-    return ImageRow(outcome.example.index, outcome.example.id, outcome.segments, outcome.pixels, tp, fp, fn)
-
-
-def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
-    """The protocol with what the segmenter's and upsampler's own options say in its place."""
-    overridden: dict[str, Any] = {
-        name: stage[name]
-        for stage, names in ((config.segmenter, ("label_codes", "zero_affinity")), (config.upsampler, ("similarity",)))
-        for name in names
-        if name in stage
-    }
-    return build_protocol({**asdict(protocol), **overridden})
-
-
-def _identity(
-    config: RunConfig,
-    protocol: Protocol,
-    dataset: SegmentationDataset,
-    fingerprint: str,
-    features: FeatureSource,
-) -> dict[str, Any]:
-    """Everything that can change the numbers. Batch size, workers and folders can't; the
-    versions of other packages are recorded beside."""
-    return {
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": dataset.name, "fingerprint": fingerprint},
-        "backbone": backbone_identity(features.backbone, config.backbone),
-        "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": config.segmenter,
-        "upsampler": config.upsampler,
-        "refiner": config.refiner,
-        "protocol": {name: value for name, value in asdict(protocol).items() if name != "name"},
-        "shard": config.shard,
-        "seed": config.seed,
-        "device_type": features.device.type,
-        "torch": torch.__version__.partition("+")[0],
-    }
+            report(done, total)
+        if not any(cell.todo for cell in cells):
+            break

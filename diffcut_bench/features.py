@@ -10,7 +10,7 @@ from torch import Tensor
 from diffcut_bench.backbones import Backbone
 from diffcut_bench.datasets import Example, SegmentationDataset
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.store import FeatureStore, StoreOptions
+from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
 # Raise when a change of ours changes features, so that stored ones are not taken for new ones.
 FEATURES_VERSION = 1
@@ -45,6 +45,11 @@ class FeatureSource:
         """
         found = {place: example.features for place, example in enumerate(examples) if example.features is not None}
         images = {place: example.image for place, example in enumerate(examples) if place not in found}
+        for place in list(images):  # computed since the reader looked: in this batch, or before a failure
+            stored = None if self.store is None else self.store.get(examples[place].digest)
+            if stored is not None:
+                found[place] = stored
+                del images[place]
         if images:
             computed = self.compute(torch.stack([image for image in images.values() if image is not None]))
             for place, features in zip(images, computed, strict=True):
@@ -76,13 +81,33 @@ class FeatureSource:
         """Bytes that the store needs for an image (a square one, the largest that there can be)."""
         if self.store is None:
             return 0
-        side = (self.backbone.image_size or protocol.image_size) // self.backbone.stride
+        side = max(round((self.backbone.image_size or protocol.image_size) / self.backbone.stride), 1)
         return side * side * self.backbone.channels * self.store.dtype.itemsize
 
-    def flush(self) -> None:
-        """Write what the store still holds in memory."""
-        if self.store is not None:
-            self.store.flush()
+    def announce(self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol) -> list[str]:
+        """Lines on what the store is about to take for these images; before anything is computed.
+
+        Raises:
+            UserError: the disk has no room, or the store's folder can't be written.
+        """
+        if self.store is None:
+            return []
+        lines = [f"features: damaged shard {name} set aside" for name in self.store.damaged]
+        missing = self.missing(dataset, indices)
+        if missing:
+            needed = self.store.check_space(missing, self.image_bytes(protocol))
+            images = f"{missing} of {len(indices)} images to compute"
+            return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}"]
+        return [*lines, f"features: all {len(indices)} images in {self.store.folder}"] if indices else lines
+
+    def close(self) -> list[str]:
+        """Write what the store still holds in memory; lines on damage that was met since `announce`."""
+        if self.store is None:
+            return []
+        self.store.flush()
+        if not self.recomputed:
+            return []
+        return [f"features: {self.recomputed} of the store were damaged or cleared meanwhile, and computed again"]
 
 
 def open_source(
@@ -120,4 +145,5 @@ def open_source(
 def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
     """What the backbone says that its features depend on, and every setting that it says nothing about."""
     fingerprint = backbone.fingerprint()
-    return {n: v for n, v in settings.items() if n not in fingerprint and n != "suggests"} | fingerprint
+    known = {*fingerprint, *backbone.immaterial, "image_size"}  # the size is a field of its own, as resolved
+    return {name: value for name, value in settings.items() if name not in known} | fingerprint

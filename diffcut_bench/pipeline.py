@@ -1,9 +1,11 @@
 """The only place that joins the stages: read -> features -> partition -> label map -> refinement -> counts."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,11 +16,19 @@ from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, Criterion, Protocol, count_matches, merge_background
+from diffcut_bench.evaluation import (
+    Counts,
+    Criterion,
+    Protocol,
+    contingency_tables,
+    count_matches,
+    merge_backgrounds,
+)
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.segmenters import Segmenter
+from diffcut_bench.segmenters import Segmenter, segment_together
 from diffcut_bench.store import Failure, Timings
 
+T = TypeVar("T")
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
 
@@ -148,46 +158,82 @@ def example_loader(
 
 
 def score_images(
-    pipeline: Pipeline,
+    pipeline: Pipeline, dataset: SegmentationDataset, indices: Sequence[int], *, batch_size: int, num_workers: int = 0
+) -> Iterator[Batch]:
+    """`score_together` with one pipeline."""
+    for (batch,) in score_together([pipeline], dataset, [indices], batch_size=batch_size, num_workers=num_workers):
+        yield batch
+
+
+def score_together(
+    pipelines: Sequence[Pipeline],
     dataset: SegmentationDataset,
-    indices: Sequence[int],
+    wanted: Sequence[Collection[int]],
     *,
     batch_size: int,
     num_workers: int = 0,
-) -> Iterator[Batch]:
-    """Run the pipeline over images of a data set, a batch at a time, in the order of ``indices``.
+) -> Iterator[list[Batch]]:
+    """Run pipelines over images of a data set, a batch at a time, in the order of the data set.
 
-    Neither ``batch_size`` nor ``num_workers`` changes an outcome.
+    Each image is read once and its features are fetched once for all pipelines; segmenters that can share work do
+    (`segment_together`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
+    where a network's rounding depends on it.
+
+    Args:
+        pipelines: they share features, device, and what their protocols say about crop, sizes and void.
+        dataset: opened.
+        wanted: places in the data set that each pipeline is to score.
+        batch_size: images at a time.
+        num_workers: processes that read.
+
+    Yields:
+        One `Batch` a pipeline. Time that pipelines share is divided among them.
 
     Raises:
         UserError: the device's memory is too small for the batch.
     """
+    first = pipelines[0]
+    indices = sorted(set().union(*wanted))
     loader = example_loader(
         dataset,
         indices,
-        pipeline.protocol,
-        pipeline.features,
+        first.protocol,
+        first.features,
         batch_size=batch_size,
         num_workers=num_workers,
-        pin_memory=pipeline.device.type != "cpu",
+        pin_memory=first.device.type != "cpu",
     )
+    run = _Run(pipelines, dataset)
     position = 0
     start = time.perf_counter()
-    for items in loader:
-        clock = _Clock(pipeline.device, read_s=time.perf_counter() - start)
+    for items in _ahead(loader):
         places = indices[position : position + len(items)]
         position += len(items)
-        failures = {place: item for place, item in zip(places, items, strict=True) if isinstance(item, Failure)}
-        outcomes: list[Outcome] = []
-        for group in _by_shape(
-            [item for item in items if isinstance(item, Example)], pipeline.features.backbone.stride
-        ):
-            done, failed = _run_isolated(pipeline, dataset, group, clock)
-            outcomes += done
-            failures |= failed
-        outcomes.sort(key=lambda outcome: places.index(outcome.example.index))
-        yield Batch(outcomes, failures, replace(clock.timings, wall_s=time.perf_counter() - start))
+        run.begin(read_s=time.perf_counter() - start)
+        for place, item in zip(places, items, strict=True):
+            if isinstance(item, Failure):
+                run.fail([n for n, places_of in enumerate(wanted) if place in places_of], place, item)
+        groups: dict[Any, list[Example]] = {}
+        for example in items:
+            if isinstance(example, Example):
+                takers = tuple(n for n, places_of in enumerate(wanted) if example.index in places_of)
+                shape = (example.grid_of(first.features.backbone.stride), example.label.shape)
+                groups.setdefault((takers, shape), []).append(example)
+        for (takers, _), group in groups.items():
+            run.isolated(takers, group)
+        yield run.batches(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
+
+
+def _ahead(batches: Iterable[T]) -> Iterator[T]:
+    """The batches; the next one is read in a thread while one is worked on."""
+    waiting = iter(batches)
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="reader") as thread:
+        coming: Future[Any] = thread.submit(next, waiting, end)
+        while (batch := coming.result()) is not end:
+            coming = thread.submit(next, waiting, end)
+            yield batch
 
 
 def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
@@ -219,99 +265,122 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _run_isolated(
-    pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example], clock: "_Clock"
-) -> tuple[list[Outcome], dict[int, Failure]]:
-    """Run a group; if it fails, its images one by one, so that only the culprit is lost."""
-    try:
-        return _run(pipeline, dataset, group, clock), {}
-    except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
-        if is_out_of_memory(error):
-            raise UserError(
-                "the device's memory is too small for this batch",
-                f"{pipeline.device}, batch of {len(group)}",
-                "use a smaller batch_size or protocol.image_size, or device=cpu",
-            ) from error
-        if len(group) == 1:
-            return [], {group[0].index: Failure(group[0].id, f"{type(error).__name__}: {error}")}
-    outcomes: list[Outcome] = []
-    failures: dict[int, Failure] = {}
-    for example in group:
-        done, failed = _run_isolated(pipeline, dataset, [example], clock)
-        outcomes += done
-        failures |= failed
-    return outcomes, failures
+class _Run:
+    """One batch after the other through all pipelines: what came out, what failed, and the time it took."""
 
+    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset) -> None:
+        self.pipelines, self.dataset = pipelines, dataset
+        self.features, self.device = pipelines[0].features, pipelines[0].device
 
-@torch.inference_mode()
-def _run(pipeline: Pipeline, dataset: SegmentationDataset, group: list[Example], clock: "_Clock") -> list[Outcome]:
-    protocol, device = pipeline.protocol, pipeline.device
-    with clock.stage("features_s"):
-        features = pipeline.features.of(group)
-    with clock.stage("segment_s"):
-        partition = pipeline.segmenter(features)
-        size = (group[0].label.shape[0], group[0].label.shape[1])
-        prediction = pipeline.upsampler(features, partition, size)
-        segments = (partition.amax(dim=(1, 2)) + 1).tolist()
-    labels = torch.stack([example.label for example in group]).to(device, non_blocking=True)
-    with clock.stage("evaluate_s"):
-        if dataset.background is not None:
-            prediction = torch.stack(
-                [
-                    merge_background(
-                        predicted,
-                        label,
-                        dataset.num_classes,
-                        dataset.background,
-                        protocol.background_rule,
-                        protocol.criterion,
-                    )
-                    for predicted, label in zip(prediction, labels, strict=True)
-                ]
-            )
-    if pipeline.refiner is not None:
-        with clock.stage("refine_s"):
-            eval_images = torch.stack([example.eval_image for example in group]).to(device, non_blocking=True)
-            prediction = pipeline.refiner(eval_images, prediction)
-    with clock.stage("evaluate_s"):
-        host = prediction.cpu()
+    def begin(self, read_s: float) -> None:
+        self.outcomes: list[list[Outcome]] = [[] for _ in self.pipelines]
+        self.failures: list[dict[int, Failure]] = [{} for _ in self.pipelines]
+        self.seconds = [{"read_s": read_s / len(self.pipelines)} for _ in self.pipelines]
+
+    def fail(self, takers: Iterable[int], place: int, failure: Failure) -> None:
+        for taker in takers:
+            self.failures[taker][place] = failure
+
+    def batches(self, wall_s: float) -> list[Batch]:
+        """What came of the batch, one entry a pipeline."""
+        total = sum(sum(seconds.values()) for seconds in self.seconds)
         return [
-            Outcome(
-                example,
-                predicted,
-                segments[place],
-                count_matches(predicted, example.label, dataset.num_classes, protocol.criterion),
-                int((example.label >= 0).sum()),
-                protocol.criterion,
+            Batch(
+                sorted(outcomes, key=lambda outcome: outcome.example.index),
+                failures,
+                Timings(**seconds, wall_s=wall_s * sum(seconds.values()) / total),
             )
-            for place, (example, predicted) in enumerate(zip(group, host, strict=True))
+            for outcomes, failures, seconds in zip(self.outcomes, self.failures, self.seconds, strict=True)
         ]
 
+    def isolated(self, takers: tuple[int, ...], group: list[Example]) -> None:
+        """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
+        if not takers:
+            return
+        try:
+            for taker, outcomes in self._run(takers, group).items():
+                self.outcomes[taker] += outcomes
+            return
+        except UserError:  # such as damaged weights: nothing that another image could do better
+            raise
+        except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
+            if is_out_of_memory(error):
+                raise UserError(
+                    "the device's memory is too small for this batch",
+                    f"{self.device}, batch of {len(group)}",
+                    "use a smaller batch_size or protocol.image_size, or device=cpu",
+                ) from error
+            if len(group) == len(takers) == 1:
+                self.fail(takers, group[0].index, Failure(group[0].id, f"{type(error).__name__}: {error}"))
+                return
+        if len(takers) > 1:
+            for taker in takers:
+                self.isolated((taker,), group)
+        else:
+            for example in group:
+                self.isolated(takers, [example])
 
-def _by_shape(examples: list[Example], stride: int) -> list[list[Example]]:
-    """Examples that can be stacked, together; order of first appearance."""
-    groups: dict[Any, list[Example]] = {}
-    for example in examples:
-        groups.setdefault((example.grid_of(stride), example.label.shape), []).append(example)
-    return list(groups.values())
+    @torch.inference_mode()
+    def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
+        with self._stage("features_s", takers):
+            features = self.features.of(group)
+        with self._stage("segment_s", takers):
+            partitions = segment_together([self.pipelines[taker].segmenter for taker in takers], features)
+        labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
+        images = None
+        if any(self.pipelines[taker].refiner for taker in takers):
+            images = torch.stack([example.eval_image for example in group]).to(self.device, non_blocking=True)
+        return {
+            taker: self._score(taker, group, features, partition, labels, images)
+            for taker, partition in zip(takers, partitions, strict=True)
+        }
 
+    def _score(
+        self,
+        taker: int,
+        group: list[Example],
+        features: Tensor,
+        partition: Tensor,
+        labels: Tensor,
+        images: Tensor | None,
+    ) -> list[Outcome]:
+        """From the partitions of a group to its counts, on the device up to the contingency tables."""
+        pipeline, dataset = self.pipelines[taker], self.dataset
+        protocol = pipeline.protocol
+        with self._stage("segment_s", (taker,)):
+            prediction = pipeline.upsampler(features, partition, (labels.shape[1], labels.shape[2]))
+            segments = (partition.amax(dim=(1, 2)) + 1).tolist()
+        with self._stage("evaluate_s", (taker,)):
+            if dataset.background is not None:
+                rule, criterion = protocol.background_rule, protocol.criterion
+                prediction = merge_backgrounds(
+                    prediction, labels, dataset.num_classes, dataset.background, rule, criterion
+                )
+        if pipeline.refiner is not None and images is not None:
+            with self._stage("refine_s", (taker,)):
+                prediction = pipeline.refiner(images, prediction)
+        with self._stage("evaluate_s", (taker,)):
+            tables = contingency_tables(prediction, labels, dataset.num_classes)
+            pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
+            return [
+                Outcome(
+                    example,
+                    predicted,
+                    segments[place],
+                    count_matches(tables[place], protocol.criterion),
+                    pixels[place],
+                    protocol.criterion,
+                )
+                for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+            ]
 
-class _Clock:
-    """Sums the seconds of each stage; waits for the accelerator at a stage's end, so that the work is its own."""
-
-    def __init__(self, device: torch.device, read_s: float) -> None:
-        self.timings = Timings(read_s=read_s)
-        self._accelerated = device.type != "cpu"
-        self._stage, self._start = "", 0.0
-
-    def stage(self, name: str) -> "_Clock":
-        self._stage, self._start = name, time.perf_counter()
-        return self
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, *_: object) -> None:
-        if self._accelerated:
+    @contextmanager
+    def _stage(self, name: str, takers: tuple[int, ...]) -> Iterator[None]:
+        """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
+        start = time.perf_counter()
+        yield
+        if self.device.type != "cpu":
             torch.accelerator.synchronize()
-        seconds = asdict(self.timings)[self._stage] + time.perf_counter() - self._start
-        self.timings = replace(self.timings, **{self._stage: seconds})
+        for taker in takers:
+            seconds = self.seconds[taker]
+            seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)

@@ -18,13 +18,16 @@ ALLOWED = {
     "evaluation": {"errors"},
     "store": {"errors"},
     "segmenters": {"ncut"},
-    "bench": {"ncut", "backbones"},
+    "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "config": {"errors", "evaluation"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
     "pipeline": {"errors", "datasets", "evaluation", "features", "segmenters", "store"},
     "environment": {"errors", "store"},
-    "experiment": {"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "store"},
+    "running": {"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "store"},
+    "experiment": {
+        *{"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "running", "store"},
+    },
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "pipeline"},

@@ -1,17 +1,41 @@
+"""`diffcut-bench bench`: plain versions give the same, every table has its rows, rivals that are missing are named."""
+
+import json
+import sys
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
 from conftest import DATA, blobs
+from torchmetrics.functional.clustering import adjusted_rand_score
 
-from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_textbook
+from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_textbook, textbook_recursive_ncut
+from diffcut_bench.bench.ceiling import VectorProducts, read_rate
+from diffcut_bench.bench.rivals import compare_rivals, missing_rivals
+from diffcut_bench.bench.segmenter import adjusted_rand_index, textbook_within
+from diffcut_bench.bench.stages import STAGES, Effort, Material, measure_stages, resized, tiled
+from diffcut_bench.bench.timing import peak_bytes, timed
+
+CPU = torch.device("cpu")
 
 
 def test_comparison_with_the_textbook_reports_equal_partitions():
     features = torch.cat([blobs(4, 20, seed=seed)[0] for seed in range(2)])
     row = compare_with_textbook(features, 0.5, 8, repeats=1)
-    assert row.images == 2
-    assert row.agreement == 1.0
+    assert row.images == row.other_images == 2
+    assert row.agreement == row.ari_to_dense == 1.0
     assert row.segments == 4
+
+
+def test_a_textbook_short_of_time_leaves_the_same_images_to_ours():
+    features = torch.cat([blobs(groups, 20)[0][:, :40] for groups in (2, 3, 4)])
+    textbook = textbook_within(features, 0.5, 8, seconds=0)
+    assert len(textbook.partitions) == len(textbook.seconds) == 1
+    row = compare_with_textbook(features, 0.5, 8, repeats=1, textbook=textbook, images=5)
+    assert (row.images, row.other_images) == (5, 1)
+    assert row.agreement == row.ari_to_dense == 1.0
+    assert row.ratio == pytest.approx(row.other_s / row.ours_s)
 
 
 @pytest.mark.slow
@@ -28,7 +52,153 @@ def test_lookup_equals_the_dictionary():
     assert row.agreement == 1.0
 
 
-def test_tau_path_ends_at_the_largest_tau():
-    row = compare_tau_path(torch.rand(2, 50, 6), [0.2, 0.9, 0.5], 8, repeats=1)
+@pytest.mark.parametrize("label_codes", ["exact", "float32"])
+def test_tau_path_ends_at_the_largest_tau(label_codes):
+    row = compare_tau_path(torch.rand(2, 50, 6), [0.2, 0.9, 0.5], 8, repeats=1, label_codes=label_codes)
     assert row.agreement == 1.0
-    assert "3 taus" in row.what
+    assert "3 taus" in row.what and label_codes in row.what
+
+
+def test_adjusted_rand_index_equals_torchmetrics():
+    for seed in range(5):
+        first, second = torch.randint(0, 6, (2, 80), generator=torch.Generator().manual_seed(seed))
+        assert adjusted_rand_index(first, second) == pytest.approx(adjusted_rand_score(first, second).item(), abs=1e-5)
+    assert adjusted_rand_index(first, 5 - first) == 1.0
+    assert adjusted_rand_index(torch.zeros(4).long(), torch.zeros(4).long()) == 1.0
+
+
+@pytest.mark.parametrize("background", [0, None])
+def test_every_stage_equals_its_plain_version(background):
+    generator = torch.Generator().manual_seed(0)
+    material = Material(
+        features=torch.rand(2, 8, 6, 6, generator=generator),
+        photos=torch.rand(2, 3, 24, 24, generator=generator),
+        labels=torch.randint(-1, 4, (2, 24, 24), generator=generator),
+        num_classes=4,
+        background=background,
+        rule="unmatched",
+    )
+    rows = list(measure_stages(material, 9, 3, 8, 0.9, Effort(repeats=1)))
+    assert tuple(row.stage for row in rows) == STAGES
+    assert rows[0].segments > 2
+    for row in rows:
+        assert row.equal == 1.0, row
+        assert (row.patches, row.images, row.plain_images) == (9, 3, 2)
+        for value in (row.images_per_s, row.plain_s, row.ratio, row.floor_images_per_s, row.floor_share):
+            assert value is not None and 0 < value < float("inf")
+        assert row.peak_bytes is not None or not sys.platform.startswith("linux")
+
+
+def test_a_stage_is_measured_without_its_plain_version_where_that_takes_too_long():
+    material = Material(
+        torch.rand(1, 8, 6, 6), torch.rand(1, 3, 24, 24), torch.zeros(1, 24, 24).long(), 4, 0, "overlap"
+    )
+    rows = {row.stage: row for row in measure_stages(material, 9, 1, 8, 0.9, Effort(repeats=1, largest_plain=8))}
+    for stage in ("cut", "matching"):  # the plain matching knows the released rule alone
+        assert rows[stage].ratio is None and rows[stage].plain_s is None and rows[stage].plain_images == 0
+
+
+def test_larger_grids_have_no_ties_and_stay_near_the_features():
+    features = torch.rand(1, 8, 4, 4)
+    larger = resized(features, 8)
+    assert larger.shape == (1, 8, 8, 8)
+    assert larger.flatten(2).unique(dim=2).shape[2] == 64
+    assert torch.allclose(larger, torch.nn.functional.interpolate(features, (8, 8), mode="bilinear"), atol=0.01)
+    assert resized(features, 4) is features
+    assert tiled(torch.tensor([5, 6, 7]), 5).tolist() == [5, 6, 7, 5, 6]
+
+
+def test_timing_takes_turns_and_stops_when_enough_is_known():
+    calls = []
+    first, second = timed([lambda: calls.append("a"), lambda: calls.append("b") or 7], 2)
+    assert calls == ["a", "b", "a", "b"]
+    assert second.result == 7
+    assert 0 <= first.seconds < 1
+    calls.clear()
+    timed([lambda: calls.append("a")], 3, enough=-1)
+    assert calls == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is read from /proc")
+def test_peak_memory_counts_what_is_freed_again():
+    peak = peak_bytes(lambda: torch.ones(1 << 24).sum(), CPU)
+    assert peak is not None
+    assert 60 << 20 < peak < 90 << 20  # 64 MiB
+
+
+def test_vector_products_count_the_matrix_once_each():
+    matrix, row = torch.rand(2, 30, 30), torch.rand(2, 1, 30)
+    with VectorProducts() as counted:
+        row @ matrix
+        matrix @ row.mT
+        torch.baddbmm(row, row, matrix)
+        matrix[0] @ row[0, 0]
+        matrix @ matrix
+        row + row
+    assert counted.read == (3 * 2 + 1) * 900 * 4
+    assert 1e6 < read_rate(64, CPU) < 1e14
+
+
+@pytest.mark.skipif(missing_rivals() != [], reason="the extra `rivals` is not installed")
+def test_rivals_find_the_same_vector():
+    rows = compare_rivals(blobs(3, 30)[0][0], 9, 8, 0.5)
+    assert {row.job for row in rows} == {"second eigenvector", "partition"}
+    for row in rows:
+        assert 0 < row.ratio < float("inf")
+        assert row.same_job == (row.ari is None)
+        assert row.ours_exact is None or row.ours_exact > 0.999
+
+
+def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatch):
+    names = {"sklearn", "ncut_pytorch"}
+    monkeypatch.setattr("diffcut_bench.bench.rivals.find_spec", lambda name: None if name in names else find_spec(name))
+    features = tmp_path / "some.npz"
+    np.savez(features, features=torch.rand(2, 64, 8, generator=torch.Generator().manual_seed(0)).numpy())
+    done = cli(
+        *("bench", "--images", 2, "--patches", "8,12", "--alphas", "5", "--batches", "1,3", "--features", features),
+        *(f"output_dir={tmp_path}", "protocol.image_size=128", "protocol.eval_size=32", "segmenter.tau=0.9"),
+    )
+    assert done.code == 0, done.err
+    record = json.loads((tmp_path / "bench" / "bench.json").read_text())
+    assert record["machine"]["date"][:2] == "20" and record["machine"]["device"]
+    assert [row["agreement"] for row in record["comparisons"]] == [1.0, 1.0, 1.0, None, 1.0]
+    assert record["comparisons"][0]["ari_to_dense"] == 1.0
+    sizes = {(row["patches"], row["images"]) for row in record["stages"]}
+    assert sizes == {(side, batch) for side in (8, 12) for batch in (1, 3)}
+    assert all(row["equal"] == 1.0 for row in record["stages"])
+    for row in record["end_to_end"]:
+        assert sum(row["shares"].values()) == pytest.approx(1)
+        assert row["images_per_s"] > 0
+    computed, stored = record["end_to_end"]
+    assert computed["shares"]["features"] > stored["shares"]["features"]
+    assert record["rivals"] == {"compared": [], "missing": ["scikit-learn", "ncut-pytorch"]}
+    assert "not installed" in done.out and "ncut-pytorch" in done.out
+    assert (tmp_path / "bench" / "cost.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--patches", "0"), "'0' is no number of patches"),
+        (("--patches", "1"), "one patch can't be cut"),
+        (("--alphas", "5,x"), "'x' is no exponent"),
+        (("--batches", "none"), "'none' is no batch size"),
+        (("--features", "nowhere.npz"), "can't read features"),
+    ],
+)
+def test_mistakes_are_said(cli, tmp_path, arguments, message):
+    done = cli("bench", *arguments, f"output_dir={tmp_path}")
+    assert done.code == 2
+    assert message in done.err
+
+
+def test_features_of_no_square_grid_are_refused(cli, tmp_path):
+    np.savez(tmp_path / "odd.npz", features=np.zeros((1, 5, 3)))
+    done = cli("bench", "--features", tmp_path / "odd.npz", f"output_dir={tmp_path}")
+    assert done.code == 2
+    assert "square grid" in done.err
+
+
+def test_textbook_runs_where_its_features_are():
+    features, truth = blobs(3, 10)
+    assert len(textbook_recursive_ncut(features[0], 0.5, 8).unique()) == len(truth.unique())

@@ -214,14 +214,6 @@ def test_doctor_says_what_is_there_and_what_is_missing(cli, tmp_path):
     assert "diffcut-bench data prepare voc dataset.root=DIR" in done.out
 
 
-def test_bench_writes_ratios_of_equal_partitions(cli, tmp_path):
-    done = cli("bench", "--images", "2", f"output_dir={tmp_path}", "protocol.image_size=256")
-    assert done.code == 0
-    comparisons = json.loads((tmp_path / "bench" / "bench.json").read_text())["comparisons"]
-    assert [row["agreement"] for row in comparisons] == [1.0, 1.0, None, 1.0]
-    assert all(row["ratio"] == pytest.approx(row["other_s"] / row["ours_s"]) for row in comparisons)
-
-
 def test_python_m(tmp_path):
     done = subprocess.run([sys.executable, "-m", "diffcut_bench", "--version"], capture_output=True, text=True)
     assert done.returncode == 0

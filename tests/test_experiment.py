@@ -17,9 +17,11 @@ from PIL import Image
 import diffcut_bench.experiment as experiment
 import diffcut_bench.pipeline as pipeline_module
 from diffcut_bench.config import load_config
+from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.pipeline import example_loader
+from diffcut_bench.running import summarise
 from diffcut_bench.store import Failure, Result, Timings, read_rows
 
 
@@ -100,7 +102,7 @@ def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
     assert merged == read_rows(whole.folder)
     protocol = experiment.build_protocol(whole.result.protocol)
     names = tuple(whole.result.metrics.iou_per_class)
-    assert experiment.summarise(merged, names, protocol, seed=42) == whole.result.metrics
+    assert summarise(merged, names, protocol, seed=42) == whole.result.metrics
 
 
 def test_a_shard_without_images_is_said(shapes, tmp_path):
@@ -144,12 +146,12 @@ def test_a_truncated_image_is_a_failure_and_the_run_goes_on(shapes, tmp_path):
 
 
 def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
-    original = experiment.score_images
+    original = experiment.score_together
     seen: list[list[int]] = []
 
-    def flaky(pipeline, dataset, indices, **settings):
-        seen.append(list(indices))
-        for batch in original(pipeline, dataset, indices, **settings):
+    def flaky(pipelines, dataset, wanted, **settings):
+        seen.append(sorted(wanted[0]))
+        for (batch,) in original(pipelines, dataset, wanted, **settings):
             if len(seen) == 1:
                 lost = {
                     o.example.index: Failure(o.example.id, "passing trouble")
@@ -157,9 +159,9 @@ def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
                     if o.example.index == 2
                 }
                 batch = replace(batch, outcomes=[o for o in batch.outcomes if o.example.index != 2], failures=lost)
-            yield batch
+            yield [batch]
 
-    monkeypatch.setattr(experiment, "score_images", flaky)
+    monkeypatch.setattr(experiment, "score_together", flaky)
     first = run(shapes, tmp_path / "out")
     assert [failure.id for failure in first.result.failures] == ["picture2"]
     second = run(shapes, tmp_path / "out", "if_exists=resume")
@@ -260,7 +262,7 @@ def test_voc_samples_score_as_the_released_implementation(shared, tmp_path, refi
 
 
 def test_environment_names_this_commit():
-    recorded = experiment.environment(torch.device("cpu"), 42)
+    recorded = environment(torch.device("cpu"), 42, "cpu")
     assert recorded.packages["torch"] == torch.__version__
     if (Path(experiment.__file__).parent.parent / ".git").exists():
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
@@ -269,7 +271,7 @@ def test_environment_names_this_commit():
 
 def test_unwritable_output_costs_no_work(shapes, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(experiment, "score_images", lambda *_, **__: pytest.fail("worked before writing"))
+    monkeypatch.setattr(experiment, "score_together", lambda *_, **__: pytest.fail("worked before writing"))
     with pytest.raises(UserError, match="can't write"):
         run(shapes, tmp_path / "file" / "out")
 
@@ -280,16 +282,16 @@ def test_device_auto_is_a_device_that_works():
 
 def flaky_once(monkeypatch, error: Exception) -> list[int]:
     """Let the second batch that the pipeline runs fail once; gives the places that were run."""
-    original = pipeline_module._run
+    original = pipeline_module._Run._run
     runs: list[int] = []
 
-    def run_group(pipeline, dataset, group, clock):
+    def run_group(self, takers, group):
         runs.extend(example.index for example in group)
         if len(runs) == 2:
             raise error
-        return original(pipeline, dataset, group, clock)
+        return original(self, takers, group)
 
-    monkeypatch.setattr(pipeline_module, "_run", run_group)
+    monkeypatch.setattr(pipeline_module._Run, "_run", run_group)
     return runs
 
 
@@ -359,3 +361,62 @@ def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
     assert run(shapes, tmp_path / "out", "segmenter.alpha=5").result.key == (
         run(shapes, tmp_path / "out", "segmenter.alpha=5.0").result.key
     )
+
+
+def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
+    choices = [
+        *(["segmenter.tau=0.3"], ["segmenter.tau=0.6"], ["segmenter.alpha=2"], ["refiner=none"]),
+        *(["upsampler=nearest"], ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]),
+    ]
+    configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
+    assert len({experiment.pass_key(config) for config in configs}) == 1
+    read = []
+    original = pipeline_module.read_label
+    monkeypatch.setattr(pipeline_module, "read_label", lambda d, i, v: read.append(i) or original(d, i, v))
+    together = experiment.run_cells(configs)
+    assert read == list(range(8)), "each image is read once"
+    for own, cell in zip(choices, together, strict=True):
+        alone = run(shapes, tmp_path / "alone", *own)
+        assert numbers(cell) == numbers(alone)
+        assert read_rows(cell.folder) == read_rows(alone.folder)
+    assert len({cell.result.key for cell in together}) == len(choices)
+    assert all(cell.skipped for cell in experiment.run_cells(configs))
+
+
+def test_what_cannot_share_a_pass_has_another_key(shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path)
+    for other in ("limit=3", "protocol=strict", "backbone=colour", "shard=1/2", "features=memory", "batch_size=2"):
+        assert experiment.pass_key(load_config(base)) != experiment.pass_key(load_config([*base, other])), other
+
+
+def test_a_cell_that_fails_leaves_the_others_of_its_pass_alone(shapes, tmp_path, monkeypatch):
+    from diffcut_bench.refinement import PamrRefiner
+
+    def refuse(self, image, labels):
+        raise RuntimeError("no refinement today")
+
+    monkeypatch.setattr(PamrRefiner, "__call__", refuse)
+    base = [*shapes_overrides(shapes, tmp_path), "batch_size=3"]
+    own = (["refiner=none"], [], ["segmenter.tau=2", "refiner=none"], ["refiner=none", "segmenter.tau=0.3"])
+    fine, broken, wrong, other = experiment.run_cells([load_config([*base, *extra]) for extra in own])
+    assert isinstance(broken, UserError)
+    assert "no refinement today" in str(broken)
+    assert "tau must lie in" in str(wrong)
+    assert fine.result.failures == other.result.failures == []
+    assert fine.result.metrics.miou != other.result.metrics.miou
+
+
+def test_a_pass_goes_on_where_each_cell_was(shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path)
+    configs = [load_config([*base, f"segmenter.tau={tau}", "batch_size=2"]) for tau in (0.3, 0.6)]
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run_cells(configs[:1], report=interrupt)
+    whole = experiment.run_cells(configs)
+    for config, cell in zip(configs, whole, strict=True):
+        alone = run(shapes, tmp_path / "alone", f"segmenter.tau={config.segmenter['tau']}")
+        assert read_rows(cell.folder) == read_rows(alone.folder)

@@ -13,6 +13,7 @@ from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import FinishedCell, open_dataset, open_features, run_cell
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource
+from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
 
 WITHOUT_BACKBONE = """
@@ -152,10 +153,43 @@ def test_a_damaged_shard_is_computed_again_and_said(shapes, tmp_path, runs, work
     runs.clear()
     again, said = run(shapes, tmp_path, "if_exists=overwrite", f"num_workers={workers}")
     assert sum(runs) == 1
-    assert any("of the store were damaged, and computed again" in line for line in said)
+    assert any("of the store were damaged or cleared meanwhile, and computed again" in line for line in said)
     assert again.result.metrics == first.result.metrics
     runs.clear()
     run(shapes, tmp_path, "segmenter.alpha=2")
+    assert runs == []
+
+
+def test_a_truncated_shard_is_said(shapes, tmp_path):
+    run(shapes, tmp_path)
+    (shard,) = (tmp_path / "features").glob("*/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:-3])
+    _, said = run(shapes, tmp_path, "segmenter.alpha=2")
+    assert said[0] == f"features: damaged shard {shard.name} set aside"
+    assert "8 of 8 images to compute" in said[1]
+
+
+def test_a_segmenter_that_fails_costs_no_second_run_of_the_backbone(shapes, tmp_path, runs, monkeypatch):
+    monkeypatch.setattr(DiffCut, "together", lambda *arguments: (_ for _ in ()).throw(ValueError("not today")))
+    with pytest.raises(UserError, match="not today"):
+        run(shapes, tmp_path)
+    assert sum(runs) == 8
+
+
+def test_damaged_weights_stop_the_run_at_once(shapes, tmp_path, monkeypatch):
+    def damaged(self: EfficientNetLite0, images: torch.Tensor) -> torch.Tensor:
+        raise UserError("weights can't be read", "file", "download the file again")
+
+    monkeypatch.setattr(EfficientNetLite0, "forward", damaged)
+    with pytest.raises(UserError) as error:
+        run(shapes, tmp_path)
+    assert error.value.hint == "download the file again"
+
+
+def test_an_unwritable_store_is_said_before_the_first_image(shapes, tmp_path, runs):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="features=memory keeps none"):
+        run(shapes, tmp_path, f"features.folder={tmp_path / 'file'}")
     assert runs == []
 
 

@@ -3,7 +3,7 @@
 One class for SDXL-type models (SSD-1B, Vega, SDXL) and Stable Diffusion 1.x, on diffusers' own networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,8 @@ class DiffusionEncoder(PretrainedBackbone):
         UserError: files are missing, or an argument is out of range.
     """
 
+    immaterial = ("suggests", "variant", "whole_unet", "image_size")
+
     def __init__(
         self,
         name: str,
@@ -79,13 +81,14 @@ class DiffusionEncoder(PretrainedBackbone):
     ) -> None:
         super().__init__()
         self.name, self.image_size = name, image_size
-        self.blocks = (block,) if isinstance(block, str) else tuple(block)
+        self.blocks = tuple(block) if isinstance(block, (list, tuple)) else (str(block),)
         self._options: dict[str, Any] = {
             **{"timestep": timestep, "weights_dtype": weights_dtype, "autocast": autocast, "noise": noise},
             **{"seed": seed, "generator": generator, "channels_last": channels_last, "compile": compile},
         }
         self._dtypes = {"vae": vae_dtype, "unet": unet_dtype}
-        _check(self.blocks, {"weights": weights_dtype, **self._dtypes}, seed, image_size)
+        numbers = {"timestep": timestep, "seed": seed, "image_size": image_size, "text_encoders": text_encoders}
+        _check(self.blocks, {"weights": weights_dtype, **self._dtypes}, numbers)
         self._weights = DiffusionWeights.find(model, revision, variant, vae, text_encoders)
         if self._weights.takes_pooled_prompt != (text_encoders == 2):
             kind = "SDXL-type" if text_encoders == 1 else "Stable Diffusion 1.x"
@@ -107,7 +110,7 @@ class DiffusionEncoder(PretrainedBackbone):
         self._whole = whole_unet or any(BLOCKS[block][0] == "up" for block in self.blocks)
         self._noises: dict[tuple[int, ...], Tensor] = {}
         self._captured: dict[str, Tensor] = {}
-        self._maps: list[Tensor] | None = None
+        self._maps: list[list[Tensor]] = []  # the list that is being filled, while maps are asked for
 
     def fingerprint(self) -> dict[str, str]:
         dtypes = {part: str(self._dtype(part)).removeprefix("torch.") for part in self._dtypes}
@@ -116,6 +119,7 @@ class DiffusionEncoder(PretrainedBackbone):
             **self._weights.fingerprint(),
             "block": "+".join(self.blocks),
             **{name: str(value) for name, value in self._options.items()},
+            "autocast": str(self._uses_autocast()),
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
             "noise_generator": self._options["generator"],
         }
@@ -128,7 +132,7 @@ class DiffusionEncoder(PretrainedBackbone):
         per_call = max(_PIXELS_A_CALL // (images.shape[-2] * images.shape[-1]), 1)
         # Chunked, because at full size one image fills the device and the activations of several fill its memory.
         means = [self._posterior_mean((2 * part - 1).to(dtype)).float() for part in images.split(per_call)]
-        latents = torch.cat(means) * self._weights.vae_config["scaling_factor"]
+        latents = torch.cat(means) * self.vae.config.scaling_factor
         if not self._options["noise"]:
             return latents
         return self._scheduler.add_noise(latents, self._noise(latents), self._timestep.expand(len(latents)))
@@ -144,12 +148,12 @@ class DiffusionEncoder(PretrainedBackbone):
             For each layer [batch, queries, keys]; keys are patches in raster order and each row sums to one.
         """
         self.read()
-        self._maps = []
+        self._maps.append([])
         try:
             self._run_unet(images)
-            return self._maps
         finally:
-            self._maps = None
+            maps = self._maps.pop()
+        return maps
 
     def _extract(self, images: Tensor) -> Tensor:
         self._run_unet(images)
@@ -223,23 +227,30 @@ class DiffusionEncoder(PretrainedBackbone):
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
         for block in self.blocks:
-            last_self_attention(self.unet, *BLOCKS[block]).register_forward_hook(self._keep_as(block))
+            last_self_attention(self.unet, *BLOCKS[block]).register_forward_hook(_keep_as(block, self._captured))
         for name, module in self.unet.named_modules():
             if name.endswith(".attn1"):
-                module.register_forward_pre_hook(self._keep_map, with_kwargs=True)
+                module.register_forward_pre_hook(_keep_map(self._maps), with_kwargs=True)
         if self._options["compile"]:
             self.unet.compile()
             self.vae.encoder.compile()
 
-    def _keep_as(self, block: str) -> Any:
-        def keep(module: Any, inputs: Any, output: Tensor) -> None:
-            self._captured[block] = output
 
-        return keep
+# The hooks hold the tensors' place and not the encoder, so that an encoder's memory is freed with its last reference.
+def _keep_as(block: str, captured: dict[str, Tensor]) -> Any:
+    """Hook that keeps a layer's output."""
 
-    def _keep_map(self, module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        """Before a self-attention layer: its map, where maps are asked for, one head at a time."""
-        if self._maps is None:
+    def keep(module: Any, inputs: Any, output: Tensor) -> None:
+        captured[block] = output
+
+    return keep
+
+
+def _keep_map(maps: list[list[Tensor]]) -> Any:
+    """Hook before a self-attention layer: its map, where maps are asked for, one head at a time."""
+
+    def keep(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if not maps:
             return
         tokens = inputs[0] if inputs else options["hidden_states"]
         queries, keys = (
@@ -249,10 +260,12 @@ class DiffusionEncoder(PretrainedBackbone):
             (queries[:, :, head].float() @ keys[:, :, head].float().transpose(1, 2) * module.scale).softmax(dim=-1)
             for head in range(module.heads)
         )
-        self._maps.append(mean / module.heads)
+        maps[-1].append(mean / module.heads)
+
+    return keep
 
 
-def _check(blocks: tuple[str, ...], dtypes: dict[str, str], seed: int, image_size: int | None) -> None:
+def _check(blocks: tuple[str, ...], dtypes: dict[str, str], numbers: Mapping[str, object]) -> None:
     """Every argument out of range, in one error."""
     problems = [f"block {block!r}: {' | '.join(BLOCKS)}" for block in blocks if block not in BLOCKS]
     if len(set(blocks)) != len(blocks) or not blocks:
@@ -260,9 +273,13 @@ def _check(blocks: tuple[str, ...], dtypes: dict[str, str], seed: int, image_siz
     problems += [f"{part}_dtype {name!r}: {' | '.join(DTYPES)}" for part, name in dtypes.items() if name not in DTYPES]
     if dtypes["weights"] == "auto":
         problems.append("weights_dtype can't be auto")
-    if seed < 0:
-        problems.append(f"seed {seed}: at least 0")
-    if image_size is not None and image_size < 1:
-        problems.append(f"image_size {image_size}: at least 1")
+    least = {"timestep": 0, "seed": 0, "image_size": 1, "text_encoders": 1}
+    for name, value in numbers.items():
+        if name == "image_size" and value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least[name]:
+            problems.append(f"{name} {value!r}: a whole number of at least {least[name]}")
+    if numbers["text_encoders"] not in (1, 2):
+        problems.append("text_encoders: 1 or 2")
     if problems:
         raise UserError("; ".join(problems), "the backbone's options", "see conf/backbone/ssd1b.yaml")

@@ -2,7 +2,7 @@
 
 import hashlib
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,14 @@ class DiffusionWeights:
         if vae is None:
             wanted += [("vae/config.json",), weight_names("vae", _STEM, variant)]
         checkpoint = find_checkpoint(model, wanted, revision=revision)
+        # A tokenizer reads whatever lies beside its config.
+        beside = {
+            f"{path.parent.name}/{other.name}": other
+            for name, path in checkpoint.files.items()
+            if name.startswith("tokenizer") and name.endswith("/tokenizer_config.json")
+            for other in sorted(path.parent.iterdir())
+        }
+        checkpoint = replace(checkpoint, files={**checkpoint.files, **beside})
         own_vae = None
         if vae is not None:
             own_vae = find_checkpoint(vae, [("config.json",), weight_names("", _STEM, variant)], option="backbone.vae")
@@ -100,6 +108,7 @@ class DiffusionWeights:
             "weights_sha256": self.model.fingerprint(),
             "vae": self.vae.name if self.vae else "own",
             "diffusers": version("diffusers"),
+            "transformers": version("transformers"),
         }
         return found | ({"vae_sha256": self.vae.fingerprint()} if self.vae else {})
 
@@ -155,25 +164,36 @@ class DiffusionWeights:
         text = {name: path for name, path in self.model.files.items() if name.startswith(("text", "token"))}
         state = f"{Checkpoint('', '', text).fingerprint()} {rounded} {version('transformers')} {version('diffusers')}"
         name = f"{hashlib.sha256(state.encode()).hexdigest()}.safetensors"
-        path = Path(cached_assets_path("diffcut_bench", namespace="prompts")) / name
+        try:
+            path = Path(cached_assets_path("diffcut_bench", namespace="prompts")) / name
+        except (OSError, ValueError):  # no place to keep it, which only costs time
+            kept = self._encode_empty_prompt(rounded)
+            return kept["prompt"], kept.get("pooled")
         try:
             kept = {name: _aligned(tensor) for name, tensor in load_file(path).items()}
         except (OSError, SafetensorError):  # not there yet, or damaged
             kept = self._encode_empty_prompt(rounded)
-            with suppress(UserError):  # a cache that can't be written only costs time
+            with suppress(UserError):
                 write_atomically(path, save(kept))
         return kept["prompt"], kept.get("pooled")
 
     def _encode_empty_prompt(self, rounded: torch.dtype) -> dict[str, Tensor]:
-        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-        from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+        with quiet_transformers():
+            from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+            from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
         def read(kind: Any, folder: str) -> Any:
             place = self.model.files[f"{folder}/config.json"].parent
             names = weight_names(folder, "model", self.variant)
             variant = self.variant if names[0] in self.model.files and len(names) > 1 else None
-            with quiet_transformers():
-                encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).float().eval()
+            try:
+                with quiet_transformers():
+                    encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).float().eval()
+            except Exception as error:  # whatever a damaged file makes the library raise
+                reason = " ".join(str(error).split())[:300]
+                raise UserError(
+                    f"text encoder can't be read ({reason})", str(place), "download its files again"
+                ) from error
             return encoder._apply(_aligned)
 
         def tokens(folder: str) -> Any:

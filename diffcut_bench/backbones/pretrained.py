@@ -59,7 +59,12 @@ class Checkpoint:
 
 
 def find_checkpoint(
-    model: str, wanted: Sequence[Names], *, revision: str = "main", option: str = "backbone.model"
+    model: str,
+    wanted: Sequence[Names],
+    *,
+    revision: str = "main",
+    option: str = "backbone.model",
+    gated: bool = False,
 ) -> Checkpoint:
     """Find files of a model in a folder, in the hub's cache, or on the hub (then they are downloaded).
 
@@ -68,6 +73,7 @@ def find_checkpoint(
         wanted: for each file its names, of which the first that exists is taken.
         revision: branch, tag or commit of the hub.
         option: the override that points at a folder, for the error.
+        gated: access has to be asked for on the hub, for the error.
 
     Raises:
         UserError: files are missing (all of them are named, with the command that fetches them), or the model is gated
@@ -86,10 +92,10 @@ def find_checkpoint(
         return Checkpoint(model, revision, found)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
-    return _from_hub(model, wanted, revision, option)
+    return _from_hub(model, wanted, revision, option, gated)
 
 
-def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str) -> Checkpoint:
+def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, gated: bool) -> Checkpoint:
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -141,12 +147,13 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str) -
             if not any(name in found for name in names):
                 missing.append(names)
     if missing:
+        asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
         at = "" if revision == "main" else f" --revision {revision}"
         raise UserError(
             f"{_listed(missing)} of {model} missing",
             f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
             f"`hf download {model} {' '.join(names[0] for names in missing)}{at}` where there is network, "
-            f"or {option}=DIR, a folder that has them",
+            f"or {option}=DIR, a folder that has them{asked}",
         )
     return Checkpoint(model, revision, found)
 

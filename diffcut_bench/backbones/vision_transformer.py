@@ -80,11 +80,13 @@ class VisionTransformer(PretrainedBackbone):
         dtype: ``float32``, ``float16``, ``bfloat16``, or ``auto``: float32 on the CPU, elsewhere float16, save for
             DINOv3, which does not support it.
         compile: compile the network with ``torch.compile``.
+        gated: the hub's model wants access to be asked for; said where its files are missing.
 
     Raises:
         UserError: files are missing or damaged, the kind of model is unknown, or an argument is out of range.
     """
 
+    immaterial = ("suggests", "image_size", "gated")
     network: nn.Module
     norm: nn.Module
     _scale: Tensor
@@ -100,6 +102,7 @@ class VisionTransformer(PretrainedBackbone):
         image_size: int | None = None,
         dtype: str = "auto",
         compile: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         _check_option("facet", facet, _FACETS)
@@ -107,7 +110,7 @@ class VisionTransformer(PretrainedBackbone):
         self.name, self.facet = name, facet
         self._dtype, self._compile = dtype, compile
         self._is_folder = Path(model).expanduser().is_dir()
-        self._checkpoint = find_checkpoint(model, _FILES, revision=revision)
+        self._checkpoint = find_checkpoint(model, _FILES, revision=revision, gated=gated)
 
         path = self._checkpoint.files["config.json"]
         self._family, self._config = _network_config(path)
@@ -128,10 +131,9 @@ class VisionTransformer(PretrainedBackbone):
         self.register_buffer("_shift", shift, persistent=False)
 
     def fingerprint(self) -> dict[str, str]:
-        model = self._checkpoint.model
         return {
             "model": self.name,
-            "checkpoint": Path(model).expanduser().absolute().name if self._is_folder else model,
+            "checkpoint": self._checkpoint.name,
             "revision": self._checkpoint.revision,
             "weights_sha256": self._checkpoint.fingerprint(),
             "layer": self.layer,

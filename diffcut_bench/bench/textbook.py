@@ -18,15 +18,20 @@ def textbook_recursive_ncut(features: Tensor, tau: float, alpha: float, splittin
     Returns:
         Segment ids [nodes], contiguous from 0.
     """
-    unit = features.float() / features.float().norm(dim=1, keepdim=True)
-    cosine = unit @ unit.T
-    weights = ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** alpha
+    weights = textbook_affinity(features, alpha)
     codes = [""] * len(weights)
-    everyone = torch.ones(len(weights), dtype=torch.bool)
+    everyone = torch.ones(len(weights), dtype=torch.bool, device=weights.device)
     kept = ~(weights == 0).any(dim=1)
     _divide(weights, everyone, kept, tau, splitting_points, codes)
     names = {code: segment for segment, code in enumerate(sorted(set(codes)))}
     return torch.tensor([names[code] for code in codes])
+
+
+def textbook_affinity(features: Tensor, alpha: float) -> Tensor:
+    """Affinities [nodes, nodes] of one image's features [nodes, channels]: cosines, least to 0, most to 1, power."""
+    unit = features.float() / features.float().norm(dim=1, keepdim=True)
+    cosine = unit @ unit.T
+    return ((cosine - cosine.min()) / (cosine.max() - cosine.min())) ** alpha
 
 
 def _divide(
@@ -37,7 +42,7 @@ def _divide(
     graph = weights * members[:, None] * members[None, :]
     degree = graph.sum(dim=1)
     scale = torch.where(degree > 0, degree.rsqrt(), 0.0)
-    laplacian = torch.eye(len(graph)) - scale[:, None] * graph * scale[None, :]
+    laplacian = torch.eye(len(graph), device=graph.device) - scale[:, None] * graph * scale[None, :]
     indicator = scale * torch.linalg.eigh(laplacian).eigenvectors[:, 1]
     if indicator[indicator.abs().argmax()] < 0:
         indicator = -indicator

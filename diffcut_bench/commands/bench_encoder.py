@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of ``--encoder``; ``device``, ``protocol.image_size`` and ``output_dir`` are overrides."""
     group = parser.add_argument_group("the diffusion encoder alone, with random weights")
     group.add_argument("--encoder", metavar="NAME", help=f"{' | '.join(ARCHITECTURES)}: measure this instead")
-    group.add_argument("--batches", default="1,4,16", help="images at a time (default 1,4,16)")
+    group.add_argument("--batches", help="images at a time (default 1,4,16; without --encoder --images)")
     group.add_argument("--precisions", help=f"some of {','.join(PRECISIONS)} (default all)")
     group.add_argument("--modes", help="eager, compiled or both (default eager,compiled)")
     group.add_argument("--repeats", type=int, default=5, help="timed calls of each setting (default 5)")
@@ -105,19 +105,25 @@ def bench_encoder(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> list[Setting]:
     if options.repeats < 1:
         raise UserError(f"--repeats must be at least 1, not {options.repeats}", "diffcut-bench bench", "--repeats 5")
-    batches = _words("--batches", options.batches)
-    wrong = [word for word in batches if not word.isdecimal() or int(word) < 1]
-    if wrong:
-        raise UserError(f"{wrong[0]!r} is no batch size", "--batches", "such as --batches 1,4,16")
+    batches = whole_numbers("--batches", options.batches or "1,4,16", "batch size")
     precisions, modes = (list(_QUICK), ["eager"]) if options.quick else (list(PRECISIONS), list(MODES))
     if options.precisions is not None:
-        precisions = _words("--precisions", options.precisions, PRECISIONS)
+        precisions = words_of("--precisions", options.precisions, PRECISIONS)
     if options.modes is not None:
-        modes = _words("--modes", options.modes, MODES)
-    return all_settings(list(map(int, batches)), precisions, [False] if options.quick else [False, True], modes)
+        modes = words_of("--modes", options.modes, MODES)
+    return all_settings(batches, precisions, [False] if options.quick else [False, True], modes)
 
 
-def _words(flag: str, text: str, known: Collection[str] | None = None) -> list[str]:
+def whole_numbers(flag: str, text: str, meaning: str) -> list[int]:
+    """The numbers of a comma list, each at least 1."""
+    words = words_of(flag, text)
+    wrong = [word for word in words if not word.isdecimal() or int(word) < 1]
+    if wrong:
+        raise UserError(f"{wrong[0]!r} is no {meaning}", flag, f"such as {flag} 1,4,16")
+    return [int(word) for word in words]
+
+
+def words_of(flag: str, text: str, known: Collection[str] | None = None) -> list[str]:
     """The words of a comma list, each once."""
     words = list(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
     if not words:
@@ -192,12 +198,16 @@ def _notes(record: dict[str, Any], rows: Sequence[Row]) -> list[str]:
             f"fastest sound: {setting.precision}, batch {setting.batch}: {measured.images_per_s:.4g} images/s "
             f"of at most {measured.floor_images_per_s:.4g}"
         )
+    in_half = any(PRECISIONS[row.setting.precision].vae_dtype == "float16" for row in rows)
     return [
         f"{record['machine']['device']}, {record['encoder']} with random weights, {record['image_size']}² pixels, "
         f"{record['date']}",
         f"TFLOP an image: UNet {counts['unet']}, VAE {counts['vae']}, tiny VAE {counts['tiny_vae']}; "
         f"matrix products, TFLOP/s: {rates}",
-        "a VAE in float16 is sound here because its weights are random; SDXL's own overflows, and needs "
-        "backbone.vae=madebyollin/sdxl-vae-fp16-fix",
+        *in_half
+        * [
+            "random weights do not overflow in a float16 VAE, SDXL's own do: there, "
+            "backbone.vae=madebyollin/sdxl-vae-fp16-fix"
+        ],
         f"sound: the least cosine of a patch to float32 is at least {record['sound_cosine']:g}; {fastest}",
     ]

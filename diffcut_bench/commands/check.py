@@ -19,6 +19,7 @@ _PATCHES = 8  # a side of the test images
 # Sums of different batches may be taken in different orders; what exceeds this many epsilons of the largest value
 # is no rounding.
 _ROUNDING = 256
+_CONTRACT = "docs/adding_a_backbone.md says what a backbone has"
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,21 @@ def check(options: argparse.Namespace) -> int:
     device = choose_device(config.device)
     backbone = instantiate("backbone", config.backbone).to(device)
     source = FeatureSource(backbone, device)
+    missing = [name for name in ("name", "stride", "channels") if not hasattr(backbone, name)]
+    if missing:
+        raise UserError(f"the backbone has no {', '.join(missing)}", f"backbone={type(backbone).__name__}", _CONTRACT)
     side = _PATCHES * backbone.stride
     images = torch.rand(2, 3, side, side // 2, generator=torch.Generator().manual_seed(0))
-    first = source.compute(images)
+    try:
+        first = source.compute(images)
+        identity = backbone_identity(backbone, config.backbone)
+        key = cell_key(identity)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a new backbone raises is the finding
+        where = f"backbone={type(backbone).__name__}, images {list(images.shape)}"
+        raise UserError(f"{type(error).__name__}: {error}", where, _CONTRACT) from error
+    again = backbone_identity(backbone, config.backbone)
     findings = [
         _Finding("input", f"{side}×{side // 2} pixels, 2 images"),
         _shape(first, (2, backbone.channels, _PATCHES, _PATCHES // 2)),
@@ -54,9 +67,9 @@ def check(options: argparse.Namespace) -> int:
             exact=False,
         ),
     ]
-    identity = backbone_identity(backbone, config.backbone)
     findings += [_Finding(name, str(value)) for name, value in identity.items() if name != "_target_"]
-    findings.append(_Finding("key", cell_key(identity)))
+    constant = again == identity
+    findings.append(_Finding("key", key if constant else f"NO: {key}, and another when asked again", constant))
     table = Table(show_header=False, show_edge=False, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")

@@ -248,11 +248,17 @@ def _measure(
             rows, cols = grids[image].labels.shape
             yield grid_features(features, (rows, cols))
 
+    for line in source.announce(dataset, [place[image] for image in plan.ids], build_protocol(config.protocol)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     features: list[Tensor] = []
-    with progress(name, "images") as report:
-        for patches, grid in zip(plan.patches, on_grid(plan.ids), strict=True):
-            features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
-            report(len(features), len(plan.ids))
+    try:
+        with progress(name, "images") as report:
+            for patches, grid in zip(plan.patches, on_grid(plan.ids), strict=True):
+                features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
+                report(len(features), len(plan.ids))
+    finally:
+        for line in source.close():
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     scores = pair_scores(features, plan)
     interval = auc_interval(scores, plan, seed=config.seed)
     curve = Curve(name, roc_points(scores, plan.same), auc(scores, plan.same), interval)
@@ -267,10 +273,7 @@ def _measure(
 def _features(
     config: RunConfig, source: FeatureSource, dataset: SegmentationDataset, indices: Sequence[int]
 ) -> Iterator[Tensor]:
-    """Feature map [channels, rows, cols] of each image.
-
-    Images go through the network one at a time, so the batch size can't change them.
-    """
+    """Feature map [channels, rows, cols] of each image."""
     protocol = build_protocol(config.protocol)
     for batch in example_loader(
         dataset, indices, protocol, source, batch_size=config.batch_size, num_workers=config.num_workers
@@ -279,7 +282,6 @@ def _features(
             if isinstance(item, Failure):
                 raise UserError(item.error, item.id, "the file was readable before; run again")
             yield source.of([item])[0]
-    source.flush()
 
 
 def _pictures(

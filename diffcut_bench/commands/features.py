@@ -25,7 +25,7 @@ def features(options: argparse.Namespace) -> int:
     sets = list(list_sets(Path(store.folder)))
     known = [found.folder.name for found in sets]
     for name in names:
-        if name not in known and (options.action, name) != ("clear", "all"):
+        if name not in known and name != "all":
             raise UserError(f"no set {name!r}", store.folder, did_you_mean(name, known))
     chosen = [found for found in sets if not names or found.folder.name in names or "all" in names]
     if options.action == "clear":
@@ -59,8 +59,12 @@ def _what(found: StoredSet) -> str:
 def _verify(sets: list[StoredSet]) -> int:
     damaged = 0
     for found in sets:
-        store = open_set(found.folder)
-        intact, bad = store.verify()
+        try:
+            intact, bad = open_set(found.folder).verify()
+        except UserError as error:
+            damaged += 1
+            console.print(f"{found.folder.name}: {error.what}", markup=False, highlight=False, soft_wrap=True)
+            continue
         damaged += len(bad)
         state = f"{intact} images intact" + "".join(f"; {name} damaged, set aside" for name in bad)
         console.print(f"{found.folder.name}: {state}", markup=False, highlight=False, soft_wrap=True)

@@ -16,38 +16,31 @@ from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffcut_bench.commands.terminal import console, errors
-from diffcut_bench.config import (
-    GROUPS,
-    RunConfig,
-    build_protocol,
-    check_config,
-    conf_dir,
-    load_config,
-    quote_if_needed,
-    quoted,
-)
+from diffcut_bench.config import RunConfig, build_protocol, conf_dir, load_config, quote_if_needed, quoted
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import (
-    FinishedCell,
-    run_cell,
-)
+from diffcut_bench.experiment import pass_key, run_cells
 from diffcut_bench.reporting import draw_outcome, print_results
+from diffcut_bench.running import FinishedCell
 from diffcut_bench.store import Result, write_atomically
+
+_READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
+_PASS = "sweep_pass"  # the key by which a launcher's job is told its pass
 
 
 def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:
         return _sweep(options.overrides)
-    config = load_config(options.overrides)
-    cell = _run_with_progress(config)
+    (cell,) = _run_with_progress([load_config(options.overrides)])
+    if isinstance(cell, UserError):
+        raise cell
     _say_cell(cell)
     print_results(console, [(cell.folder, cell.result)])
     _say_failures([cell.result])
     return 0
 
 
-def _run_with_progress(config: RunConfig) -> FinishedCell:
+def _run_with_progress(configs: Sequence[RunConfig]) -> list[FinishedCell | UserError]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,12 +49,11 @@ def _run_with_progress(config: RunConfig) -> FinishedCell:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    choices = configs[0].choices
+    segmenters = " ".join(dict.fromkeys(config.choices.get("segmenter", "own") for config in configs))
     with Progress(*columns, console=console, transient=False) as progress:
         task = progress.add_task(
-            f"{config.choices.get('dataset')} · {config.choices.get('backbone')} · {config.choices.get('segmenter')}",
-            total=None,
-            speed="",
-            visible=False,
+            f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}", total=None, speed="", visible=False
         )
         first: list[int] = []
 
@@ -76,23 +68,24 @@ def _run_with_progress(config: RunConfig) -> FinishedCell:
         def preparing(done: int, total: int) -> None:
             progress.update(preparation, total=total, completed=done, visible=True)
 
-        def say(line: str) -> None:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-        cell = run_cell(config, draw_outcome, report, preparing, say)
-        if cell.skipped:
-            images = cell.result.dataset.n_images
+        cells = run_cells(configs, draw_outcome, report, preparing, _say)
+        done = [cell for cell in cells if isinstance(cell, FinishedCell)]
+        if done and all(cell.skipped for cell in done) and len(done) == len(cells):
+            images = done[0].result.dataset.n_images
             progress.update(task, total=images, completed=images, speed="finished before", visible=True)
-        return cell
+        return cells
+
+
+def _say(line: str) -> None:
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _say_cell(cell: FinishedCell) -> None:
     if cell.skipped:
         console.print("skipped: this cell is finished already (if_exists=overwrite computes it again)")
-    console.print(f"result   {cell.folder / 'result.json'}", soft_wrap=True, highlight=False, markup=False)
-    pictures = sorted((cell.folder / "pictures").glob("*.png"))
-    for path in pictures:
-        console.print(f"picture  {path}", soft_wrap=True, highlight=False, markup=False)
+    _say(f"result   {cell.folder / 'result.json'}")
+    for path in sorted((cell.folder / "pictures").glob("*.png")):
+        _say(f"picture  {path}")
 
 
 def _say_failures(results: Sequence[Result]) -> None:
@@ -104,18 +97,27 @@ def _say_failures(results: Sequence[Result]) -> None:
 
 
 def _sweep(overrides: list[str]) -> int:
-    """Every combination through Hydra's own launcher; all of them are checked before the first runs."""
+    """Every combination; cells that one pass over the images can score are one job of Hydra's launcher.
+
+    All of them are checked before the first runs.
+    """
     cells = expand_sweep(overrides)
-    configs = [load_config(cell) for cell in cells]
-    for config in configs:
+    passes: dict[str, list[dict[str, object]]] = {}
+    output_dir = ""
+    for cell in cells:
+        config = load_config(cell)
         build_protocol(config.protocol)
-    folder = Path(configs[0].output_dir) / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
-    write_atomically(folder / "cells.json", json.dumps(cells, indent=1) + "\n")
-    console.print(f"sweep of {len(cells)} cells", highlight=False)
-    task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_sweep_cell)
+        passes.setdefault(pass_key(config), []).append({"overrides": cell, "config": config.to_dict()})
+        output_dir = output_dir or config.output_dir
+    folder = Path(output_dir) / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+    write_atomically(folder / "cells.json", json.dumps(list(passes.values()), indent=1) + "\n")
+    over = f"{len(passes)} pass{'es' if len(passes) > 1 else ''} over images"
+    _say(f"sweep of {len(cells)} cells in {over}; a pass shares reading and features")
+    task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_sweep_pass)
     before = sys.argv
     sys.argv = ["diffcut-bench", "--multirun", f"hydra.sweep.dir={quoted(str(folder))}"]
-    sys.argv += [quote_if_needed(override) for override in overrides]
+    sys.argv += [quote_if_needed(override) for override in overrides if override.startswith("hydra")]
+    sys.argv += [f"+{_PASS}={','.join(str(number) for number in range(len(passes)))}"]
     try:
         task()
     except SystemExit as ended:
@@ -123,6 +125,11 @@ def _sweep(overrides: list[str]) -> int:
             raise UserError("Hydra could not start the sweep; it says why above", str(folder), "see above") from ended
     finally:
         sys.argv = before
+    return _say_sweep(folder, len(cells))
+
+
+def _say_sweep(folder: Path, cells: int) -> int:
+    """The table of a sweep, and what failed; 2 where something did."""
     records = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
     finished = [Path(record["folder"]) for record in records if "folder" in record]
     results = [(path, Result.from_json((path / "result.json").read_text())) for path in finished]
@@ -132,27 +139,45 @@ def _sweep(overrides: list[str]) -> int:
     for record in records:
         if "error" in record:
             errors.print(f"cell {' '.join(record['overrides'])}\n{record['error']}", markup=False, soft_wrap=True)
-    return 2 if len(finished) < len(cells) else 0
+    return 2 if len(finished) < cells else 0
 
 
-def _sweep_cell(composed: DictConfig) -> None:
-    """One cell of a sweep, in whatever process the launcher chose; its end is noted in the sweep's folder."""
-    job = HydraConfig.get()
-    overrides = [o for o in job.overrides.task if not o.startswith("hydra.")]
-    config = check_config(composed, {group: job.runtime.choices[group] for group in GROUPS})
-    console.print(f"cell {job.job.num + 1}: {' '.join(overrides)}", highlight=False, markup=False)
-    record: dict[str, object] = {"overrides": overrides}
+def _sweep_pass(composed: DictConfig) -> None:
+    """The cells of one pass, in whatever process the launcher chose; how each ended is noted in the sweep's folder."""
+    folder = Path(HydraConfig.get().sweep.dir)
+    passes = json.loads((folder / "cells.json").read_text())
+    number = int(composed[_PASS])
+    cells: list[list[str]] = [cell["overrides"] for cell in passes[number]]
+    first = sum(len(before) for before in passes[:number])
+    shared = [override for override in cells[0] if all(override in cell for cell in cells)]
+    _say(f"pass {number + 1} of {len(passes)}, {len(cells)} cells: {' '.join(shared)}")
+    ended: Sequence[FinishedCell | UserError]
     try:
-        cell = _run_with_progress(config)
-        record["folder"] = str(cell.folder.absolute())
-        if cell.skipped:
-            console.print("skipped: this cell is finished already")
+        configs = [RunConfig(**cell["config"]) for cell in passes[number]]
+        _say(_shared_work(configs))
+        ended = _run_with_progress(configs)
     except UserError as error:
-        record["error"] = str(error)
-    except Exception as error:  # the other cells of the sweep go on; the error is listed at the end
-        record["error"] = f"{type(error).__name__}: {error}"
-    path = Path(job.sweep.dir) / "cells" / f"{job.job.num:05d}.json"
-    write_atomically(path, json.dumps(record, indent=1) + "\n")
+        ended = [error] * len(cells)
+    except Exception as error:  # the other passes go on; the error is listed at the end
+        crashed = UserError(f"{type(error).__name__}: {error}", " ".join(cells[0]), "run this cell alone to see more")
+        ended = [crashed] * len(cells)
+    for place, (cell, end) in enumerate(zip(cells, ended, strict=True)):
+        record: dict[str, object] = {"overrides": cell}
+        if isinstance(end, UserError):
+            record["error"] = str(end)
+        else:
+            record["folder"] = str(end.folder.absolute())
+            own = " ".join(override for override in cell if override not in shared) or "as above"
+            _say(f"cell {first + place + 1}: {own}{', skipped: finished before' if end.skipped else ''}")
+        write_atomically(folder / "cells" / f"{first + place:05d}.json", json.dumps(record, indent=1) + "\n")
+
+
+def _shared_work(configs: Sequence[RunConfig]) -> str:
+    """What the cells of a pass do once for all of them."""
+    trees = {json.dumps({n: v for n, v in c.segmenter.items() if n not in _READ_FROM_TREE}) for c in configs}
+    if all("tau" in config.segmenter for config in configs) and len(trees) < len(configs):
+        return f"  once an image: reading, features, cosines, and {len(trees)} recursions, from which every tau is read"
+    return "  once an image: reading and features"
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -8,9 +8,11 @@ from diffcut_bench.evaluation.matching import (
     Criterion,
     assign_clusters,
     contingency_table,
+    contingency_tables,
     count_matches,
     match_image,
     merge_background,
+    merge_backgrounds,
 )
 from diffcut_bench.evaluation.protocol import Protocol
 
@@ -23,7 +25,9 @@ __all__ = [
     "assign_clusters",
     "bootstrap_interval",
     "contingency_table",
+    "contingency_tables",
     "count_matches",
     "match_image",
     "merge_background",
+    "merge_backgrounds",
 ]

@@ -21,10 +21,10 @@ class Counts(NamedTuple):
     fn: Int[Tensor, " classes"]
 
 
-def contingency_table(
-    prediction: Integer[Tensor, "height width"], label: Integer[Tensor, "height width"], num_classes: int
-) -> Int[Tensor, "classes clusters"]:
-    """Pixels shared by each annotated class and each predicted cluster, on the host.
+def contingency_tables(
+    prediction: Integer[Tensor, "batch height width"], label: Integer[Tensor, "batch height width"], num_classes: int
+) -> list[Int[Tensor, "classes clusters"]]:
+    """Pixels shared by each annotated class and each predicted cluster of each image, counted where the images are.
 
     Args:
         prediction: cluster ids from 0.
@@ -32,7 +32,8 @@ def contingency_table(
         num_classes: number of classes scored.
 
     Returns:
-        ``num_classes`` × ``max(num_classes, clusters)`` counts, so that every class can have a cluster.
+        For each image ``num_classes`` × ``max(num_classes, clusters)`` counts on the host, so that every class can have
+        a cluster.
 
     Raises:
         ValueError: shapes differ, or an id is out of range.
@@ -40,16 +41,27 @@ def contingency_table(
     prediction, label = prediction.long(), label.long()
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {list(prediction.shape)} and label {list(label.shape)} differ in shape")
-    if prediction.min() < 0:
-        raise ValueError(f"cluster ids must be >= 0, found {prediction.min().item()}")
-    if label.min() < IGNORED or label.max() >= num_classes:
-        raise ValueError(
-            f"label ids must lie in -1..{num_classes - 1}, found {label.min().item()}..{label.max().item()}"
-        )
-    columns = max(num_classes, int(prediction.max()) + 1)
-    scored = label != IGNORED
-    cells = label[scored] * columns + prediction[scored]
-    return torch.bincount(cells, minlength=num_classes * columns).view(num_classes, columns).cpu()
+    extremes = [f(ids.flatten(1), dim=1) for ids in (prediction, label) for f in (torch.amin, torch.amax)]
+    least, most, least_label, most_label = torch.stack(extremes).tolist()
+    if min(least) < 0:
+        raise ValueError(f"cluster ids must be >= 0, found {min(least)}")
+    if min(least_label) < IGNORED or max(most_label) >= num_classes:
+        raise ValueError(f"label ids must lie in -1..{num_classes - 1}, found {min(least_label)}..{max(most_label)}")
+    columns = max(num_classes, max(most) + 1)
+    image = torch.arange(len(label), device=label.device)[:, None, None]
+    # One bin more than there are cells takes the pixels that are left out.
+    cells = ((image * num_classes + label) * columns + prediction).masked_fill(label == IGNORED, -1)
+    counts = cells.new_zeros(len(label) * num_classes * columns + 1)
+    counts.scatter_add_(0, cells.flatten() + 1, cells.new_ones(()).expand(cells.numel()))
+    tables = counts[1:].view(len(label), num_classes, columns).cpu()
+    return [table[:, : max(num_classes, clusters + 1)] for table, clusters in zip(tables, most, strict=True)]
+
+
+def contingency_table(
+    prediction: Integer[Tensor, "height width"], label: Integer[Tensor, "height width"], num_classes: int
+) -> Int[Tensor, "classes clusters"]:
+    """`contingency_tables` of one image."""
+    return contingency_tables(prediction[None], label[None], num_classes)[0]
 
 
 def assign_clusters(
@@ -72,14 +84,14 @@ def assign_clusters(
     return torch.from_numpy(columns).long()
 
 
-def merge_background(
-    prediction: Integer[Tensor, "height width"],
-    label: Integer[Tensor, "height width"],
+def merge_backgrounds(
+    prediction: Integer[Tensor, "batch height width"],
+    label: Integer[Tensor, "batch height width"],
     num_classes: int,
     background: int,
     rule: BackgroundRule,
     criterion: Criterion = "overlap",
-) -> Integer[Tensor, "height width"]:
+) -> Integer[Tensor, "batch height width"]:
     """Merge predicted clusters into one background cluster; uses the annotation, as every rule of the field does.
 
     Args:
@@ -93,7 +105,7 @@ def merge_background(
         criterion: of the foreground matching under ``unmatched``.
 
     Returns:
-        Cluster ids; the merged one is ``max(prediction) + 1``.
+        Cluster ids; the merged one is ``max(prediction) + 1`` of its image.
 
     Raises:
         ValueError: shapes differ, or an id is out of range.
@@ -103,40 +115,45 @@ def merge_background(
     if not 0 <= background < num_classes:
         raise ValueError(f"background must be a class id from 0 to {num_classes - 1}, not {background}")
     prediction = prediction.long()
-    table = contingency_table(prediction, label, num_classes)
-    clusters = int(prediction.max()) + 1
-    foreground = torch.cat([table[:background], table[background + 1 :]])
-    if rule == "unmatched":
-        present = foreground.sum(dim=1) > 0
-        matched = assign_clusters(foreground[:, : max(num_classes - 1, clusters)], criterion)[present]
-        merged = torch.ones(table.shape[1], dtype=torch.bool)
-        merged[matched] = False
-    else:
-        merged = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
-    merged = merged.to(prediction.device)[prediction]
-    return torch.where(merged, clusters, prediction)
+    tables = contingency_tables(prediction, label, num_classes)
+    merged = torch.zeros(len(tables), max(table.shape[1] for table in tables), dtype=torch.bool)
+    clusters = prediction.amax(dim=(1, 2)) + 1
+    for row, table, count in zip(merged, tables, clusters.tolist(), strict=True):
+        foreground = torch.cat([table[:background], table[background + 1 :]])
+        if rule == "unmatched":
+            present = foreground.sum(dim=1) > 0
+            row[:] = True
+            row[assign_clusters(foreground[:, : max(num_classes - 1, count)], criterion)[present]] = False
+        else:
+            row[: table.shape[1]] = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
+    is_merged = merged.to(prediction.device).gather(1, prediction.flatten(1)).view_as(prediction)
+    return torch.where(is_merged, clusters[:, None, None], prediction)
 
 
-def count_matches(
+def merge_background(
     prediction: Integer[Tensor, "height width"],
     label: Integer[Tensor, "height width"],
     num_classes: int,
+    background: int,
+    rule: BackgroundRule,
     criterion: Criterion = "overlap",
-) -> Counts:
-    """TP, FP, FN of each class after the one-to-one assignment of clusters to classes in this image.
+) -> Integer[Tensor, "height width"]:
+    """`merge_backgrounds` of one image."""
+    return merge_backgrounds(prediction[None], label[None], num_classes, background, rule, criterion)[0]
+
+
+def count_matches(table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap") -> Counts:
+    """TP, FP, FN of each class after the one-to-one assignment of clusters to classes in an image.
 
     Args:
-        prediction: cluster ids from 0.
-        label: class ids; −1 ignored.
-        num_classes: number of classes scored.
+        table: of the image, see `contingency_tables`.
         criterion: what the assignment maximises.
 
     Returns:
         Pixels. Clusters left over by the assignment count as no class's false positives.
     """
-    table = contingency_table(prediction, label, num_classes)
     columns = assign_clusters(table, criterion)
-    tp = table[torch.arange(num_classes), columns]
+    tp = table[torch.arange(len(table)), columns]
     return Counts(tp, table.sum(dim=0)[columns] - tp, table.sum(dim=1) - tp)
 
 
@@ -155,7 +172,7 @@ def match_image(
         prediction: cluster ids from 0.
         label: class ids from 0 to ``num_classes`` − 1; −1 is ignored.
         num_classes: number of classes scored, background included where there is one.
-        background_rule: see `merge_background`.
+        background_rule: see `merge_backgrounds`.
         background: id of the background class; the last one unless given. Not looked at under ``one_to_one``.
         criterion: see `assign_clusters`.
 
@@ -178,7 +195,7 @@ def match_image(
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     index = num_classes - 1 if background is None else background
     prediction = merge_background(prediction, label, num_classes, index, background_rule, criterion)
-    return count_matches(prediction, label, num_classes, criterion)
+    return count_matches(contingency_table(prediction, label, num_classes), criterion)
 
 
 def iou_per_class(

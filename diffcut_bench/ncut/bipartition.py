@@ -1,7 +1,7 @@
 """Splitting point: the threshold of the Fiedler vector that gives the least Normalized Cut. Knows tensors only."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 # The outermost thresholds stop short of the extremes, so that both sides keep a node (PAPER.md section 2).
@@ -9,15 +9,15 @@ _MARGIN = 0.99
 
 
 def best_bipartition(
-    weights: Float[Tensor, "nodes nodes"],
-    degree: Float[Tensor, " nodes"],
-    indicator: Float[Tensor, " nodes"],
+    weights: Float[Tensor, "*batch nodes nodes"],
+    degree: Float[Tensor, "*batch nodes"],
+    indicator: Float[Tensor, "*batch nodes"],
     splitting_points: int = 100,
-) -> tuple[Float[Tensor, ""], Bool[Tensor, " nodes"]]:
+) -> tuple[Float[Tensor, "*batch"], Bool[Tensor, "*batch nodes"]]:
     """Evenly spaced splitting points, the one of least NCut (Shi & Malik 2000, section 3.1).
 
-    All points cost one matrix product. ``cut(A, B)`` is summed directly over the pairs across the cut, so that
-    nothing cancels when the sides hardly touch.
+    Nodes that no threshold separates are merged first, which changes no cut and no volume. ``cut(A, B)`` is summed
+    directly over the pairs across the cut, so that nothing cancels when the sides hardly touch.
 
     Args:
         weights: affinities of the sub-graph.
@@ -29,16 +29,41 @@ def best_bipartition(
         NCut of the best bipartition, in [0, 2] (infinite where no threshold leaves volume on both sides; the first
         wins a tie), and its side ``y > threshold``.
     """
-    low, high = _MARGIN * indicator.min(), _MARGIN * indicator.max()
-    steps = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device) / max(
-        splitting_points - 1, 1
-    )
-    thresholds = low + (high - low) * steps
-    above = indicator[:, None] > thresholds[None, :]  # nodes × splitting points
-    side = above.to(weights.dtype)
-    cut = ((1 - side) * (weights @ side)).sum(dim=0)
-    volume_above = degree @ side
-    volume_below = degree @ (1 - side)
-    cost = (cut / volume_above + cut / volume_below).nan_to_num(nan=torch.inf)
-    best = cost.argmin()
-    return cost[best], above[:, best]
+    shape, n = degree.shape[:-1], degree.shape[-1]
+    weights, degree, indicator = weights.reshape(-1, n, n), degree.reshape(-1, n), indicator.reshape(-1, n)
+    low, high = _MARGIN * indicator.amin(dim=1, keepdim=True), _MARGIN * indicator.amax(dim=1, keepdim=True)
+    points = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device)
+    thresholds = low + (high - low) * (points / max(splitting_points - 1, 1))
+    passed = torch.searchsorted(thresholds, indicator)  # number of thresholds below y
+    level = passed
+    if n > splitting_points + 1:
+        weights, degree = _merge(weights, degree, passed, splitting_points + 1)
+        level = torch.arange(splitting_points + 1, device=passed.device).expand(len(degree), -1)
+    side = (level[:, :, None] > points).to(weights.dtype)  # items × nodes × splitting points
+    cut = ((1 - side) * (weights @ side)).sum(dim=1)
+    volume_above = (degree[:, None] @ side)[:, 0]
+    volume_below = (degree[:, None] @ (1 - side))[:, 0]
+    cost, best = (cut / volume_above + cut / volume_below).nan_to_num(nan=torch.inf).min(dim=1)
+    return cost.view(shape), (passed > best[:, None]).view(*shape, n)
+
+
+def _merge(
+    weights: Float[Tensor, "items nodes nodes"],
+    degree: Float[Tensor, "items nodes"],
+    groups: Int[Tensor, "items nodes"],
+    count: int,
+) -> tuple[Float[Tensor, "items groups groups"], Float[Tensor, "items groups"]]:
+    """Affinities and degrees of groups of nodes: their sums. Reads each row of ``weights`` once."""
+    items, n = groups.shape
+    first = torch.arange(items, device=groups.device)[:, None]
+    members = (groups.argsort(dim=1) + first * n).flatten()
+    flat = (groups + first * count).flatten()
+    sizes = flat.new_zeros(items * count).scatter_add_(0, flat, torch.ones_like(flat))
+    starts = sizes.cumsum(0) - sizes
+
+    def sum_rows(rows: Tensor) -> Tensor:
+        return torch.nn.functional.embedding_bag(members, rows.reshape(items * n, -1), starts, mode="sum").view(
+            items, count, -1
+        )
+
+    return sum_rows(sum_rows(weights).mT), sum_rows(degree)[:, :, 0]

@@ -1,104 +1,26 @@
 """Recursive Normalized Cut: bipartition until the least NCut reaches tau. Knows tensors only.
 
-One recursion at the largest tau answers every smaller one: a bipartition does not depend on tau, and a cut made at
-tau is made at every larger tau. `ncut_tree` therefore keeps each cut with its cost, `recursive_ncut` reads one tau.
+One recursion at the largest tau answers every smaller one (`tree`); `levels` makes it for all images of a batch.
 """
 
 import math
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal, TypeGuard
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffcut_bench.ncut.affinity import affinity
-from diffcut_bench.ncut.bipartition import best_bipartition
-from diffcut_bench.ncut.fiedler import Solver, fiedler_vector
+from diffcut_bench.ncut.affinity import scaled_cosines
+from diffcut_bench.ncut.fiedler import Solver
+from diffcut_bench.ncut.levels import cut_recursively
+from diffcut_bench.ncut.memory import check_fits, needed_gib
+from diffcut_bench.ncut.tree import ImageTree, LabelCodes, NCutTree
 
 ZeroAffinity = Literal["drop", "keep"]
-LabelCodes = Literal["exact", "float32"]
 
-
-@dataclass(frozen=True)
-class ImageTree:
-    """The cuts of one image in depth-first order: a cut, the sub-tree of its ``y > threshold`` side, that of the other.
-
-    Attributes:
-        costs: NCut of each cut.
-        parents: index of the cut that made the sub-graph which this one divides; -1 for the root.
-        sides: for each cut, the patches on its ``y > threshold`` side (False: on the other, or not in its sub-graph).
-    """
-
-    costs: Float[Tensor, " cuts"]
-    parents: list[int]
-    sides: Bool[Tensor, "cuts nodes"]
-
-    @cached_property
-    def reached_at(self) -> Float[Tensor, " cuts"]:
-        """The recursion makes a cut at every tau above this: the greatest cost among it and the cuts that led to it."""
-        reached: list[float] = []
-        for cost, parent in zip(self.costs.tolist(), self.parents, strict=True):
-            reached.append(cost if parent < 0 else max(cost, reached[parent]))
-        return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
-
-    @cached_property
-    def _ranked_sides(self) -> Int[Tensor, "cuts nodes"]:
-        """Number of the cut (from 1) where a patch is on its first side, 0 elsewhere."""
-        return self.sides * torch.arange(1, len(self.sides) + 1, dtype=torch.int32, device=self.sides.device)[:, None]
-
-    def labels(self, tau: float, label_codes: LabelCodes = "exact") -> Int[Tensor, " nodes"]:
-        """Segment of each patch at ``tau``, contiguous from 0."""
-        made = self.reached_at < tau
-        if label_codes == "float32":
-            codes = _float32_codes(self.sides[made])
-        else:
-            # Equal bit strings over all cuts = the same last cut whose first side holds the patch.
-            uncut = torch.zeros(1, self.sides.shape[1], dtype=torch.int32, device=self.sides.device)
-            codes = torch.cat([uncut, self._ranked_sides[made]]).amax(dim=0)
-        return codes.unique(return_inverse=True)[1]
-
-
-def _float32_codes(sides: Bool[Tensor, "cuts nodes"]) -> Float[Tensor, " nodes"]:
-    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on (PAPER.md)."""
-    code = torch.zeros(sides.shape[1], dtype=torch.float32, device=sides.device)
-    step = torch.ones((), dtype=torch.float32, device=sides.device)
-    for side in sides:
-        code = code + step * side
-        step = code.max() + 1
-    return code.nan_to_num(nan=-1.0, posinf=torch.inf)  # every NaN is one segment there
-
-
-@dataclass(frozen=True)
-class NCutTree:
-    """The recursion of a batch of images at ``max_tau``; `labels` reads any smaller tau from it.
-
-    Attributes:
-        images: one `ImageTree` an image.
-        max_tau: the threshold that the recursion ran at.
-        label_codes: how bit strings over the cuts become segments.
-    """
-
-    images: list[ImageTree]
-    max_tau: float
-    label_codes: LabelCodes = "exact"
-
-    def labels(self, tau: float) -> Int[Tensor, "batch nodes"]:
-        """Segments at ``tau``: equal to ``recursive_ncut(…, tau=tau)``.
-
-        Args:
-            tau: NCut threshold, 0 <= tau <= ``max_tau``.
-
-        Returns:
-            Segment ids, contiguous from 0 within each image; their numbering carries no meaning.
-
-        Raises:
-            ValueError: ``tau`` is above ``max_tau``, where the tree has no answer.
-        """
-        if not 0 <= tau <= self.max_tau:
-            raise ValueError(f"this tree answers 0 <= tau <= {self.max_tau}, not {tau}")
-        return torch.stack([tree.labels(tau, self.label_codes) for tree in self.images])
+# On a processor matrices are multiplied faster in few at a time that its caches hold than in many.
+_CACHED_ENTRIES = 1 << 21
 
 
 def ncut_tree(
@@ -110,6 +32,7 @@ def ncut_tree(
     zero_affinity: ZeroAffinity = "drop",
     label_codes: LabelCodes = "exact",
     splitting_points: int = 100,
+    max_memory_gib: float = 4,
 ) -> NCutTree:
     """One recursion that answers every tau up to ``max_tau``.
 
@@ -123,22 +46,125 @@ def ncut_tree(
         label_codes: ``exact``: patches share a segment if they lie on the same side of every cut; ``float32``: the
             released code's rounding sums of bits, which merge segments from about 24 cuts on.
         splitting_points: thresholds tried for each cut.
+        max_memory_gib: working memory. Images are taken together as far as it allows; one takes two N×N matrices.
 
     Returns:
         The tree; ``tree.labels(tau)`` gives a partition.
 
     Raises:
         ValueError: an argument is out of range, or the features hold NaN or infinity.
+        GraphTooLargeError: one image needs more than ``max_memory_gib``.
     """
-    check_arguments(max_tau, alpha, solver, zero_affinity, label_codes, splitting_points)
-    _check_features(features)
+    (tree,) = ncut_trees(
+        features,
+        [(max_tau, alpha)],
+        solver=solver,
+        zero_affinity=zero_affinity,
+        label_codes=label_codes,
+        splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
+    )
+    return tree
+
+
+def ncut_trees(
+    features: Float[Tensor, "batch nodes channels"],
+    settings: Sequence[tuple[float, float]],
+    *,
+    solver: Solver = "lanczos",
+    zero_affinity: ZeroAffinity = "drop",
+    label_codes: LabelCodes = "exact",
+    splitting_points: int = 100,
+    max_memory_gib: float = 4,
+) -> list[NCutTree]:
+    """A tree for each pair of ``max_tau`` and ``alpha``, from one cosine matrix an image.
+
+    Args:
+        features: patch features of each image.
+        settings: pairs of greatest tau and alpha.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `ncut_tree`.
+
+    Raises:
+        ValueError: an argument is out of range, or the features hold NaN or infinity.
+        GraphTooLargeError: one image needs more than ``max_memory_gib``.
+    """
+    check_features(features)
     if features.dtype not in (torch.float32, torch.float64):
         features = features.float()
-    trees = []
-    for image in features:  # one image's graph at a time bounds the memory
-        weights = affinity(image[None], alpha)[0]
-        trees.append(_recurse(weights, max_tau, solver, zero_affinity == "drop", splitting_points))
-    return NCutTree(trees, max_tau, label_codes)
+    n = features.shape[1]
+
+    def graphs(at_once: int, cached: int) -> Iterator[Tensor]:
+        for group in features.split(at_once):
+            yield _scaled_cosines(group, cached)
+
+    return cut_graphs(
+        graphs,
+        n,
+        features,
+        settings,
+        solver=solver,
+        zero_affinity=zero_affinity,
+        label_codes=label_codes,
+        splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
+    )
+
+
+def cut_graphs(
+    graphs: Callable[[int, int], Iterator[Tensor]],
+    nodes: int,
+    like: Tensor,
+    settings: Sequence[tuple[float, float]],
+    *,
+    solver: Solver,
+    zero_affinity: ZeroAffinity,
+    label_codes: LabelCodes,
+    splitting_points: int,
+    max_memory_gib: float,
+) -> list[NCutTree]:
+    """A tree for each pair of ``max_tau`` and ``alpha``.
+
+    Args:
+        graphs: given how many images to take together, and how many of them a processor's caches hold, iterates over
+            their scaled cosines [images, nodes, nodes], which are overwritten.
+        nodes: of a graph.
+        like: a tensor of their dtype and device.
+        settings, solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `ncut_trees`.
+
+    Raises:
+        ValueError: an argument is out of range.
+        GraphTooLargeError: one image needs more than ``max_memory_gib``.
+    """
+    for max_tau, alpha in settings:
+        check_arguments(max_tau, alpha, solver, zero_affinity, label_codes, splitting_points)
+    check_fits(nodes, like.element_size(), solver, max_memory_gib)
+    entries = int(max_memory_gib * 2**30 / like.element_size())
+    batch = entries // 8 if like.device.type != "cpu" else min(entries // 8, _CACHED_ENTRIES)
+    images: list[list[ImageTree]] = [[] for _ in settings]
+    fit = needed_gib(nodes, like.element_size(), solver, len(settings)) <= max_memory_gib
+    for places in [range(len(settings))] if fit else [[place] for place in range(len(settings))]:
+        for cosines in graphs(max(entries // 2 // nodes**2, 1), max(batch // nodes**2, 1)):
+            for place in places:
+                max_tau, alpha = settings[place]
+                weights = cosines.pow_(alpha) if place == places[-1] else cosines.pow(alpha)
+                images[place] += cut_recursively(
+                    weights, max_tau, solver, zero_affinity == "drop", splitting_points, batch
+                )
+                del weights
+            del cosines
+    return [NCutTree(trees, max_tau, label_codes) for trees, (max_tau, _) in zip(images, settings, strict=True)]
+
+
+def _scaled_cosines(
+    features: Float[Tensor, "batch nodes channels"], at_once: int
+) -> Float[Tensor, "batch nodes nodes"]:
+    """`scaled_cosines` of a few images at a time, whose matrices a processor's caches hold through its passes."""
+    if at_once >= len(features):
+        return scaled_cosines(features)
+    cosines = features.new_empty(*features.shape[:2], features.shape[1])
+    for part, group in zip(cosines.split(at_once), features.split(at_once), strict=True):
+        part.copy_(scaled_cosines(group))
+    return cosines
 
 
 def recursive_ncut(
@@ -150,6 +176,7 @@ def recursive_ncut(
     zero_affinity: ZeroAffinity = "drop",
     label_codes: LabelCodes = "exact",
     splitting_points: int = 100,
+    max_memory_gib: float = 4,
 ) -> Int[Tensor, "batch nodes"]:
     """Segments of DiffCut: recursive Normalized Cut of the patch graph (Couairon et al., NeurIPS 2024, section 3.2).
 
@@ -157,13 +184,14 @@ def recursive_ncut(
         features: patch features of each image.
         tau: a sub-graph is cut while its least NCut is below tau, in [0, 1]; greater gives more segments.
         alpha: exponent of the affinity, > 0.
-        solver, zero_affinity, label_codes, splitting_points: see `ncut_tree`.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `ncut_tree`.
 
     Returns:
         Segment ids, contiguous from 0 within each image; their numbering carries no meaning.
 
     Raises:
         ValueError: an argument is out of range, or the features hold NaN or infinity.
+        GraphTooLargeError: one image needs more than ``max_memory_gib``.
 
     >>> features = torch.eye(2).repeat_interleave(3, dim=0)  # six patches of two kinds
     >>> recursive_ncut(features[None], tau=0.5, alpha=10).unique(return_counts=True)
@@ -177,41 +205,9 @@ def recursive_ncut(
         zero_affinity=zero_affinity,
         label_codes=label_codes,
         splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
     )
     return tree.labels(tau)
-
-
-def _recurse(
-    weights: Float[Tensor, "nodes nodes"], max_tau: float, solver: Solver, drop_zeros: bool, splitting_points: int
-) -> ImageTree:
-    n, device = len(weights), weights.device
-    alive = (weights > 0).all(dim=1) if drop_zeros else torch.ones(n, dtype=torch.bool, device=device)
-    costs: list[Tensor] = []
-    parents: list[int] = []
-    sides: list[Tensor] = []
-    # Open sub-graphs: their patches, their affinities, the cut they come from. A stack, since depth may reach n.
-    pending = [(torch.arange(n, device=device), weights, -1)]
-    del weights
-    while pending:
-        patches, sub_weights, parent = pending.pop()
-        if len(patches) < 2:
-            continue
-        degree = sub_weights.sum(dim=1)
-        indicator = fiedler_vector(sub_weights, degree, solver)
-        cost, above = best_bipartition(sub_weights, degree, indicator, splitting_points)
-        if not cost < max_tau:
-            continue
-        side = torch.zeros(n, dtype=torch.bool, device=device)
-        side[patches] = above
-        for local in (~above, above):  # the y > threshold side is popped first: depth-first order
-            keep = (local & alive[patches]).nonzero().squeeze(1)
-            pending.append((patches[keep], sub_weights[keep][:, keep], len(costs)))
-        costs.append(cost)
-        parents.append(parent)
-        sides.append(side)
-    if not costs:
-        return ImageTree(torch.zeros(0, device=device), [], torch.zeros(0, n, dtype=torch.bool, device=device))
-    return ImageTree(torch.stack(costs), parents, torch.stack(sides))
 
 
 def check_arguments(
@@ -237,7 +233,8 @@ def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _check_features(features: Tensor) -> None:
+def check_features(features: Tensor) -> None:
+    """Raise a ValueError for features [batch, nodes, channels] that are none, or hold NaN or infinity."""
     if features.ndim != 3 or not features.shape[0] or not features.shape[1]:
         raise ValueError(f"features must be [batch >= 1, nodes >= 1, channels], not {list(features.shape)}")
     if not torch.isfinite(features).all():

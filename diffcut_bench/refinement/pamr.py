@@ -1,16 +1,18 @@
 """Pixel-adaptive mask refinement and the median filter after it. Knows tensors only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import embedding_bag, pad
 
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _SIGMA_SCALE = 0.1
 _SIGMA_FLOOR = 1e-8
+# Values of the masks that are refined at once; beyond it segments take turns (64 MiB in float32).
+_CHUNK_VALUES = 1 << 24
 
 
 def pamr(
@@ -22,8 +24,8 @@ def pamr(
     """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, section 4.2).
 
     Each iteration replaces a pixel's mask values by the mean over its dilated 3×3 neighbourhoods, weighted by
-    similarity of colour relative to the local contrast. Neighbours are read as shifted views of one padded tensor, so
-    memory stays at a few copies of the masks and one affinity plane a neighbour.
+    similarity of colour relative to the local contrast. Memory: a weight and an index a neighbour and pixel, and a few
+    copies of the masks; never a copy of the masks a neighbour.
 
     Args:
         image: colours in [0, 1], at the resolution of the masks; the affinities are computed in float32 or better.
@@ -34,15 +36,37 @@ def pamr(
     Returns:
         Refined masks; they sum to one over the masks where the input does.
     """
+    return _propagation(image, iterations, dilations)(masks)
+
+
+def _propagation(image: Tensor, iterations: int, dilations: Sequence[int]) -> Callable[[Tensor], Tensor]:
+    """The iterations as a function of the masks; masks do not influence each other, so they may be given in parts.
+
+    A pixel's mask values lie side by side, so that a neighbour is one row to read: weighted sums of rows of a table.
+    """
     shifts = [(dy * d, dx * d) for d in dilations for dy, dx in _OFFSETS]
-    reach = max(dilations)
-    affinity = _colour_affinity(_at_least_float32(image), shifts, reach, centres=len(dilations)).to(masks.dtype)
-    for _ in range(iterations):
-        padded = pad(masks, [reach] * 4, mode="replicate")
-        masks = torch.zeros_like(masks)
-        for weight, shift in zip(affinity, shifts, strict=True):
-            masks.addcmul_(weight, _shifted(padded, shift, reach))
-    return masks
+    affinity = _colour_affinity(_at_least_float32(image), shifts, max(dilations), centres=len(dilations))
+    weights = affinity[:, :, 0].flatten(2).permute(1, 2, 0).contiguous()  # batch × pixels × neighbours
+    height, width = image.shape[-2:]
+    rows, cols = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+    neighbours = torch.stack(
+        [
+            ((rows + dy).clamp(0, height - 1)[:, None] * width + (cols + dx).clamp(0, width - 1)).flatten()
+            for dy, dx in shifts
+        ],
+        dim=1,
+    ).int()
+
+    def propagate(masks: Tensor) -> Tensor:
+        refined = []
+        for weight, values in zip(weights, _at_least_float32(masks).flatten(2).transpose(1, 2), strict=True):
+            table, weight = values.contiguous(), weight.to(values.dtype)
+            for _ in range(iterations):
+                table = embedding_bag(neighbours, table, per_sample_weights=weight, mode="sum")
+            refined.append(table.T)
+        return torch.stack(refined).view(masks.shape).to(masks.dtype)
+
+    return propagate
 
 
 def _colour_affinity(image: Tensor, shifts: list[tuple[int, int]], reach: int, centres: int) -> Tensor:
@@ -109,9 +133,22 @@ def refine_labels(
         Refined segment ids, contiguous from 0 within each image, in the order of the old ones.
     """
     segments = torch.arange(int(labels.max()) + 1, device=labels.device)
-    masks = (labels[:, None] == segments[:, None, None]).to(image.dtype)
-    refined = median_filter(pamr(image, masks, iterations, dilations).argmax(dim=1))
-    return torch.stack([labels.unique(return_inverse=True)[1] for labels in refined])
+    propagate = _propagation(image, iterations, dilations)
+    best = labels.new_zeros(labels.shape)
+    most = torch.full(labels.shape, -torch.inf, dtype=image.dtype, device=image.device)
+    for part in segments.split(max(_CHUNK_VALUES // labels.numel(), 1)):
+        masks = (labels[:, None] == part[:, None, None]).to(image.dtype)
+        value, place = propagate(masks).max(dim=1)
+        best = torch.where(value > most, part[place], best)  # the first wins a tie, as argmax over all masks would have
+        most = torch.maximum(value, most)
+    return _renumber(median_filter(best), len(segments))
+
+
+def _renumber(labels: Tensor, ids: int) -> Tensor:
+    """Ids below ``ids`` made contiguous within each image, in their order; the host is not asked how many there are."""
+    flat = labels.flatten(1)
+    seen = torch.zeros(len(labels), ids, dtype=labels.dtype, device=labels.device).scatter_(1, flat, 1)
+    return (seen.cumsum(dim=1) - 1).gather(1, flat).view_as(labels)
 
 
 @dataclass(frozen=True)

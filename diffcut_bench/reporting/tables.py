@@ -11,6 +11,7 @@ from rich.table import Table
 from diffcut_bench.store import Result
 
 _STAGES = ("segmenter", "upsampler", "refiner")
+_PLACES = ("folder", "model", "root")  # where things lie, not what they are
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner")
 
 
@@ -79,9 +80,9 @@ def _settings(result: Result) -> dict[str, Any]:
     choices = result.config.get("choices", {})
     settings = {group: choices.get(group, "?") for group in ("dataset", "backbone", *_STAGES)}
     settings |= {f"protocol.{name}": value for name, value in result.protocol.items()}
-    for stage in _STAGES:
+    for stage in (*_STAGES, "backbone", "features"):
         for name, value in (result.config.get(stage) or {}).items():
-            if f"protocol.{name}" not in settings and not name.startswith("_"):
+            if f"protocol.{name}" not in settings and not name.startswith("_") and name not in (*_PLACES, "name"):
                 settings[f"{stage}.{name}"] = value
     return settings
 

@@ -9,7 +9,9 @@ worst both compute an image, and either copy is right.
 import contextlib
 import hashlib
 import json
+import re
 import shutil
+import threading
 import time
 import zlib
 from collections import OrderedDict
@@ -33,8 +35,10 @@ _MIB = 2**20
 _OPEN_SHARDS = 16
 # A kill loses what has not been written: at most this much work, however slow the backbone is.
 _PATIENCE_S = 60.0
+_DAY_S = 86_400
 # Kept free on the disk beside the features, for results and logs.
 _RESERVE = 256 * _MIB
+_ELSEWHERE = "features.folder=DIR keeps them elsewhere, features=memory keeps none"
 
 
 @dataclass(frozen=True)
@@ -74,24 +78,33 @@ class FeatureStore:
         self.dtype = DTYPES[options.dtype]
         self.identity = {**identity, "dtype": options.dtype}
         self.key = cell_key(self.identity)
-        self.folder = Path(options.folder) / f"{title}-{self.key[:_SHORT]}"
+        readable = re.sub(r"[^\w.+-]", "_", title)
+        self.folder = Path(options.folder) / f"{readable}-{self.key[:_SHORT]}"
         self._shard_bytes = options.shard_mib * _MIB
         self._shards: dict[str, Path] = {}  # of each image
         self._readers: OrderedDict[Path, Any] = OrderedDict()
         self._waiting: dict[str, Tensor] = {}
         self._waiting_since = time.monotonic()
+        self._lock = threading.RLock()  # one thread reads ahead while another stores
         self.damaged: list[str] = []  # shards that were set aside
         self._check_key()
-        for path in shards_of(self.folder):
-            self._index(path)
+        self._index()
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes, which open the shards themselves."""
-        return self.__dict__ | {"_readers": OrderedDict(), "_waiting": {}}
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {
+            "_readers": OrderedDict(),
+            "_waiting": {},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
     def images(self) -> set[str]:
         """Every image that there are features of."""
-        return self._shards.keys() | self._waiting.keys()
+        with self._lock:
+            return self._shards.keys() | self._waiting.keys()
 
     def get(self, image: str) -> Tensor | None:
         """Features [channels, rows, cols] of an image in the store's precision.
@@ -102,19 +115,21 @@ class FeatureStore:
         Args:
             image: SHA-256 of the image file.
         """
-        if image in self._waiting:
-            return self._waiting[image]
-        path = self._shards.get(image)
-        if path is None:
-            return None
-        try:
-            tensor = self._intact(path, image)
-        except FileNotFoundError:  # cleared, or set aside by another process
-            self._forget(path)
-            return None
-        if tensor is None:
-            self._set_aside(path)
-        return tensor
+        with self._lock:
+            if image in self._waiting:
+                return self._waiting[image]
+            path = self._shards.get(image)
+            if path is None:
+                return None
+            try:
+                tensor = self._intact(path, image)
+            except FileNotFoundError:  # cleared, or set aside by another process, which kept what is intact elsewhere
+                self._forget(path)
+                self._index()
+                return self.get(image) if image in self._shards else None
+            if tensor is None:
+                self._set_aside(path)
+            return tensor
 
     def put(self, image: str, features: Tensor) -> Tensor:
         """Keep the features [channels, rows, cols] of an image; they are on disk after the next `flush` at the latest.
@@ -133,12 +148,13 @@ class FeatureStore:
                 if finite
                 else "features are not finite; use a wider precision in the backbone"
             )
-        if not self._waiting:
-            self._waiting_since = time.monotonic()
-        self._waiting[image] = stored
-        size = sum(tensor.nbytes for tensor in self._waiting.values())
-        if size >= self._shard_bytes or time.monotonic() - self._waiting_since > _PATIENCE_S:
-            self.flush()
+        with self._lock:
+            if not self._waiting:
+                self._waiting_since = time.monotonic()
+            self._waiting[image] = stored
+            size = sum(tensor.nbytes for tensor in self._waiting.values())
+            if size >= self._shard_bytes or time.monotonic() - self._waiting_since > _PATIENCE_S:
+                self.flush()
         return stored
 
     def flush(self) -> None:
@@ -147,16 +163,18 @@ class FeatureStore:
         Raises:
             UserError: the folder can't be written, or the disk is full.
         """
-        if self._waiting:
-            self._write(self._waiting)
-            self._waiting = {}
+        with self._lock:
+            if self._waiting:
+                self._write(self._waiting)
+                self._waiting = {}
 
     def check_space(self, images: int, image_bytes: int) -> int:
         """Bytes that ``images`` more images will take.
 
         Raises:
-            UserError: the disk has no room for them.
+            UserError: the disk has no room for them, or the folder can't be written.
         """
+        self._claim()
         needed = images * image_bytes
         place = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
         free = shutil.disk_usage(place).free
@@ -164,8 +182,7 @@ class FeatureStore:
             raise UserError(
                 f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
                 str(self.folder.absolute()),
-                "features=memory keeps none, features.folder=DIR keeps them elsewhere; "
-                "`diffcut-bench features list` shows what is stored",
+                f"{_ELSEWHERE}; `diffcut-bench features list` shows what is stored",
             )
         return needed
 
@@ -181,6 +198,9 @@ class FeatureStore:
     def _check_key(self) -> None:
         path = self.folder / "key.json"
         if not path.is_file():
+            if shards_of(self.folder):  # lost, but the folder's name is the key's
+                with contextlib.suppress(UserError):
+                    self._claim()
             return
         found = _read_key(path)
         if found is None or cell_key(found) != self.key:
@@ -190,15 +210,23 @@ class FeatureStore:
                 f"`diffcut-bench features clear {self.folder.name}`, then run again",
             )
 
-    def _index(self, path: Path) -> None:
-        try:
-            images = list(self._reader(path).keys())
-        except FileNotFoundError:
-            return
-        except (SafetensorError, OSError):
-            self._set_aside(path)
-            return
-        self._shards |= dict.fromkeys(images, path)
+    def _index(self) -> None:
+        """Read which images the shards hold; one whose header is damaged is set aside."""
+        for leftover in self.folder.glob(".*"):  # of writers that were killed; one that still writes is not a day old
+            with contextlib.suppress(OSError):
+                if time.time() - leftover.stat().st_mtime > _DAY_S:
+                    leftover.unlink()
+        for path in set(shards_of(self.folder)) - set(self._shards.values()):
+            try:
+                reader = self._reader(path)
+                images, named = list(reader.keys()), set(reader.metadata() or {})
+            except FileNotFoundError:
+                continue
+            except (SafetensorError, OSError):
+                images, named = [], {""}
+            self._shards |= dict.fromkeys(images, path)
+            if named != set(images):
+                self._set_aside(path)
 
     def _reader(self, path: Path) -> Any:
         if path not in self._readers:
@@ -221,23 +249,34 @@ class FeatureStore:
             return None
 
     def _set_aside(self, path: Path) -> None:
-        """Take a damaged shard out of the set, and write what is intact of it as another one."""
+        """Take a damaged shard out of the set, and write what is intact of it as another one if that can be done."""
         images = [image for image, shard in self._shards.items() if shard == path]
         intact = {image: tensor for image in images if (tensor := self._intact(path, image)) is not None}
         self._forget(path)
-        if intact:
-            self._write(intact)
-        with contextlib.suppress(OSError):  # another process was first
+        self.damaged.append(path.name)
+        with contextlib.suppress(OSError, UserError):  # another process was first, or the folder is read-only
+            if intact:
+                self._write(intact)
             path.rename(path.with_suffix(".damaged"))
-            self.damaged.append(path.name)
+
+    def _claim(self) -> None:
+        """Write the key, so that a folder that can't be written is known before anything is computed."""
+        path = self.folder / "key.json"
+        try:
+            if not path.is_file():
+                write_atomically(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+        except UserError as error:
+            raise UserError(error.what, error.where, _ELSEWHERE) from error
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         """One shard of these."""
-        if not (self.folder / "key.json").is_file():
-            write_atomically(self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+        self._claim()
         content = save(tensors, {image: _checksum(image, tensor) for image, tensor in tensors.items()})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
-        write_atomically(path, content)
+        try:
+            write_atomically(path, content)
+        except UserError as error:
+            raise UserError(error.what, error.where, _ELSEWHERE) from error
         self._shards |= dict.fromkeys(tensors, path)
 
     def _forget(self, path: Path) -> None:
@@ -258,12 +297,15 @@ class StoredSet:
 
 def list_sets(folder: Path) -> Iterator[StoredSet]:
     """Every set below a folder, by name. ``identity`` is None where key.json can't be read."""
-    for place in sorted(path.parent for path in folder.glob("*/key.json")):
+    for place in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
         images: set[str] = set()
         for path in shards_of(place):
             with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as shard:
                 images |= set(shard.keys())
-        size = sum(path.stat().st_size for path in place.iterdir())
+        size = 0
+        for path in place.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                size += path.stat().st_size
         damaged = len(list(place.glob("*.damaged")))
         yield StoredSet(place, _read_key(place / "key.json"), len(images), size, damaged)
 
@@ -286,8 +328,8 @@ def open_set(folder: Path) -> FeatureStore:
 
 
 def shards_of(folder: Path) -> list[Path]:
-    """Shards of a set; of two with the same image the later written one comes last."""
-    return sorted(folder.glob("*.safetensors"), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    """Shards of a set. Two may hold the same image: either copy is right."""
+    return sorted(folder.glob("*.safetensors"))
 
 
 def in_units(size: int) -> str:

@@ -266,11 +266,18 @@ def test_fingerprint_names_what_changes_features(model, tmp_path):
     base = model.encoder().fingerprint()
     changes: list[dict[str, Any]] = [
         *({"timestep": 10}, {"block": "E64"}, {"seed": 1}, {"noise": False}, {"weights_dtype": "float16"}),
-        *({"unet_dtype": "bfloat16"}, {"vae_dtype": "bfloat16"}, {"autocast": False}, {"channels_last": True}),
+        *(
+            {"unet_dtype": "bfloat16"},
+            {"vae_dtype": "bfloat16"},
+            {"channels_last": True},
+            {"unet_dtype": "bfloat16", "autocast": False},
+        ),
         {"revision": "other"},
     ]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)
+    for change in ({"autocast": False}, {"variant": None}, {"whole_unet": True}):
+        assert model.encoder(**change).fingerprint() == base, "changes no feature in float32"
     file = model.folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -278,6 +285,40 @@ def test_fingerprint_names_what_changes_features(model, tmp_path):
         assert model.encoder().fingerprint()["weights_sha256"] != base["weights_sha256"]
     finally:
         file.write_bytes(content)
+
+
+def test_a_config_of_2022_lacks_the_scaling_factor(model, tmp_path):
+    folder = tiny.write(model.pipeline, tmp_path / "model")
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    config["scaling_factor"] = 0.18215  # what the networks of that time mean by leaving it out
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+    encoders = {"text_encoders": model.text_encoders, "weights_dtype": "float32"}
+    written = DiffusionEncoder("x", str(folder), **encoders)(IMAGES)
+    del config["scaling_factor"]
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+    assert torch.equal(DiffusionEncoder("x", str(folder), **encoders)(IMAGES), written)
+
+
+def test_whatever_a_tokenizer_reads_is_in_the_fingerprint(model, tmp_path):
+    folder = tiny.write(model.pipeline, tmp_path / "model")
+    before = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders).fingerprint()
+    (folder / "tokenizer" / "special_tokens_map.json").write_text('{"pad_token": "!"}')
+    after = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders).fingerprint()
+    assert before["weights_sha256"] != after["weights_sha256"]
+
+
+def test_no_place_for_the_prompt_only_costs_time(model, monkeypatch):
+    expected = read(model.encoder())._prompt
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", "/dev/null/x")
+    assert torch.equal(read(model.encoder())._prompt, expected)
+
+
+def test_a_damaged_text_encoder_is_a_user_error(model, tmp_path):
+    folder = tiny.write(model.pipeline, tmp_path / "model")
+    weights = folder / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    with pytest.raises(UserError, match="text encoder can't be read"):
+        DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders)(IMAGES)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -317,12 +358,14 @@ def test_missing_and_damaged_files_are_named(model, tmp_path):
         make()(IMAGES)
     weights.unlink()
     (folder / "tokenizer" / "tokenizer_config.json").unlink()
-    with pytest.raises(UserError, match=r"unet/diffusion_pytorch_model.fp16.safetensors, tokenizer/tokenizer_config"):
+    with pytest.raises(
+        UserError, match=r"unet/diffusion_pytorch_model.fp16.safetensors \(or .*\), tokenizer/tokenizer_config"
+    ):
         make()
     (folder / "unet" / "config.json").write_text("{")
     (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
     save_file({}, weights)
-    with pytest.raises(UserError, match="config can't be read"):
+    with pytest.raises(UserError, match=r"config\.json can't be read"):
         make()
 
 

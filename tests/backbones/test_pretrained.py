@@ -131,7 +131,7 @@ def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(ca
     fill(cache, {"config.json": b"{}"})
     with pytest.raises(UserError) as caught:
         find_checkpoint(MODEL, [*WANTED, ("preprocessor_config.json",)], revision="main")
-    assert f"model.safetensors, preprocessor_config.json of {MODEL} missing" in caught.value.what
+    assert f"model.safetensors (or pytorch_model.bin), preprocessor_config.json of {MODEL} missing" in caught.value.what
     assert "HF_HUB_OFFLINE" in caught.value.where
     assert str(cache) in caught.value.where
     assert f"`hf download {MODEL} model.safetensors preprocessor_config.json`" in caught.value.hint
@@ -204,7 +204,7 @@ def test_a_file_that_the_hub_lacks(hub):
     hub["files"] = {"config.json": b"{}"}
     with pytest.raises(UserError) as caught:
         find_checkpoint(MODEL, WANTED)
-    assert caught.value.what == f"model.safetensors of {MODEL} missing"
+    assert caught.value.what == f"model.safetensors (or pytorch_model.bin) of {MODEL} missing"
     assert "the hub has no such file" in caught.value.where
 
 

@@ -7,7 +7,15 @@ from conftest import DATA, same_partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcut_bench.evaluation import assign_clusters, count_matches, match_image, merge_background
+from diffcut_bench.evaluation import (
+    assign_clusters,
+    contingency_table,
+    contingency_tables,
+    count_matches,
+    match_image,
+    merge_background,
+    merge_backgrounds,
+)
 
 GOLDEN = np.load(DATA / "matching.npz")
 CASES = range(24)
@@ -77,7 +85,7 @@ def test_counts_add_up(seed):
     generator = np.random.default_rng(seed)
     label = torch.from_numpy(generator.integers(-1, 5, (8, 9)))
     prediction = torch.from_numpy(generator.integers(0, 7, (8, 9)))
-    tp, fp, fn = count_matches(prediction, label, 5)
+    tp, fp, fn = count_matches(contingency_table(prediction, label, 5))
     assert torch.equal(tp + fn, torch.bincount(label[label >= 0], minlength=5))
     assert int((tp + fp).sum()) <= int((label >= 0).sum())
 
@@ -124,3 +132,19 @@ def test_ids_out_of_range_are_named(prediction, label, message):
     # A wrong shape is caught by the run-time type check of the tests before our own.
     with pytest.raises((ValueError, TypeError), match=message):
         match_image(torch.tensor(prediction), torch.tensor(label), 3)
+
+
+@pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
+def test_a_batch_equals_its_images_one_by_one(rule):
+    generator = torch.Generator().manual_seed(0)
+    label = torch.randint(-1, 5, (6, 8, 9), generator=generator)
+    # Images with fewer clusters than classes, and with more.
+    prediction = torch.stack([torch.randint(0, 1 + 3 * i, (8, 9), generator=generator) for i in range(6)])
+    merged = merge_backgrounds(prediction, label, 5, 4, rule)
+    tables = contingency_tables(merged, label, 5)
+    for i in range(6):
+        alone = merge_background(prediction[i], label[i], 5, 4, rule)
+        assert torch.equal(merged[i], alone)
+        assert torch.equal(tables[i], contingency_table(alone, label[i], 5))
+        assert tables[i].shape[1] == max(5, int(alone.max()) + 1)
+        assert int(tables[i].sum()) == int((label[i] >= 0).sum())

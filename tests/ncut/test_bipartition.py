@@ -45,3 +45,25 @@ def test_two_components_cost_nothing():
 def test_a_graph_without_volume_has_no_cut():
     cost, _ = best_bipartition(torch.zeros(3, 3), torch.zeros(3), torch.zeros(3), 100)
     assert cost == float("inf")
+
+
+def test_merged_nodes_give_the_same_cut_as_all_of_them():
+    """Beyond 101 nodes those between the same two thresholds are merged first; a batch equals its items."""
+    generator = torch.Generator().manual_seed(4)
+    weights = torch.rand(3, 300, 300, generator=generator)
+    weights = weights + weights.mT
+    indicator = torch.randn(3, 300, generator=generator)
+    cost, side = best_bipartition(weights, weights.sum(dim=2), indicator)
+    for item in range(3):
+        w, y = weights[item].double(), indicator[item]
+        low, high = 0.99 * y.min(), 0.99 * y.max()
+        costs = []
+        for threshold in low + (high - low) * torch.arange(100) / 99:
+            above = y > threshold
+            cut = w[above][:, ~above].sum()
+            costs.append(cut / w[above].sum() + cut / w[~above].sum())
+        best = torch.stack(costs).argmin()
+        torch.testing.assert_close(cost[item].double(), costs[best], rtol=1e-5, atol=0)
+        assert torch.equal(side[item], y > low + (high - low) * best / 99)
+        alone = best_bipartition(weights[item], weights[item].sum(dim=1), y)
+        assert torch.equal(alone[1], side[item])

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcut_bench.bench import textbook_recursive_ncut
-from diffcut_bench.ncut import ImageTree, ncut_tree, recursive_ncut
-from diffcut_bench.ncut.recursive import _float32_codes, check_arguments
+from diffcut_bench.ncut import ImageTree, ncut_tree, ncut_trees, recursive_ncut
+from diffcut_bench.ncut.recursive import check_arguments
+from diffcut_bench.ncut.tree import _float32_codes
 
 GOLDEN: list[tuple[float, int]] = [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)]
 
@@ -205,3 +206,75 @@ def test_nan_features_are_an_error_that_says_where():
 def test_a_tree_refuses_a_tau_that_it_can_not_answer():
     with pytest.raises(ValueError, match="answers"):
         ncut_tree(torch.rand(1, 10, 3), max_tau=0.5).labels(0.6)
+
+
+def test_trees_of_several_settings_equal_those_of_each_alone():
+    features = torch.rand(3, 90, 6, generator=torch.Generator().manual_seed(2))
+    settings_ = [(0.9, 4), (0.6, 8), (0.8, 12)]
+    for tree, (max_tau, alpha) in zip(ncut_trees(features, settings_), settings_, strict=True):
+        alone = ncut_tree(features, max_tau, alpha)
+        assert torch.equal(tree.labels(max_tau), alone.labels(max_tau))
+        for tau in (0.3, 0.55):
+            assert torch.equal(tree.labels(tau, "float32"), recursive_ncut(features, tau, alpha, label_codes="float32"))
+
+
+@pytest.mark.parametrize("gib", [1e-9, 1e-4, 1e-3])
+def test_a_small_memory_budget_changes_no_partition(gib):
+    features = torch.cat([blobs(groups, 120 // groups, seed=groups)[0] for groups in (3, 5, 8)])
+    whole = recursive_ncut(features, 0.9, 6, zero_affinity="keep")
+    small = recursive_ncut(features, 0.9, 6, zero_affinity="keep", max_memory_gib=gib)
+    assert whole.amax(dim=1).tolist() == [2, 4, 7]
+    assert all(same_partition(a, b) for a, b in zip(whole, small, strict=True))
+
+
+def test_images_of_different_depth_are_cut_together():
+    shallow, deep = torch.ones(1, 96, 16), blobs(12, 8)[0]
+    both = ncut_tree(torch.cat([shallow, deep, shallow]), 0.9, 10, zero_affinity="keep")
+    assert [len(image.costs) for image in both.images][::2] == [0, 0]
+    assert both.labels(0.5).amax(dim=1).tolist() == [0, 11, 0]
+
+
+def test_cuts_are_kept_depth_first():
+    """A cut, the whole sub-tree of its first side, that of the other: the float32 codes depend on it."""
+    tree = ncut_tree(blobs(9, 10)[0], 0.95, 8, zero_affinity="keep").images[0]
+    assert len(tree.costs) > 8
+
+    def members(cut: int) -> torch.Tensor:
+        if tree.parents[cut] < 0:
+            return torch.ones(90, dtype=torch.bool)
+        above = members(tree.parents[cut])
+        side = tree.sides[tree.parents[cut]]
+        return above & (side if is_first_side[cut] else ~side)
+
+    is_first_side: dict[int, bool] = {}
+    pending = [0]
+    seen = []
+    while pending:
+        cut = pending.pop()
+        seen.append(cut)
+        children = [c for c, parent in enumerate(tree.parents) if parent == cut]
+        assert len(children) <= 2
+        for child in children:
+            # A cut's first side lies in the side of its parent that made its sub-graph.
+            is_first_side[child] = bool((tree.sides[child] & tree.sides[cut]).any())
+            assert not (tree.sides[child] & ~members(child)).any()
+        assert [is_first_side[c] for c in children] in ([], [True], [False], [True, False])
+        pending += reversed(children)
+    assert seen == list(range(len(tree.costs)))
+
+
+def test_one_decision_a_level_reaches_the_host(monkeypatch):
+    """Transfers grow with the depth of the recursion, not with the number of cuts."""
+    transfers = []
+    tolist = torch.Tensor.tolist
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: transfers.append(1) or tolist(self))
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: transfers.append(1) or float(tolist(self)))
+    counts, cuts = [], []
+    for copies in (1, 8):
+        transfers.clear()
+        features = blobs(16, 8)[0].expand(copies, -1, -1)
+        tree = ncut_tree(features, 0.5, 10, zero_affinity="keep")
+        counts.append(len(transfers))
+        cuts.append(sum(len(image.costs) for image in tree.images))
+    assert cuts[1] == 8 * cuts[0] == 8 * 15
+    assert counts[1] <= counts[0] + 2

@@ -1,8 +1,12 @@
+import sys
+
 import numpy as np
 import pytest
 import torch
 from conftest import agreement
 from scipy import ndimage
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from diffcut_bench.refinement import PamrRefiner, median_filter, pamr, refine_labels
 
@@ -99,3 +103,36 @@ def test_option_does_what_the_function_does_and_checks_its_values():
     assert torch.equal(PamrRefiner(3, (1, 2))(image, labels), refine_labels(image, labels, 3, (1, 2)))
     with pytest.raises(ValueError, match="dilations"):
         PamrRefiner(dilations=(0, 1))
+
+
+def test_segments_in_turns_give_the_same_labels(monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    image = torch.rand(2, 3, 24, 20, generator=generator)
+    labels = torch.randint(0, 9, (2, 6, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    whole = refine_labels(image, labels)
+    for values in (1, 2 * labels.numel(), 5 * labels.numel()):
+        monkeypatch.setattr(sys.modules["diffcut_bench.refinement.pamr"], "_CHUNK_VALUES", values)
+        assert torch.equal(refine_labels(image, labels), whole)
+
+
+def test_refined_labels_are_contiguous_and_keep_their_order():
+    labels = torch.tensor([[[7, 7, 7, 7], [7, 7, 3, 3], [7, 7, 3, 3]], [[5, 5, 9, 9], [5, 5, 9, 9], [5, 5, 9, 9]]])
+    refined = refine_labels(torch.zeros(2, 3, 3, 4), labels, iterations=0)
+    assert refined[0].unique().tolist() == [0, 1]
+    assert torch.equal(refined[1], (labels[1] == 9).long())
+
+
+def test_memory_does_not_grow_by_a_copy_of_the_masks_a_neighbour():
+    """The open-vocabulary setting has 64 neighbours: nothing of masks × neighbours × pixels may be made."""
+    largest = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            largest.append(max((t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor)), default=0))
+            return out
+
+    labels = torch.arange(40).view(1, 5, 8).repeat_interleave(8, 1).repeat_interleave(8, 2)
+    with Watch():
+        refine_labels(torch.rand(1, 3, 40, 64), labels, 2, (1, 2, 4, 8, 12, 24, 32, 64))
+    assert max(largest) <= 64 * 40 * 64 * 3

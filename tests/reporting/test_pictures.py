@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from diffcut_bench.datasets import Example, sample
-from diffcut_bench.evaluation import count_matches
+from diffcut_bench.evaluation import match_image
 from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting import draw_outcome, overlay, palette
 
@@ -29,7 +29,7 @@ def test_outcome_shows_matched_segments_in_the_colour_of_their_class(tmp_path):
     label[:, 16:] = 3
     example = Example(0, "x", torch.zeros(3, 64, 64), torch.zeros(3, 32, 32), label)
     prediction = (label > 0).long() * 5
-    outcome = Outcome(example, prediction, 2, count_matches(prediction, label, dataset.num_classes), 1024)
+    outcome = Outcome(example, prediction, 2, match_image(prediction, label, dataset.num_classes), 1024)
     draw_outcome(outcome, dataset, tmp_path / "x.png")
     pixels = np.array(Image.open(tmp_path / "x.png")).astype(int)
     height = pixels.shape[0]

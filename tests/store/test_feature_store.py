@@ -88,10 +88,12 @@ def test_a_flipped_byte_anywhere_in_a_shard_is_found(tmp_path):
         flip(path, place)
         opened = store(tmp_path)
         found = {image: opened.get(image) for image in opened.images()}
-        # A flip in the header may only make an image unknown; no image may come back with other values.
+        # Nothing comes back with other values, and what is intact is not lost with what is not.
         assert all(values is None or torch.equal(values, expected[image]) for image, values in found.items())
-        assert sum(values is not None for values in found.values()) < 3 or place < len(whole) - 48
-        path.with_suffix(".damaged").unlink(missing_ok=True)
+        assert place < len(whole) - 96 or sum(values is not None for values in found.values()) == 2
+        assert opened.damaged == [path.name], place
+        for left in kept.folder.glob("*.[sd]*"):
+            left.unlink()
         path.write_bytes(whole)
 
 
@@ -119,6 +121,42 @@ def test_a_truncated_shard_and_one_that_vanishes(tmp_path):
     assert opened.get("image0") is None
     path.write_bytes(b"short")
     assert store(tmp_path).damaged == [path.name]
+
+
+def test_a_lost_key_is_written_anew_and_a_readable_name_stays_in_the_folder(tmp_path):
+    kept = filled(tmp_path)
+    (kept.folder / "key.json").unlink()
+    assert store(tmp_path).images() == {"image0", "image1", "image2"}
+    assert (kept.folder / "key.json").is_file()
+    nested = FeatureStore(StoreOptions(str(tmp_path / "sub")), "../my/vit", IDENTITY)
+    assert nested.folder.parent == tmp_path / "sub"
+
+
+def test_damage_in_a_folder_that_can_not_be_written(tmp_path, monkeypatch):
+    kept = filled(tmp_path)
+    (path,) = kept.folder.glob("*.safetensors")
+    flip(path, -1)
+
+    def refuse(*arguments: object) -> None:
+        raise UserError("can't write", "here", "elsewhere")
+
+    monkeypatch.setattr("diffcut_bench.store.feature_store.write_atomically", refuse)
+    opened = store(tmp_path)
+    assert opened.get("image2") is None
+    assert opened.verify()[1] == [path.name]
+    with pytest.raises(UserError, match="features=memory keeps none"):
+        FeatureStore(StoreOptions(str(tmp_path / "new")), "x", IDENTITY).check_space(1, 1)
+
+
+def test_what_another_process_saved_of_a_damaged_shard_is_found(tmp_path):
+    kept = filled(tmp_path)
+    (path,) = kept.folder.glob("*.safetensors")
+    flip(path, -1)
+    first, second = store(tmp_path), store(tmp_path)
+    second._readers.clear()
+    assert first.get("image2") is None
+    assert second.get("image0") is not None
+    assert second.get("image2") is None
 
 
 def test_shards_are_written_by_size_and_by_time(tmp_path, monkeypatch):

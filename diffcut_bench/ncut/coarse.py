@@ -1,0 +1,190 @@
+"""Coarse-to-fine cut for grids whose N×N affinities are too large: an approximation. Knows tensors only.
+
+The graph is that of square cells: the cosine of two cells is the mean of the cosines between their patches, scaled by
+the range of the patches' cosines. It is cut, and each patch then chooses among the segments of the cells around it.
+docs/large_grids.md says what it costs and how far it is from the exact partition.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffcut_bench.ncut.affinity import cosine_range, scale_cosines_, unit_features
+from diffcut_bench.ncut.fiedler import Solver
+from diffcut_bench.ncut.recursive import ZeroAffinity, check_features, cut_graphs, ncut_trees
+from diffcut_bench.ncut.tree import LabelCodes, NCutTree
+
+# How strongly a patch prefers the cells most like it: the exponent of its affinity to them.
+_SHARPNESS = 10
+# Patches whose affinities to the cells around them are computed at once.
+_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class CoarseGrid:
+    """Feature maps and cells of ``side × side`` patches; smaller cells at the lower and right edge.
+
+    Attributes:
+        fine: feature maps, in single or double precision.
+        side: patches along a cell's edge; 1: every patch is its own cell.
+    """
+
+    fine: Float[Tensor, "batch channels rows cols"]
+    side: int
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "batch channels rows cols"], coarse_patches: int | None) -> "CoarseGrid":
+        """The finest grid of at most ``coarse_patches`` cells; None: as many as patches.
+
+        Raises:
+            ValueError: ``coarse_patches`` is below 1, or the features hold NaN or infinity.
+        """
+        check_features(features.flatten(2).mT)
+        rows, cols = features.shape[2:]
+        coarse_patches = rows * cols if coarse_patches is None else coarse_patches
+        if coarse_patches < 1:
+            raise ValueError(f"coarse_patches must be at least 1, not {coarse_patches!r}")
+        side = 1
+        while math.ceil(rows / side) * math.ceil(cols / side) > coarse_patches:
+            side += 1
+        return cls(features if features.dtype in (torch.float32, torch.float64) else features.float(), side)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        rows, cols = self.fine.shape[2:]
+        return math.ceil(rows / self.side), math.ceil(cols / self.side)
+
+    @cached_property
+    def cells(self) -> Float[Tensor, "batch cells channels"]:
+        """Mean of the unit features of each cell's patches."""
+        pool = torch.nn.functional.avg_pool2d
+        unit = (self._unit(place).mT.reshape(self.fine.shape[1:]) for place in range(len(self.fine)))
+        return torch.stack([pool(one, self.side, ceil_mode=True).flatten(1).mT for one in unit])
+
+    def trees(
+        self,
+        settings: Sequence[tuple[float, float]],
+        *,
+        solver: Solver = "lanczos",
+        zero_affinity: ZeroAffinity = "drop",
+        label_codes: LabelCodes = "exact",
+        splitting_points: int = 100,
+        max_memory_gib: float = 4,
+    ) -> list[NCutTree]:
+        """`ncut_trees` of the cells; where these are the patches, exactly.
+
+        Raises:
+            ValueError: an argument is out of range.
+            GraphTooLargeError: the cells of one image do not fit in ``max_memory_gib``.
+        """
+        if self.side == 1:
+            return ncut_trees(
+                self.fine.flatten(2).mT,
+                settings,
+                solver=solver,
+                zero_affinity=zero_affinity,
+                label_codes=label_codes,
+                splitting_points=splitting_points,
+                max_memory_gib=max_memory_gib,
+            )
+        return cut_graphs(
+            self._graphs,
+            self.shape[0] * self.shape[1],
+            self.fine,
+            settings,
+            solver=solver,
+            zero_affinity=zero_affinity,
+            label_codes=label_codes,
+            splitting_points=splitting_points,
+            max_memory_gib=max_memory_gib,
+        )
+
+    def refine(self, partition: Int[Tensor, "batch cells"]) -> Int[Tensor, "batch rows cols"]:
+        """Partition of the patches from one of the cells.
+
+        A patch takes the segment that the nine cells around it, its own among them, give most of their affinity
+        ``((1 + cosine) / 2) ** 10``. So only patches within a cell of a boundary move.
+
+        Returns:
+            Segment ids, contiguous from 0 within each image.
+        """
+        if self.side == 1:
+            return partition.unflatten(1, self.shape)
+        return torch.stack([self._refine_one(place, labels) for place, labels in enumerate(partition)])
+
+    def _unit(self, place: int) -> Float[Tensor, "nodes channels"]:
+        return unit_features(self.fine[place : place + 1].flatten(2).mT)[0]
+
+    def _graphs(self, at_once: int, cached: int) -> Iterator[Tensor]:
+        """The scaled cosines of the cells, an image at a time."""
+        for place, cells in enumerate(self.cells):
+            least, most = (bound.view(1, 1, 1) for bound in cosine_range(self._unit(place)))
+            yield scale_cosines_((cells @ cells.mT)[None], least, most).clamp_(0, 1)
+
+    def _refine_one(self, place: int, labels: Tensor) -> Tensor:
+        fine, cells = self.fine[place], self.cells[place]
+        rows, cols = fine.shape[1:]
+        row, col = (torch.arange(size, device=labels.device) // self.side for size in (rows, cols))
+        step = torch.tensor([0, -1, 1], device=labels.device)  # the own cell first: it wins a tie
+        down = (row[:, None] + step).clamp(0, self.shape[0] - 1).repeat_interleave(3, dim=1)
+        right = (col[:, None] + step).clamp(0, self.shape[1] - 1).repeat(1, 3)
+        around = (down[:, None] * self.shape[1] + right).flatten(0, 1)  # patches × 9: the cells around each
+        candidates = labels[around]
+        segment = candidates[:, 0].clone()
+        nodes, cells = fine.flatten(1).mT, torch.nn.functional.normalize(cells, dim=1)
+        moving = (candidates != candidates[:, :1]).any(dim=1).nonzero()[:, 0]
+        for part in moving.split(_AT_ONCE):
+            own = torch.nn.functional.normalize(nodes[part], dim=1)
+            cosines = torch.stack([(own * cells[cell]).sum(dim=1) for cell in around[part].unbind(1)], dim=1)
+            weight = ((1 + cosines) / 2).clamp_min(0) ** _SHARPNESS
+            theirs = candidates[part]
+            votes = (weight[:, None] * (theirs[:, :, None] == theirs[:, None, :])).sum(dim=2)
+            segment[part] = theirs.gather(1, votes.argmax(dim=1, keepdim=True))[:, 0]
+        return segment.unique(return_inverse=True)[1].view(rows, cols)
+
+
+def coarse_to_fine_ncut(
+    features: Float[Tensor, "batch channels rows cols"],
+    tau: float = 0.5,
+    alpha: float = 10,
+    *,
+    coarse_patches: int = 4096,
+    solver: Solver = "lanczos",
+    zero_affinity: ZeroAffinity = "drop",
+    label_codes: LabelCodes = "exact",
+    splitting_points: int = 100,
+    max_memory_gib: float = 4,
+) -> Int[Tensor, "batch rows cols"]:
+    """`recursive_ncut` of square cells of patches, and its segments brought back to the patches.
+
+    Exact for maps of up to ``coarse_patches`` patches.
+
+    Args:
+        features: feature maps.
+        tau, alpha: see `recursive_ncut`.
+        coarse_patches: greatest number of cells, at least 1.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: of the cut of the cells.
+
+    Returns:
+        Segment ids, contiguous from 0 within each image.
+
+    Raises:
+        ValueError: an argument is out of range, or the features hold NaN or infinity.
+        GraphTooLargeError: the cells do not fit in ``max_memory_gib``.
+    """
+    grid = CoarseGrid.of(features, coarse_patches)
+    (tree,) = grid.trees(
+        [(tau, alpha)],
+        solver=solver,
+        zero_affinity=zero_affinity,
+        label_codes=label_codes,
+        splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
+    )
+    return grid.refine(tree.labels(tau))

@@ -1,0 +1,148 @@
+"""The cuts of a recursion, and the segments that they make at any tau. Knows tensors only.
+
+One recursion at the largest tau answers every smaller one: a bipartition does not depend on tau, and a cut made at
+tau is made at every larger tau. So each cut is kept with its cost.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+LabelCodes = Literal["exact", "float32"]
+
+
+@dataclass(frozen=True)
+class ImageTree:
+    """The cuts of one image in depth-first order: a cut, the sub-tree of its ``y > threshold`` side, that of the other.
+
+    Attributes:
+        costs: NCut of each cut.
+        parents: index of the cut that made the sub-graph which this one divides; -1 for the root.
+        sides: for each cut, the patches on its ``y > threshold`` side (False: on the other, or not in its sub-graph).
+    """
+
+    costs: Float[Tensor, " cuts"]
+    parents: list[int]
+    sides: Bool[Tensor, "cuts nodes"]
+
+    @cached_property
+    def reached_at(self) -> Float[Tensor, " cuts"]:
+        """The recursion makes a cut at every tau above this: the greatest cost among it and the cuts that led to it."""
+        reached: list[float] = []
+        for cost, parent in zip(self.costs.tolist(), self.parents, strict=True):
+            reached.append(cost if parent < 0 else max(cost, reached[parent]))
+        return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
+
+    def labels(self, tau: float, label_codes: LabelCodes = "exact") -> Int[Tensor, " nodes"]:
+        """Segment of each patch at ``tau``, contiguous from 0."""
+        return _Regions.of([self]).labels(tau, label_codes)[0]
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """What the labels of a batch of trees need, for any tau: the regions that the cuts make, not the patches.
+
+    Region c + 1 of an image is the first side of its cut c, region 0 all of it. A patch with equal bit strings over
+    the cuts made lies in the same last region: so one number a patch and one table of regions answer every tau.
+
+    Attributes:
+        region: last region that holds the patch when every cut is made.
+        within: for each region the last earlier one that holds it; 0 for region 0.
+        reached_at: of the region's cut; −inf for region 0, inf where an image has fewer cuts than another.
+        bits: for the patches of each region, the cuts whose first side they are on.
+    """
+
+    region: Int[Tensor, "batch nodes"]
+    within: Int[Tensor, "batch regions"]
+    reached_at: Float[Tensor, "batch regions"]
+    bits: Bool[Tensor, "batch cuts regions"]
+
+    @classmethod
+    def of(cls, trees: list[ImageTree]) -> "_Regions":
+        pad = torch.nn.utils.rnn.pad_sequence
+        sides = pad([tree.sides for tree in trees], batch_first=True)  # batch × cuts × patches
+        reached = pad([tree.reached_at for tree in trees], batch_first=True, padding_value=torch.inf)
+        (batch, cuts, n), device = sides.shape, sides.device
+        number = torch.arange(1, cuts + 1, dtype=torch.int16 if cuts < 1 << 15 else torch.int32, device=device)
+        first = torch.zeros(batch, 1, n, dtype=number.dtype, device=device)
+        region = torch.cat([first, sides * number[:, None]], dim=1).amax(dim=1).long()
+        # Some patch of each region: what is true of one is true of all. A region without patches of its own: patch 0.
+        patch = torch.zeros(batch, cuts + 1, dtype=torch.int64, device=device)
+        anyone = sides.to(torch.uint8).argmax(dim=2)
+        held = sides.gather(2, anyone[:, None].expand(-1, cuts, -1)).triu(1)  # by an earlier first side
+        within = torch.cat([number.new_zeros(batch, 1, cuts), held * number[:, None]], dim=1).amax(dim=1).long()
+        patch.scatter_(1, region, torch.arange(n, device=device).expand(batch, -1))
+        return cls(
+            region,
+            torch.nn.functional.pad(within, (1, 0)),
+            torch.nn.functional.pad(reached, (1, 0), value=-torch.inf),
+            sides.gather(2, patch[:, None].expand(-1, cuts, -1)),
+        )
+
+    def labels(self, tau: float, label_codes: LabelCodes) -> Int[Tensor, "batch nodes"]:
+        """Segment of each patch at ``tau``, contiguous from 0 within each image."""
+        made = self.reached_at < tau
+        made[:, 0] = True
+        if label_codes == "float32":
+            used = made[:, 1:].any(dim=0)  # a cut that is not made adds nothing to any code
+            codes = _float32_codes((self.bits & made[:, 1:, None])[:, used])
+            ascending, order = codes.sort(dim=1)
+            step = torch.nn.functional.pad((ascending.diff(dim=1) > 0).long().cumsum(dim=1), (1, 0))
+            codes = torch.empty_like(step).scatter_(1, order, step)
+        else:
+            codes = torch.where(made, torch.arange(made.shape[1], device=made.device), self.within)
+            for _ in range(made.shape[1].bit_length()):  # each round doubles the number of regions climbed
+                codes = codes.gather(1, codes)
+        codes = codes.gather(1, self.region)
+        used = torch.zeros(len(codes), self.within.shape[1] + 1, dtype=torch.int64, device=codes.device)
+        return (used.scatter_(1, codes, 1).cumsum(dim=1) - 1).gather(1, codes)
+
+
+def _float32_codes(sides: Bool[Tensor, "*batch cuts nodes"]) -> Float[Tensor, "*batch nodes"]:
+    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on (PAPER.md)."""
+    code = torch.zeros(*sides.shape[:-2], sides.shape[-1], dtype=torch.float32, device=sides.device)
+    step = torch.ones_like(code[..., :1])
+    for side in sides.unbind(dim=-2):
+        code = code + step * side
+        step = code.amax(dim=-1, keepdim=True) + 1
+    return code.nan_to_num(nan=-1.0, posinf=torch.inf)  # every NaN is one segment there
+
+
+@dataclass(frozen=True)
+class NCutTree:
+    """The recursion of a batch of images at ``max_tau``; `labels` reads any smaller tau from it.
+
+    Attributes:
+        images: one `ImageTree` an image.
+        max_tau: the threshold that the recursion ran at.
+        label_codes: how bit strings over the cuts become segments.
+    """
+
+    images: list[ImageTree]
+    max_tau: float
+    label_codes: LabelCodes = "exact"
+
+    def labels(self, tau: float, label_codes: LabelCodes | None = None) -> Int[Tensor, "batch nodes"]:
+        """Segments at ``tau``: equal to ``recursive_ncut(…, tau=tau)``.
+
+        Args:
+            tau: NCut threshold, 0 <= tau <= ``max_tau``.
+            label_codes: other than the tree's own.
+
+        Returns:
+            Segment ids, contiguous from 0 within each image; their numbering carries no meaning.
+
+        Raises:
+            ValueError: ``tau`` is above ``max_tau``, where the tree has no answer.
+        """
+        if not 0 <= tau <= self.max_tau:
+            raise ValueError(f"this tree answers 0 <= tau <= {self.max_tau}, not {tau}")
+        return self._regions.labels(tau, label_codes or self.label_codes)
+
+    @cached_property
+    def _regions(self) -> _Regions:
+        return _Regions.of(self.images)
