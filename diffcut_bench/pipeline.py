@@ -25,7 +25,7 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
 )
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.segmenters import Segmenter, segment_together
+from diffcut_bench.segmenters import GraphTooLargeError, Segmenter, segment_together
 from diffcut_bench.store import Failure, Timings
 
 T = TypeVar("T")
@@ -249,13 +249,21 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     """
     with torch.inference_mode():
         features = pipeline.features.compute(images).float()
-        partition = pipeline.segmenter(features)
+        (partition,) = _partitions([pipeline.segmenter], features)
         eval_images = eval_images.to(pipeline.device)
         size = (eval_images.shape[-2], eval_images.shape[-1])
         labels = pipeline.upsampler(features, partition, size)
         if pipeline.refiner is not None:
             labels = pipeline.refiner(eval_images, labels)
     return labels.cpu()
+
+
+def _partitions(segmenters: Sequence[Segmenter], features: Tensor) -> list[Tensor]:
+    """`segment_together`; a graph that is too large for the memory is the user's to mend, before anything else runs."""
+    try:
+        return segment_together(segmenters, features)
+    except GraphTooLargeError as error:
+        raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -325,7 +333,7 @@ class _Run:
         with self._stage("features_s", takers):
             features = self.features.of(group)
         with self._stage("segment_s", takers):
-            partitions = segment_together([self.pipelines[taker].segmenter for taker in takers], features)
+            partitions = _partitions([self.pipelines[taker].segmenter for taker in takers], features)
         labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
         images = None
         if any(self.pipelines[taker].refiner for taker in takers):

@@ -304,3 +304,11 @@ def test_data_without_a_name_is_explained(cli):
     done = cli("data", "prepare")
     assert done.code == 2
     assert "ade20k" in done.err
+
+
+def test_a_grid_too_large_for_the_memory_is_refused_with_an_estimate(cli, shapes, tmp_path):
+    large = [*shapes_overrides(shapes, tmp_path), "protocol.image_size=2048", "segmenter.max_memory_gib=0.01"]
+    refused = cli("run", *large, "limit=1", "backbone=colour", "backbone.stride=16")
+    assert refused.code == 2
+    assert "16384 patches needs about" in refused.err
+    assert "segmenter.approximation=coarse_to_fine" in refused.err

@@ -17,7 +17,6 @@ from diffcut_bench.ncut import (
     affinity,
     coarse_to_fine_ncut,
     fiedler_vector,
-    ncut_tree,
     ncut_trees,
     needed_gib,
     recursive_ncut,
@@ -204,11 +203,3 @@ def test_peak_memory_is_what_was_estimated(way, side, limit_gib):
     command = [sys.executable, "-c", PEAK, way, str(side)]
     finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
     assert float(finished.stdout) < limit_gib
-
-
-def test_a_tree_of_a_large_graph_equals_a_small_budget():
-    features, _ = planted_map(30, 30, noise=0.3)
-    nodes = features.flatten(2).mT
-    assert torch.equal(
-        ncut_tree(nodes, 0.8, 10).labels(0.8), ncut_tree(nodes, 0.8, 10, max_memory_gib=1e-9).labels(0.8)
-    )

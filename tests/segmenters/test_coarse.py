@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from diffcut_bench.config import instantiate, load_config
-from diffcut_bench.ncut import GraphTooLargeError, coarse_to_fine_ncut
-from diffcut_bench.segmenters import DiffCut, segment_together
+from diffcut_bench.ncut import coarse_to_fine_ncut
+from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, segment_together
 
 
 def test_is_the_coarse_to_fine_cut():
@@ -14,7 +14,8 @@ def test_is_the_coarse_to_fine_cut():
 
 
 def test_settings_that_run_together_keep_their_own_grids():
-    features = torch.rand(2, 6, 12, 14)
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.interpolate(torch.randn(2, 6, 4, 5, generator=generator), (12, 14), mode="bilinear")
     segmenters = [
         DiffCut(tau, alpha, approximation=approximation, coarse_patches=cells)
         for tau, alpha in ((0.8, 6), (0.7, 6), (0.8, 9))
