@@ -197,12 +197,12 @@ def test_overwrite_computes_again(shapes, tmp_path):
 def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_path, monkeypatch):
     from diffcut_bench.segmenters import DiffCut
 
-    calls = DiffCut.__call__
+    original = DiffCut.together.__func__
 
-    def picky(self, features: torch.Tensor) -> torch.Tensor:
+    def picky(cls, segmenters: list[DiffCut], features: torch.Tensor) -> list[torch.Tensor]:
         if (features[:, 0, 0, 0] == poisoned).any():
             raise ValueError("can't take this one")
-        return calls(self, features)
+        return original(cls, segmenters, features)
 
     config = load_config(shapes_overrides(shapes, tmp_path / "out"))
     dataset = experiment.instantiate("dataset", config.dataset)
@@ -211,7 +211,7 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
     source = FeatureSource(backbone, torch.device("cpu"))
     examples = [batch[0] for batch in example_loader(dataset, range(8), protocol, source, batch_size=1)]
     poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0].half()  # as the store gives it back
-    monkeypatch.setattr(DiffCut, "__call__", picky)
+    monkeypatch.setattr(DiffCut, "together", classmethod(picky))
     cell = run(shapes, tmp_path / "out")
     assert [(f.id, f.error) for f in cell.result.failures] == [("picture6", "ValueError: can't take this one")]
     assert len(read_rows(cell.folder)) == 7

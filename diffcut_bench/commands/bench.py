@@ -46,6 +46,7 @@ _TAUS = [round(0.05 * step, 2) for step in range(1, 19)] + [0.93, 0.95]
 # Where not everything is asked for, larger grids are measured at the first alpha alone, and on fewer images.
 _QUICK_PATCHES = 32
 _TEXTBOOK_S = 10.0
+_TAU_PATH_IMAGES = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,22 +87,8 @@ def bench(options: argparse.Namespace) -> int:
     subject = _subject(options)
     place = Path(subject.config.output_dir) / "bench"
 
-    books = _textbooks(subject, options, alphas)
-    comparisons = _comparisons(subject, options, alphas, books)
-    print_comparisons(comparisons)
-    whole = _end_to_end(subject, options)
-    print_whole(whole)
-    stages = _stages(subject, options, patches, batches, alphas, books)
-    print_stages(stages)
-    rivals = _rivals(subject, options, patches, alphas)
     missing = missing_rivals()
-    print_rivals(rivals, missing)
-    console.print(
-        f"{device_name(subject.device)}, features of {options.features or subject.config.choices['backbone']}",
-        style="dim",
-        highlight=False,
-    )
-    record = {
+    record: dict[str, Any] = {
         "schema_version": 2,
         "machine": {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,13 +96,29 @@ def bench(options: argparse.Namespace) -> int:
             **{"torch": torch.__version__, "packages": installed_packages()},
         },
         "features": options.features or subject.config.choices["backbone"],
-        "comparisons": [asdict(row) for row in comparisons],
-        "end_to_end": whole,
-        "stages": [asdict(row) for row in stages],
-        "rivals": {"compared": [asdict(row) for row in rivals], "missing": missing},
     }
-    write_atomically(place / "bench.json", json.dumps(record, indent=1) + "\n")
-    write_atomically(place / "cost.png", encode_figure(draw_costs(stages, device_name(subject.device)), "png"))
+
+    def keep(name: str, content: object) -> None:
+        """Written anew after each table, so that a run that is cut short loses little."""
+        record[name] = content
+        write_atomically(place / "bench.json", json.dumps(record, indent=1) + "\n")
+
+    books = _textbooks(subject, options, alphas)
+    comparisons = _comparisons(subject, options, alphas, books)
+    print_comparisons(comparisons)
+    keep("comparisons", [asdict(row) for row in comparisons])
+    whole = _end_to_end(subject, options)
+    print_whole(whole)
+    keep("end_to_end", whole)
+    stages = _stages(subject, options, patches, batches, alphas, books)
+    print_stages(stages)
+    keep("stages", [asdict(row) for row in stages])
+    figure = draw_costs(stages, device_name(subject.device))
+    write_atomically(place / "cost.png", encode_figure(figure, "png"))
+    rivals = _rivals(subject, options, patches, alphas)
+    print_rivals(rivals, missing)
+    keep("rivals", {"compared": [asdict(row) for row in rivals], "missing": missing})
+    console.print(f"{record['machine']['device']}, features of {record['features']}", style="dim", highlight=False)
     console.print(f"record   {place / 'bench.json'}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"figure   {place / 'cost.png'}", highlight=False, markup=False, soft_wrap=True)
     return 0
@@ -199,7 +202,7 @@ def _comparisons(
         return example_loader(dataset, indices, subject.protocol, subject.source, batch_size=1, num_workers=workers)
 
     tau, solver = segmenter.tau, segmenter.solver
-    batch = tiled(nodes, options.images)
+    batch = tiled(nodes, min(options.images, _TAU_PATH_IMAGES))
     works: list[Callable[[], Comparison]] = [
         *(
             partial(compare_with_textbook, nodes, tau, alpha, solver, textbook=books[alpha], images=options.images)

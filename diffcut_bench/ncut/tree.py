@@ -14,6 +14,8 @@ from torch import Tensor
 
 LabelCodes = Literal["exact", "float32"]
 
+_CHECK_EVERY = 16
+
 
 @dataclass(frozen=True)
 class ImageTree:
@@ -88,8 +90,11 @@ class _Regions:
         made = self.reached_at < tau
         made[:, 0] = True
         if label_codes == "float32":
-            used = made[:, 1:].any(dim=0)  # a cut that is not made adds nothing to any code
-            codes = _float32_codes((self.bits & made[:, 1:, None])[:, used])
+            cuts = made[:, 1:]
+            first = cuts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # made ones first, in their order
+            first = first[:, : int(cuts.sum(dim=1).max()) if cuts.numel() else 0]
+            bits = self.bits.gather(1, first[:, :, None].expand(-1, -1, self.bits.shape[2]))
+            codes = _float32_codes(bits, cuts.sum(dim=1))
             ascending, order = codes.sort(dim=1)
             step = torch.nn.functional.pad((ascending.diff(dim=1) > 0).long().cumsum(dim=1), (1, 0))
             codes = torch.empty_like(step).scatter_(1, order, step)
@@ -102,13 +107,23 @@ class _Regions:
         return (used.scatter_(1, codes, 1).cumsum(dim=1) - 1).gather(1, codes)
 
 
-def _float32_codes(sides: Bool[Tensor, "*batch cuts nodes"]) -> Float[Tensor, "*batch nodes"]:
-    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on (PAPER.md)."""
-    code = torch.zeros(*sides.shape[:-2], sides.shape[-1], dtype=torch.float32, device=sides.device)
-    step = torch.ones_like(code[..., :1])
-    for side in sides.unbind(dim=-2):
-        code = code + step * side
-        step = code.amax(dim=-1, keepdim=True) + 1
+def _float32_codes(
+    sides: Bool[Tensor, "batch cuts nodes"], counts: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch nodes"]:
+    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on (PAPER.md).
+
+    Only the first ``counts`` cuts of an image take part.
+    """
+    code = torch.zeros(len(sides), sides.shape[2], dtype=torch.float32, device=sides.device)
+    step = torch.ones_like(code[:, :1])
+    for place, side in enumerate(sides.unbind(dim=1)):
+        # Not a bit of 0 for the others: an infinite step times 0 is NaN.
+        takes_part = (place < counts)[:, None]
+        code = torch.where(takes_part, code + step * side, code)
+        step = torch.where(takes_part, code.amax(dim=1, keepdim=True) + 1, step)
+        # Overflowed sums stay NaN: there is no need to add up the hundreds of cuts that may follow.
+        if place % _CHECK_EVERY == _CHECK_EVERY - 1 and bool((code.isnan().all(dim=1) | ~takes_part[:, 0]).all()):
+            break
     return code.nan_to_num(nan=-1.0, posinf=torch.inf)  # every NaN is one segment there
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcut_bench.bench import textbook_recursive_ncut
-from diffcut_bench.ncut import ImageTree, ncut_tree, ncut_trees, recursive_ncut
+from diffcut_bench.ncut import ImageTree, NCutTree, ncut_tree, ncut_trees, recursive_ncut
 from diffcut_bench.ncut.recursive import check_arguments
 from diffcut_bench.ncut.tree import _float32_codes
 
@@ -159,7 +159,7 @@ def test_float32_codes_lose_a_low_bit_once_the_steps_pass_2_to_the_24(cuts, dist
     bits[0, 0] = True
     bits[1:-1, 2] = True
     bits[-1, :2] = True
-    assert len(_float32_codes(bits).unique()) == distinct
+    assert len(_float32_codes(bits[None], torch.tensor([cuts])).unique()) == distinct
 
 
 @pytest.mark.parametrize(("cuts", "segments"), [(120, 120), (200, 1)])
@@ -168,6 +168,25 @@ def test_float32_codes_overflow_to_one_segment(cuts, segments):
     tree = ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)
     assert tree.labels(1.0).max() + 1 == cuts
     assert tree.labels(1.0, "float32").max() + 1 == segments
+
+
+def test_overflowing_float32_codes_of_one_image_leave_the_others_alone():
+    def tree(cuts: int) -> ImageTree:
+        bits = torch.zeros(cuts, 200, dtype=torch.bool)
+        bits[:, :cuts] = torch.ones(cuts, cuts, dtype=torch.bool).triu()
+        return ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)
+
+    # From 127 cuts on the greatest code is infinite; a cut more makes every code NaN.
+    trees = [tree(cuts) for cuts in (5, 126, 127, 128, 129, 140, 199)]
+    together = NCutTree(trees, 1.0, "float32").labels(1.0)
+    for place, one in enumerate(trees):
+        assert torch.equal(together[place], one.labels(1.0, "float32"))
+        alone = torch.zeros(200)
+        step = torch.ones(())
+        for side in one.sides:
+            alone = alone + step * side
+            step = alone.max() + 1
+        assert same_partition(together[place], alone.nan_to_num(nan=-1.0, posinf=torch.inf))
 
 
 LEGAL = {
