@@ -145,5 +145,6 @@ def open_source(
 def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
     """What the backbone says that its features depend on, and every setting that it says nothing about."""
     fingerprint = backbone.fingerprint()
-    known = {*fingerprint, *backbone.immaterial, "image_size"}  # the size is a field of its own, as resolved
+    # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
+    known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
     return {name: value for name, value in settings.items() if name not in known} | fingerprint

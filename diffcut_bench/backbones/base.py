@@ -24,8 +24,8 @@ class Backbone(torch.nn.Module, ABC):
     stride: int
     channels: int
     image_size: int | None = None
-    # Settings that cannot change features beyond what `fingerprint` says; all others are part of the features' key.
-    immaterial: tuple[str, ...] = ("suggests",)
+    # Settings of its own that cannot change features beyond what `fingerprint` says; all others are part of the key.
+    immaterial: tuple[str, ...] = ()
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:

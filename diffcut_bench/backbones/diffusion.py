@@ -54,7 +54,7 @@ class DiffusionEncoder(PretrainedBackbone):
         UserError: files are missing, or an argument is out of range.
     """
 
-    immaterial = ("suggests", "variant", "whole_unet", "image_size")
+    immaterial = ("variant", "whole_unet")
 
     def __init__(
         self,

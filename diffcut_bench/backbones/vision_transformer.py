@@ -86,7 +86,7 @@ class VisionTransformer(PretrainedBackbone):
         UserError: files are missing or damaged, the kind of model is unknown, or an argument is out of range.
     """
 
-    immaterial = ("suggests", "image_size", "gated")
+    immaterial = ("gated",)
     network: nn.Module
     norm: nn.Module
     _scale: Tensor

@@ -29,7 +29,7 @@ from diffcut_bench.bench.stages import Effort, Material, Stage, measure_stages, 
 from diffcut_bench.coherence.figures import encode_figure
 from diffcut_bench.commands.bench_encoder import bench_encoder, whole_numbers, words_of
 from diffcut_bench.commands.bench_tables import print_comparisons, print_rivals, print_stages, print_whole
-from diffcut_bench.commands.terminal import console, progress
+from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.datasets import Example, SegmentationDataset
 from diffcut_bench.environment import choose_device, device_name, installed_packages, processor
@@ -119,8 +119,8 @@ def bench(options: argparse.Namespace) -> int:
     print_rivals(rivals, missing)
     keep("rivals", {"compared": [asdict(row) for row in rivals], "missing": missing})
     console.print(f"{record['machine']['device']}, features of {record['features']}", style="dim", highlight=False)
-    console.print(f"record   {place / 'bench.json'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"figure   {place / 'cost.png'}", highlight=False, markup=False, soft_wrap=True)
+    say(f"record   {place / 'bench.json'}")
+    say(f"figure   {place / 'cost.png'}")
     return 0
 
 

@@ -26,7 +26,7 @@ from diffcut_bench.bench.encoder import (
     open_encoder,
 )
 from diffcut_bench.bench.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
-from diffcut_bench.commands.terminal import console, progress
+from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import choose_device, device_name, installed_packages
 from diffcut_bench.errors import UserError, did_you_mean
@@ -97,8 +97,8 @@ def bench_encoder(options: argparse.Namespace) -> int:
             report(len(rows), len(settings))
     console.print(_table(rows, options.sound))
     for line in _notes(record, rows):
-        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"record   {place / 'encoder.json'}", highlight=False, markup=False, soft_wrap=True)
+        say(line, style="dim")
+    say(f"record   {place / 'encoder.json'}")
     return 0
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from diffcut_bench.bench import Comparison
 from diffcut_bench.bench.rivals import Rival
 from diffcut_bench.bench.stages import Stage
-from diffcut_bench.commands.terminal import console
+from diffcut_bench.commands.terminal import console, say
 
 
 def print_comparisons(rows: Sequence[Comparison]) -> None:
@@ -80,7 +80,7 @@ def print_rivals(rows: Sequence[Rival], missing: Sequence[str]) -> None:
 
 
 def _note(text: str) -> None:
-    console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
+    say(text, style="dim")
 
 
 def _table(*names: str) -> Table:

@@ -41,7 +41,7 @@ from diffcut_bench.coherence import (
     roc_points,
     similarity_map,
 )
-from diffcut_bench.commands.terminal import console, progress
+from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import RunConfig, build_protocol, load_config
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
 from diffcut_bench.environment import choose_device, environment
@@ -131,7 +131,7 @@ def coherence(options: argparse.Namespace) -> int:
     title = "-".join([dataset.name, *(each.curve.name for each in measured)])
     folder = Path(config.output_dir) / "coherence" / f"{title}-{record['key'][:12]}"
     write_atomically(folder / "coherence.json", json.dumps(record, indent=1) + "\n")
-    console.print(f"record   {folder / 'coherence.json'}", highlight=False, markup=False, soft_wrap=True)
+    say(f"record   {folder / 'coherence.json'}")
     roc = draw_roc([each.curve for each in measured], f"Semantic coherence on {dataset.name}", _notes(record))
     figures = {"roc.png": encode_figure(roc, "png"), "roc.svg": encode_figure(roc, "svg")}
     if mark is None or what is None:
@@ -143,7 +143,7 @@ def coherence(options: argparse.Namespace) -> int:
         figures["heatmaps.png"] = encode_figure(heatmaps, "png")
     for name, content in figures.items():
         write_atomically(folder / name, content)
-        console.print(f"figure   {folder / name}", highlight=False, markup=False, soft_wrap=True)
+        say(f"figure   {folder / name}")
     return 0
 
 
@@ -249,7 +249,7 @@ def _measure(
             yield grid_features(features, (rows, cols))
 
     for line in source.announce(dataset, [place[image] for image in plan.ids], build_protocol(config.protocol)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
     features: list[Tensor] = []
     try:
         with progress(name, "images") as report:
@@ -258,7 +258,7 @@ def _measure(
                 report(len(features), len(plan.ids))
     finally:
         for line in source.close():
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
     scores = pair_scores(features, plan)
     interval = auc_interval(scores, plan, seed=config.seed)
     curve = Curve(name, roc_points(scores, plan.same), auc(scores, plan.same), interval)
@@ -344,7 +344,7 @@ def _print(record: dict[str, Any]) -> None:
     for line in _notes(record):
         console.print(line, style="dim", highlight=False, markup=False)
     for failure in record["failures"]:
-        console.print(f"left out {failure['id']}: {failure['error']}", highlight=False, markup=False, soft_wrap=True)
+        say(f"left out {failure['id']}: {failure['error']}")
 
 
 def _notes(record: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from diffcut_bench.commands.doctor import state_of
-from diffcut_bench.commands.terminal import console, progress
+from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import (
     RunConfig,
     conf_dir,
@@ -130,7 +130,7 @@ def _data_verify(options: argparse.Namespace) -> int:
         table.add_row(escape(name), f"{count}", f"{100 * count / total:.2f} %")
     console.print(table)
     for problem in found.problems[:20]:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
+        say(problem)
     if len(found.problems) > 20:
         console.print(f"… and {len(found.problems) - 20} more", highlight=False)
     expected = f" of {found.expected}" if found.expected else ""
@@ -142,5 +142,5 @@ def _data_verify(options: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     console.print(f"fingerprint  {found.fingerprint}", highlight=False, soft_wrap=True)
-    console.print(f"verdict      {found.verdict}", markup=False, highlight=False, soft_wrap=True)
+    say(f"verdict      {found.verdict}")
     return 0 if found.fine else 1

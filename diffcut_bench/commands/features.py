@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from diffcut_bench.commands.terminal import console
+from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.store import StoredSet, StoreOptions, in_units, list_sets, open_set
@@ -63,11 +63,11 @@ def _verify(sets: list[StoredSet]) -> int:
             intact, bad = open_set(found.folder).verify()
         except UserError as error:
             damaged += 1
-            console.print(f"{found.folder.name}: {error.what}", markup=False, highlight=False, soft_wrap=True)
+            say(f"{found.folder.name}: {error.what}")
             continue
         damaged += len(bad)
         state = f"{intact} images intact" + "".join(f"; {name} damaged, set aside" for name in bad)
-        console.print(f"{found.folder.name}: {state}", markup=False, highlight=False, soft_wrap=True)
+        say(f"{found.folder.name}: {state}")
     if damaged:
         console.print("the next run computes what is missing; `diffcut-bench features clear` deletes whole sets")
     return 1 if damaged else 0

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from diffcut_bench.commands.terminal import console, errors
+from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import RunConfig, build_protocol, conf_dir, load_config, quote_if_needed, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key, run_cells
@@ -68,7 +68,7 @@ def _run_with_progress(configs: Sequence[RunConfig]) -> list[FinishedCell | User
         def preparing(done: int, total: int) -> None:
             progress.update(preparation, total=total, completed=done, visible=True)
 
-        cells = run_cells(configs, draw_outcome, report, preparing, _say)
+        cells = run_cells(configs, draw_outcome, report, preparing, say)
         done = [cell for cell in cells if isinstance(cell, FinishedCell)]
         if done and all(cell.skipped for cell in done) and len(done) == len(cells):
             images = done[0].result.dataset.n_images
@@ -76,16 +76,12 @@ def _run_with_progress(configs: Sequence[RunConfig]) -> list[FinishedCell | User
         return cells
 
 
-def _say(line: str) -> None:
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
 def _say_cell(cell: FinishedCell) -> None:
     if cell.skipped:
         console.print("skipped: this cell is finished already (if_exists=overwrite computes it again)")
-    _say(f"result   {cell.folder / 'result.json'}")
+    say(f"result   {cell.folder / 'result.json'}")
     for path in sorted((cell.folder / "pictures").glob("*.png")):
-        _say(f"picture  {path}")
+        say(f"picture  {path}")
 
 
 def _say_failures(results: Sequence[Result]) -> None:
@@ -112,7 +108,7 @@ def _sweep(overrides: list[str]) -> int:
     folder = Path(output_dir) / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
     write_atomically(folder / "cells.json", json.dumps(list(passes.values()), indent=1) + "\n")
     over = f"{len(passes)} pass{'es' if len(passes) > 1 else ''} over images"
-    _say(f"sweep of {len(cells)} cells in {over}; a pass shares reading and features")
+    say(f"sweep of {len(cells)} cells in {over}; a pass shares reading and features")
     task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_sweep_pass)
     before = sys.argv
     sys.argv = ["diffcut-bench", "--multirun", f"hydra.sweep.dir={quoted(str(folder))}"]
@@ -150,11 +146,11 @@ def _sweep_pass(composed: DictConfig) -> None:
     cells: list[list[str]] = [cell["overrides"] for cell in passes[number]]
     first = sum(len(before) for before in passes[:number])
     shared = [override for override in cells[0] if all(override in cell for cell in cells)]
-    _say(f"pass {number + 1} of {len(passes)}, {len(cells)} cells: {' '.join(shared)}")
+    say(f"pass {number + 1} of {len(passes)}, {len(cells)} cells: {' '.join(shared)}")
     ended: Sequence[FinishedCell | UserError]
     try:
         configs = [RunConfig(**cell["config"]) for cell in passes[number]]
-        _say(_shared_work(configs))
+        say(_shared_work(configs))
         ended = _run_with_progress(configs)
     except UserError as error:
         ended = [error] * len(cells)
@@ -168,7 +164,7 @@ def _sweep_pass(composed: DictConfig) -> None:
         else:
             record["folder"] = str(end.folder.absolute())
             own = " ".join(override for override in cell if override not in shared) or "as above"
-            _say(f"cell {first + place + 1}: {own}{', skipped: finished before' if end.skipped else ''}")
+            say(f"cell {first + place + 1}: {own}{', skipped: finished before' if end.skipped else ''}")
         write_atomically(folder / "cells" / f"{first + place:05d}.json", json.dumps(record, indent=1) + "\n")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffcut_bench.commands.terminal import console, errors
+from diffcut_bench.commands.terminal import errors, say
 from diffcut_bench.config import (
     load_config,
 )
@@ -57,13 +57,11 @@ def segment(options: argparse.Namespace) -> int:
                 "segments": result.describe(),
             }
         )
-        console.print(
-            f"{image}: {result.num_segments} segments, {overlay_path}", highlight=False, markup=False, soft_wrap=True
-        )
+        say(f"{image}: {result.num_segments} segments, {overlay_path}")
     if described:
         record = {"schema_version": 1, "config": config.to_dict(), "images": described}
         write_atomically(folder / "segments.json", json.dumps(record, indent=1) + "\n")
-        console.print(f"segments {folder / 'segments.json'}", highlight=False, markup=False, soft_wrap=True)
+        say(f"segments {folder / 'segments.json'}")
     for failure in failed:
         errors.print(str(failure), markup=False, highlight=False, soft_wrap=True)
     return 2 if failed else 0

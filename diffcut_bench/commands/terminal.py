@@ -10,6 +10,11 @@ console = Console()
 errors = Console(stderr=True)
 
 
+def say(line: str, style: str | None = None) -> None:
+    """A line as it is: paths and ids are neither marked up, coloured nor broken."""
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
 @contextmanager
 def progress(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar that shows itself with the first report."""

@@ -44,7 +44,6 @@ class CoarseGrid:
         Raises:
             ValueError: ``coarse_patches`` is below 1, or the features hold NaN or infinity.
         """
-        check_features(features.flatten(2).mT)
         rows, cols = features.shape[2:]
         coarse_patches = rows * cols if coarse_patches is None else coarse_patches
         if coarse_patches < 1:
@@ -52,6 +51,8 @@ class CoarseGrid:
         side = 1
         while math.ceil(rows / side) * math.ceil(cols / side) > coarse_patches:
             side += 1
+        if side > 1:  # otherwise `ncut_trees` gets them as they are, and checks them
+            check_features(features.flatten(2).mT)
         return cls(features if features.dtype in (torch.float32, torch.float64) else features.float(), side)
 
     @property

@@ -262,21 +262,15 @@ class FeatureStore:
     def _claim(self) -> None:
         """Write the key, so that a folder that can't be written is known before anything is computed."""
         path = self.folder / "key.json"
-        try:
-            if not path.is_file():
-                write_atomically(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
-        except UserError as error:
-            raise UserError(error.what, error.where, _ELSEWHERE) from error
+        if not path.is_file():
+            _write_file(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         """One shard of these."""
         self._claim()
         content = save(tensors, {image: _checksum(image, tensor) for image, tensor in tensors.items()})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
-        try:
-            write_atomically(path, content)
-        except UserError as error:
-            raise UserError(error.what, error.where, _ELSEWHERE) from error
+        _write_file(path, content)
         self._shards |= dict.fromkeys(tensors, path)
 
     def _forget(self, path: Path) -> None:
@@ -340,6 +334,14 @@ def in_units(size: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{value:.3g} {unit}"
+
+
+def _write_file(path: Path, content: bytes | str) -> None:
+    """`write_atomically`, whose error names the store's own ways out."""
+    try:
+        write_atomically(path, content)
+    except UserError as error:
+        raise UserError(error.what, error.where, _ELSEWHERE) from error
 
 
 def _read_key(path: Path) -> dict[str, Any] | None:
