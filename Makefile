@@ -14,7 +14,7 @@ help:  ## show the targets
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,launchers]'
 	@touch $@
 
 demo: $(READY)  ## segment and score real photographs; pictures under outputs/

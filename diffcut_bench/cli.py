@@ -1,6 +1,7 @@
 """The command line: ``diffcut-bench COMMAND``. Knows everything; nothing knows it."""
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from diffcut_bench.commands.doctor import doctor
 from diffcut_bench.commands.features import features
 from diffcut_bench.commands.run import run
 from diffcut_bench.commands.segment import segment
-from diffcut_bench.commands.terminal import errors
+from diffcut_bench.commands.terminal import console, errors
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.pipeline import is_out_of_memory
@@ -25,6 +26,8 @@ from diffcut_bench.pipeline import is_out_of_memory
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a user's mistake, 130 when interrupted."""
     keep_freed_memory()
+    # Of several processes one speaks; errors are everyone's.
+    console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
     try:
         return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
     except UserError as error:

@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import Protocol
 
-GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "protocol")
-_OPTIONAL = ("features", "refiner")  # groups with an option that builds nothing
+GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "protocol", "tracker")
+_OPTIONAL = ("features", "refiner", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
 
 
@@ -47,6 +47,9 @@ class RunConfig:
     visualise: int
     max_failures: int | None
     if_exists: str
+    # Of later versions: configs in older results lack them.
+    limit_seed: int | None = None
+    tracker: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
 
     def problems(self) -> list[str]:
@@ -60,6 +63,7 @@ class RunConfig:
             ("limit", 1),
             ("max_failures", 0),
             ("seed", 0),
+            ("limit_seed", 0),
         ):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -134,7 +138,7 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
 
 def instantiate(group: str, node: dict[str, Any]) -> Any:
     """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``,
-    ``features=memory``).
+    ``features=memory``, ``tracker=none``).
 
     ``suggests`` is for other options' defaults and is not passed on.
 

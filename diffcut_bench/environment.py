@@ -28,17 +28,24 @@ PACKAGES = (
 )
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """``auto`` is the accelerator where there is one, otherwise the CPU.
+
+    Args:
+        name: ``auto``, or a device of torch.
+        local_rank: of a process among several on this machine, which share its accelerators in turn; None: alone.
 
     Raises:
         UserError: no such device here.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
-        return accelerator or torch.device("cpu")
+        name = accelerator.type if accelerator else "cpu"
     try:
         device = torch.device(name)
+        if accelerator and device == torch.device(accelerator.type) and local_rank is not None:
+            device = torch.device(device.type, local_rank % torch.accelerator.device_count())
+            torch.accelerator.set_device_index(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = f"cpu, {accelerator}" if accelerator else "cpu"

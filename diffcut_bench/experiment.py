@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
+from diffcut_bench.distributed import Workers, workers
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
@@ -65,35 +67,21 @@ def run_cells(
     Raises:
         UserError: what the cells share is wrong or missing.
     """
-    shared = configs[0]
-    protocol = build_protocol(shared.protocol)
-    device = choose_device(shared.device)
-    whole = open_dataset(shared, preparing)
-    dataset = whole.select(shared.limit)
-    indices = chosen_images(len(dataset), shared.shard_of())
-    if not indices:
-        raise UserError(f"shard {shared.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
-    features = open_features(shared, protocol, device)
-    try:
-        fingerprint = dataset.fingerprint()
-    except ValueError as error:
-        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    images = ScoredImages(whole, dataset, indices, fingerprint)
-
+    opened = open_pass(configs[0], preparing)
     ended: list[FinishedCell | UserError | None] = [None] * len(configs)
     running: dict[int, RunningCell] = {}
     for place, config in enumerate(configs):
         try:
-            running[place] = RunningCell(config, images, features)
+            running[place] = opened.cell(config)
             ended[place] = running[place].found(draw)
         except UserError as error:
             ended[place] = error
     running = {place: cell for place, cell in running.items() if ended[place] is None}
     if running:
         try:
-            _score(list(running.values()), images, features, draw, report, say)
+            _score(list(running.values()), opened, draw, report, say)
         finally:
-            for line in features.close():
+            for line in opened.features.close():
                 say(line)
     for place, cell in running.items():
         try:
@@ -103,9 +91,48 @@ def run_cells(
     return [end for end in ended if end is not None]
 
 
+@dataclass(frozen=True)
+class OpenedPass:
+    """What the cells of a pass share: images, features, and the processes that work on it."""
+
+    images: ScoredImages
+    features: FeatureSource
+    workers: Workers
+
+    def cell(self, config: RunConfig) -> RunningCell:
+        """A cell of the pass.
+
+        Raises:
+            UserError: an option of its own is out of range.
+        """
+        return RunningCell(config, self.images, self.features, self.workers)
+
+
+def open_pass(config: RunConfig, preparing: Report | None = None) -> OpenedPass:
+    """Open what the cells of a pass share; nothing is computed.
+
+    Raises:
+        UserError: data or weights are missing, or an option is out of range.
+    """
+    protocol = build_protocol(config.protocol)
+    together = workers()
+    device = choose_device(config.device, together.local_rank if together.count > 1 else None)
+    whole = open_dataset(config, preparing)
+    dataset = whole.select(config.limit, config.limit_seed)
+    indices = chosen_images(len(dataset), config.shard_of())
+    if not indices:
+        raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
+    features = open_features(config, protocol, device)
+    try:
+        fingerprint = dataset.fingerprint()
+    except ValueError as error:
+        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
+    return OpenedPass(ScoredImages(whole, dataset, indices, fingerprint), features, together)
+
+
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
-    own = {"segmenter", "upsampler", "refiner", "protocol", "seed", "choices"}
+    own = {"segmenter", "upsampler", "refiner", "protocol", "seed", "tracker", "choices"}
     reading = {name: config.protocol.get(name) for name in ("crop", "image_size", "eval_size", "void")}
     return cell_key({name: value for name, value in config.to_dict().items() if name not in own} | reading)
 
@@ -139,17 +166,19 @@ def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
 
 def _score(
     cells: Sequence[RunningCell],
-    images: ScoredImages,
-    features: FeatureSource,
+    opened: OpenedPass,
     draw: Draw | None,
     report: Report | None,
     say: Say,
 ) -> None:
-    """Score what the journals do not hold yet."""
+    """Score what the journals do not hold yet; of several processes each its share."""
+    images = opened.images
     todo = sorted(set().union(*(cell.todo for cell in cells)))
-    for line in features.announce(images.dataset, todo, cells[0].pipeline.protocol):
+    for line in opened.features.announce(images.dataset, todo, cells[0].pipeline.protocol):
         say(line)
-    total, done = len(images.indices), len(images.indices) - len(todo)
+    share = len(range(opened.workers.rank, len(images.indices), opened.workers.count))
+    total = max(share, len(todo))
+    done = total - len(todo)
     if report:
         report(done, total)
     config = cells[0].config

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
+from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example, prepare_prediction
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -25,12 +25,13 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
 )
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.segmenters import GraphTooLargeError, Segmenter, segment_together
+from diffcut_bench.segmenters import GraphTooLargeError, LabelSource, Segmenter, segment_together
 from diffcut_bench.store import Failure, Timings
 
 T = TypeVar("T")
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
+_LARGEST_ID = 4095  # of clusters that are matched once for a data set
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Pipeline:
     """The stages of one cell, on one device."""
 
     features: FeatureSource
-    segmenter: Segmenter
+    segmenter: Segmenter | LabelSource
     upsampler: Upsampler
     refiner: Refiner | None
     protocol: Protocol
@@ -56,6 +57,7 @@ class Outcome:
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
         criterion: that matched clusters to classes.
+        table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
     """
 
     example: Example
@@ -64,6 +66,7 @@ class Outcome:
     counts: Counts
     pixels: int
     criterion: Criterion = "overlap"
+    table: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
             picture, label = read_label(self.dataset, index, self.protocol.void)
             digest = "" if self.store is None else self.dataset.image_digest(index)
         except (ValueError, OSError) as error:
-            return Failure(self.ids[index], str(error))
+            return Failure(self.ids[index], str(error), index)
         example = prepare_example(
             index,
             self.ids[index],
@@ -247,6 +250,8 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
+    if isinstance(pipeline.segmenter, LabelSource):
+        raise UserError("segmentations made elsewhere are of a data set", "segmenter=precomputed", "choose a segmenter")
     with torch.inference_mode():
         features = pipeline.features.compute(images).float()
         (partition,) = _partitions([pipeline.segmenter], features)
@@ -319,7 +324,9 @@ class _Run:
                     "use a smaller batch_size or protocol.image_size, or device=cpu",
                 ) from error
             if len(group) == len(takers) == 1:
-                self.fail(takers, group[0].index, Failure(group[0].id, f"{type(error).__name__}: {error}"))
+                self.fail(
+                    takers, group[0].index, Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
+                )
                 return
         if len(takers) > 1:
             for taker in takers:
@@ -330,34 +337,75 @@ class _Run:
 
     @torch.inference_mode()
     def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
-        with self._stage("features_s", takers):
-            features = self.features.of(group)
-        with self._stage("segment_s", takers):
-            partitions = _partitions([self.pipelines[taker].segmenter for taker in takers], features)
         labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
         images = None
         if any(self.pipelines[taker].refiner for taker in takers):
             images = torch.stack([example.eval_image for example in group]).to(self.device, non_blocking=True)
         return {
-            taker: self._score(taker, group, features, partition, labels, images)
-            for taker, partition in zip(takers, partitions, strict=True)
+            taker: self._score(taker, group, prediction, segments, labels, images)
+            for taker, (prediction, segments) in self._predictions(takers, group, labels).items()
         }
+
+    def _predictions(
+        self, takers: tuple[int, ...], group: list[Example], labels: Tensor
+    ) -> dict[int, tuple[Tensor, list[int]]]:
+        """Label maps at the scored resolution, and segments of each image: cut from features, or made elsewhere."""
+        found: dict[int, tuple[Tensor, list[int]]] = {}
+        cutting: dict[int, Segmenter] = {}
+        for taker in takers:
+            segmenter = self.pipelines[taker].segmenter
+            if isinstance(segmenter, LabelSource):
+                with self._stage("segment_s", (taker,)):
+                    found[taker] = self._made_elsewhere(self.pipelines[taker], segmenter, group)
+            else:
+                cutting[taker] = segmenter
+        if cutting:
+            with self._stage("features_s", tuple(cutting)):
+                features = self.features.of(group)
+            with self._stage("segment_s", tuple(cutting)):
+                partitions = _partitions(list(cutting.values()), features)
+            for taker, partition in zip(cutting, partitions, strict=True):
+                with self._stage("segment_s", (taker,)):
+                    size = (labels.shape[1], labels.shape[2])
+                    prediction = self.pipelines[taker].upsampler(features, partition, size)
+                    found[taker] = prediction, (partition.amax(dim=(1, 2)) + 1).tolist()
+        return found
+
+    def _made_elsewhere(
+        self, pipeline: Pipeline, source: LabelSource, group: list[Example]
+    ) -> tuple[Tensor, list[int]]:
+        maps, protocol = [], pipeline.protocol
+        for example in group:
+            prepared = prepare_prediction(
+                source.read(example.id),
+                example.frame,
+                covers=source.covers,
+                crop=protocol.crop,
+                image_size=protocol.image_size,
+                eval_size=protocol.eval_size,
+                multiple_of=self.features.backbone.stride,
+                input_size=self.features.backbone.image_size,
+            )
+            # Ids mean something across images only where clusters are matched once for all of them.
+            if protocol.matching == "per_image":
+                prepared = prepared.unique(return_inverse=True)[1]
+            elif prepared.max() > _LARGEST_ID:
+                raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
+            maps.append(prepared)
+        return torch.stack(maps).to(self.device), [len(prepared.unique()) for prepared in maps]
 
     def _score(
         self,
         taker: int,
         group: list[Example],
-        features: Tensor,
-        partition: Tensor,
+        prediction: Tensor,
+        segments: list[int],
         labels: Tensor,
         images: Tensor | None,
     ) -> list[Outcome]:
-        """From the partitions of a group to its counts, on the device up to the contingency tables."""
+        """From the label maps of a group to its counts, on the device up to the contingency tables."""
         pipeline, dataset = self.pipelines[taker], self.dataset
         protocol = pipeline.protocol
-        with self._stage("segment_s", (taker,)):
-            prediction = pipeline.upsampler(features, partition, (labels.shape[1], labels.shape[2]))
-            segments = (partition.amax(dim=(1, 2)) + 1).tolist()
         with self._stage("evaluate_s", (taker,)):
             if dataset.background is not None:
                 rule, criterion = protocol.background_rule, protocol.criterion
@@ -370,14 +418,18 @@ class _Run:
         with self._stage("evaluate_s", (taker,)):
             tables = contingency_tables(prediction, labels, dataset.num_classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
+            # One matching for the data set has to wait for all tables.
+            later = protocol.matching == "dataset"
+            none = torch.zeros(dataset.num_classes, dtype=torch.long)
             return [
                 Outcome(
                     example,
                     predicted,
                     segments[place],
-                    count_matches(tables[place], protocol.criterion),
+                    Counts(none, none, none) if later else count_matches(tables[place], protocol.criterion),
                     pixels[place],
                     protocol.criterion,
+                    tables[place] if later else None,
                 )
                 for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]

@@ -1,6 +1,6 @@
 """One cell while it is scored: its stages, its key, its journal, and at the end its result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,25 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.distributed import ALONE, Workers
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, ImageCounts, Protocol
+from diffcut_bench.evaluation import Counts, Criterion, ImageCounts, Protocol, count_matches_together
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
     Failure,
     ImageRow,
     Metrics,
+    Progress,
     Result,
     SegmentsPerImage,
     Timings,
     cell_key,
+    join_progress,
 )
 
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
@@ -43,6 +47,22 @@ class FinishedCell:
 
 
 @dataclass(frozen=True)
+class CellState:
+    """How far a cell is.
+
+    Attributes:
+        folder, result: of a finished one.
+        done: images scored.
+        images: that the cell scores.
+    """
+
+    folder: Path | None
+    result: Result | None
+    done: int
+    images: int
+
+
+@dataclass(frozen=True)
 class ScoredImages:
     """What the cells of a pass score."""
 
@@ -53,39 +73,51 @@ class ScoredImages:
 
 
 class RunningCell:
-    """A cell of a pass: its stages, its place on disk, what it still has to score."""
+    """A cell of a pass: its stages, its place on disk, what this process still has to score of it."""
 
-    def __init__(self, config: RunConfig, images: ScoredImages, features: FeatureSource) -> None:
-        self.config, self.images = config, images
+    def __init__(
+        self, config: RunConfig, images: ScoredImages, features: FeatureSource, workers: Workers = ALONE
+    ) -> None:
+        self.config, self.images, self.workers = config, images, workers
         protocol = _effective_protocol(config, build_protocol(config.protocol))
-        if protocol.matching == "dataset":
-            raise UserError(
-                "matching=dataset needs cluster ids that mean the same in every image",
-                f"segmenter={config.choices.get('segmenter')} numbers the segments of each image anew",
-                "use protocol.matching=per_image",
-            )
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, **stages)
-        self.key = cell_key(_identity(config, protocol, images.dataset, images.fingerprint, features))
+        if protocol.matching == "dataset":
+            _check_dataset_matching(config, self.pipeline, images.dataset)
+        self.identity = _identity(config, self.pipeline, images)
+        self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
-        self.cell = Cell(Path(config.output_dir), title, self.key)
+        self.cell = Cell(Path(config.output_dir), title, self.key, workers.rank)
         self.todo: set[int] = set()
         self.failed = 0  # failures of an interrupted run are tried again
         self.error: UserError | None = None
 
     def found(self, draw: Draw | None) -> FinishedCell | None:
         """The cell if it is finished already, its missing pictures drawn; otherwise it is ready to go on."""
-        finished = _find_finished(self.cell, self.config.if_exists)
+        finished = self.workers.on_leader(lambda: _find_finished(self.cell, self.config.if_exists))
         if finished is None:
-            done = {row.index for row in self.cell.progress().rows}
-            self.todo = set(self.images.indices) - done
+            done = set().union(*self.workers.gather({row.index for row in self.cell.progress().rows}))
+            left = [index for index in self.images.indices if index not in done]
+            self.todo = set(left[self.workers.rank :: self.workers.count])
             # Written before any work, so that an unwritable folder costs nothing.
             self.cell.append([], {}, Timings())
             return None
         if finished.failures:
             _check_failures(len(finished.failures), finished.failures[-1], self.config.max_failures)
-        self._draw_missing(self.cell.finished_dir / "pictures", draw)
+        self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures", draw))
         return FinishedCell(self.cell.finished_dir, finished, skipped=True)
+
+    def state(self) -> CellState:
+        """Where the cell stands on disk; nothing is written."""
+        result = self.cell.result()
+        done = len(self.images.indices) if result else len(self.cell.progress().rows)
+        return CellState(self.cell.finished_dir if result else None, result, done, len(self.images.indices))
+
+    def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
+        """Score places of the data set (again) to look at what comes out; nothing is counted or written."""
+        settings = {"batch_size": self.config.batch_size, "num_workers": self.config.num_workers}
+        for batch in score_images(self.pipeline, self.images.dataset, indices, **settings):
+            yield from batch.outcomes
 
     def take(self, batch: Batch, wall_s: float, draw: Draw | None) -> None:
         """Keep a batch; a cell with too many failures wants no more images."""
@@ -93,7 +125,7 @@ class RunningCell:
             return
         for outcome in batch.outcomes:
             if draw and outcome.example.index < self.config.visualise:
-                draw(outcome, self.images.dataset, _picture(self.cell.work_dir / "pictures", outcome))
+                draw(outcome, self.images.dataset, picture_path(self.cell.work_dir / "pictures", outcome.example.id))
         timings = replace(batch.timings, wall_s=wall_s)
         self.cell.append([_row(outcome) for outcome in batch.outcomes], batch.failures, timings)
         self.todo -= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
@@ -106,11 +138,18 @@ class RunningCell:
             self.todo.clear()
 
     def finish(self, draw: Draw | None) -> FinishedCell:
-        """Write the finished folder."""
-        if self.error is not None:
-            raise self.error
+        """Write the finished folder, once all processes have done their part."""
+        errors = [error for error in self.workers.gather(self.error) if error is not None]
+        if errors:
+            raise errors[0]
+        parts = self.workers.gather(self.cell.progress())
+        result = self.workers.on_leader(lambda: self._write(join_progress(parts), draw))
+        if not self.workers.leads:
+            self.cell.discard()
+        return FinishedCell(self.cell.finished_dir, result, skipped=False)
+
+    def _write(self, progress: Progress, draw: Draw | None) -> Result:
         config, dataset, protocol = self.config, self.images.dataset, self.pipeline.protocol
-        progress = self.cell.progress()
         if not progress.rows:
             first = next(iter(progress.failures.values()))
             alike = len({failure.error for failure in progress.failures.values()}) == 1 < len(progress.failures)
@@ -124,7 +163,12 @@ class RunningCell:
                 f"dataset={dataset.name}, void={protocol.void}",
                 "check the label values, or use protocol.void=background",
             )
+        if config.max_failures is not None and progress.failures:
+            _check_failures(len(progress.failures), list(progress.failures.values())[-1], config.max_failures)
         self._draw_missing(self.cell.work_dir / "pictures", draw)
+        rows = progress.rows
+        if protocol.matching == "dataset":
+            rows = match_rows(rows, dataset.num_classes, protocol.criterion)
         wall = progress.timings.wall_s
         images, whole = len(self.images.indices), self.images.whole
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
@@ -132,50 +176,70 @@ class RunningCell:
             key=self.key,
             config=config.to_dict(),
             limited=images < max(len(whole), whole.n_expected or 0),
-            dataset=DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected),
-            metrics=summarise(progress.rows, dataset.class_names, protocol, config.seed),
-            segments_per_image=SegmentsPerImage(
-                mean=sum(row.segments for row in progress.rows) / len(progress.rows),
-                min=min(row.segments for row in progress.rows),
-                max=max(row.segments for row in progress.rows),
-            ),
+            dataset=DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
+            metrics=summarise(rows, dataset.class_names, protocol, config.seed),
+            segments_per_image=segments_per_image(rows),
             failures=[progress.failures[index] for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
             environment=environment(self.pipeline.device, config.seed, noise),
             protocol=asdict(protocol),
+            identity=self.identity,
         )
-        self.cell.finish(result, progress.rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-        return FinishedCell(self.cell.finished_dir, result, skipped=False)
+        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        return result
 
     def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
         dataset, config = self.images.dataset, self.config
         ids = dataset.records["id"][:]
         shown = [index for index in self.images.indices if index < config.visualise]
-        missing = [index for index in shown if not (folder / f"{_file_name(ids[index])}.png").is_file()]
+        missing = [index for index in shown if not picture_path(folder, ids[index]).is_file()]
         if draw is None or not missing:
             return
-        workers = config.num_workers
-        for batch in score_images(self.pipeline, dataset, missing, batch_size=config.batch_size, num_workers=workers):
-            for outcome in batch.outcomes:
-                draw(outcome, dataset, _picture(folder, outcome))
+        for outcome in self.outcomes(missing):
+            draw(outcome, dataset, picture_path(folder, outcome.example.id))
 
 
-def summarise(rows: list[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
+def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
+    """Mean, least and most segments of an image."""
+    counts = [row.segments for row in rows]
+    return SegmentsPerImage(mean=sum(counts) / len(counts), min=min(counts), max=max(counts))
+
+
+def match_rows(rows: Sequence[ImageRow], num_classes: int, criterion: Criterion) -> list[ImageRow]:
+    """Rows with their counts, after one matching of clusters to classes for all of them."""
+    clusters = max((entry[1] + 1 for row in rows for entry in row.table or ()), default=0)
+    tables = []
+    for row in rows:
+        table = torch.zeros(num_classes, max(num_classes, clusters), dtype=torch.long)
+        for class_id, cluster, pixels in row.table or ():
+            table[class_id, cluster] = pixels
+        tables.append(table)
+    counts = count_matches_together(tables, criterion)
+    return [
+        replace(row, tp=tp.tolist(), fp=fp.tolist(), fn=fn.tolist())
+        for row, (tp, fp, fn) in zip(rows, counts, strict=True)
+    ]
+
+
+def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
     """Data-set scores and intervals of per-image rows."""
-    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed)
+    # The rows are of all processes already.
+    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed, sync_on_compute=False)
     for row in rows:
         metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
     scores = metric.compute()
     iou = [None if value != value else value for value in scores["iou_per_class"].tolist()]
     low, high = scores["miou_ci95"].tolist()
     accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
+    by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
     return Metrics(
         miou=scores["miou"].item(),
         pixel_accuracy=scores["pixel_accuracy"].item(),
         miou_ci95=(low, high),
         pixel_accuracy_ci95=(accuracy_low, accuracy_high),
         iou_per_class=dict(zip(class_names, iou, strict=True)),
+        iou_per_class_ci95=dict(zip(class_names, by_class, strict=True)),
     )
 
 
@@ -199,8 +263,29 @@ def _find_finished(cell: Cell, if_exists: str) -> Result | None:
     return result
 
 
-def _picture(folder: Path, outcome: Outcome) -> Path:
-    return folder / f"{_file_name(outcome.example.id)}.png"
+def picture_path(folder: Path, image_id: str) -> Path:
+    """Where the picture of an image lies in a cell's folder of pictures."""
+    return folder / f"{_file_name(image_id)}.png"
+
+
+def _check_dataset_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
+    """One matching for the data set wants cluster ids that mean the same everywhere, and reach it unchanged."""
+    where = f"segmenter={config.choices.get('segmenter')}"
+    if not isinstance(pipeline.segmenter, LabelSource):
+        raise UserError(
+            "matching=dataset needs cluster ids that mean the same in every image",
+            f"{where} numbers the segments of each image anew",
+            "use protocol.matching=per_image",
+        )
+    if pipeline.refiner is not None:
+        raise UserError("matching=dataset: a refiner numbers segments anew", where, "add refiner=none")
+    if dataset.background is not None and pipeline.protocol.background_rule != "one_to_one":
+        rule = f"background_rule={pipeline.protocol.background_rule}"
+        raise UserError(
+            "matching=dataset: a background rule merges clusters image by image",
+            f"{where}, {rule}",
+            "add protocol.background_rule=one_to_one",
+        )
 
 
 def _file_name(image_id: str) -> str:
@@ -210,7 +295,11 @@ def _file_name(image_id: str) -> str:
 
 def _row(outcome: Outcome) -> ImageRow:
     tp, fp, fn = (counts.tolist() for counts in outcome.counts)
-    return ImageRow(outcome.example.index, outcome.example.id, outcome.segments, outcome.pixels, tp, fp, fn)
+    table = None
+    if outcome.table is not None:
+        places = outcome.table.nonzero()
+        table = torch.cat([places, outcome.table[places[:, 0], places[:, 1]][:, None]], dim=1).tolist()
+    return ImageRow(outcome.example.index, outcome.example.id, outcome.segments, outcome.pixels, tp, fp, fn, table)
 
 
 def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
@@ -224,25 +313,27 @@ def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
     return build_protocol({**asdict(protocol), **overridden})
 
 
-def _identity(
-    config: RunConfig,
-    protocol: Protocol,
-    dataset: SegmentationDataset,
-    fingerprint: str,
-    features: FeatureSource,
-) -> dict[str, Any]:
+def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> dict[str, Any]:
     """Everything that can change the numbers. Batch size, workers and folders can't; the
     versions of other packages are recorded beside."""
+    features, dataset = pipeline.features, images.dataset
+    immaterial = {"max_memory_gib"}
+    segmenter: dict[str, Any] = {}
+    if isinstance(pipeline.segmenter, LabelSource):
+        ids: list[str] = dataset.records["id"][:]
+        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
+        immaterial |= {"folder", "pattern"}
+    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
     return {
         "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": dataset.name, "fingerprint": fingerprint},
+        "dataset": {"name": dataset.name, "fingerprint": images.fingerprint},
         "backbone": backbone_identity(features.backbone, config.backbone),
         "features_version": FEATURES_VERSION,
         "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": {name: value for name, value in config.segmenter.items() if name != "max_memory_gib"},
+        "segmenter": segmenter,
         "upsampler": config.upsampler,
         "refiner": config.refiner,
-        "protocol": {name: value for name, value in asdict(protocol).items() if name != "name"},
+        "protocol": {name: value for name, value in asdict(pipeline.protocol).items() if name != "name"},
         "shard": config.shard,
         "seed": config.seed,
         "device_type": features.device.type,

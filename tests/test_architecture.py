@@ -11,22 +11,27 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 ALLOWED = {
     "errors": set(),
     "heap": set(),
+    "distributed": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
     "datasets": {"errors"},
     "evaluation": {"errors"},
     "store": {"errors"},
-    "segmenters": {"ncut"},
+    "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "config": {"errors", "evaluation"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
     "pipeline": {"errors", "datasets", "evaluation", "features", "segmenters", "store"},
     "environment": {"errors", "store"},
-    "running": {"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "store"},
+    "running": {
+        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
+        *{"segmenters", "store"},
+    },
     "experiment": {
-        *{"errors", "config", "datasets", "environment", "evaluation", "features", "pipeline", "running", "store"},
+        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
+        *{"running", "store"},
     },
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "segmentation": {

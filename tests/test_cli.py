@@ -15,7 +15,7 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
-from diffcut_bench.commands.run import expand_sweep
+from diffcut_bench.commands.sweep import expand_sweep
 from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
 

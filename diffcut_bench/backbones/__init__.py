@@ -4,6 +4,7 @@ from diffcut_bench.backbones.base import Backbone, PretrainedBackbone
 from diffcut_bench.backbones.colour import Colour
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
+from diffcut_bench.backbones.none import NoBackbone
 from diffcut_bench.backbones.pretrained import cache_only
 from diffcut_bench.backbones.vision_transformer import VisionTransformer
 
@@ -12,6 +13,7 @@ __all__ = [
     "Colour",
     "DiffusionEncoder",
     "EfficientNetLite0",
+    "NoBackbone",
     "PretrainedBackbone",
     "VisionTransformer",
     "cache_only",

@@ -9,7 +9,7 @@ from diffcut_bench.datasets.coco import coco_object, coco_stuff27
 from diffcut_bench.datasets.context import context
 from diffcut_bench.datasets.folder import folder
 from diffcut_bench.datasets.preparation import open_benchmark, prepare, prepared_folder, read_manifest
-from diffcut_bench.datasets.preprocessing import Example, prepare_example
+from diffcut_bench.datasets.preprocessing import Example, prepare_example, prepare_prediction
 from diffcut_bench.datasets.sample import sample
 from diffcut_bench.datasets.verification import Verification, verify
 from diffcut_bench.datasets.voc import voc
@@ -35,6 +35,7 @@ __all__ = [
     "open_benchmark",
     "prepare",
     "prepare_example",
+    "prepare_prediction",
     "prepared_folder",
     "read_manifest",
     "records_from_files",

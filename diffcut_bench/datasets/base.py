@@ -53,11 +53,12 @@ class SegmentationDataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
-    def select(self, limit: int | None) -> "SegmentationDataset":
-        """The first ``limit`` images (all if None)."""
+    def select(self, limit: int | None, seed: int | None = None) -> "SegmentationDataset":
+        """``limit`` images (all if None) in the data set's order: the first ones, or drawn at random with a seed."""
         if limit is None or limit >= len(self):
             return self
-        return replace(self, records=self.records.select(range(limit)))
+        places = range(limit) if seed is None else np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
+        return replace(self, records=self.records.select(places))
 
     def read(self, index: int) -> tuple[Image.Image, NDArray[np.int64]]:
         """Decode one image and its class map.

@@ -1,7 +1,7 @@
 """Crop and resize: from a decoded pair to what the network sees and what is scored."""
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ class Example:
         label: class ids at the scored resolution, −1 for void.
         digest: SHA-256 of the image file; empty where features are not stored.
         features: of the backbone, where they were stored [channels, rows, cols].
+        frame: height and width of the whole picture, before the crop.
     """
 
     index: int
@@ -33,6 +34,7 @@ class Example:
     label: Int[Tensor, "height width"]
     digest: str = ""
     features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
+    frame: tuple[int, int] = (0, 0)
 
     def grid_of(self, stride: int) -> tuple[int, int]:
         """Rows and columns of the feature map, for a network of this stride."""
@@ -91,11 +93,61 @@ def prepare_example(
     if input_size is not None:
         network_size = _scaled(height, width, input_size, multiple_of)
         network_input = interpolate(colours[None], network_size, mode="bilinear", antialias=True)[0]
+    scored = _scored_label(classes, resized_to, eval_size)
+    eval_image = colours if eval_size == "original" else resize_image(image, (scored.shape[0], scored.shape[1]))
+    return Example(index, id, network_input, eval_image, scored, frame=label.shape)
+
+
+def prepare_prediction(
+    ids: NDArray[np.int64],
+    frame: tuple[int, int],
+    *,
+    covers: Literal["image", "crop"],
+    crop: str,
+    image_size: int,
+    eval_size: int | str,
+    multiple_of: int,
+    input_size: int | None = None,
+) -> Int[Tensor, "height width"]:
+    """Segment ids that another method made, brought to the resolution that is scored, by the way that labels go.
+
+    Args:
+        ids: segment ids [rows, cols] at any resolution.
+        frame: height and width of the whole picture.
+        covers: ``image``: the ids show the whole picture; ``crop``: what the protocol scores of it.
+        crop, image_size, eval_size, multiple_of, input_size: see `prepare_example`.
+
+    Raises:
+        ValueError: ids of the whole picture in another aspect ratio.
+    """
+    segments = torch.from_numpy(ids)
+    height, width = frame
+    rows, cols = segments.shape
+    if covers == "image":
+        if abs(rows / height - cols / width) * max(height, width) > max(height / rows, width / cols, 1):
+            raise ValueError(
+                f"the prediction is {cols}×{rows}, which is no {width}×{height} picture scaled; "
+                "segmenter.covers=crop takes predictions of the crop that is scored"
+            )
+        segments = _resize_label(segments, frame, "nearest-exact")
+    if crop == "center":
+        top, left, side = center_crop_box(height, width)
+        height = width = side
+        if covers == "image":
+            segments = segments[top : top + side, left : left + side]
+    if covers == "image":
+        resized_to = _scaled(height, width, image_size, multiple_of if input_size is None else 1)
+        return _scored_label(segments, resized_to, eval_size)
+    size = (height, width) if eval_size == "original" else _scaled(height, width, int(eval_size), 1)
+    return _resize_label(segments, size, "nearest-exact")
+
+
+def _scored_label(classes: Tensor, resized_to: tuple[int, int], eval_size: int | str) -> Tensor:
+    """A label at the resolution that is scored: nearest-exact to the image's size, from there by floor."""
     if eval_size == "original":
-        return Example(index, id, network_input, colours, classes)
-    size = _scaled(height, width, int(eval_size), 1)
-    resized = _resize_label(_resize_label(classes, resized_to, "nearest-exact"), size, "nearest")
-    return Example(index, id, network_input, resize_image(image, size), resized)
+        return classes
+    size = _scaled(classes.shape[0], classes.shape[1], int(eval_size), 1)
+    return _resize_label(_resize_label(classes, resized_to, "nearest-exact"), size, "nearest")
 
 
 def center_crop_box(height: int, width: int) -> tuple[int, int, int]:

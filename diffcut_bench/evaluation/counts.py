@@ -23,7 +23,8 @@ class ImageCounts(Metric):
     - ``miou``: mean IoU over classes, in [0, 1]
     - ``iou_per_class`` [classes]: NaN for a class never annotated or predicted
     - ``pixel_accuracy``: ΣTP / Σpixels, in [0, 1]
-    - ``miou_ci95`` [2], ``pixel_accuracy_ci95`` [2]: percentile bootstrap intervals over images
+    - ``miou_ci95`` [2], ``pixel_accuracy_ci95`` [2], ``iou_per_class_ci95`` [2, classes]: percentile bootstrap
+      intervals over images
 
     Across processes rows are concatenated and sorted by index; an image seen twice (a sampler's padding) counts once.
 
@@ -86,13 +87,14 @@ class ImageCounts(Metric):
         _, pixels, counts = self.table()
         columns = torch.cat([counts.tp, counts.fp, counts.fn, pixels[:, None]], dim=1).double().cpu()
         scores = self._scores(columns.sum(dim=0))
-        interval = bootstrap_interval(columns, lambda sums: self._scores(sums)[:, :2], self.resamples, self.seed)
+        interval = bootstrap_interval(columns, self._scores, self.resamples, self.seed)
         return {
             "miou": scores[0],
             "pixel_accuracy": scores[1],
             "iou_per_class": scores[2:],
             "miou_ci95": interval[:, 0],
             "pixel_accuracy_ci95": interval[:, 1],
+            "iou_per_class_ci95": interval[:, 2:],
         }
 
     def _scores(self, sums: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch scores"]:

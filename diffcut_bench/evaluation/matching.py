@@ -1,5 +1,6 @@
 """Hungarian matching of predicted clusters to annotated classes, and the background rules before it."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -152,7 +153,32 @@ def count_matches(table: Int[Tensor, "classes clusters"], criterion: Criterion =
     Returns:
         Pixels. Clusters left over by the assignment count as no class's false positives.
     """
-    columns = assign_clusters(table, criterion)
+    return _counts_of(table, assign_clusters(table, criterion))
+
+
+def count_matches_together(
+    tables: Sequence[Int[Tensor, "classes _"]], criterion: Criterion = "overlap"
+) -> list[Counts]:
+    """TP, FP, FN of each image after *one* assignment of clusters to classes for all of them (``matching=dataset``).
+
+    Args:
+        tables: of each image; cluster ids mean the same in all.
+        criterion: what the assignment maximises over the sum of the tables.
+
+    Returns:
+        Counts of each image; what the assignment leaves over counts as no class's false positives.
+    """
+    columns = max(table.shape[1] for table in tables)
+    padded = [torch.nn.functional.pad(table, (0, columns - table.shape[1])) for table in tables]
+    total = torch.zeros_like(padded[0])
+    for table in padded:
+        total += table
+    assigned = assign_clusters(total, criterion)
+    return [_counts_of(table, assigned) for table in padded]
+
+
+def _counts_of(table: Tensor, columns: Tensor) -> Counts:
+    """Counts of each class with the cluster that it was assigned."""
     tp = table[torch.arange(len(table)), columns]
     return Counts(tp, table.sum(dim=0)[columns] - tp, table.sum(dim=1) - tp)
 

@@ -1,50 +1,149 @@
-"""Results as a terminal table, the protocol in its footer."""
+"""Tables: one form for the terminal, Markdown, LaTeX and CSV; results in it, the protocol as notes."""
 
+import csv
+import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
+from tabulate import tabulate
 
-from diffcut_bench.store import Result
+from diffcut_bench.store import Result, write_atomically
 
 _STAGES = ("segmenter", "upsampler", "refiner")
 _PLACES = ("folder", "model", "root")  # where things lie, not what they are
+_LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner")
 
 
-def print_results(console: Console, results: Sequence[tuple[Path, Result]]) -> None:
-    """What all cells share in one line; a row a cell with what differs, mIoU in % with its 95 % interval, accuracy,
-    segments and images; then the protocols.
+@dataclass(frozen=True)
+class Column:
+    """A heading; numbers stand to the right."""
+
+    name: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings: one form for the terminal, Markdown, LaTeX, CSV and HTML.
+
+    Attributes:
+        name: stem of its files.
+        title: over the table.
+        columns: headings.
+        rows: a text for each column.
+        notes: what a reader must know, under the table.
+        shared: what all rows have in common, in one line.
+    """
+
+    name: str
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+    shared: str = ""
+
+    def to_markdown(self) -> str:
+        """A pipe table under its title, the notes as a list."""
+        cells = [[cell.replace("|", "\\|") for cell in row] for row in self.rows]
+        body = self._tabulate(cells, "pipe")
+        shared = f"{self.shared}\n\n" if self.shared else ""
+        notes = "".join(f"* {note}\n" for note in self.notes)
+        return f"### {self.title}\n\n{shared}{body}\n" + (f"\n{notes}" if notes else "")
+
+    def to_latex(self) -> str:
+        """A ``table`` with booktabs rules; the notes as comments, for the caption's author."""
+        caption = _latex_text(f"{self.title}. {self.shared}" if self.shared else self.title)
+        body = self._tabulate([list(row) for row in self.rows], "latex_booktabs")
+        notes = "".join(f"% {note}\n" for note in self.notes)
+        return (
+            f"{notes}\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{self.name}}}\n"
+            f"{body}\n\\end{{table}}\n"
+        )
+
+    def to_csv(self) -> str:
+        """Comma-separated values under one line of headings; no notes."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        writer.writerows(self.rows)
+        return buffer.getvalue()
+
+    def print(self, console: Console) -> None:
+        """What the rows share, the table, its notes."""
+        if self.shared:
+            console.print(self.shared, style="bold", highlight=False, markup=False)
+        table = RichTable(header_style="bold", show_edge=False, pad_edge=False)
+        for column in self.columns:
+            justify: Literal["left", "right"] = "right" if column.numeric else "left"
+            table.add_column(escape(column.name), overflow="fold", justify=justify)
+        for row in self.rows:
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+        for note in self.notes:
+            console.print(note, style="dim", highlight=False, markup=False)
+
+    def write(self, folder: Path) -> list[Path]:
+        """``NAME.md``, ``NAME.tex`` and ``NAME.csv``; returns their paths."""
+        forms = {"md": self.to_markdown(), "tex": self.to_latex(), "csv": self.to_csv()}
+        for suffix, text in forms.items():
+            write_atomically(folder / f"{self.name}.{suffix}", text)
+        return [folder / f"{self.name}.{suffix}" for suffix in forms]
+
+    def _tabulate(self, cells: list[list[str]], form: str) -> str:
+        align = ["right" if column.numeric else "left" for column in self.columns]
+        names = [column.name for column in self.columns]
+        # An empty table has no columns to align.
+        return str(tabulate(cells, names, form, disable_numparse=True, colalign=align if cells else None))
+
+
+def results_table(results: Sequence[tuple[Path, Result]], name: str = "results", title: str = "Results") -> Table:
+    """A row a cell with what differs between them, mIoU in % with its 95 % interval, accuracy, segments and images;
+    the protocols as notes.
 
     Args:
-        console: where to.
         results: folder and result of each cell, in the order of the rows.
+        name, title: of the table.
     """
     settings = [_settings(result) for _, result in results]
     varying = _varying(settings)
     shared = [f"{name}={settings[0][name]}" for name in _HEADLINE if name in settings[0] and name not in varying]
-    console.print(" ".join(shared), style="bold", highlight=False, markup=False)
-    table = Table(header_style="bold", show_edge=False, pad_edge=False)
-    for name in varying:
-        table.add_column(escape(_heading(name)), overflow="fold")
-    for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images"):
-        table.add_column(name, justify="right")
-    for (_, result), values in zip(results, settings, strict=True):
-        low, high = result.metrics.miou_ci95
-        table.add_row(
-            *(escape(str(values.get(name, ""))) for name in varying),
-            f"{100 * result.metrics.miou:.1f}",
-            f"{100 * low:.1f} – {100 * high:.1f}",
-            f"{100 * result.metrics.pixel_accuracy:.1f}",
+    columns = [Column(_heading(name)) for name in varying]
+    columns += [
+        Column(name, numeric=True) for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images")
+    ]
+    rows = [
+        (
+            *(str(values.get(name, "")) for name in varying),
+            percent(result.metrics.miou),
+            interval_text(result.metrics.miou_ci95),
+            percent(result.metrics.pixel_accuracy),
             f"{result.segments_per_image.mean:.1f}",
             f"{result.dataset.n_images - len(result.failures)}{' (limited)' if result.limited else ''}",
         )
-    console.print(table)
-    for line in footer([result for _, result in results]):
-        console.print(line, style="dim", highlight=False, markup=False)
+        for (_, result), values in zip(results, settings, strict=True)
+    ]
+    notes = footer([result for _, result in results])
+    return Table(name, title, tuple(columns), tuple(rows), tuple(notes), " ".join(shared))
+
+
+def percent(fraction: float) -> str:
+    """A fraction as tables show it: 0.652 as 65.2; NaN as a dash."""
+    return "–" if fraction != fraction else f"{100 * fraction:.1f}"
+
+
+def interval_text(ends: Sequence[float] | None) -> str:
+    """Both ends of an interval of fractions, in %."""
+    return "–" if ends is None else f"{percent(ends[0])} – {percent(ends[1])}"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def footer(results: Sequence[Result]) -> list[str]:

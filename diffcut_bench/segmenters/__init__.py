@@ -1,7 +1,16 @@
-"""Segmenters: feature map -> partition of its patches, one file a method."""
+"""Segmenters: feature map -> partition of its patches, one file a method; and segmentations made elsewhere."""
 
 from diffcut_bench.ncut import GraphTooLargeError
-from diffcut_bench.segmenters.base import Segmenter, SharingSegmenter, segment_together
+from diffcut_bench.segmenters.base import LabelSource, Segmenter, SharingSegmenter, segment_together
 from diffcut_bench.segmenters.diffcut import DiffCut
+from diffcut_bench.segmenters.precomputed import Precomputed
 
-__all__ = ["DiffCut", "GraphTooLargeError", "Segmenter", "SharingSegmenter", "segment_together"]
+__all__ = [
+    "DiffCut",
+    "GraphTooLargeError",
+    "LabelSource",
+    "Precomputed",
+    "Segmenter",
+    "SharingSegmenter",
+    "segment_together",
+]

@@ -1,10 +1,14 @@
 """The interface of a segmenter: feature map -> partition. Knows tensors only."""
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor
+
+Covers = Literal["image", "crop"]
 
 
 @runtime_checkable
@@ -24,6 +28,24 @@ class SharingSegmenter(Segmenter, Protocol):
         cls, segmenters: Sequence["SharingSegmenter"], features: Float[Tensor, "batch channels rows cols"]
     ) -> list[Int[Tensor, "batch rows cols"]]:
         """What each of the segmenters, all of this class, gives for the features."""
+
+
+@runtime_checkable
+class LabelSource(Protocol):
+    """Gives finished segment ids by image instead of grouping patches: no features are computed for it.
+
+    Attributes:
+        covers: whole pictures (``image``) or what the protocol scores of them (``crop``).
+    """
+
+    @property
+    def covers(self) -> Covers: ...
+
+    def read(self, image_id: str) -> NDArray[np.int64]:
+        """Segment ids [rows, cols] at any resolution; a `ValueError` where there are none."""
+
+    def fingerprint(self, image_ids: Sequence[str]) -> str:
+        """Digest of what `read` gives for these images."""
 
 
 def segment_together(

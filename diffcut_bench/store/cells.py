@@ -10,7 +10,9 @@ import io
 import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,8 @@ class ImageRow:
     tp: list[int]  # pixels, one entry a class
     fp: list[int]
     fn: list[int]
+    # Entries [class, cluster, pixels] where clusters are matched once for the data set; counts follow at the end.
+    table: list[list[int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,13 @@ class Cell:
         output_dir: root of all that runs write.
         title: readable part of the folder's name.
         key: of the cell.
+        rank: of this process, where several work on the cell: each appends to a journal of its own, all are read.
     """
 
-    def __init__(self, output_dir: Path, title: str, key: str) -> None:
+    def __init__(self, output_dir: Path, title: str, key: str, rank: int = 0) -> None:
         self.finished_dir = output_dir / "results" / f"{title}-{key[:_SHORT]}"
         self.work_dir = output_dir / "unfinished" / key[:_SHORT]
-        self._journal = self.work_dir / "journal.jsonl"
+        self._journal = self.work_dir / (f"journal-{rank}.jsonl" if rank else "journal.jsonl")
 
     def result(self) -> Result | None:
         """The finished result, if there is one."""
@@ -98,7 +103,7 @@ class Cell:
     def reopen(self) -> None:
         """Turn a finished cell into an interrupted one without its failures, so that those images are tried again."""
         result = self.result()
-        if result is None or self._journal.is_file():
+        if result is None or self._journals():
             return
         rows = read_rows(self.finished_dir)
         pictures = self.finished_dir / "pictures"
@@ -107,21 +112,11 @@ class Cell:
         self.append(rows, {}, result.timings)
 
     def progress(self) -> Progress:
-        """What the journal holds. A last line that a kill cut off is passed over, and so are images counted twice."""
-        rows: dict[int, ImageRow] = {}
-        failures: dict[int, Failure] = {}
-        timings = Timings()
-        if self._journal.is_file():
-            for line in self._journal.read_text(errors="replace").splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
-                rows |= {row["index"]: ImageRow(**row) for row in entry["rows"]}
-                failures |= {int(index): Failure(**failure) for index, failure in entry["failures"].items()}
-                timings = timings.plus(Timings(**entry["timings"]))
-        failed = {index: failures[index] for index in failures if index not in rows}
-        return Progress([rows[index] for index in sorted(rows)], failed, timings)
+        """What the journals hold. A last line that a kill cut off is passed over, and so are images counted twice."""
+        return join_progress([_read_journal(path) for path in self._journals()])
+
+    def _journals(self) -> list[Path]:
+        return sorted(self.work_dir.glob("journal*.jsonl"))
 
     def append(self, rows: list[ImageRow], failures: dict[int, Failure], timings: Timings) -> None:
         """Add a batch to the journal.
@@ -163,12 +158,41 @@ class Cell:
                 shutil.rmtree(replaced)
             else:
                 self.work_dir.rename(self.finished_dir)
-            for leftover in (self._journal.name, "overwrites"):
-                (self.finished_dir / leftover).unlink(missing_ok=True)
+            for leftover in (*self.finished_dir.glob("journal*.jsonl"), self.finished_dir / "overwrites"):
+                leftover.unlink(missing_ok=True)
             if not any(self.work_dir.parent.iterdir()):
                 self.work_dir.parent.rmdir()
         except OSError as error:
             raise unwritable(self.finished_dir, error) from error
+
+    def discard(self) -> None:
+        """Take away what is left of the journals, on a machine that has not written the finished folder."""
+        shutil.rmtree(self.work_dir, ignore_errors=True)
+
+
+def join_progress(parts: Sequence[Progress]) -> Progress:
+    """What processes that worked side by side did together: work adds up, and the wall clock is the slowest's."""
+    rows = {row.index: row for part in parts for row in part.rows}
+    failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
+    timings = reduce(Timings.plus, (part.timings for part in parts), Timings())
+    wall = max((part.timings.wall_s for part in parts), default=0.0)
+    return Progress([rows[index] for index in sorted(rows)], failures, replace(timings, wall_s=wall))
+
+
+def _read_journal(path: Path) -> Progress:
+    rows: dict[int, ImageRow] = {}
+    failures: dict[int, Failure] = {}
+    timings = Timings()
+    for line in path.read_text(errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        rows |= {row["index"]: ImageRow(**row) for row in entry["rows"]}
+        failures |= {int(index): Failure(**failure) for index, failure in entry["failures"].items()}
+        timings = timings.plus(Timings(**entry["timings"]))
+    failed = {index: failures[index] for index in failures if index not in rows}
+    return Progress([rows[index] for index in sorted(rows)], failed, timings)
 
 
 def read_rows(finished_dir: Path) -> list[ImageRow]:
@@ -184,6 +208,8 @@ def _parquet(rows: list[ImageRow]) -> bytes:
             *(("tp", counts), ("fp", counts), ("fn", counts)),
         ]
     )
+    if any(row.table is not None for row in rows):
+        schema = schema.append(pa.field("table", pa.list_(counts)))
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), buffer)
     return buffer.getvalue()

@@ -14,6 +14,7 @@ class DatasetRecord:
     fingerprint: str  # SHA-256 of the ids, files and label meaning that were scored
     n_images: int  # images scored, failures included
     n_expected: int | None  # images in the published split; None where nothing was published
+    n_available: int | None = None  # images at hand, before limit and shard; None in older files
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Metrics:
     miou_ci95: tuple[float, float]  # percentile bootstrap over images
     pixel_accuracy_ci95: tuple[float, float]
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
+    iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class SegmentsPerImage:
 class Failure:
     id: str
     error: str
+    index: int | None = None  # place in the data set; None in older files
 
 
 @dataclass(frozen=True)
@@ -74,11 +77,16 @@ class Result:
     timings: Timings
     environment: Environment
     protocol: dict[str, Any] = field(default_factory=dict)  # the choices in force, by name
+    identity: dict[str, Any] = field(default_factory=dict)  # what the key is the digest of; empty in older files
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
         values = asdict(self)
+        later = [(values, "identity"), (values["dataset"], "n_available"), (values["metrics"], "iou_per_class_ci95")]
+        for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
+            if not holder[name] and holder[name] != 0:  # of an older file, which is written back as it was
+                del holder[name]
         return json.dumps({"schema_version": values.pop("schema_version"), **values}, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
@@ -90,6 +98,7 @@ class Result:
             raise ValueError(f"result.json has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}")
         metrics = raw["metrics"]
         metrics.setdefault("pixel_accuracy_ci95", [float("nan")] * 2)
+        by_class = metrics.get("iou_per_class_ci95", {})
         nested = {
             "dataset": _known(DatasetRecord, raw["dataset"]),
             "metrics": _known(
@@ -98,6 +107,7 @@ class Result:
                     **metrics,
                     "miou_ci95": tuple(metrics["miou_ci95"]),
                     "pixel_accuracy_ci95": tuple(metrics["pixel_accuracy_ci95"]),
+                    "iou_per_class_ci95": {name: ends and tuple(ends) for name, ends in by_class.items()},
                 },
             ),
             "segments_per_image": _known(SegmentsPerImage, raw["segments_per_image"]),

@@ -1,3 +1,4 @@
+import csv
 import io
 import re
 from dataclasses import replace
@@ -6,7 +7,7 @@ from pathlib import Path
 from conftest import DATA
 from rich.console import Console
 
-from diffcut_bench.reporting import footer, print_results
+from diffcut_bench.reporting import Column, Table, footer, results_table
 from diffcut_bench.store import Result
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
@@ -14,7 +15,7 @@ RESULT = Result.from_json((DATA / "result_v1.json").read_text())
 
 def printed(*results: Result) -> str:
     console = Console(file=io.StringIO(), width=160)
-    print_results(console, [(Path("x"), result) for result in results])
+    results_table([(Path("x"), result) for result in results]).print(console)
     return console.file.getvalue()
 
 
@@ -56,3 +57,31 @@ def test_limited_results_say_so():
     limited = replace(RESULT, limited=True, dataset=replace(RESULT.dataset, name="voc", n_images=15, n_expected=1449))
     assert "15 of 1449 images of voc" in footer([limited])[-1]
     assert "(limited)" in printed(limited)
+
+
+TABLE = Table(
+    name="both",
+    title="50 % & more",
+    columns=(Column("data_set"), Column("mIoU", numeric=True)),
+    rows=(("a|b", "65.2"), ("c_d", "–")),
+    notes=("protocol released: a=b|c",),
+)
+
+
+def test_a_table_is_the_same_in_every_form(tmp_path):
+    markdown, latex = TABLE.to_markdown(), TABLE.to_latex()
+    assert r"| a\|b" in markdown
+    assert "* protocol released: a=b|c" in markdown
+    assert re.search(r"^\|:-+\|-+:\|$", markdown, re.MULTILINE), "numbers stand to the right"
+    for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{50 \% \& more}", r"c\_d", r"data\_set"):
+        assert command in latex
+    assert list(csv.reader(io.StringIO(TABLE.to_csv()))) == [["data_set", "mIoU"], ["a|b", "65.2"], ["c_d", "–"]]
+    assert [path.name for path in TABLE.write(tmp_path)] == ["both.md", "both.tex", "both.csv"]
+    assert (tmp_path / "both.md").read_text() == markdown
+
+
+def test_an_empty_table_has_its_headings():
+    empty = Table("none", "Nothing", (Column("a"), Column("b", numeric=True)), ())
+    assert empty.to_csv() == "a,b\n"
+    assert "| a" in empty.to_markdown()
+    assert r"\toprule" in empty.to_latex()

@@ -1,0 +1,91 @@
+"""Segmentations that another program made: a folder of label PNGs, scored like any other method's."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.segmenters.base import Covers
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """One PNG an image: a value (grey or palette of 8 or 16 bits) or a colour (RGB) for each segment.
+
+    Args:
+        folder: of the PNGs.
+        pattern: name of an image's PNG below the folder; ``{id}`` stands for the image's id.
+        covers: ``image``: they show whole pictures, at any resolution; ``crop``: what the protocol scores.
+
+    Raises:
+        UserError: the folder is missing.
+        ValueError: an argument is out of range.
+    """
+
+    folder: str | None
+    pattern: str = "{id}.png"
+    covers: Covers = "image"
+
+    def __post_init__(self) -> None:
+        if self.covers not in ("image", "crop"):
+            raise ValueError(f"covers must be image | crop, not {self.covers!r}")
+        if "{id}" not in self.pattern:
+            raise ValueError(f"pattern must hold {{id}}, not {self.pattern!r}")
+        if self.folder is None:
+            raise UserError("segmenter.folder is not set", "segmenter=precomputed", "add segmenter.folder=DIR")
+        if not self._folder.is_dir():
+            where = str(self._folder.absolute())
+            raise UserError("folder of predictions not found", where, "check the path, or set segmenter.folder=DIR")
+
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.folder)).expanduser()
+
+    def path(self, image_id: str) -> Path:
+        """Where the PNG of an image has to lie."""
+        return self._folder / self.pattern.replace("{id}", image_id)
+
+    def read(self, image_id: str) -> NDArray[np.int64]:
+        """Segment ids [rows, cols] as they stand in the file; each colour of an RGB file is a segment.
+
+        Raises:
+            ValueError: there is no such file, or it can't be decoded; the message names it.
+        """
+        path = self.path(image_id)
+        try:
+            with Image.open(path) as picture:
+                if picture.mode in ("RGB", "RGBA"):
+                    rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
+                    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+                if picture.mode not in ("1", "L", "P", "I", "I;16"):
+                    raise ValueError(f"a {picture.mode} picture; grey, palette or RGB is due")
+                return np.asarray(picture).astype(np.int64)
+        except (OSError, SyntaxError, ValueError) as error:
+            reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
+            raise ValueError(f"{path}: {reason}") from error
+
+    def fingerprint(self, image_ids: Sequence[str]) -> str:
+        """SHA-256 of the predictions of these images.
+
+        Raises:
+            UserError: there is none for any of them.
+        """
+        digest = hashlib.sha256()
+        found = 0
+        for image_id in image_ids:
+            path = self.path(image_id)
+            content = path.read_bytes() if path.is_file() else b""
+            found += bool(content)
+            digest.update(f"{image_id}\0".encode() + hashlib.sha256(content).digest())
+        if not found:
+            raise UserError(
+                f"no predictions for any of the {len(image_ids)} images",
+                f"looked for {self.path(image_ids[0])} and so on",
+                "name the PNGs after the images' ids, or set segmenter.pattern, such as '{id}_pred.png'",
+            )
+        return digest.hexdigest()
