@@ -1,7 +1,7 @@
 """Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
 
-from diffcut_bench.evaluation.counts import ImageCounts
-from diffcut_bench.evaluation.intervals import bootstrap_interval
+from diffcut_bench.evaluation.counts import ImageCounts, image_scores
+from diffcut_bench.evaluation.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
 from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
@@ -22,6 +22,7 @@ __all__ = [
     "Counts",
     "Criterion",
     "ImageCounts",
+    "PairedDifference",
     "Protocol",
     "assign_clusters",
     "bootstrap_interval",
@@ -29,7 +30,9 @@ __all__ = [
     "contingency_tables",
     "count_matches",
     "count_matches_together",
+    "image_scores",
     "match_image",
     "merge_background",
     "merge_backgrounds",
+    "paired_bootstrap",
 ]

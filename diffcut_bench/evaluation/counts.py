@@ -84,10 +84,9 @@ class ImageCounts(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Scores over all images; see the class."""
-        _, pixels, counts = self.table()
-        columns = torch.cat([counts.tp, counts.fp, counts.fn, pixels[:, None]], dim=1).double().cpu()
-        scores = self._scores(columns.sum(dim=0))
-        interval = bootstrap_interval(columns, self._scores, self.resamples, self.seed)
+        columns = self.columns()
+        scores = self.scores_of(columns.sum(dim=0))
+        interval = bootstrap_interval(columns, self.scores_of, self.resamples, self.seed)
         return {
             "miou": scores[0],
             "pixel_accuracy": scores[1],
@@ -97,10 +96,26 @@ class ImageCounts(Metric):
             "iou_per_class_ci95": interval[:, 2:],
         }
 
-    def _scores(self, sums: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch scores"]:
+    def columns(self) -> Float[Tensor, "images columns"]:
+        """TP, FP, FN of each class and the scored pixels, an image a row, in order: what `scores_of` takes sums of."""
+        _, pixels, counts = self.table()
+        return torch.cat([counts.tp, counts.fp, counts.fn, pixels[:, None]], dim=1).double().cpu()
+
+    def scores_of(self, sums: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch scores"]:
         """mIoU, pixel accuracy and IoU of each class from sums of TP, FP, FN and pixels."""
         tp, fp, fn = sums[..., :-1].split(self.num_classes, dim=-1)
         iou = iou_per_class(tp, fp, fn)
         miou = iou.nan_to_num(nan=0.0).mean(dim=-1) if self.absent_classes == "zero" else iou.nanmean(dim=-1)
         accuracy = tp.sum(dim=-1) / sums[..., -1]
         return torch.cat([miou[..., None], accuracy[..., None], iou], dim=-1)
+
+
+def image_scores(counts: Counts) -> Float[Tensor, " images"]:
+    """Mean IoU of each image over the classes that are annotated or predicted in it; NaN where there is none.
+
+    It ranks images; its mean is not the data set's mIoU.
+
+    Args:
+        counts: TP, FP, FN [images × classes].
+    """
+    return iou_per_class(*(count.double() for count in counts)).nanmean(dim=1)

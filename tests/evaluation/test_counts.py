@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 
-from diffcut_bench.evaluation import Counts, ImageCounts
+from diffcut_bench.evaluation import Counts, ImageCounts, image_scores
 
 TP = torch.tensor([[3, 0, 5], [2, 0, 0], [0, 0, 7]])
 FP = torch.tensor([[1, 0, 0], [0, 0, 2], [0, 0, 1]])
@@ -47,6 +47,19 @@ def test_interval_holds_the_score():
 def test_nothing_counted_is_an_error():
     with pytest.warns(UserWarning, match="before the"), pytest.raises(RuntimeError, match="no image"):
         ImageCounts(3).compute()
+
+
+def test_every_class_has_an_interval_of_its_own():
+    scores = fill(ImageCounts(3), [0, 1, 2]).compute()
+    low, high = scores["iou_per_class_ci95"]
+    assert (low[[0, 2]] <= scores["iou_per_class"][[0, 2]]).all()
+    assert (scores["iou_per_class"][[0, 2]] <= high[[0, 2]]).all()
+    assert low[1].isnan(), "never annotated nor predicted"
+
+
+def test_the_score_of_an_image_is_of_its_own_classes():
+    scores = image_scores(Counts(TP, FP, FN))
+    assert scores.tolist() == pytest.approx([(3 / 4 + 5 / 9) / 2, (2 / 5 + 0 / 2) / 2, 7 / 8])
 
 
 def half(rank: int, port: int, queue: "multiprocessing.Queue[list[float]]") -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffcut_bench.evaluation import bootstrap_interval
+from diffcut_bench.evaluation import Counts, ImageCounts, bootstrap_interval, paired_bootstrap
 
 
 def mean(sums: torch.Tensor) -> torch.Tensor:
@@ -21,6 +21,13 @@ def test_equals_a_loop_over_the_same_resamples():
     assert ours.tolist() == pytest.approx(np.quantile(looped, [0.025, 0.975]).tolist())
 
 
+def test_resamples_drawn_in_blocks_are_the_same(monkeypatch):
+    values = rows(np.random.default_rng(2).normal(size=30))
+    whole = bootstrap_interval(values, mean, resamples=50)
+    monkeypatch.setattr("diffcut_bench.evaluation.intervals._DRAWN_AT_ONCE", 100)
+    assert bootstrap_interval(values, mean, resamples=50).allclose(whole, rtol=1e-12)
+
+
 def test_covers_the_truth_in_about_95_percent_of_trials():
     generator = np.random.default_rng(0)
     covered = 0
@@ -33,3 +40,87 @@ def test_covers_the_truth_in_about_95_percent_of_trials():
 def test_one_image_has_an_interval_of_no_width():
     low, high = bootstrap_interval(rows(np.array([4.0])), mean)[:, 0].tolist()
     assert low == high == 4.0
+
+
+CLASSES, PIXELS = 4, 200
+HIT_RATES = np.array([0.9, 0.7, 0.5, 0.3])
+
+
+def data_set(generator: np.random.Generator, images: int, gain: float = 0.0) -> tuple[ImageCounts, ImageCounts]:
+    """Counts of two methods on the same images, of a population whose mIoU is known (`truth`).
+
+    An image is easy or hard for both; each class has PIXELS pixels, of which a method finds a binomial share; as many
+    as it misses it gives to the class wrongly.
+    """
+    ease = generator.uniform(-0.1, 0.1, (images, 1))
+    metrics = []
+    for shift in (0.0, gain):
+        metric = ImageCounts(CLASSES, resamples=400, seed=int(generator.integers(1 << 30)))
+        hits = generator.binomial(PIXELS, np.clip(HIT_RATES + ease + shift, 0, 1))
+        for index, tp in enumerate(torch.from_numpy(hits)):
+            metric.update(index, Counts(tp, PIXELS - tp, PIXELS - tp), CLASSES * PIXELS)
+        metrics.append(metric)
+    return metrics[0], metrics[1]
+
+
+def truth(gain: float = 0.0) -> float:
+    # Sums over infinitely many images: TP = r, FP = FN = 1 - r of each class's pixels.
+    rates = HIT_RATES + gain
+    return float((rates / (2 - rates)).mean())
+
+
+def test_the_interval_of_a_data_sets_miou_covers_the_truth_in_about_95_percent_of_trials():
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(200):
+        low, high = data_set(generator, 40)[0].compute()["miou_ci95"].tolist()
+        covered += low <= truth() <= high
+    assert 180 <= covered <= 198
+
+
+def difference(generator: np.random.Generator, gain: float):
+    first, second = data_set(generator, 40, gain)
+    return paired_bootstrap(first.columns(), second.columns(), first.scores_of, resamples=400, seed=3)
+
+
+def test_the_paired_bootstrap_finds_a_planted_difference_that_the_intervals_hide():
+    generator = np.random.default_rng(6)
+    found = covered = 0
+    for _ in range(50):
+        told = difference(generator, gain=0.01)
+        low, high = told.interval[:, 0].tolist()
+        found += low > 0 and told.p_value[0].item() < 0.05
+        covered += low <= truth(0.01) - truth() <= high
+    assert found >= 45
+    assert covered >= 43
+    first, _ = data_set(generator, 40)
+    low, high = first.compute()["miou_ci95"].tolist()
+    assert high - low > 2 * (truth(0.01) - truth()), "each interval alone is wider than the difference"
+
+
+def test_the_paired_bootstrap_does_not_find_an_absent_difference():
+    generator = np.random.default_rng(7)
+    false_alarms = 0
+    for _ in range(200):
+        told = difference(generator, gain=0.0)
+        false_alarms += told.p_value[0].item() < 0.05
+    assert 2 <= false_alarms <= 20, "about five percent"
+
+
+def test_a_method_does_not_differ_from_itself_and_signs_follow_the_order():
+    first, second = data_set(np.random.default_rng(8), 30, 0.05)
+    same = paired_bootstrap(first.columns(), first.columns(), first.scores_of)
+    assert same.difference[0] == 0
+    assert same.interval[:, 0].tolist() == [0, 0]
+    assert same.p_value[0] == 1
+    there = paired_bootstrap(first.columns(), second.columns(), first.scores_of)
+    back = paired_bootstrap(second.columns(), first.columns(), first.scores_of)
+    assert there.difference[0] == pytest.approx(-back.difference[0].item())
+    assert there.interval[0, 0] == pytest.approx(-back.interval[1, 0].item())
+    assert there.p_value[0] == back.p_value[0] < 0.01
+
+
+def test_pairs_have_to_be_pairs():
+    first, second = data_set(np.random.default_rng(9), 30)[0], data_set(np.random.default_rng(9), 20)[0]
+    with pytest.raises(ValueError, match="30 and 20"):
+        paired_bootstrap(first.columns(), second.columns(), first.scores_of)

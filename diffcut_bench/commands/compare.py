@@ -1,0 +1,157 @@
+"""``diffcut-bench compare``: two cells on the same images, by the paired bootstrap; ``show``: one cell in detail."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from diffcut_bench.commands.terminal import console, say
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.evaluation import Counts, ImageCounts, PairedDifference, image_scores, paired_bootstrap
+from diffcut_bench.reporting import (
+    Column,
+    Table,
+    class_table,
+    image_table,
+    interval_text,
+    percent,
+    results_table,
+    row_counts,
+)
+from diffcut_bench.store import ImageRow, Result, read_rows
+
+_SHOWN = 5
+
+
+def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``compare``."""
+    parser.add_argument("cells", nargs=2, metavar="CELL", help="folder, its name in results/, or the key's beginning")
+    parser.add_argument("--draw", type=int, default=42, metavar="SEED", help="seed of the bootstrap (default 42)")
+
+
+def add_show_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of ``show``."""
+    parser.add_argument("cell", metavar="CELL", help="folder, its name in results/, or the key's beginning")
+    parser.add_argument("--images", type=int, default=_SHOWN, help=f"best and worst images shown (default {_SHOWN})")
+
+
+def compare(options: argparse.Namespace) -> int:
+    """The difference of two finished cells: of mIoU, accuracy and each class, with 95 % intervals and p-values.
+
+    Raises:
+        UserError: a cell is not found, or the two can't be compared.
+    """
+    output_dir = Path(load_config(options.overrides).output_dir)
+    (first_folder, first), (second_folder, second) = (find_cell(name, output_dir) for name in options.cells)
+    names = tuple(first.metrics.iou_per_class)
+    if names != tuple(second.metrics.iou_per_class):
+        raise UserError(
+            "the cells score different classes",
+            f"{first.dataset.name} and {second.dataset.name}",
+            "compare cells of one data set",
+        )
+    rows, left_out = _same_images(read_rows(first_folder), read_rows(second_folder))
+    if not rows:
+        raise UserError(
+            "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
+        )
+    metrics = [_metric([pair[side] for pair in rows], names, first) for side in (0, 1)]
+    before, after = (metric.columns() for metric in metrics)
+    told = paired_bootstrap(before, after, metrics[0].scores_of, seed=options.draw)
+    table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
+    table.print(console)
+    notes = [f"paired bootstrap over {len(rows)} images, 2000 resamples; the second cell less the first"]
+    notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
+    _difference_table(told, names, notes).print(console)
+    _moved(rows).print(console)
+    return 0
+
+
+def show(options: argparse.Namespace) -> int:
+    """One finished cell: every class with its interval, the worst and best images.
+
+    Raises:
+        UserError: the cell is not found.
+    """
+    folder, result = find_cell(options.cell, Path(load_config(options.overrides).output_dir))
+    rows = read_rows(folder)
+    results_table([(folder, result)]).print(console)
+    class_table(result).print(console)
+    image_table(rows, options.images).print(console)
+    say(f"result   {folder / 'result.json'}")
+    return 0
+
+
+def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
+    """A finished cell by its folder, by the folder's name below ``results/``, or by the beginning of its key.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    results = output_dir / "results"
+    known = {path.parent.name: path.parent for path in sorted(results.glob("*/result.json"))}
+    found = [Path(name)] if (Path(name) / "result.json").is_file() else [known[name]] if name in known else []
+    if not found:
+        found = [path for title, path in known.items() if title.rpartition("-")[2].startswith(name)]
+    if len(found) > 1:
+        raise UserError(f"{len(found)} cells begin with {name!r}", str(results.absolute()), "give more of the key")
+    if not found:
+        raise UserError(f"no finished cell {name!r}", str(results.absolute()), did_you_mean(name, known))
+    try:
+        return found[0], Result.from_json((found[0] / "result.json").read_text())
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"result can't be read ({error})", str(found[0]), "compute the cell again") from error
+
+
+def _same_images(first: Sequence[ImageRow], second: Sequence[ImageRow]) -> tuple[list[tuple[ImageRow, ImageRow]], int]:
+    """Rows of images that both have, and how many are in one only."""
+    by_id = {row.id: row for row in second}
+    pairs = [(row, by_id[row.id]) for row in first if row.id in by_id]
+    return pairs, len(first) + len(second) - 2 * len(pairs)
+
+
+def _metric(rows: Sequence[ImageRow], names: Sequence[str], result: Result) -> ImageCounts:
+    metric = ImageCounts(len(names), result.protocol.get("absent_classes", "nan"))
+    for place, row in enumerate(rows):
+        metric.update(place, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
+    return metric
+
+
+def _difference_table(told: PairedDifference, names: Sequence[str], notes: Sequence[str]) -> Table:
+    columns = [Column("score"), *(Column(n, numeric=True) for n in ("first", "second", "difference", "95 % interval"))]
+    rows = []
+    for place, name in enumerate(("mIoU", "pixel accuracy", *names)):
+        ends = told.interval[:, place].tolist()
+        row = (percent(told.first[place].item()), percent(told.second[place].item()))
+        p_value = told.p_value[place].item()
+        difference = told.difference[place].item()
+        known = difference == difference
+        rows.append(
+            (
+                *(name, *row, percent(difference), interval_text(ends) if known else "–"),
+                *((f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005",) if known else ("–",)),
+            )
+        )
+    columns.append(Column("p", numeric=True))
+    return Table("difference", "Difference", tuple(columns), tuple(rows), tuple(notes))
+
+
+def _moved(pairs: Sequence[tuple[ImageRow, ImageRow]]) -> Table:
+    """The images on which the two differ most."""
+    first, second = (image_scores(row_counts([pair[side] for pair in pairs])) for side in (0, 1))
+    order = (second - first).nan_to_num().argsort().tolist()
+    shown = list(dict.fromkeys([*order[:_SHOWN], *order[-_SHOWN:]]))
+    columns = (Column("image"), *(Column(n, numeric=True) for n in ("first", "second", "difference")))
+    rows = tuple(
+        (pairs[i][0].id, *(percent(value.item()) for value in (first[i], second[i], second[i] - first[i])))
+        for i in shown
+    )
+    return Table(
+        "moved",
+        "Images that differ most",
+        columns,
+        rows,
+        ("mIoU of an image: the mean over the classes annotated or predicted in it",),
+    )

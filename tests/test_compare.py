@@ -1,0 +1,91 @@
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from conftest import shapes_overrides, write_shapes
+
+from diffcut_bench.commands.compare import find_cell
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.experiment import run_cell
+
+
+@pytest.fixture
+def two(shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path / "out")
+    return [run_cell(load_config([*base, *own])) for own in ([], ["segmenter.alpha=1", "segmenter.tau=0.2"])]
+
+
+def test_compare_shows_both_and_their_difference(cli, two, tmp_path):
+    first, second = two
+    done = cli("compare", first.folder, second.result.key[:8], f"output_dir={tmp_path / 'out'}")
+    assert done.code == 0, done.err
+    line = next(line for line in done.out.splitlines() if line.startswith("mIoU "))
+    numbers = [float(n.replace("−", "-")) for n in re.findall(r"-?\d+\.\d", line)]
+    a, b = 100 * first.result.metrics.miou, 100 * second.result.metrics.miou
+    assert numbers[:3] == pytest.approx([a, b, b - a], abs=0.051)
+    low, high = numbers[3:5]
+    assert low <= b - a <= high
+    for name in (*first.result.metrics.iou_per_class, "pixel accuracy"):
+        assert name in done.out
+    assert "paired bootstrap over 8 images" in done.out
+    assert "picture" in done.out.partition("Images that differ most")[2] or "picture" in done.out
+
+
+def test_images_in_one_cell_only_are_left_out_and_said(cli, two, shapes, tmp_path):
+    few = run_cell(load_config([*shapes_overrides(shapes, tmp_path / "out"), "limit=5"]))
+    done = cli("compare", two[0].folder, few.folder, f"output_dir={tmp_path / 'out'}")
+    assert "paired bootstrap over 5 images" in done.out
+    assert "3 images are in one cell only" in done.out
+
+
+def test_cells_of_other_classes_or_images_are_refused(cli, two, tmp_path):
+    other = write_shapes(tmp_path / "other", 2)
+    for place in ("images", "labels"):
+        for path in (other / place).iterdir():
+            path.rename(path.with_name(f"other-{path.name}"))
+    base = shapes_overrides(other, tmp_path / "out")
+    strangers = run_cell(load_config(base))
+    four = run_cell(load_config([*base, "dataset.num_classes=4"]))
+    for cell, message in ((strangers, "no image in common"), (four, "different classes")):
+        done = cli("compare", two[0].folder, cell.folder, f"output_dir={tmp_path / 'out'}")
+        assert done.code == 2
+        assert message in done.err
+        assert len(done.err.strip().splitlines()) == 3
+
+
+def test_show_lists_classes_and_images(cli, two, tmp_path):
+    name = two[0].folder.name
+    done = cli("show", name, "--images", "2", f"output_dir={tmp_path / 'out'}")
+    assert done.code == 0, done.err
+    for class_name, iou in two[0].result.metrics.iou_per_class.items():
+        line = next(line for line in done.out.splitlines() if line.startswith(class_name))
+        assert f"{100 * iou:.1f}" in line
+        low, high = two[0].result.metrics.iou_per_class_ci95[class_name]
+        assert f"{100 * low:.1f} – {100 * high:.1f}" in line
+    ranks = re.findall(r"^ *(\d+) │ picture", done.out, re.MULTILINE)
+    assert ranks == ["1", "2", "7", "8"]
+
+
+def test_cells_are_found_by_folder_name_and_key(two, tmp_path):
+    out = tmp_path / "out"
+    folder, key = two[0].folder, two[0].result.key
+    for name in (str(folder), folder.name, key[:6]):
+        assert find_cell(name, out) == (folder, two[0].result)
+    with pytest.raises(UserError, match="no finished cell"):
+        find_cell("nothing", out)
+    with pytest.raises(UserError, match="2 cells begin with"):
+        find_cell("", out)
+    (folder / "result.json").write_text("{")
+    with pytest.raises(UserError, match="can't be read"):
+        find_cell(folder.name, out)
+
+
+def test_class_intervals_are_in_the_result_and_old_results_lack_them(two):
+    raw = json.loads((two[0].folder / "result.json").read_text())
+    assert set(raw["metrics"]["iou_per_class_ci95"]) == set(raw["metrics"]["iou_per_class"])
+    assert raw["dataset"]["n_available"] == 8
+    old = replace(two[0].result, metrics=replace(two[0].result.metrics, iou_per_class_ci95={}), identity={})
+    assert "iou_per_class_ci95" not in old.to_json()
+    assert "identity" not in old.to_json()
