@@ -11,7 +11,7 @@ from typing import Any
 import datasets as hf
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from diffcut_bench.errors import UserError
 
@@ -237,6 +237,8 @@ def _decode(data: bytes, where: str) -> Image.Image:
     try:
         picture = Image.open(io.BytesIO(data))
         picture.load()
+    except UnidentifiedImageError as error:  # its text is the address of our buffer
+        raise ValueError(f"{where}: can't be decoded (no picture format that is known)") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
         raise ValueError(f"{where}: can't be decoded ({error})") from error
     return picture

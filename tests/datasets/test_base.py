@@ -111,3 +111,12 @@ def test_fingerprint_follows_content_and_meaning(tmp_path):
     other = dataset(tmp_path, Image.new("L", (3, 2), 1))
     renamed = SegmentationDataset(other.name, other.records, ("one", "three"), other.lookup)
     assert renamed.fingerprint() != first
+
+
+def test_the_text_of_a_failure_is_the_same_in_every_run(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no picture at all")
+    dataset = SegmentationDataset("x", records_from_files(["a"], [path], [path]), ("c",), label_lookup({0: 0}))
+    with pytest.raises(ValueError, match="no picture format") as failed:
+        dataset.read(0)
+    assert "0x" not in str(failed.value)
