@@ -1,6 +1,6 @@
 """Semantic coherence (the paper's Fig. 3): does the similarity of two patches tell that they are of one class?"""
 
-from diffcut_bench.coherence.figures import Curve, Picture, draw_heatmaps, draw_roc, encode_figure
+from diffcut_bench.coherence.figures import Curve, Picture, draw_heatmaps, draw_roc
 from diffcut_bench.coherence.heatmaps import Mark, choose_mark, mark_between, similarity_map
 from diffcut_bench.coherence.roc import auc, auc_interval, pair_scores, roc_points
 from diffcut_bench.coherence.sampling import (
@@ -35,7 +35,6 @@ __all__ = [
     "draw_heatmaps",
     "draw_pairs",
     "draw_roc",
-    "encode_figure",
     "grid_features",
     "grid_shape",
     "label_patches",

@@ -1,12 +1,10 @@
 """The two figures: ROC curves of several backbones, and similarity maps of one marked patch."""
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -128,14 +126,6 @@ def draw_heatmaps(
     bar = figure.colorbar(drawn, ax=grid.ravel().tolist(), shrink=0.9, aspect=30, pad=0.01)
     bar.set_label(f"cosine with the marked patch ({what})", fontsize=9)
     return figure
-
-
-def encode_figure(figure: Figure, kind: str) -> bytes:
-    """The figure as ``png`` (160 dots an inch) or ``svg``; the same figure gives the same bytes."""
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "diffcut_bench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
-    return buffer.getvalue()
 
 
 def _circle(axes: Axes, mark: tuple[int, int]) -> None:

@@ -26,7 +26,6 @@ from diffcut_bench.bench.plot import draw_costs
 from diffcut_bench.bench.rivals import Rival, compare_rivals, missing_rivals
 from diffcut_bench.bench.segmenter import Textbook, textbook_within
 from diffcut_bench.bench.stages import Effort, Material, Stage, measure_stages, resized, tiled
-from diffcut_bench.coherence.figures import encode_figure
 from diffcut_bench.commands.bench_encoder import bench_encoder, whole_numbers, words_of
 from diffcut_bench.commands.bench_tables import print_comparisons, print_rivals, print_stages, print_whole
 from diffcut_bench.commands.terminal import console, progress, say
@@ -39,6 +38,7 @@ from diffcut_bench.experiment import open_dataset, run_cell
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.ncut.tree import LabelCodes
 from diffcut_bench.pipeline import example_loader
+from diffcut_bench.reporting import encode_figure
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import write_atomically
 

@@ -31,7 +31,6 @@ from diffcut_bench.coherence import (
     draw_heatmaps,
     draw_pairs,
     draw_roc,
-    encode_figure,
     grid_features,
     grid_shape,
     label_patches,
@@ -49,6 +48,7 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import open_dataset, open_features
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.pipeline import example_loader, read_label
+from diffcut_bench.reporting import encode_figure
 from diffcut_bench.store import DatasetRecord, Environment, Failure, cell_key, write_atomically
 
 
@@ -91,7 +91,12 @@ def coherence(options: argparse.Namespace) -> int:
     Raises:
         UserError: an option is out of range, there are no pairs to compare, or data or weights are missing.
     """
-    configs = _configs(options.overrides)
+    measure_coherence(_configs(options.overrides), options)
+    return 0
+
+
+def measure_coherence(configs: Sequence[RunConfig], options: argparse.Namespace) -> dict[str, Any]:
+    """The same for composed configs that differ in their backbone; returns what coherence.json holds."""
     config = configs[0]
     device = choose_device(config.device)
     choices = {name: getattr(options, name) for name in asdict(SamplingOptions()) if name != "seed"}
@@ -144,7 +149,7 @@ def coherence(options: argparse.Namespace) -> int:
     for name, content in figures.items():
         write_atomically(folder / name, content)
         say(f"figure   {folder / name}")
-    return 0
+    return record
 
 
 def _configs(overrides: Sequence[str]) -> list[RunConfig]:

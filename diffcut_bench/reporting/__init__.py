@@ -1,17 +1,77 @@
-"""What people look at: tables and pictures."""
+"""What people look at: tables, pictures, runs of Weights & Biases."""
 
+from diffcut_bench.reporting.details import class_table, image_table, ranked_images, row_counts
+from diffcut_bench.reporting.figures import (
+    Curve,
+    draw_class_bars,
+    draw_curves,
+    draw_heat_map,
+    encode_figure,
+    inline_svg,
+)
+from diffcut_bench.reporting.gallery import choose_images, embed_picture
+from diffcut_bench.reporting.page import (
+    DatasetPart,
+    Drawing,
+    GalleryPicture,
+    Headline,
+    Page,
+    Reproduction,
+    RunDetails,
+    render_page,
+)
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette
-from diffcut_bench.reporting.tables import Column, Table, footer, interval_text, percent, results_table
+from diffcut_bench.reporting.sweeps import SweepFigure, sweep_figures
+from diffcut_bench.reporting.tables import (
+    Column,
+    Table,
+    footer,
+    heading,
+    interval_text,
+    percent,
+    results_table,
+    settings_of,
+    varying_names,
+)
+from diffcut_bench.reporting.tracker import Tracker
+from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
     "Column",
+    "Curve",
+    "DatasetPart",
+    "Drawing",
+    "GalleryPicture",
+    "Headline",
+    "Page",
+    "Reproduction",
+    "RunDetails",
+    "SweepFigure",
     "Table",
+    "Tracker",
+    "WandbTracker",
+    "choose_images",
+    "class_table",
+    "draw_class_bars",
+    "draw_curves",
+    "draw_heat_map",
     "draw_outcome",
+    "embed_picture",
+    "encode_figure",
     "encode_png",
     "footer",
+    "heading",
+    "image_table",
+    "inline_svg",
     "interval_text",
     "overlay",
     "palette",
     "percent",
+    "ranked_images",
+    "render_page",
     "results_table",
+    "row_counts",
+    "settings_of",
+    "sweep_figures",
+    "varying_names",
 ]

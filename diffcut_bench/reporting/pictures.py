@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage.segmentation import find_boundaries
+from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.evaluation import assign_clusters, contingency_table
+from diffcut_bench.evaluation import Criterion, assign_clusters, contingency_table
 from diffcut_bench.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 
@@ -60,21 +61,37 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     colours = palette(dataset.num_classes)
     label_colours = np.where((label < 0)[..., None], _VOID_GREY, colours[np.clip(label, 0, None)]).astype(np.uint8)
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
-    by_cluster = np.full((table.shape[1], 3), _UNMATCHED_GREY, dtype=np.uint8)
-    present = table.sum(dim=1) > 0
-    for index, cluster in enumerate(assign_clusters(table, outcome.criterion).tolist()):
-        if present[index]:
-            by_cluster[cluster] = colours[index]
+    matched = matched_classes(table, outcome.criterion)
+    by_cluster = np.where((matched < 0)[:, None], _UNMATCHED_GREY, colours[np.clip(matched, 0, None)]).astype(np.uint8)
     panels = [
         _enlarge(image),
         _blend(_enlarge(image), _enlarge(label_colours, smooth=False), _enlarge_ids(label), 0.6),
         _blend(_enlarge(image), _enlarge(by_cluster[prediction], smooth=False), _enlarge_ids(prediction), 0.6),
     ]
-    legend = [(dataset.class_names[i], tuple(colours[i])) for i in np.flatnonzero(present.numpy())]
+    present = np.flatnonzero(table.sum(dim=1).numpy())
+    legend = [(dataset.class_names[i], tuple(colours[i])) for i in present]
     shown = len(np.unique(prediction))
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""
     captions = (f"{outcome.example.id}: image", "label", f"prediction, {shown}{merged} segments")
     write_atomically(path, encode_png(_compose(panels, captions, legend)))
+
+
+def matched_classes(table: Tensor, criterion: Criterion) -> NDArray[np.int64]:
+    """Class that each cluster matched.
+
+    Args:
+        table: contingency table [classes, clusters].
+        criterion: what the matching maximises.
+
+    Returns:
+        Class ids [clusters]; −1 for a cluster that no class was given, or only one without a pixel in the table.
+    """
+    classes = np.full(table.shape[1], -1, dtype=np.int64)
+    present = table.sum(dim=1) > 0
+    for index, cluster in enumerate(assign_clusters(table, criterion).tolist()):
+        if present[index]:
+            classes[cluster] = index
+    return classes
 
 
 def _blend(

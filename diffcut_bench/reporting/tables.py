@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from diffcut_bench.store import Result, write_atomically
 _STAGES = ("segmenter", "upsampler", "refiner")
 _PLACES = ("folder", "model", "root")  # where things lie, not what they are
 _LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
+_WORD = 13  # characters of a word that is not broken
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner")
 
 
@@ -47,6 +48,17 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
     shared: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> "Table":
+        """What `to_dict` gave, also after JSON."""
+        columns = tuple(Column(**column) for column in values["columns"])
+        rows = tuple(tuple(row) for row in values["rows"])
+        return Table(**{**values, "columns": columns, "rows": rows, "notes": tuple(values["notes"])})
 
     def to_markdown(self) -> str:
         """A pipe table under its title, the notes as a list."""
@@ -81,7 +93,9 @@ class Table:
         table = RichTable(header_style="bold", show_edge=False, pad_edge=False)
         for column in self.columns:
             justify: Literal["left", "right"] = "right" if column.numeric else "left"
-            table.add_column(escape(column.name), overflow="fold", justify=justify)
+            words = [word for row in self.rows for word in row[len(table.columns)].split()]
+            width = None if column.numeric else min(max(map(len, words), default=0), _WORD)
+            table.add_column(escape(column.name), overflow="fold", justify=justify, min_width=width)
         for row in self.rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
@@ -110,10 +124,10 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
         results: folder and result of each cell, in the order of the rows.
         name, title: of the table.
     """
-    settings = [_settings(result) for _, result in results]
-    varying = _varying(settings)
+    settings = [settings_of(result) for _, result in results]
+    varying = varying_names(settings)
     shared = [f"{name}={settings[0][name]}" for name in _HEADLINE if name in settings[0] and name not in varying]
-    columns = [Column(_heading(name)) for name in varying]
+    columns = [Column(heading(name)) for name in varying]
     columns += [
         Column(name, numeric=True) for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images")
     ]
@@ -170,11 +184,12 @@ def footer(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def _heading(name: str) -> str:
+def heading(name: str) -> str:
+    """A setting's name as columns and axes say it."""
     return "protocol" if name == "protocol.name" else name.removeprefix("segmenter.").removeprefix("protocol.")
 
 
-def _settings(result: Result) -> dict[str, Any]:
+def settings_of(result: Result) -> dict[str, Any]:
     """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats."""
     choices = result.config.get("choices", {})
     settings = {group: choices.get(group, "?") for group in ("dataset", "backbone", *_STAGES)}
@@ -186,7 +201,7 @@ def _settings(result: Result) -> dict[str, Any]:
     return settings
 
 
-def _varying(settings: Sequence[dict[str, Any]]) -> list[str]:
+def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
     """Names whose values differ. Where a stage or the protocol's name differs, what follows from it is left out."""
     names = list(dict.fromkeys(name for values in settings for name in values))
     varying = [name for name in names if len({str(values.get(name)) for values in settings}) > 1]

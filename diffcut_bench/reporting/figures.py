@@ -1,0 +1,226 @@
+"""Figures of scores: curves with bands, heat maps, bars of classes; as files, or as an element of a page."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+# Text and axes. Near black in files; a page puts its own text colour in its place.
+_INK = "#010203"
+# Of Okabe and Ito's colours (2008), which the colour-blind can tell apart, those that white and black both set off.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", _INK)
+_DASHES = ("-", "--", "-.", ":")
+_MARKERS = ("o", "s", "^", "D", "v")
+_WIDTH = 5.6  # inches: at the width of a telephone the text is still read
+_TEXT = 10.5  # points
+_LEGEND_LETTERS = 58  # that fit side by side
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a figure.
+
+    Attributes:
+        label: its name in the legend; empty for a line without one.
+        x, y: the points, in the unit they are drawn in.
+        low, high: ends of each point's 95 % interval; empty without intervals.
+    """
+
+    label: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+
+
+def draw_curves(
+    curves: Sequence[Curve], x_label: str, y_label: str, references: Sequence[tuple[str, float]] = ()
+) -> Figure:
+    """Lines with their 95 % intervals as bands; a curve of one point is a marker with whiskers.
+
+    Args:
+        curves: in the order of the legend.
+        x_label, y_label: of the axes, units included.
+        references: label and value of horizontal dashed lines, such as published scores.
+    """
+    figure, axes = _new_figure(3.7)
+    for place, curve in enumerate(curves):
+        colour = _COLOURS[place % len(_COLOURS)]
+        if curve.low and len(curve.x) > 1:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+        elif curve.low:
+            axes.vlines(curve.x, curve.low, curve.high, colors=colour, linewidth=1.5)
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=colour,
+            linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
+            marker=_MARKERS[place % len(_MARKERS)],
+            markersize=5,
+            linewidth=2,
+            label=_plain(curve.label) or "_nolegend_",
+        )
+    for place, (label, value) in enumerate(references):
+        dashes = (0, (6 - 2 * (place % 3), 3))
+        axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=_plain(f"{label}: {value:g}"))
+    axes.set_xlabel(_plain(x_label), color=_INK, fontsize=_TEXT)
+    axes.set_ylabel(_plain(y_label), color=_INK, fontsize=_TEXT)
+    values = sorted({x for curve in curves for x in curve.x})
+    if 0 < len(values) <= 8:
+        axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
+        figure.legend(
+            *(handles, labels),
+            loc="outside upper left",
+            ncols=columns,
+            frameon=False,
+            fontsize=_TEXT - 1,
+            labelcolor=_INK,
+        )
+    return _settled(figure)
+
+
+def draw_heat_map(
+    values: NDArray[np.float64],
+    row_labels: Sequence[str],
+    col_labels: Sequence[str],
+    row_title: str,
+    col_title: str,
+    value_title: str,
+) -> Figure:
+    """A cell a value, its number in it; NaN leaves a cell blank.
+
+    Args:
+        values: [rows, cols], in the unit they are written in.
+        row_labels, col_labels: one a row, one a column; the first row is on top.
+        row_title, col_title: what the rows and the columns are.
+        value_title: what the numbers are, units included.
+    """
+    rows, cols = values.shape
+    figure, axes = _new_figure(0.95 + 0.54 * rows)
+    known = values[~np.isnan(values)]
+    scale = Normalize(float(known.min()), float(known.max())) if known.size else Normalize(0, 1)
+    colours = colormaps["viridis"]
+    axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=scale, linewidth=0, antialiased=False)
+    size = _TEXT if cols <= 8 else max(_TEXT * 8 / cols, 5)
+    for (row, col), value in np.ndenumerate(values):
+        if not math.isnan(value):
+            red, green, blue, _ = colours(scale(value))
+            bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
+            colour = "black" if bright else "white"
+            axes.text(col + 0.5, row + 0.5, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=size)
+    axes.set_xticks(np.arange(cols) + 0.5, [_plain(label) for label in col_labels])
+    axes.set_yticks(np.arange(rows) + 0.5, [_plain(label) for label in row_labels])
+    axes.set(xlim=(0, cols), ylim=(rows, 0))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(_plain(col_title), color=_INK, fontsize=_TEXT)
+    axes.set_ylabel(_plain(row_title), color=_INK, fontsize=_TEXT)
+    axes.set_title(_plain(value_title), loc="left", color=_INK, fontsize=_TEXT)
+    return _settled(figure)
+
+
+def draw_class_bars(
+    names: Sequence[str], values: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+) -> Figure:
+    """A bar a class, the highest on top, with its 95 % interval as whiskers; the figure grows with the classes.
+
+    Args:
+        names: of the classes.
+        values: IoU in %; a class with NaN, never annotated nor predicted, is left out.
+        lows, highs: ends of the intervals in %; NaN draws no whiskers.
+    """
+    shown = [index for index, value in enumerate(values) if not math.isnan(value)]
+    shown.sort(key=lambda index: (-values[index], names[index]))
+    figure, axes = _new_figure(0.8 + 0.25 * max(len(shown), 1))
+    places = np.arange(len(shown))
+    axes.barh(places, [values[index] for index in shown], height=0.68, color=_COLOURS[0])
+    axes.hlines(places, [lows[i] for i in shown], [highs[i] for i in shown], colors=_INK, linewidth=1.3)
+    for ends in (lows, highs):
+        axes.plot([ends[index] for index in shown], places, "|", color=_INK, markersize=5, markeredgewidth=1.3)
+    axes.set_yticks(places, [_plain(names[index]) for index in shown])
+    axes.tick_params(axis="y", length=0, labelsize=_TEXT - 1)
+    axes.set(xlim=(0, 100), ylim=(max(len(shown), 1) - 0.4, -0.6))
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel("IoU (%), with its 95 % interval", color=_INK, fontsize=_TEXT)
+    axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.8)
+    axes.set_axisbelow(True)
+    return _settled(figure)
+
+
+def encode_figure(figure: Figure, kind: str) -> bytes:
+    """The figure as ``png`` (160 dots an inch) or ``svg``; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with rc_context({"svg.hashsalt": "diffcut_bench", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    return buffer.getvalue()
+
+
+def inline_svg(figure: Figure, salt: str, title: str) -> str:
+    """The figure as an ``<svg>`` element that takes its parent's width, text colour and background.
+
+    Args:
+        figure: of this module.
+        salt: letters and digits that no other figure of the page has, for ids of its own.
+        title: what a screen reader says.
+    """
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    drawing = buffer.getvalue()
+    box = re.search(r'viewBox="([^"]*)"', drawing)
+    assert box is not None
+    body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
+    body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    # Its rule for everything would hold for the whole page.
+    body = re.sub(r'\s*<defs>\s*<style type="text/css">.*?</style>\s*</defs>', "", body, flags=re.DOTALL)
+    body = re.sub(r"<[^>]*>", lambda tag: _own_tag(tag[0], salt), body)
+    return (
+        f'<svg viewBox="{box[1]}" width="100%" role="img" aria-labelledby="{salt}-title" '
+        f'stroke-linejoin="round" stroke-linecap="butt">\n<title id="{salt}-title">{escape(title)}</title>{body}'
+    ).rstrip()
+
+
+def _own_tag(tag: str, salt: str) -> str:
+    """A tag of matplotlib's with the page's font and text colour, and ids of its own."""
+    tag = tag.replace("xlink:href=", "href=").replace(_INK, "currentColor")
+    tag = re.sub(
+        r"font: (?:[a-z]+ )*([\d.]+px) [^;\"]*", r"font-size: \1", re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    )
+    return re.sub(r"( id=\"| href=\"#|url\(#)", rf"\g<1>{salt}-", tag)
+
+
+def _new_figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.tick_params(colors=_INK, labelcolor=_INK, labelsize=_TEXT - 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(_INK)
+    return figure, axes
+
+
+def _settled(figure: Figure) -> Figure:
+    """The figure, laid out once and for all: laying out again at each drawing would move it by a rounding error."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
+
+
+def _plain(text: str) -> str:
+    """Text in which a dollar is a dollar and not the start of a formula."""
+    return text.replace("$", r"\$")

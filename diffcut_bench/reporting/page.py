@@ -1,0 +1,193 @@
+"""The report as one HTML file that needs nothing else: what it shows, and how it is rendered."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from diffcut_bench.reporting.figures import inline_svg
+from diffcut_bench.reporting.tables import Table
+
+_TEMPLATE = "report.html.j2"
+# A verdict is told by its first word.
+_TONES = {"reproduced": "good", "differs": "bad", "limited": "warn", "not": "idle"}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure under a heading."""
+
+    title: str
+    figure: Figure
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The best score on a data set.
+
+    Attributes:
+        dataset: its name.
+        score, low, high: mIoU and the ends of its 95 % interval in %; NaN where there is none.
+        settings: what gave it, in one line.
+        images: how many it was scored on, in words.
+        limited: not all images of the data set.
+    """
+
+    dataset: str
+    score: float
+    low: float
+    high: float
+    settings: str
+    images: str
+    limited: bool
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table of the paper beside ours, and its curves if it has any."""
+
+    title: str
+    table: Table
+    figure: Figure | None = None
+
+
+@dataclass(frozen=True)
+class GalleryPicture:
+    """A picture inside the page.
+
+    Attributes:
+        uri: ``data:`` URI.
+        width, height: pixels.
+        alt: what a screen reader says.
+        caption: under it.
+    """
+
+    uri: str
+    width: int
+    height: int
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """What the best cell on a data set did: class by class, and on its best, median and worst images.
+
+    Attributes:
+        name: of the data set.
+        settings: of the cell, in one line.
+        classes: the table of classes.
+        bars: the same as bars; None where no class has a score.
+        gallery: a heading and its pictures.
+        notes: why a picture is missing.
+    """
+
+    name: str
+    settings: str
+    classes: Table
+    bars: Figure | None
+    gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    """All there is to know about a result: names with values, and the images that failed."""
+
+    title: str
+    score: str
+    limited: bool
+    facts: tuple[tuple[str, str], ...]
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The report, part by part, in the order it is read.
+
+    Attributes:
+        title: of the page.
+        lead: the line under it.
+        headlines: the best score on each data set.
+        reproductions: tables and figures of the paper.
+        results: a row a cell.
+        sweeps: how mIoU answers to the numbers that were varied.
+        datasets: the best cell on each data set.
+        versions: of the packages.
+        details: of every result.
+    """
+
+    title: str
+    lead: str
+    headlines: tuple[Headline, ...]
+    reproductions: tuple[Reproduction, ...]
+    results: Table
+    sweeps: tuple[Drawing, ...]
+    datasets: tuple[DatasetPart, ...]
+    versions: Table
+    details: tuple[RunDetails, ...]
+
+    @property
+    def has_gallery(self) -> bool:
+        """Whether a data set has pictures, or a word on why it has none."""
+        return any(dataset.gallery or dataset.notes for dataset in self.datasets)
+
+    def tables(self) -> list[Table]:
+        """Every table of the page, in order."""
+        papers, classes = [each.table for each in self.reproductions], [each.classes for each in self.datasets]
+        return [*papers, self.results, *classes, self.versions]
+
+
+def render_page(page: Page) -> str:
+    """One HTML file: styles, figures and pictures are in it, nothing is fetched and no script runs.
+
+    The same page gives the same bytes. Links to the tables' files expect them in ``tables/`` beside it.
+    """
+    salts = (f"f{number}" for number in count(1))
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["tone"] = verdict_tone
+    environment.filters["verdicts"] = verdict_places
+    environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
+    return environment.get_template(_TEMPLATE).render(page=page, verdicts=_count_verdicts(page.reproductions))
+
+
+def verdict_tone(verdict: str) -> str:
+    """Colour of a verdict by its first word: good, bad, warn, idle, or plain for any other."""
+    return _TONES.get(_first_word(verdict), "plain")
+
+
+def verdict_places(table: Table) -> set[tuple[int, int]]:
+    """Row and column of every verdict: below a heading ``verdict``, or right of a cell that says so."""
+    headed = {place for place, column in enumerate(table.columns) if column.name.lower() == "verdict"}
+    places = set()
+    for number, row in enumerate(table.rows):
+        named = row.index("verdict") if "verdict" in row else len(row)
+        places |= {(number, col) for col, text in enumerate(row) if text.strip() and (col in headed or col > named)}
+    return places
+
+
+def _first_word(text: str) -> str:
+    return (text.split() or [""])[0].strip(":,;.").lower()
+
+
+def _count_verdicts(reproductions: Sequence[Reproduction]) -> list[tuple[str, int]]:
+    """How many rows ended how, in the order of the tones; ``not`` keeps its second word."""
+    words: Counter[str] = Counter()
+    tables = [reproduction.table for reproduction in reproductions]
+    for verdict in (table.rows[row][col] for table in tables for row, col in sorted(verdict_places(table))):
+        first = _first_word(verdict)
+        words[" ".join(verdict.split()[:2]).strip(":,;.").lower() if first == "not" else first] += 1
+    order = [*_TONES.values(), "plain"]
+    return sorted(words.items(), key=lambda item: (order.index(verdict_tone(item[0])), item[0]))

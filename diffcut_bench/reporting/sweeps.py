@@ -1,0 +1,115 @@
+"""Figures of a sweep: which numbers were varied, and how mIoU answers to them."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map
+from diffcut_bench.reporting.tables import heading, settings_of, varying_names
+from diffcut_bench.store import Result
+
+_SCORE = "mIoU (%)"
+_Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SweepFigure:
+    """A figure, the stem of its file, and what stands over it."""
+
+    name: str
+    title: str
+    figure: Figure
+
+
+def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
+    """For all results that differ in numbers alone: curves, and a heat map where two numbers were varied on a grid.
+
+    The abscissa is the number with most values, and each combination of the others is a line. Of several results with
+    the same settings the last is shown. Empty where no number differs.
+
+    Args:
+        results: in the order of the lines and figures.
+    """
+    settings = [settings_of(result) for result in results]
+    names = list(dict.fromkeys(name for values in settings for name in values))
+    numeric = [name for name in names if all(_is_number(values[name]) for values in settings if name in values)]
+    groups: dict[str, list[int]] = {}
+    for place, (result, values) in enumerate(zip(results, settings, strict=True)):
+        groups.setdefault(_shared(result, values, numeric), []).append(place)
+    drawn: list[tuple[int, SweepFigure]] = []
+    for places in groups.values():
+        own = [(settings[place], results[place]) for place in places]
+        drawn += [(places[0], figure) for figure in _figures(own, numeric)]
+    return _told_apart([(results[first], settings[first], figure) for first, figure in drawn])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _shared(result: Result, values: _Settings, numeric: Sequence[str]) -> str:
+    """What must be equal for two results to be of one curve: images, seed, and every setting that is no number."""
+    images = (result.dataset.name, result.dataset.fingerprint, result.dataset.n_images, result.environment.seed)
+    return str((images, [(name, None if name in numeric else value) for name, value in sorted(values.items())]))
+
+
+def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) -> list[SweepFigure]:
+    values_of = {name: sorted({values[name] for values, _ in cells}) for name in numeric if name in cells[0][0]}
+    varied = [name for name, values in values_of.items() if len(values) > 1]
+    if not varied:
+        return []
+    abscissa = max(varied, key=lambda name: len(values_of[name]))
+    others = [name for name in varied if name != abscissa]
+    lines: dict[tuple[float, ...], dict[float, Result]] = {}
+    for values, result in sorted(cells, key=lambda cell: [cell[0][name] for name in others]):
+        lines.setdefault(tuple(values[name] for name in others), {})[values[abscissa]] = result
+    curves = [_curve(others, place, line) for place, line in lines.items()]
+    lines_of = f", for each {' and '.join(heading(name) for name in others)}" if others else ""
+    title = f"mIoU by {heading(abscissa)}{lines_of}"
+    figures = [SweepFigure("curves", title, draw_curves(curves, heading(abscissa), _SCORE))]
+    if len(others) == 1:
+        rows, cols = values_of[others[0]], values_of[abscissa]
+        grid = np.full((len(rows), len(cols)), np.nan)
+        for (row,), line in lines.items():
+            for col, result in line.items():
+                grid[rows.index(row), cols.index(col)] = 100 * result.metrics.miou
+        row_labels, col_labels = ([f"{value:g}" for value in values] for values in (rows, cols))
+        figure = draw_heat_map(grid, row_labels, col_labels, heading(others[0]), heading(abscissa), _SCORE)
+        figures.append(SweepFigure("heatmap", f"mIoU by {heading(abscissa)} and {heading(others[0])}", figure))
+    return figures
+
+
+def _curve(names: Sequence[str], values: Sequence[float], line: dict[float, Result]) -> Curve:
+    label = ", ".join(f"{heading(name)}={value:g}" for name, value in zip(names, values, strict=True))
+    x = tuple(sorted(line))
+    scores = [line[place].metrics for place in x]
+    low, high = (tuple(100 * score.miou_ci95[end] for score in scores) for end in (0, 1))
+    return Curve(label, x, tuple(100 * score.miou for score in scores), low, high)
+
+
+def _told_apart(drawn: Sequence[tuple[Result, _Settings, SweepFigure]]) -> list[SweepFigure]:
+    """The figures, with what differs between their groups in names and titles."""
+    sizes: dict[str, set[int]] = {}
+    for result, _, _ in drawn:
+        sizes.setdefault(result.dataset.name, set()).add(result.dataset.n_images)
+    described = [
+        {name: str(value) for name, value in values.items() if not _is_number(value)}
+        | {
+            "dataset": result.dataset.name,
+            "images": f"{result.dataset.n_images} images" if len(sizes[result.dataset.name]) > 1 else "",
+        }
+        for result, values, _ in drawn
+    ]
+    differing = varying_names(described)
+    figures: list[SweepFigure] = []
+    for own, (_, _, figure) in zip(described, drawn, strict=True):
+        values = [own[name] for name in differing if own.get(name)]
+        stem = "-".join([figure.name, *(re.sub(r"\W+", "_", value) for value in values)])
+        alike = sum(re.fullmatch(rf"{stem}(-\d+)?", other.name) is not None for other in figures)
+        title = f"{figure.title}: {', '.join(values)}" if values else figure.title
+        figures.append(SweepFigure(f"{stem}-{alike + 1}" if alike else stem, title, figure.figure))
+    return figures

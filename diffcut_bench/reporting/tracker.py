@@ -1,0 +1,26 @@
+"""The interface of a tracker: finished cells and sweeps, told to another program. Results on disk stay the truth."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.pipeline import Outcome
+from diffcut_bench.store import Result
+
+
+class Tracker(Protocol):
+    """What ``tracker=NAME`` builds. Both methods return lines for the user; what they raise becomes such a line."""
+
+    def log_cell(
+        self,
+        folder: Path,
+        result: Result,
+        dataset: SegmentationDataset,
+        outcomes: Callable[[int], Iterable[Outcome]],
+        group: str | None = None,
+    ) -> list[str]:
+        """A finished cell: its folder, what it scored, and a way to up to so many scored images."""
+
+    def log_sweep(self, name: str, results: Sequence[Result]) -> list[str]:
+        """A sweep, after its cells."""

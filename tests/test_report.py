@@ -1,0 +1,271 @@
+"""``diffcut-bench report`` on real results."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import DATA, shapes_overrides, write_shapes
+from PIL import Image
+
+from diffcut_bench.cli import main
+from diffcut_bench.reporting import choose_images
+from diffcut_bench.store import ImageRow, Result, read_rows
+
+TAUS = ("segmenter.tau=0.3,0.5", "segmenter.alpha=2,5")
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``shapes`` with eight pictures, and ``out`` with a sweep of four cells over them."""
+    root = tmp_path_factory.mktemp("sweep")
+    overrides = shapes_overrides(write_shapes(root / "shapes", 8), root / "out")
+    assert main(["run", "-m", *overrides, *TAUS, "visualise=1"]) == 0
+    return root
+
+
+@pytest.fixture
+def swept(original, tmp_path) -> Path:
+    """The sweep's output folder, to do with as one likes."""
+    shutil.copytree(original / "out", tmp_path / "out")
+    return tmp_path / "out"
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "reports" / "index.html").read_text()
+
+
+def table_of(folder: Path, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "reports" / "tables" / f"{name}.csv").open()))
+
+
+def results_of(folder: Path) -> list[tuple[Path, Result]]:
+    return [(path.parent, Result.from_json(path.read_text())) for path in sorted(folder.glob("results/*/result.json"))]
+
+
+def best_of(folder: Path) -> tuple[Path, Result]:
+    return max(results_of(folder), key=lambda cell: cell[1].metrics.miou)
+
+
+def pictures_of(page: str) -> list[Image.Image]:
+    found = re.findall(r'<img src="data:image/jpeg;base64,([^"]+)" width="(\d+)" height="(\d+)"', page)
+    pictures = []
+    for data, width, height in found:
+        picture = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+        picture.load()
+        assert (picture.format, picture.size) == ("JPEG", (int(width), int(height)))
+        pictures.append(picture)
+    return pictures
+
+
+def write_reproduction(folder: Path, name: str, **changes: object) -> None:
+    table = {
+        "name": name,
+        "title": f"title of {name}",
+        "columns": [{"name": "method", "numeric": False}, {"name": "verdict", "numeric": False}],
+        "rows": [["DiffCut", "reproduced"]],
+        "notes": ["a note"],
+        "shared": "",
+    }
+    record = {"schema_version": 1, "name": name, "title": f"title of {name}", "table": table, "curves": None, **changes}
+    place = folder / "reproductions" / name / "reproduction.json"
+    place.parent.mkdir(parents=True)
+    place.write_text(json.dumps(record))
+
+
+def test_a_sweep_becomes_a_page_with_tables_figures_and_pictures(swept, cli):
+    done = cli("report", swept)
+    assert (done.code, done.err) == (0, "")
+    page = page_of(swept)
+    names = sorted(path.name for path in (swept / "reports" / "tables").iterdir())
+    assert names == sorted(
+        f"{stem}.{end}" for stem in ("results", "classes_folder", "versions") for end in ("csv", "md", "tex")
+    )
+    assert all(stem in done.out for stem in ("index.html", "results.md", "classes_folder.md"))
+
+    rows = table_of(swept, "results")
+    assert [(row["tau"], row["alpha"]) for row in rows] == [("0.3", "2"), ("0.3", "5"), ("0.5", "2"), ("0.5", "5")]
+    folder, best = best_of(swept)
+    assert f"{100 * best.metrics.miou:.1f} <small>% mIoU" in page
+    classes = table_of(swept, "classes_folder")
+    assert [float(row["IoU"]) for row in classes] == pytest.approx(
+        [100 * iou for iou in best.metrics.iou_per_class.values()], abs=0.051
+    )
+    assert all("–" in row["95 % interval"] for row in classes)
+    assert page.count("<svg") == 3, "curves, heat map, bars"
+    assert page.count("<details>") == 4
+    assert all(result.key in page for _, result in results_of(swept))
+
+    pictures = pictures_of(page)
+    assert len(pictures) == 6
+    assert all(picture.width == 1100 for picture in pictures)
+    assert len({picture.tobytes() for picture in pictures}) == 6
+    assert len(list((folder / "pictures").glob("*.png"))) >= 6
+    shown = re.findall(r"<figcaption>(\w+): mean IoU ([\d.]+) %, \d+ segments?</figcaption>", page)
+    scores = [float(score) for _, score in shown]
+    assert scores == sorted(scores, reverse=True)
+    assert len({name for name, _ in shown}) == 6
+
+
+def test_the_same_results_give_the_same_bytes(swept, cli):
+    assert cli("report", swept).code == 0
+    first = page_of(swept)
+    assert cli("report", f"output_dir={swept}").code == 0
+    assert page_of(swept) == first
+
+
+def test_the_gallery_holds_as_many_as_asked_and_none_if_none(swept, cli):
+    assert cli("report", swept, "--gallery", "1").code == 0
+    assert len(pictures_of(page_of(swept))) == 3
+    assert cli("report", "--gallery", "0", swept).code == 0
+    assert 'id="gallery"' not in page_of(swept)
+    refused = cli("report", swept, "--gallery", "-1")
+    assert refused.code == 2
+    assert "--gallery" in refused.err
+
+
+def test_pictures_that_cannot_be_drawn_leave_a_note(swept, original, cli):
+    folder, _ = best_of(swept)
+    kept = len(list((folder / "pictures").glob("*.png")))
+    (original / "shapes").rename(original / "moved")
+    try:
+        done = cli("report", swept, "--gallery", "8")
+    finally:
+        (original / "moved").rename(original / "shapes")
+    assert done.code == 0
+    assert len(pictures_of(page_of(swept))) == kept == 1
+    assert "pictures can&#39;t be drawn" in page_of(swept)
+
+
+def test_a_picture_is_not_drawn_from_other_data_or_another_config(swept, cli):
+    folder, _ = best_of(swept)
+    path = folder / "result.json"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "key": "0" * 64}))
+    assert cli("report", swept).code == 0
+    assert "are not those of the result" in page_of(swept)
+    del record["config"]["batch_size"]
+    path.write_text(json.dumps(record))
+    assert cli("report", swept).code == 0
+    assert "config is of another version" in page_of(swept)
+    assert [path.name for path in (folder / "pictures").iterdir()] == ["picture0.png"]
+
+
+def test_a_result_that_cannot_be_read_is_named_and_left_out(swept, cli):
+    broken = swept / "results" / "broken"
+    for name, text in (("broken", "{"), ("list", "[1]"), ("later", '{"schema_version": 99}')):
+        (swept / "results" / name).mkdir()
+        (swept / "results" / name / "result.json").write_text(text)
+    done = cli("report", swept, "--gallery", "0")
+    assert done.code == 0
+    assert done.err.count("left out") == 3
+    assert str(broken / "result.json") in done.err
+    assert len(table_of(swept, "results")) == 4
+
+
+def test_a_cell_without_its_rows_has_no_pictures_but_classes(swept, cli):
+    folder, _ = best_of(swept)
+    (folder / "per_image.parquet").unlink()
+    assert cli("report", swept).code == 0
+    assert "per_image.parquet can&#39;t be read" in page_of(swept)
+    assert len(table_of(swept, "classes_folder")) == 3
+
+
+def test_no_results_is_the_users_mistake(tmp_path, cli):
+    done = cli("report", tmp_path)
+    assert done.code == 2
+    assert str(tmp_path / "results") in done.err
+    assert "diffcut-bench run" in done.err
+    assert cli("report", tmp_path, tmp_path / "other").code == 2
+
+
+def test_an_older_result_gets_its_intervals_from_its_rows(swept, cli):
+    folder, best = best_of(swept)
+    record = json.loads((folder / "result.json").read_text())
+    del record["metrics"]["iou_per_class_ci95"]
+    (folder / "result.json").write_text(json.dumps(record))
+    assert cli("report", swept, "--gallery", "0").code == 0
+    told = [row["95 % interval"] for row in table_of(swept, "classes_folder")]
+    assert told == [f"{100 * low:.1f} – {100 * high:.1f}" for low, high in best.metrics.iou_per_class_ci95.values()]
+
+
+def test_an_old_file_alone_makes_a_page(tmp_path, cli):
+    (tmp_path / "results" / "old").mkdir(parents=True)
+    shutil.copy(DATA / "result_v1_before_identity.json", tmp_path / "results" / "old" / "result.json")
+    assert cli("report", tmp_path).code == 0
+    assert {row["95 % interval"] for row in table_of(tmp_path, "classes_sample")} == {"–"}
+    assert 'id="sweeps"' not in page_of(tmp_path)
+
+
+def test_two_data_sets_of_the_user_are_not_taken_for_one(tmp_path, cli):
+    record = json.loads((DATA / "result_v1_before_identity.json").read_text())
+    own = {**record["dataset"], "name": "folder", "n_expected": None}
+    published = {**record["dataset"], "name": "voc"}
+    for number, (dataset, root) in enumerate([(own, "a"), (own, "b"), (own, "b"), (published, "c"), (published, "d")]):
+        config = {**record["config"], "dataset": {"root": root}}
+        (tmp_path / "results" / str(number)).mkdir(parents=True)
+        changed = {**record, "dataset": dataset, "config": config}
+        (tmp_path / "results" / str(number) / "result.json").write_text(json.dumps(changed))
+    assert cli("report", tmp_path).code == 0
+    cards = re.findall(r'<div class="card">\s*<h3>([^<]*?)\s*<', page_of(tmp_path))
+    assert cards == ["folder", "folder (2)", "voc"]
+    assert (tmp_path / "reports" / "tables" / "classes_folder_2.csv").is_file()
+
+
+def test_limited_cells_stand_back(tmp_path, cli):
+    record = json.loads((DATA / "result_v1_before_identity.json").read_text())
+    for name, limited, miou in (("whole", False, 0.3), ("worse", False, 0.2), ("limited", True, 0.9)):
+        (tmp_path / "results" / name).mkdir(parents=True)
+        changed = {**record, "limited": limited, "metrics": {**record["metrics"], "miou": miou}}
+        (tmp_path / "results" / name / "result.json").write_text(json.dumps(changed))
+    assert cli("report", tmp_path).code == 0
+    assert re.findall(r'class="score">([\d.]+)', page_of(tmp_path)) == ["30.0"]
+
+
+def test_reproductions_stand_by_number_tables_first(swept, cli):
+    line = {"label": "voc", "x": [0.3, 0.5], "y": [40, 50], "low": [], "high": []}
+    curves = {"x_label": "tau", "y_label": "mIoU (%)", "curves": [line], "references": [["AutoSC", 25.3]]}
+    write_reproduction(swept, "figure3", curves=curves)
+    write_reproduction(swept, "figure4", curves={**curves, "curves": []})
+    for name in ("table11", "table2", "table1"):
+        write_reproduction(swept, name)
+    write_reproduction(swept, "table3", table={"title": "no rows"})
+    done = cli("report", swept, "--gallery", "0")
+    assert done.code == 0
+    assert done.err.count("left out") == 1
+    page = page_of(swept)
+    assert re.findall(r"<h3>title of (\w+)</h3>", page) == ["table1", "table2", "table11", "figure3", "figure4"]
+    assert page.count("<svg") == 4
+    assert "AutoSC: 25.3" in page
+    assert '<span class="badge good">reproduced 5</span>' in page
+    assert table_of(swept, "table11") == [{"method": "DiffCut", "verdict": "reproduced"}]
+
+
+def test_images_are_chosen_from_both_ends_and_the_middle():
+    def rows(count: int) -> list[ImageRow]:
+        return [ImageRow(i, f"i{i}", 1, 100, [i], [100 - i], [0]) for i in range(count)]
+
+    def chosen(count: int, each: int) -> list[tuple[str, list[int]]]:
+        return [(kind, [row.index for row, _ in images]) for kind, images in choose_images(rows(count), each)]
+
+    assert chosen(9, 2) == [("best", [8, 7]), ("median", [4, 3]), ("worst", [1, 0])]
+    assert chosen(9, 1) == [("best", [8]), ("median", [4]), ("worst", [0])]
+    assert chosen(5, 2) == [("best", [4, 3]), ("median", [2]), ("worst", [1, 0])]
+    assert chosen(3, 2) == [("best", [2, 1]), ("worst", [0])]
+    assert chosen(1, 2) == [("best", [0])]
+    assert chosen(0, 2) == chosen(5, 0) == []
+    void = ImageRow(0, "void", 1, 0, [0], [0], [0])
+    assert choose_images([void], 2) == []
+
+
+def test_the_score_of_an_image_is_the_mean_over_its_own_classes(swept):
+    rows = read_rows(best_of(swept)[0])
+    for _, images in choose_images(rows, 2):
+        for row, score in images:
+            sums = [(tp, tp + fp + fn) for tp, fp, fn in zip(row.tp, row.fp, row.fn, strict=True)]
+            own = [tp / total for tp, total in sums if total]
+            assert score == pytest.approx(sum(own) / len(own))
