@@ -3,7 +3,9 @@
 Nothing but small Python objects travels (counts of images, not tensors), so gloo serves on every machine.
 """
 
+import atexit
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -52,11 +54,34 @@ class Workers:
             try:
                 outcome[0] = work()
             except Exception as error:
-                outcome[1] = error
+                outcome[1] = _portable(error)
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise outcome[1]
         return cast(T, outcome[0])
+
+    def together(self, work: Callable[[], T]) -> T:
+        """What ``work`` gives here; what it raises on one process is raised on all, so that none waits for it."""
+        if self.count == 1:
+            return work()
+        raised: Exception | None = None
+        try:
+            done = work()
+        except Exception as error:
+            raised = error
+        errors = [error for error in self.gather(raised and _portable(raised)) if error is not None]
+        if errors:
+            raise raised or errors[0]
+        return done
+
+
+def _portable(error: Exception) -> Exception:
+    """An exception that another process can read."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 ALONE = Workers()
@@ -70,4 +95,6 @@ def workers() -> Workers:
         return ALONE
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=_PATIENCE)
+        # Left to the interpreter's end, gloo's threads abort the process one time in three: a failed run.
+        atexit.register(dist.destroy_process_group)
     return Workers(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))

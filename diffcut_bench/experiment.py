@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from diffcut_bench.store import cell_key
 
 Report = Callable[[int, int], None]
 Say = Callable[[str], None]
+Track = Callable[[RunningCell, FinishedCell], None]
 
 
 def run_cell(
@@ -54,12 +56,14 @@ def run_cells(
     report: Report | None = None,
     preparing: Report | None = None,
     say: Say = lambda line: None,
+    track: Track | None = None,
 ) -> list[FinishedCell | UserError]:
     """Score cells in one pass over the images: each is read once and its features are fetched once for all cells.
 
     Args:
         configs: cells of one `pass_key`.
         draw, report, preparing, say: as in `run_cell`.
+        track: called with each finished cell, once all are on disk.
 
     Returns:
         For each cell how it ended; one that failed does not stop the others.
@@ -67,27 +71,28 @@ def run_cells(
     Raises:
         UserError: what the cells share is wrong or missing.
     """
-    opened = open_pass(configs[0], preparing)
+    together = workers().together
+    opened = together(lambda: open_pass(configs[0], preparing))
     ended: list[FinishedCell | UserError | None] = [None] * len(configs)
-    running: dict[int, RunningCell] = {}
+    cells: dict[int, RunningCell] = {}
     for place, config in enumerate(configs):
         try:
-            running[place] = opened.cell(config)
-            ended[place] = running[place].found(draw)
+            cells[place] = together(partial(opened.cell, config))
+            ended[place] = cells[place].found(draw)
         except UserError as error:
             ended[place] = error
-    running = {place: cell for place, cell in running.items() if ended[place] is None}
+    running = {place: cell for place, cell in cells.items() if ended[place] is None}
     if running:
-        try:
-            _score(list(running.values()), opened, draw, report, say)
-        finally:
-            for line in opened.features.close():
-                say(line)
+        together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
     for place, cell in running.items():
         try:
             ended[place] = cell.finish(draw)
         except UserError as error:
             ended[place] = error
+    for place, cell in cells.items():
+        end = ended[place]
+        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
+            track(cell, end)
     return [end for end in ended if end is not None]
 
 
@@ -162,6 +167,17 @@ def open_features(config: RunConfig, protocol: Protocol, device: torch.device) -
 def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
     """Places of the images that a shard ``(i, n)`` scores: every n-th from the i-th on; all without a shard."""
     return range(images) if shard is None else range(shard[0] - 1, images, shard[1])
+
+
+def _score_and_close(
+    cells: Sequence[RunningCell], opened: OpenedPass, draw: Draw | None, report: Report | None, say: Say
+) -> None:
+    """`_score`; whatever ends it, features that were computed are written."""
+    try:
+        _score(cells, opened, draw, report, say)
+    finally:
+        for line in opened.features.close():
+            say(line)
 
 
 def _score(

@@ -100,7 +100,7 @@ class RunningCell:
             left = [index for index in self.images.indices if index not in done]
             self.todo = set(left[self.workers.rank :: self.workers.count])
             # Written before any work, so that an unwritable folder costs nothing.
-            self.cell.append([], {}, Timings())
+            self.workers.together(lambda: self.cell.append([], {}, Timings()))
             return None
         if finished.failures:
             _check_failures(len(finished.failures), finished.failures[-1], self.config.max_failures)
@@ -142,7 +142,7 @@ class RunningCell:
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
-        parts = self.workers.gather(self.cell.progress())
+        parts = [part for parts in self.workers.gather(self.cell.parts()) for part in parts]
         result = self.workers.on_leader(lambda: self._write(join_progress(parts), draw))
         if not self.workers.leads:
             self.cell.discard()

@@ -1,20 +1,35 @@
 """Passes over the images with a progress bar, and lines on how their cells ended: for all commands that score."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffcut_bench.commands.terminal import console, errors, say
-from diffcut_bench.config import RunConfig
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import run_cells
-from diffcut_bench.reporting import draw_outcome
-from diffcut_bench.running import FinishedCell
+from diffcut_bench.pipeline import Outcome
+from diffcut_bench.reporting import Tracker, draw_outcome
+from diffcut_bench.running import FinishedCell, RunningCell
 from diffcut_bench.store import Result
 
 
-def run_with_progress(configs: Sequence[RunConfig]) -> list[FinishedCell | UserError]:
-    """`run_cells` on the terminal."""
+def run_with_progress(configs: Sequence[RunConfig], group: str | None = None) -> list[FinishedCell | UserError]:
+    """`run_cells` on the terminal, and in the tracker's books.
+
+    Args:
+        configs: cells of one pass.
+        group: sweep or table that they belong to, for the tracker.
+    """
+    tracker = open_tracker(configs[0])
+
+    def track(cell: RunningCell, end: FinishedCell) -> None:
+        def shown(images: int) -> Iterator[Outcome]:
+            return cell.outcomes(cell.images.indices[:images])
+
+        if tracker is not None:
+            tell(lambda: tracker.log_cell(end.folder, end.result, cell.images.dataset, shown, group))
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -42,12 +57,32 @@ def run_with_progress(configs: Sequence[RunConfig]) -> list[FinishedCell | UserE
         def preparing(done: int, total: int) -> None:
             progress.update(preparation, total=total, completed=done, visible=True)
 
-        cells = run_cells(configs, draw_outcome, report, preparing, say)
+        cells = run_cells(configs, draw_outcome, report, preparing, say, track)
         done = [cell for cell in cells if isinstance(cell, FinishedCell)]
         if done and all(cell.skipped for cell in done) and len(done) == len(cells):
             images = done[0].result.dataset.n_images
             progress.update(task, total=images, completed=images, speed="finished before", visible=True)
         return cells
+
+
+def open_tracker(config: RunConfig) -> Tracker | None:
+    """The tracker of a config, if it has one.
+
+    Raises:
+        UserError: an option of it is out of range.
+    """
+    built: Tracker | None = instantiate("tracker", config.tracker) if config.tracker else None
+    return built
+
+
+def tell(log: Callable[[], Sequence[str]]) -> None:
+    """Print what a tracker has to say; its own failure is a line too, never the end of a run."""
+    try:
+        lines = log()
+    except Exception as error:
+        lines = [f"tracker: {type(error).__name__}: {error}; the results are on disk"]
+    for line in lines:
+        say(line)
 
 
 def say_cell(cell: FinishedCell) -> None:

@@ -1,30 +1,44 @@
 """``diffcut-bench run -m``: every combination of comma lists and ranges, in as few passes over the images as can be."""
 
-import itertools
+import importlib.util
 import json
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import MissingConfigException
 from omegaconf import DictConfig
 
-from diffcut_bench.commands.passes import run_with_progress, say_failures
+from diffcut_bench.commands.passes import open_tracker, run_with_progress, say_failures, tell
 from diffcut_bench.commands.terminal import console, errors, say
-from diffcut_bench.config import RunConfig, build_protocol, conf_dir, load_config, quote_if_needed, quoted
+from diffcut_bench.config import (
+    RunConfig,
+    build_protocol,
+    conf_dir,
+    expand_sweep,
+    load_config,
+    quote_if_needed,
+    quoted,
+)
 from diffcut_bench.distributed import workers
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import pass_key
-from diffcut_bench.reporting import results_table
+from diffcut_bench.heap import keep_freed_memory
+from diffcut_bench.reporting import encode_figure, results_table, sweep_figures
 from diffcut_bench.running import FinishedCell
 from diffcut_bench.store import Result, write_atomically
 
 _READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
+_BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one pass after the other, in here
 _PASS = "sweep_pass"  # the key by which a launcher's job is told its pass
+# Our yaml of a launcher has the plugin's name, so Hydra fills it up from the plugin's own, and warns that it does.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
 
 
 def sweep(overrides: list[str]) -> int:
@@ -32,6 +46,8 @@ def sweep(overrides: list[str]) -> int:
 
     All of them are checked before the first runs.
     """
+    own = [quote_if_needed(override) for override in overrides if override.startswith("hydra")]
+    _check_launcher(own)
     cells = expand_sweep(overrides)
     passes: dict[str, list[dict[str, object]]] = {}
     output_dir = ""
@@ -40,48 +56,112 @@ def sweep(overrides: list[str]) -> int:
         build_protocol(config.protocol)
         passes.setdefault(pass_key(config), []).append({"overrides": cell, "config": config.to_dict()})
         output_dir = output_dir or config.output_dir
-    folder = workers().on_leader(lambda: _new_folder(Path(output_dir), list(passes.values())))
+    folder = _new_folder(Path(output_dir), list(passes.values()))
     over = f"{len(passes)} pass{'es' if len(passes) > 1 else ''} over images"
     say(f"sweep of {len(cells)} cells in {over}; a pass shares reading and features")
     task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_sweep_pass)
     before = sys.argv
-    sys.argv = ["diffcut-bench", "--multirun", f"hydra.sweep.dir={quoted(str(folder))}"]
-    sys.argv += [quote_if_needed(override) for override in overrides if override.startswith("hydra")]
+    # Absolute: a cluster's machines work elsewhere.
+    sys.argv = ["diffcut-bench", "--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *own]
     sys.argv += [f"+{_PASS}={','.join(str(number) for number in range(len(passes)))}"]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; we say it
+    broken: Exception | SystemExit | None = None
     try:
         task()
-    except SystemExit as ended:
-        if ended.code:
-            raise UserError("Hydra could not start the sweep; it says why above", str(folder), "see above") from ended
+    except (Exception, SystemExit) as error:
+        broken = error
     finally:
         sys.argv = before
-    return _say_sweep(folder, len(cells))
+    return workers().on_leader(lambda: _say_sweep(folder, cells, broken))
+
+
+def _check_launcher(overrides: Sequence[str]) -> None:
+    """Refuse a launcher that is not known, not installed or not needed, before anything is started.
+
+    Raises:
+        UserError: there is one of these.
+    """
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            target = str(compose("config", list(overrides), return_hydra_config=True).hydra.launcher._target_)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group != "hydra/launcher":
+            raise
+        where, hint = f"{group}={name}", did_you_mean(name, error.options or ())
+        raise UserError(f"unknown launcher {name}", where, hint) from error
+    if target == _BASIC:
+        return
+    if workers().count > 1:
+        raise UserError("torchrun and a launcher would both start processes", target, "use one of the two")
+    try:
+        installed = importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ModuleNotFoundError:
+        installed = False
+    if not installed:
+        raise UserError("this launcher is not installed", target, "pip install 'diffcut_bench[launchers]'")
 
 
 def _new_folder(output_dir: Path, passes: Sequence[Sequence[dict[str, object]]]) -> Path:
     """A sweep's own folder, which tells every job its cells."""
-    folder = output_dir / "sweeps" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f")
+    name = workers().on_leader(lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
+    folder = output_dir / "sweeps" / name
+    # By every process: they may be on machines without a common disk.
     write_atomically(folder / "cells.json", json.dumps(passes, indent=1) + "\n")
     return folder
 
 
-def _say_sweep(folder: Path, cells: int) -> int:
-    """The table of a sweep, and what failed; 2 where something did."""
+def _say_sweep(folder: Path, cells: Sequence[Sequence[str]], broken: BaseException | None = None) -> int:
+    """The table of a sweep, and what failed; 2 where something did.
+
+    Args:
+        folder: of the sweep.
+        cells: overrides of each.
+        broken: what ended the launcher early.
+
+    Raises:
+        UserError: it ended before any cell did.
+    """
     records = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
     finished = [Path(record["folder"]) for record in records if "folder" in record]
     results = [(path, Result.from_json((path / "result.json").read_text())) for path in finished]
     if results:
         results_table(results).print(console)
         say_failures([result for _, result in results])
+        _draw_sweep(folder, [result for _, result in results])
+    reason = " ".join(f"{type(broken).__name__}: {broken}".split()) if broken else "its job left no word"
+    if broken and not records:
+        raise UserError(f"the sweep ended early: {reason}", str(folder), "mend this, then run the same command again")
+    known = [record["overrides"] for record in records]
+    for cell in cells:
+        if list(cell) not in known:
+            lost = UserError(f"the job of this cell ended early: {reason}", str(folder), "the same command goes on")
+            records.append({"overrides": cell, "error": str(lost)})
     for record in records:
         if "error" in record:
             errors.print(f"cell {' '.join(record['overrides'])}\n{record['error']}", markup=False, soft_wrap=True)
-    return 2 if len(finished) < cells else 0
+    return 2 if len(finished) < len(cells) else 0
+
+
+def _draw_sweep(folder: Path, results: Sequence[Result]) -> None:
+    """Curves and heat map of the numbers that were varied, into the sweep's folder and the tracker's books."""
+    for drawn in sweep_figures(results):
+        for kind in ("png", "svg"):
+            path = folder / f"{drawn.name}.{kind}"
+            write_atomically(path, encode_figure(drawn.figure, kind))
+            say(f"figure   {path}")
+    asked = json.loads((folder / "cells.json").read_text())[0][0]["config"]  # a result found finished has an older one
+    tracker = open_tracker(RunConfig(**asked))
+    if tracker is not None:
+        tell(lambda: tracker.log_sweep(folder.name, results))
 
 
 def _sweep_pass(composed: DictConfig) -> None:
     """The cells of one pass, in whatever process the launcher chose; how each ended is noted in the sweep's folder."""
-    folder = Path(HydraConfig.get().sweep.dir)
+    launched = HydraConfig.get()
+    if launched.launcher._target_ != _BASIC:
+        _enter_job(Path(launched.runtime.cwd))
+    folder = Path(launched.sweep.dir)
     passes = json.loads((folder / "cells.json").read_text())
     number = int(composed[_PASS])
     cells: list[list[str]] = [cell["overrides"] for cell in passes[number]]
@@ -92,7 +172,7 @@ def _sweep_pass(composed: DictConfig) -> None:
     try:
         configs = [RunConfig(**cell["config"]) for cell in passes[number]]
         say(_shared_work(configs))
-        ended = run_with_progress(configs)
+        ended = run_with_progress(configs, group=folder.name)
     except UserError as error:
         ended = [error] * len(cells)
     except Exception as error:  # the other passes go on; the error is listed at the end
@@ -110,29 +190,16 @@ def _sweep_pass(composed: DictConfig) -> None:
             write_atomically(folder / "cells" / f"{first + place:05d}.json", json.dumps(record, indent=1) + "\n")
 
 
+def _enter_job(folder: Path) -> None:
+    """Make a process that a launcher started like the one that asked for it; ``folder`` is the one it was in."""
+    os.chdir(folder)
+    keep_freed_memory()
+    os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
+
+
 def _shared_work(configs: Sequence[RunConfig]) -> str:
     """What the cells of a pass do once for all of them."""
     trees = {json.dumps({n: v for n, v in c.segmenter.items() if n not in _READ_FROM_TREE}) for c in configs}
     if all("tau" in config.segmenter for config in configs) and len(trees) < len(configs):
         return f"  once an image: reading, features, cosines, and {len(trees)} recursions, from which every tau is read"
     return "  once an image: reading and features"
-
-
-def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
-    """Overrides of every cell: the product of comma lists, ``choice()`` and ``range()``, in Hydra's order.
-
-    Raises:
-        UserError: an override can't be read.
-    """
-    alternatives = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(quote_if_needed(text))
-            if override.is_sweep_override():
-                key = override.get_key_element()
-                alternatives.append([f"{key}={value}" for value in override.sweep_string_iterator()])
-            else:
-                alternatives.append([text])
-        except HydraException as error:
-            raise UserError(f"{text!r} is no override", text, "write overrides as key=value or key=a,b") from error
-    return [list(cell) for cell in itertools.product(*alternatives)]

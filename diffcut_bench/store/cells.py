@@ -113,7 +113,11 @@ class Cell:
 
     def progress(self) -> Progress:
         """What the journals hold. A last line that a kill cut off is passed over, and so are images counted twice."""
-        return join_progress([_read_journal(path) for path in self._journals()])
+        return join_progress(self.parts())
+
+    def parts(self) -> list[Progress]:
+        """What each journal holds."""
+        return [_read_journal(path) for path in self._journals()]
 
     def _journals(self) -> list[Path]:
         return sorted(self.work_dir.glob("journal*.jsonl"))
@@ -171,7 +175,11 @@ class Cell:
 
 
 def join_progress(parts: Sequence[Progress]) -> Progress:
-    """What processes that worked side by side did together: work adds up, and the wall clock is the slowest's."""
+    """What processes that worked side by side did together: work adds up, and the wall clock is the slowest's.
+
+    Processes that see one disk all bring the same journals: equal parts count once.
+    """
+    parts = [part for place, part in enumerate(parts) if part not in parts[:place]]
     rows = {row.index: row for part in parts for row in part.rows}
     failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
     timings = reduce(Timings.plus, (part.timings for part in parts), Timings())

@@ -1,0 +1,201 @@
+"""Shards of a cell put together to the whole: the rows of ``shard=1/n … n/n`` give the cell that a run without shard
+gives."""
+
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
+from diffcut_bench.errors import UserError
+from diffcut_bench.experiment import chosen_images
+from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise
+from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, read_rows
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished cell of ``shard=number/of``, and the key of the whole."""
+
+    folder: Path
+    result: Result
+    number: int
+    of: int
+    whole: str
+
+
+@dataclass(frozen=True)
+class ShardedCell:
+    """What was found of a cell in ``of`` shards.
+
+    Attributes:
+        key: of the whole cell.
+        of: shards that it was cut into.
+        found: one shard a number, by number.
+        missing: numbers of the shards that hold images and were not found.
+    """
+
+    key: str
+    of: int
+    found: tuple[Shard, ...]
+    missing: tuple[int, ...]
+
+
+def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, str]]:
+    """Finished shards in the results of these folders, and why others had to be left out, by folder."""
+    shards: list[Shard] = []
+    left_out: dict[Path, str] = {}
+    for path in sorted(path for place in output_dirs for path in place.glob("results/*/result.json")):
+        try:
+            result = Result.from_json(path.read_text())
+            place = RunConfig(**result.config).shard_of()
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            left_out[path.parent] = f"can't be read ({error})"
+            continue
+        if place is None:
+            continue
+        if not result.identity or result.dataset.n_available is None:
+            left_out[path.parent] = "of an older version, which did not write down what its key is made of"
+            continue
+        shards.append(Shard(path.parent, result, *place, cell_key({**result.identity, "shard": None})))
+    return shards, left_out
+
+
+def sharded_cells(shards: Sequence[Shard]) -> list[ShardedCell]:
+    """Shards by the cell and the number of shards that they are of; of a shard that is there twice one is taken.
+
+    Raises:
+        UserError: two results of one shard differ.
+    """
+
+    def cut(shard: Shard) -> tuple[str, int]:
+        return shard.whole, shard.of
+
+    cells = []
+    for (key, of), together in groupby(sorted(shards, key=cut), key=cut):
+        found: dict[int, Shard] = {}
+        for shard in together:
+            twin = found.setdefault(shard.number, shard)
+            if twin is not shard and read_rows(twin.folder) != read_rows(shard.folder):
+                raise UserError(
+                    f"two results of shard {shard.number}/{of} differ", f"{twin.folder}, {shard.folder}", "keep one"
+                )
+        some = next(iter(found.values()))
+        needed = range(1, min(of, _images(some.result)) + 1)  # with more shards than images the last ones are empty
+        missing = tuple(number for number in needed if number not in found)
+        cells.append(ShardedCell(key, of, tuple(found[number] for number in sorted(found)), missing))
+    return cells
+
+
+def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
+    """Write the whole cell as the run without shard writes it, or find it finished.
+
+    Timings are sums over the shards; config (but its shard) and environment are the first shard's.
+
+    Args:
+        cell: nothing missing.
+        output_dir: root of all that runs write.
+        if_exists: ``skip`` or ``overwrite``.
+
+    Raises:
+        UserError: the shards do not hold each image once, or the folder can't be written.
+    """
+    first = cell.found[0]
+    target = Cell(output_dir, first.folder.name.rpartition("-")[0], cell.key)
+    finished = target.result() if if_exists == "skip" else None
+    if finished is not None:
+        return FinishedCell(target.finished_dir, finished, skipped=True)
+    rows = _rows(cell)
+    protocol = build_protocol(first.result.protocol)
+    names = tuple(first.result.metrics.iou_per_class)
+    if protocol.matching == "dataset":
+        rows = match_rows(rows, len(names), protocol.criterion)
+    timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
+    failures = [failure for shard in cell.found for failure in shard.result.failures]
+    dataset = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
+    identity = {**first.result.identity, "shard": None}
+    result = replace(
+        first.result,
+        key=cell.key,
+        config={**first.result.config, "shard": None},
+        limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
+        dataset=dataset,
+        metrics=summarise(rows, names, protocol, identity["seed"]),
+        segments_per_image=segments_per_image(rows),
+        failures=sorted(failures, key=lambda failure: failure.index or 0),
+        timings=replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
+        identity=identity,
+    )
+    for shard in cell.found:
+        if (shard.folder / "pictures").is_dir():
+            shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
+    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)))
+    return FinishedCell(target.finished_dir, result, skipped=False)
+
+
+def missing_overrides(cell: ShardedCell) -> list[str]:
+    """Overrides of ``diffcut-bench run`` that give the first shard that is missing its cell."""
+    config = RunConfig(**{**cell.found[0].result.config, "shard": f"{cell.missing[0]}/{cell.of}"})
+    chosen = [f"{group}={option}" for group, option in config.choices.items()]
+    try:
+        plain = load_config(chosen).to_dict()
+    except UserError:  # an option from a folder that hydra.searchpath named
+        return [*chosen, f"shard={config.shard}"]
+    return [*chosen, *_differences(plain, config.to_dict())]
+
+
+def _images(result: Result) -> int:
+    """Images of the cell that a shard is of."""
+    available = result.dataset.n_available or 0
+    limit = result.config["limit"]
+    return available if limit is None else min(available, limit)
+
+
+def _rows(cell: ShardedCell) -> list[ImageRow]:
+    """Rows of all shards by place in the data set.
+
+    Raises:
+        UserError: a shard holds images of another.
+    """
+    rows = []
+    images = _images(cell.found[0].result)
+    for shard in cell.found:
+        own = read_rows(shard.folder)
+        held = {row.index for row in own} | {failure.index for failure in shard.result.failures}
+        if held != set(chosen_images(images, (shard.number, shard.of))):
+            raise UserError(
+                f"shard {shard.number}/{shard.of} of {images} images holds others than its own",
+                str(shard.folder),
+                "delete this folder and run the shard again",
+            )
+        rows += own
+    return sorted(rows, key=lambda row: row.index)
+
+
+def _differences(plain: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Overrides that make a composed config another one."""
+    for name, value in wanted.items():
+        known = name in plain
+        if (known and plain[name] == value) or prefix + name == "choices":
+            continue
+        if isinstance(value, dict) and known and isinstance(plain[name], dict):
+            yield from _differences(plain[name], value, f"{prefix}{name}.")
+        else:
+            yield f"{'' if known else '+'}{prefix}{name}={_written(value)}"
+
+
+def _written(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{_written(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_written, value)) + "]"
+    if isinstance(value, str):
+        return quoted(value) if not value.isidentifier() or value.lower() in ("null", "true", "false", "nan") else value
+    return json.dumps(value)

@@ -1,0 +1,124 @@
+"""Processes that torchrun starts share a cell, and end with what one process ends with."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import shapes_overrides
+
+from diffcut_bench.config import load_config
+from diffcut_bench.distributed import Workers, workers
+from diffcut_bench.experiment import run_cells
+from diffcut_bench.store import Cell, ImageRow, Timings, join_progress
+
+FILES = ("config.yaml", "per_image.parquet")
+
+
+def torchrun(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [*launcher, *command], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun ends its processes then
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def results(folder: Path) -> dict[str, tuple[object, ...]]:
+    """What does not depend on a clock of every finished cell, by name."""
+    found = {}
+    for cell in folder.glob("results/*"):
+        result = json.loads((cell / "result.json").read_text())
+        del result["timings"], result["environment"]
+        found[cell.name] = (result, *((cell / name).read_bytes() for name in FILES))
+    return found
+
+
+@pytest.fixture
+def place(shapes, tmp_path, monkeypatch):
+    """A way into a fresh folder where paths read as in any other."""
+
+    def enter(name: str) -> list[str]:
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Path("shapes").symlink_to(shapes)
+        return shapes_overrides(Path("shapes"), Path("out"))
+
+    return enter
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one(cli, place):
+    base = [*place("alone"), "batch_size=2"]
+    assert cli("run", *base).code == 0
+    place("together")
+    done = torchrun(Path(), "-m", "diffcut_bench", "run", *base)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("result   ") == 1, "one process speaks"
+    assert "4/4" in done.stdout, "half of the images are the leader's"
+    assert results(Path("out")) == results(Path("../alone/out")) != {}
+    assert not Path("out/unfinished").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_from_what_one_process_had_done(cli, place):
+    base = [*place("alone"), "batch_size=2"]
+    cells = ["limit=1,8", "segmenter.tau=0.4,2"]  # fewer images than processes; no such tau
+    assert cli("run", "-m", *base, *cells).code == 2
+    place("together")
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_cells([load_config([*base, "limit=8", "segmenter.tau=0.4"])], report=interrupt)
+    done = torchrun(Path(), "-m", "diffcut_bench", "run", "-m", *base, *cells)
+    assert done.returncode != 0
+    assert "2 of 2 images to compute" in done.stdout, "half of the four that are left"
+    assert done.stderr.count("tau must lie in [0, 1], not 2") == 2, "each cell's error once"
+    assert results(Path("out")) == results(Path("../alone/out"))
+    assert len(results(Path("out"))) == 2
+
+
+@pytest.mark.slow
+def test_trouble_of_one_process_ends_the_pass_for_all_and_the_next_begins(cli, place, tmp_path):
+    base = place("alone")
+    cells = ["backbone=colour,efficientnet_lite0", "limit=5"]
+    assert cli("run", "-m", *base, *cells).code == 0
+    (features,) = Path("out/features").glob("colour-*")
+    for machine in ("0", "1"):  # no common disk; on the second machine features of the first pass can't be written
+        place(machine)
+    Path("out/features").mkdir(parents=True)
+    (Path("out/features") / features.name).write_text("in the way")
+    enter = f"cd $RANK && exec {sys.executable} -m diffcut_bench run -m {' '.join([*base, *cells])}"
+    done = torchrun(tmp_path, "--no-python", "bash", "-c", enter)
+    assert done.returncode != 0
+    assert done.stderr.count("error: can't write") == 1, done.stderr
+    (name,) = results(tmp_path / "0" / "out")
+    assert "efficientnet_lite0" in name
+    assert results(tmp_path / "0" / "out")[name] == results(tmp_path / "alone" / "out")[name]
+    assert results(Path("out")) == {}
+
+
+def test_alone_without_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # as SLURM's or MPI's environment may have it
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert workers() == Workers(rank=0, count=1)
+
+
+def test_journals_that_several_processes_bring_count_once(tmp_path):
+    for rank in (0, 1):
+        row = ImageRow(rank, f"{rank}", 2, 10, [1], [2], [3])
+        Cell(tmp_path, "cell", "k", rank).append([row], {}, Timings(segment_s=2.0, wall_s=3.0 + rank))
+    parts = Cell(tmp_path, "cell", "k").parts()
+    together = join_progress([*parts, *parts])  # both processes see one disk
+    assert [row.index for row in together.rows] == [0, 1]
+    assert (together.timings.segment_s, together.timings.wall_s) == (4.0, 4.0)
