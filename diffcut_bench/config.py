@@ -1,6 +1,7 @@
 """From command-line overrides to a checked `RunConfig`. Hydra lives here and in the command line, nowhere else."""
 
 import difflib
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -118,6 +119,10 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
         plain = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(plain, dict)
         plain.pop("hydra", None)
+        if "experiment" in plain:
+            name = composed.hydra.runtime.choices.get("experiment")
+            hint = f"diffcut-bench reproduce {name}"
+            raise UserError("this experiment is a table or figure of many cells", f"experiment={name}", hint)
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=True)
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), resolved, {"choices": choices})
         config = OmegaConf.to_object(merged)
@@ -197,6 +202,26 @@ def quoted(value: str) -> str:
     """A value that Hydra's grammar takes as it is."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Overrides of every cell: the product of comma lists, ``choice()`` and ``range()``, in Hydra's order.
+
+    Raises:
+        UserError: an override can't be read.
+    """
+    alternatives = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(quote_if_needed(text))
+            if override.is_sweep_override():
+                key = override.get_key_element()
+                alternatives.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+            else:
+                alternatives.append([text])
+        except HydraException as error:
+            raise UserError(f"{text!r} is no override", text, "write overrides as key=value or key=a,b") from error
+    return [list(cell) for cell in itertools.product(*alternatives)]
 
 
 def _explain(overrides: Sequence[str], error: Exception) -> UserError:

@@ -1,0 +1,148 @@
+"""The schema of conf/experiment/: a table or figure as rows × columns of cells, each with its published value."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from diffcut_bench.config import conf_dir, quote_if_needed
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.reproduction.verdict import MEASURES
+
+
+@dataclass
+class Tuning:
+    """A setting is chosen on training images first (table 10)."""
+
+    images: int
+    grid: list[float]
+    setting: str = "segmenter.tau"
+
+
+@dataclass
+class Row:
+    """A method of the table.
+
+    Attributes:
+        name: as printed.
+        overrides: that make its cells, after the column's.
+        published: value of each column, in the table's unit; absent where the paper has none.
+        not_run: why its cells can't be run here; it can still be scored from its predictions.
+        trained: it was published with one matching for the whole data set.
+        source: of its values, where it is another than the table's.
+        tune: a setting is chosen before the cells are run.
+        chosen: what the paper chose, by column.
+    """
+
+    name: str
+    overrides: list[str] = field(default_factory=list)
+    published: dict[str, float] = field(default_factory=dict)
+    not_run: str | None = None
+    trained: bool = False
+    source: str | None = None
+    tune: Tuning | None = None
+    chosen: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Claim:
+    """What the text says about a curve, in numbers that can be checked.
+
+    Attributes:
+        text: the statement.
+        kind: ``above``: mIoU lies above ``value`` for ``axis`` from ``low`` to ``high`` (and nowhere else with
+            ``only``), or over a stretch of at least ``span``; ``best``: the greatest mIoU lies from ``low`` to
+            ``high``; ``within``: all mIoUs lie from ``low`` to ``high``.
+        where: settings of the curve.
+    """
+
+    text: str
+    kind: str
+    axis: str
+    where: dict[str, float] = field(default_factory=dict)
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    span: float | None = None
+    only: bool = False
+
+
+@dataclass
+class Experiment:
+    """A table or figure.
+
+    Attributes:
+        title, source: of the table, and where its values stand.
+        name: of the option.
+        measure: ``miou``, ``auc`` or ``images_per_s``.
+        columns: overrides of each column.
+        common: overrides of all cells.
+        rows: methods.
+        trained: overrides that score predictions of a trained row as it was published.
+        sweep: comma lists; every combination is a point of a row's curves.
+        axis: swept setting along which curves are drawn.
+        references: horizontal lines of the figure.
+        claims: the text's statements about the curves.
+        notes: under the table.
+    """
+
+    title: str
+    source: str
+    name: str = ""
+    measure: str = "miou"
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    common: list[str] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
+    axis: str | None = None
+    references: dict[str, float] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[str]:
+        """What is wrong with it, one line each."""
+        found = []
+        if self.measure not in MEASURES:
+            found.append(f"measure must be {' | '.join(MEASURES)}, not {self.measure!r}")
+        for row in self.rows:
+            found += [f"{row.name} has no column {name}" for name in {*row.published, *row.chosen} - {*self.columns}]
+        kinds = ("above", "best", "within")
+        found += [f"a claim's kind must be {' | '.join(kinds)}" for claim in self.claims if claim.kind not in kinds]
+        return found
+
+
+def known_experiments() -> list[str]:
+    """Names of conf/experiment/."""
+    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+
+
+def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
+    """A table or figure by name.
+
+    Args:
+        name: a file of conf/experiment/, or of ``experiment/`` in a folder of ``hydra.searchpath``.
+        overrides: of which ``hydra.searchpath`` is looked at.
+
+    Raises:
+        UserError: there is none of this name, or it holds something else than an experiment.
+    """
+    search = [quote_if_needed(override) for override in overrides if override.startswith("hydra.searchpath=")]
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            composed = compose("config", [*search, f"experiment={name}"])
+        merged = OmegaConf.merge(OmegaConf.structured(Experiment), composed.get("experiment", {}), {"name": name})
+        experiment = OmegaConf.to_object(merged)
+    except MissingConfigException as error:
+        raise UserError(f"no table or figure {name!r}", "reproduce", did_you_mean(name, known_experiments())) from error
+    except (HydraException, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(reason, f"experiment/{name}.yaml", "docs/reproducing.md shows what it may hold") from error
+    assert isinstance(experiment, Experiment)
+    problems = experiment.problems()
+    if problems:
+        raise UserError("; ".join(problems), f"experiment/{name}.yaml", "docs/reproducing.md shows what it may hold")
+    return experiment

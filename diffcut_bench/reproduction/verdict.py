@@ -1,0 +1,102 @@
+"""Whether a measured value agrees with the published one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from diffcut_bench.store import Result
+
+Word = Literal["reproduced", "differs", "limited", "not run", "not stated"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a table's values are.
+
+    Attributes:
+        name: as headings say it.
+        scale: from files to tables.
+        digits: behind the point.
+        tolerance: by which an interval is widened on either side before a published value is looked for in it; the
+            paper's own rounding, and what another seed or library version moves.
+    """
+
+    name: str
+    scale: float
+    digits: int
+    tolerance: float
+
+    def text(self, value: float | None, *, signed: bool = False) -> str:
+        """A value in the table's unit; a dash where there is none."""
+        if value is None or value != value:
+            return "–"
+        return f"{value:{'+' if signed else ''}.{self.digits}f}".replace("-", "−")
+
+
+MEASURES = {
+    "miou": Measure("mIoU (%)", 100, 1, 0.5),
+    "auc": Measure("AUC", 1, 3, 0.005),
+    "images_per_s": Measure("images/s", 1, 2, 0.0),
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``reproduced`` or ``differs``; ``limited`` where the cell is not the published one; ``not run``; ``not stated``
+    where the paper has no value; and why."""
+
+    word: Word
+    why: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.why}" if self.why else self.word
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Our value of a cell in the table's unit, its 95 % interval, and what makes it another cell than the published."""
+
+    value: float
+    interval: tuple[float, float] | None = None
+    limits: tuple[str, ...] = ()
+    result: Result | None = None
+
+    @staticmethod
+    def of(result: Result, deviations: Sequence[str] = ()) -> "Measured":
+        """MIoU in % of a result.
+
+        Args:
+            result: of the cell.
+            deviations: settings that differ from the published cell's.
+        """
+        low, high = result.metrics.miou_ci95
+        return Measured(100 * result.metrics.miou, (100 * low, 100 * high), (*_missing(result), *deviations), result)
+
+
+def judge(published: float, measured: Measured, measure: Measure) -> Verdict:
+    """Compare; a speed is reproduced when it is reached, whatever the machine.
+
+    Args:
+        published: in the table's unit.
+        measured: likewise.
+        measure: of the table.
+    """
+    if measured.limits:
+        return Verdict("limited", "; ".join(measured.limits))
+    if measured.interval is None:
+        return Verdict("reproduced" if measured.value >= published else "differs")
+    low, high = measured.interval
+    agrees = low - measure.tolerance <= published <= high + measure.tolerance
+    return Verdict("reproduced" if agrees else "differs")
+
+
+def _missing(result: Result) -> list[str]:
+    """What a result lacks of the published split."""
+    found = []
+    dataset = result.dataset
+    if result.limited:
+        of = max(dataset.n_expected or 0, dataset.n_available or 0)
+        found.append(f"{dataset.n_images} of {of} images" if of else f"{dataset.n_images} images")
+    if result.failures:
+        found.append(f"{len(result.failures)} images failed")
+    return found

@@ -1,0 +1,156 @@
+import json
+
+import pytest
+
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
+
+NAMES = [f"table{n}" for n in (1, 2, 3, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
+
+
+def test_every_table_and_figure_is_there():
+    assert set(NAMES) <= set(known_experiments())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_composes(name):
+    cells = plan_cells(load_experiment(name))
+    assert cells
+    for cell in cells:
+        assert (cell.config is None) == bool(cell.not_run)
+        assert cell.deviations == ()
+        assert cell.row.not_run or not cell.not_run, cell.not_run
+
+
+def values(name: str) -> dict[str, dict[str, float]]:
+    return {row.name: dict(row.published) for row in load_experiment(name).rows if row.published}
+
+
+@pytest.mark.shared
+def test_published_values_are_the_papers(shared):
+    published = json.loads((shared / "paper" / "published.json").read_text())
+
+    def rows(table: str, *names: str) -> list[dict[str, float]]:
+        return [row.get("miou") or {"voc": row["voc"]} for row in published[table]["rows"]]
+
+    ours = list(values("table1").values())
+    assert ours == [*rows("table1"), *(row["miou"] for row in published["third_party"]["rows"])]
+    for table in ("table2", "table3", "table5", "table6", "table7", "table8"):
+        assert list(values(table).values()) == rows(table), table
+    nine = published["table9"]
+    assert values("table9") == {n: dict(zip(nine["columns"], v, strict=True)) for n, v in nine["rows"].items()}
+    plain, tuned = published["table10"]["rows"]
+    own = load_experiment("table10").rows
+    assert dict(own[0].published) == {name: plain[name] for name in own[0].published}
+    assert dict(own[1].published) == {name: tuned[name] for name in own[1].published}
+    assert dict(own[1].chosen) == tuned["chosen"]
+    eleven = {name: row["images_per_s"] for name, row in values("table11").items()}
+    assert eleven == published["table11"]["rows"]
+    assert {name: row["auc"] for name, row in values("figure3").items()} == published["figure3"]["auc"]
+
+
+def test_hyper_parameters_of_cells_are_the_papers():
+    (cell, *_) = (cell for cell in plan_cells(load_experiment("table1")) if cell.config is not None)
+    assert cell.config.choices | {"tracker": "none"} == {
+        **{"dataset": "voc", "backbone": "ssd1b", "features": "store", "segmenter": "diffcut"},
+        **{"upsampler": "concepts", "refiner": "pamr", "protocol": "released", "tracker": "none"},
+    }
+    assert (cell.config.segmenter["tau"], cell.config.segmenter["alpha"]) == (0.5, 10)
+    assert cell.config.backbone["timestep"] == 50
+    by_name = {(c.row.name, c.column): c for c in plan_cells(load_experiment("table7"))}
+    assert by_name["sd14", "voc"].config.segmenter["tau"] == 0.2
+    points = [cell.point for cell in plan_cells(load_experiment("figure5"))]
+    assert len(points) == 84
+    assert {point["segmenter.alpha"] for point in points} == {1, 5, 10, 15}
+
+
+def test_what_the_user_changes_is_told_apart_from_where_things_lie():
+    places = ["dataset.root=/data", "backbone.model=/weights", "device=cpu", "batch_size=8", "output_dir=/out"]
+    changed = ["segmenter.tau=0.4", "limit=3", "refiner=none", "protocol.void=ignore"]
+    (cell,) = (c for c in plan_cells(load_experiment("table8"), [*places, *changed]) if c.row.name == "nearest")
+    assert set(cell.deviations) == {"segmenter.tau=0.4", "limit=3", "protocol.void=ignore"}
+    assert cell.config.dataset["root"] == "/data"
+    (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
+    assert other.deviations == ("backbone=colour",)
+
+
+def test_points_of_a_figure_are_what_composing_each_would_give():
+    for cell in plan_cells(load_experiment("figure8"))[::19]:
+        assert cell.config == load_config(cell.overrides)
+    own = plan_cells(load_experiment("figure7"), ["backbone.timestep=5"])
+    assert {cell.config.backbone["timestep"] for cell in own} == {5}, "what the user sets wins"
+
+
+def test_overrides_of_one_column_reach_that_column_only():
+    cells = plan_cells(load_experiment("table5"), of_column={"ade20k": ["dataset.root=/ade"]})
+    assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}
+
+
+def test_protocols_and_rules_side_by_side():
+    under = resolve_under(["all"])
+    assert list(under) == ["released", "paper", "strict", "overlap", "one_to_one"]
+    cells = [cell for cell in plan_cells(load_experiment("table8"), under=under) if cell.row.name == "nearest"]
+    assert [cell.config.protocol["background_rule"] for cell in cells] == [
+        *("unmatched", "overlap", "overlap", "overlap", "one_to_one")
+    ]
+    assert cells[4].name == "nearest [one_to_one]"
+    assert all(cell.deviations == () for cell in cells)
+    once = [cell for cell in plan_cells(load_experiment("table1"), under=under) if cell.row.name == "STEGO"]
+    assert [cell.under for cell in once] == ["", ""]
+
+
+def test_predictions_make_a_row_a_cell_scored_as_it_was_published(tmp_path):
+    cells = plan_cells(load_experiment("table1"), predictions={"STEGO": tmp_path, "ReCo": tmp_path})
+    stego = next(cell for cell in cells if cell.row.name == "STEGO")
+    assert stego.config.choices["segmenter"] == "precomputed"
+    assert stego.config.segmenter["folder"] == str(tmp_path / "coco_stuff27")
+    assert (stego.config.protocol["matching"], stego.config.choices["refiner"]) == ("dataset", "none")
+    reco = next(cell for cell in cells if cell.row.name == "ReCo")
+    assert (reco.config.protocol["matching"], reco.config.choices["refiner"]) == ("per_image", "pamr")
+    assert stego.deviations == reco.deviations == ()
+
+
+@pytest.mark.parametrize(
+    ("call", "hint"),
+    [
+        (lambda: load_experiment("tabel1"), "did you mean table1"),
+        (lambda: resolve_under(["relaesed"]), "did you mean released"),
+        (lambda: plan_cells(load_experiment("table8"), of_column={"vok": []}), "did you mean voc"),
+        (lambda: plan_cells(load_experiment("table1"), predictions={"STEGGO": "."}), "did you mean STEGO"),
+        (lambda: plan_cells(load_experiment("table8"), ["segmenter.tua=1"]), "did you mean segmenter.tau"),
+    ],
+)
+def test_mistakes_teach(call, hint):
+    with pytest.raises(UserError, match=hint):
+        call()
+
+
+def test_an_experiment_of_ones_own(tmp_path):
+    options = tmp_path / "experiment"
+    options.mkdir()
+    (options / "mine.yaml").write_text(
+        "title: Mine\nsource: me\ncolumns: {sample: [dataset=sample]}\n"
+        "rows: [{name: ours, overrides: [segmenter.tau=0.4], published: {sample: 50}}]\n"
+    )
+    search = f"hydra.searchpath=[file://{tmp_path}]"
+    experiment = load_experiment("mine", [search])
+    assert experiment.rows == [Row("ours", ["segmenter.tau=0.4"], {"sample": 50.0})]
+    (cell,) = plan_cells(experiment, [search])
+    assert cell.config.segmenter["tau"] == 0.4
+    (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, published: {nowhere: 1}}]\n")
+    with pytest.raises(UserError, match="a has no column nowhere"):
+        load_experiment("wrong", [search])
+    (options / "typo.yaml").write_text("title: W\nsource: me\ncolums: {}\n")
+    with pytest.raises(UserError, match="colums"):
+        load_experiment("typo", [search])
+
+
+def test_a_table_is_no_experiment_of_run(tmp_path):
+    with pytest.raises(UserError, match="diffcut-bench reproduce table8"):
+        load_config(["experiment=table8"])
+    options = tmp_path / "experiment"
+    options.mkdir()
+    (options / "mine.yaml").write_text("# @package _global_\nsegmenter: {tau: 0.35}\nseed: 7\n")
+    config = load_config(["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert (config.segmenter["tau"], config.seed) == (0.35, 7)

@@ -1,0 +1,243 @@
+"""``reproduce`` end to end: miniature data sets in their original layouts, tiny checkpoints of the real libraries."""
+
+import csv
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import diffusion_checkpoints as checkpoints
+import miniatures
+import numpy as np
+import pytest
+from conftest import shapes_overrides, write_shapes
+from PIL import Image
+
+import diffcut_bench.datasets
+from diffcut_bench.reporting import Table
+from diffcut_bench.reproduction import load_experiment
+from diffcut_bench.store import Result
+
+COLUMNS = ("voc", "context", "coco_object", "coco_stuff27", "cityscapes27", "ade20k")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    return checkpoints.write(checkpoints.sdxl_pipeline(folder / "tokenizers"), folder / "sdxl")
+
+
+@pytest.fixture
+def data(tmp_path) -> list[str]:
+    """All data sets but Cityscapes; one VOC image is all background, the other a patchwork."""
+    root = tmp_path / "data"
+    miniatures.write_voc(root, miniatures.values(0))
+    patchwork = np.arange(24).reshape(4, 6) % 21
+    miniatures.grey(root / "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png", patchwork)
+    miniatures.write_context(root, miniatures.values(2, 9))
+    miniatures.write_coco(root, miniatures.values(16))
+    miniatures.write_ade20k(root, miniatures.values(5))
+    flags = [word for name in COLUMNS if name != "cityscapes27" for word in ("--for", name, f"dataset.root={root}")]
+    return [*flags, *(word for name in ("coco_object", "coco_stuff27") for word in ("--for", name, "dataset.ids=all"))]
+
+
+@pytest.fixture
+def two_are_all(monkeypatch):
+    """The published splits of VOC and ADE20K have two images here, so that theirs are no limited results."""
+    for name in ("voc", "ade20k"):
+        original = getattr(diffcut_bench.datasets, name)
+
+        def expecting_two(original=original, **arguments):
+            return replace(original(**arguments), n_expected=2)
+
+        monkeypatch.setattr(diffcut_bench.datasets, name, expecting_two)
+
+
+def verdicts(folder: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
+    with (folder / f"{name}_cells.csv").open() as file:
+        return {(row["method"], row["column"]): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path):
+    base = [*data, f"backbone.model={checkpoint}", f"output_dir={tmp_path / 'out'}"]
+    planned = cli("reproduce", "table1", "--dry-run", *base)
+    assert planned.code == 0, planned.err
+    assert "6 cells to run: 0 finished, 1 lack something, 65 not run" in planned.out
+    assert "cells of a kind that was not measured yet" in planned.out
+    assert not (tmp_path / "out" / "results").exists()
+
+    done = cli("reproduce", "table1", *base)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions" / "table1"
+    rows = verdicts(folder, "table1")
+    own = {column: rows["DiffCut", column] for column in COLUMNS}
+    assert own["voc"]["verdict"] == "reproduced"
+    assert float(own["voc"]["low"]) - 0.5 <= 65.2 <= float(own["voc"]["high"]) + 0.5
+    assert own["ade20k"]["verdict"] == "differs"
+    assert own["context"]["verdict"] == "limited: 2 of 5105 images"
+    assert own["coco_object"]["verdict"] == "limited: dataset.ids=all"
+    assert own["cityscapes27"]["verdict"].startswith("not run: cityscapes27 is not prepared")
+    assert own["cityscapes27"]["ours"] == "–"
+    assert rows["STEGO", "cityscapes27"]["verdict"] == "not run: trained"
+    for path in (tmp_path / "out" / "results").glob("*/result.json"):
+        result = Result.from_json(path.read_text())
+        row = own[result.dataset.name]
+        assert row["ours"] == f"{100 * result.metrics.miou:.1f}"
+        published = load_experiment("table1").rows[13].published[result.dataset.name]
+        assert float(row["difference"].replace("−", "-")) == pytest.approx(
+            100 * result.metrics.miou - published, abs=0.1
+        )
+
+    record = json.loads((folder / "reproduction.json").read_text())
+    table = Table.from_dict(record["table"])
+    assert table.to_markdown() == (folder / "table1.md").read_text()
+    blocks = [row[:2] for row in table.rows if row[1] and not row[1].startswith("published (")]
+    assert blocks == [("DiffCut", "published"), *(("", t) for t in ("ours", "95 % interval", "difference", "verdict"))]
+    notes = "\n".join(table.notes)
+    assert "one matching of clusters to classes for the whole data set" in notes
+    assert "protocol released: crop=center, image_size=1024" in notes
+    assert "limited: 2 of 5105 images" in notes
+
+    again = cli("reproduce", "table1", *base)
+    assert again.code == 0
+    assert verdicts(folder, "table1") == rows
+    status = cli("reproduce", "table1", "--status", *base)
+    assert "6 cells to run: 5 finished, 1 lack something" in status.out
+
+
+def test_protocols_and_rules_side_by_side(cli, tmp_path):
+    options = own_experiment(tmp_path, shapes := write_shapes(tmp_path / "shapes", 4))
+    done = cli("reproduce", "mine", "--under", "released,overlap,strict", *options)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions" / "mine"
+    with (folder / "mine_cells.csv").open() as file:
+        cells = [row for row in csv.DictReader(file) if row["method"] == "ours"]
+    assert [row["under"] for row in cells] == ["released", "overlap", "strict"]
+    values = {}
+    for path in (tmp_path / "out" / "results").glob("*/result.json"):
+        result = Result.from_json(path.read_text())
+        rule = "overlap" if result.protocol["background_rule"] == "overlap" else "released"
+        values["strict" if result.protocol["name"] == "strict" else rule] = f"{100 * result.metrics.miou:.1f}"
+    assert {row["under"]: row["ours"] for row in cells} == values
+    assert shapes.exists()
+    for name in ("ours [released]", "ours [overlap]", "ours [strict]"):
+        assert name in done.out
+
+
+def own_experiment(tmp_path: Path, shapes: Path, more: str = "") -> list[str]:
+    """An experiment of one's own on the `shapes` pictures; the overrides that find it."""
+    (tmp_path / "options" / "experiment").mkdir(parents=True)
+    overrides = [o for o in shapes_overrides(shapes, tmp_path / "out") if not o.startswith("output_dir")]
+    quoted = ", ".join(f'"{override}"' for override in overrides)
+    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(
+        f"title: Mine\nsource: a test\ncolumns: {{shapes: [{quoted}]}}\n"
+        "trained: [protocol.matching=dataset, protocol.background_rule=one_to_one, refiner=none]\n"
+        "rows:\n  - {name: ours, published: {shapes: 50}}\n"
+        "  - {name: theirs, published: {shapes: 100}, not_run: trained, trained: true}\n" + more
+    )
+    return [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}"]
+
+
+def test_a_row_is_run_from_its_predictions(cli, tmp_path):
+    shapes = write_shapes(tmp_path / "shapes", 4)
+    options = own_experiment(tmp_path, shapes)
+    predictions = tmp_path / "predictions" / "shapes"
+    predictions.mkdir(parents=True)
+    for path in (shapes / "labels").iterdir():
+        label = np.array(Image.open(path))
+        Image.fromarray(np.where(label == 255, 0, label)).save(predictions / path.name)
+    done = cli("reproduce", "mine", "--predictions", f"theirs={tmp_path / 'predictions'}", *options)
+    assert done.code == 0, done.err
+    theirs = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["theirs", "shapes"]
+    assert (theirs["ours"], theirs["verdict"]) == ("100.0", "reproduced")
+    assert "matching=per_image|dataset" in done.out.replace("\n", " ") or "matching=dataset" in done.out
+
+
+FIGURE = """sweep: ["segmenter.alpha=2,5", "segmenter.tau=0.2,0.5,0.8"]
+axis: segmenter.tau
+references: {AutoSC: 25.3}
+claims:
+  - {text: everything is possible, kind: within, axis: segmenter.tau, where: {segmenter.alpha: 5}, low: 0, high: 100}
+  - {text: nothing is, kind: within, axis: segmenter.tau, where: {segmenter.alpha: 5}, low: 101, high: 102}
+"""
+
+
+def test_a_figure_is_curves_and_claims(cli, tmp_path):
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3), FIGURE)
+    done = cli("reproduce", "mine", *options)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions" / "mine"
+    record = json.loads((folder / "reproduction.json").read_text())
+    verdict = {row[0]: row[2] for row in record["table"]["rows"]}
+    assert verdict == {"everything is possible": "reproduced", "nothing is": "differs"}
+    drawn = record["curves"]
+    assert drawn["x_label"] == "tau"
+    assert drawn["references"] == [["AutoSC", 25.3]]
+    assert [curve["label"] for curve in drawn["curves"]] == ["alpha 2", "alpha 5"]
+    assert all(curve["x"] == [0.2, 0.5, 0.8] for curve in drawn["curves"])
+    results = [Result.from_json(p.read_text()) for p in (tmp_path / "out" / "results").glob("*/result.json")]
+    by_point = {(r.config["segmenter"]["alpha"], r.config["segmenter"]["tau"]): r.metrics.miou for r in results}
+    expected = [[100 * by_point[alpha, tau] for tau in (0.2, 0.5, 0.8)] for alpha in (2, 5)]
+    assert [curve["y"] for curve in drawn["curves"]] == [pytest.approx(values) for values in expected]
+    assert Image.open(folder / "mine.png").size[0] > 300
+    assert (folder / "mine.svg").read_text().startswith("<?xml")
+
+
+def test_table10_tunes_on_training_images_first(cli, tmp_path):
+    shapes, training = write_shapes(tmp_path / "shapes", 4), write_shapes(tmp_path / "training", 4)
+    row = "  - {name: tuned, published: {shapes: 50}, tune: {images: 3, grid: [0.2, 0.8]}, chosen: {shapes: 0.8}}\n"
+    options = own_experiment(tmp_path, shapes, row)
+    plan = tmp_path / "options" / "experiment" / "mine.yaml"
+    suggested = f"\"+dataset.suggests={{train: ['dataset.root={training}']}}\""
+    plan.write_text(plan.read_text().replace("columns: {shapes: [", f"columns: {{shapes: [{suggested}, "))
+    done = cli("reproduce", "mine", *options)
+    assert done.code == 0, done.err
+    assert "published 0.8" in done.out
+    results = [Result.from_json(p.read_text()) for p in (tmp_path / "out" / "results").glob("*/result.json")]
+    trained = {r.config["segmenter"]["tau"]: r.metrics.miou for r in results if r.config["limit"] == 3}
+    assert set(trained) == {0.2, 0.8}
+    chosen = max(trained, key=lambda tau: trained[tau])
+    final = next(r for r in results if r.config["limit"] is None and r.config["segmenter"]["tau"] == chosen)
+    tuned = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["tuned", "shapes"]
+    assert tuned["ours"] == f"{100 * final.metrics.miou:.1f}"
+
+
+@pytest.mark.parametrize(("measure", "name"), [("images_per_s", "images/s"), ("auc", "AUC")])
+def test_speed_and_coherence_are_measures_of_their_own(cli, tmp_path, measure, name):
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 4), f"measure: {measure}\n")
+    done = cli("reproduce", "mine", *options)
+    assert done.code == 0, done.err
+    ours = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["ours", "shapes"]
+    if measure == "auc":
+        (record,) = (json.loads(p.read_text()) for p in (tmp_path / "out" / "coherence").glob("*/coherence.json"))
+        assert ours["ours"] == f"{record['backbones'][0]['auc']:.3f}"
+        assert ours["verdict"] == "differs"
+    else:
+        (result,) = (Result.from_json(p.read_text()) for p in (tmp_path / "out").glob("results/*/result.json"))
+        assert ours["ours"] == f"{result.timings.images_per_s:.2f}"
+        assert ours["verdict"] == ("reproduced" if result.timings.images_per_s >= 50 else "differs")
+    assert name in done.out
+
+
+def test_nothing_that_can_be_run_is_an_exit_code(cli, tmp_path):
+    done = cli("reproduce", "table8", f"output_dir={tmp_path}")
+    assert done.code == 2
+    assert "not run" in done.out
+    published = cli("reproduce", "table9", f"output_dir={tmp_path}")
+    assert published.code == 0, "nothing was to be run"
+
+
+def test_mistakes(cli, tmp_path):
+    run = partial(cli, "reproduce")
+    for arguments, hint in (
+        (["tabel1"], "did you mean table1"),
+        (["table1", "--under", "relased"], "did you mean released"),
+        (["table1", "--predictions", "STEGO"], "ROW=DIR"),
+        (["table8", "--for", "vok", "dataset.root=/x"], "did you mean voc"),
+        (["table8", "segmenter.tua=1"], "did you mean segmenter.tau"),
+    ):
+        done = run(*arguments, f"output_dir={tmp_path}")
+        assert done.code == 2, arguments
+        assert hint in done.err
+        assert len(done.err.strip().splitlines()) == 3
