@@ -17,8 +17,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,launchers]'
 	@touch $@
 
-demo: $(READY)  ## segment and score real photographs; pictures under outputs/
+demo: $(READY)  ## segment and score real photographs, sweep tau and alpha; report under outputs/
 	$(BIN)/diffcut-bench run visualise=11
+	$(BIN)/diffcut-bench run -m segmenter.tau=0.3,0.4,0.5,0.6,0.7 segmenter.alpha=2,5,10
+	$(BIN)/diffcut-bench report outputs
 
 test: $(READY)  ## run all tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal

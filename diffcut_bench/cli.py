@@ -5,12 +5,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NoReturn
 
 from diffcut_bench import __version__
-from diffcut_bench.commands import bench_encoder, coherence
-from diffcut_bench.commands.bench import add_arguments as add_bench_arguments
-from diffcut_bench.commands.bench import bench
+from diffcut_bench.commands import bench, bench_encoder, coherence, compare, merge, report, reproduce, tune
 from diffcut_bench.commands.check import check
 from diffcut_bench.commands.data import data
 from diffcut_bench.commands.doctor import doctor
@@ -51,52 +50,83 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message, self.prog, f"{self.prog} --help")
 
 
+@dataclass(frozen=True)
+class _Command:
+    """What a command does, its line in the overview, its own arguments, and what stands for the rest of the line."""
+
+    execute: Callable[[argparse.Namespace], int]
+    text: str
+    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    metavar: str = "KEY=VALUE"
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    text = "sweep: every combination of comma lists and ranges"
+    parser.add_argument("-m", "--multirun", action="store_true", help=text)
+
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "prepare", "verify"))
+    parser.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
+
+
+def _add_features_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", choices=("list", "verify", "clear"))
+
+
+def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    bench.add_arguments(parser)
+    bench_encoder.add_arguments(parser)
+
+
+_COMMANDS = {
+    "run": _Command(run, "score one cell, or a sweep with -m", _add_run_arguments),
+    "reproduce": _Command(
+        reproduce.reproduce,
+        "a table or figure of the paper: published, ours, interval, verdict",
+        reproduce.add_arguments,
+    ),
+    "report": _Command(
+        report.report, "tables and an HTML page from the results on disk", report.add_arguments, "DIR|KEY=VALUE"
+    ),
+    "compare": _Command(compare.compare, "two finished cells on the same images", compare.add_compare_arguments),
+    "show": _Command(compare.show, "one finished cell: classes, best and worst images", compare.add_show_arguments),
+    "tune": _Command(tune.tune, "choose tau on training images, report on the validation split", tune.add_arguments),
+    "merge": _Command(merge.merge_shards, "put finished shards of a cell together", merge.add_arguments),
+    "segment": _Command(segment, "segment your own pictures", metavar="IMAGE|KEY=VALUE"),
+    "data": _Command(data, "list, prepare or verify data sets", _add_data_arguments, "NAME|KEY=VALUE"),
+    "features": _Command(features, "list, verify or clear the feature store", _add_features_arguments, "SET|KEY=VALUE"),
+    "check": _Command(check, "try a backbone on two small images"),
+    "coherence": _Command(
+        coherence.coherence, "how well a backbone's features tell classes apart", coherence.add_arguments
+    ),
+    "doctor": _Command(doctor, "what is installed, and what is missing"),
+    "bench": _Command(
+        bench.bench, "speed of each stage against plain versions, floors and rivals", _add_bench_arguments
+    ),
+}
+
+
 def _dispatch(arguments: list[str]) -> int:
-    commands: dict[str, tuple[Callable[[argparse.Namespace], int], str]] = {
-        "run": (run, "score one cell, or a sweep with -m"),
-        "segment": (segment, "segment your own pictures"),
-        "data": (data, "list, prepare or verify data sets"),
-        "features": (features, "list, verify or clear the feature store"),
-        "check": (check, "try a backbone on two small images"),
-        "coherence": (coherence.coherence, "how well a backbone's features tell classes apart"),
-        "doctor": (doctor, "what is installed, and what is missing"),
-        "bench": (bench, "speed of each stage against plain versions, floors and rivals"),
-    }
     overview = _Parser(
         prog="diffcut-bench",
         description="Unsupervised segmentation benchmarks around DiffCut.",
-        epilog="commands:\n" + "\n".join(f"  {name:9} {text}" for name, (_, text) in commands.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:9} {command.text}" for name, command in _COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
     overview.add_argument("command", metavar="COMMAND")
-    command = overview.parse_args(arguments[:1]).command
-    if command not in commands:
-        raise UserError(f"unknown command {command!r}", "diffcut-bench", did_you_mean(command, commands))
-    execute, text = commands[command]
+    name = overview.parse_args(arguments[:1]).command
+    if name not in _COMMANDS:
+        raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
+    command = _COMMANDS[name]
     parser = _Parser(
-        prog=f"diffcut-bench {command}",
-        description=text,
+        prog=f"diffcut-bench {name}",
+        description=command.text,
         epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/.",
     )
-    if command == "run":
-        parser.add_argument(
-            "-m", "--multirun", action="store_true", help="sweep: every combination of comma lists and ranges"
-        )
-    if command == "data":
-        parser.add_argument("action", choices=("list", "prepare", "verify"))
-        parser.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
-    if command == "features":
-        parser.add_argument("action", choices=("list", "verify", "clear"))
-    if command == "coherence":
-        coherence.add_arguments(parser)
-    if command == "bench":
-        add_bench_arguments(parser)
-        bench_encoder.add_arguments(parser)
-    metavar = {"segment": "IMAGE|KEY=VALUE", "data": "NAME|KEY=VALUE", "features": "SET|KEY=VALUE"}.get(
-        command, "KEY=VALUE"
-    )
-    parser.add_argument("overrides", nargs="*", metavar=metavar)
+    command.add_arguments(parser)
+    parser.add_argument("overrides", nargs="*", metavar=command.metavar)
     options = parser.parse_intermixed_args(arguments[1:])
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
-    return execute(options)
+    return command.execute(options)

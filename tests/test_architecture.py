@@ -33,7 +33,9 @@ ALLOWED = {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
         *{"running", "store"},
     },
+    "merging": {"errors", "config", "experiment", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
+    "reproduction": {"errors", "config", "reporting", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "pipeline"},
         *{"refinement", "reporting", "store"},

@@ -15,7 +15,7 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
-from diffcut_bench.commands.sweep import expand_sweep
+from diffcut_bench.config import expand_sweep
 from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
 
@@ -312,3 +312,15 @@ def test_a_grid_too_large_for_the_memory_is_refused_with_an_estimate(cli, shapes
     assert refused.code == 2
     assert "16384 patches needs about" in refused.err
     assert "segmenter.approximation=coarse_to_fine" in refused.err
+
+
+def test_a_sweep_of_numbers_draws_its_curves_and_heat_map(cli, shapes, tmp_path):
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2", "refiner=none"]
+    done = cli("run", "-m", *overrides, "segmenter.tau=0.3,0.5,0.7", "segmenter.alpha=2,5")
+    assert done.code == 0, done.err
+    (folder,) = (tmp_path / "out" / "sweeps").iterdir()
+    for name in ("curves.png", "heatmap.png"):
+        assert str(folder / name) in done.out
+        assert Image.open(folder / name).size[0] > 300
+    again = cli("run", "-m", *overrides, "upsampler=concepts,nearest")
+    assert "figure   " not in again.out, "nothing numeric varied"
