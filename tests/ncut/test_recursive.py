@@ -47,7 +47,9 @@ def test_equals_the_textbook_version():
         assert same_partition(ours, textbook_recursive_ncut(features, 0.8, 8))
 
 
-@settings(max_examples=25, deadline=None)
+# The same examples every time: in features without structure two cuts can tie to the last digit of float32, and then
+# the shape of a batch decides between them (docs/architecture.md); about one seed in several hundred has such a tie.
+@settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.integers(0, 10_000), st.sampled_from(["drop", "keep"]), st.sampled_from(["exact", "float32"]))
 def test_tree_equals_a_recursion_at_each_tau(seed, zero_affinity, label_codes):
     features = torch.rand(2, 64, 5, generator=torch.Generator().manual_seed(seed))
