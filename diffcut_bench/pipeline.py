@@ -25,7 +25,14 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
 )
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.segmenters import GraphTooLargeError, LabelSource, Segmenter, segment_together
+from diffcut_bench.segmenters import (
+    CountingSegmenter,
+    GraphTooLargeError,
+    ImageSegmenter,
+    LabelSource,
+    Segmenter,
+    segment_together,
+)
 from diffcut_bench.store import Failure, Timings
 
 T = TypeVar("T")
@@ -39,7 +46,7 @@ class Pipeline:
     """The stages of one cell, on one device."""
 
     features: FeatureSource
-    segmenter: Segmenter | LabelSource
+    segmenter: Segmenter | ImageSegmenter | LabelSource
     upsampler: Upsampler
     refiner: Refiner | None
     protocol: Protocol
@@ -252,6 +259,12 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     """
     if isinstance(pipeline.segmenter, LabelSource):
         raise UserError("segmentations made elsewhere are of a data set", "segmenter=precomputed", "choose a segmenter")
+    if isinstance(pipeline.segmenter, CountingSegmenter) and pipeline.segmenter.counts_classes:
+        raise UserError(
+            "this segmenter counts the classes of an annotation", "segmenter", "give it a number of its own"
+        )
+    if isinstance(pipeline.segmenter, ImageSegmenter):
+        return torch.stack([pipeline.segmenter.segment_image(image) for image in eval_images])
     with torch.inference_mode():
         features = pipeline.features.compute(images).float()
         (partition,) = _partitions([pipeline.segmenter], features)
@@ -263,10 +276,19 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     return labels.cpu()
 
 
-def _partitions(segmenters: Sequence[Segmenter], features: Tensor) -> list[Tensor]:
+def _annotated(segmenters: Iterable[Segmenter], labels: Tensor) -> list[int] | None:
+    """Classes annotated in each image, if a segmenter wants to know."""
+    if not any(isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes for segmenter in segmenters):
+        return None
+    return [max(len(label[label >= 0].unique()), 1) for label in labels]
+
+
+def _partitions(
+    segmenters: Sequence[Segmenter], features: Tensor, class_counts: Sequence[int] | None = None
+) -> list[Tensor]:
     """`segment_together`; a graph that is too large for the memory is the user's to mend, before anything else runs."""
     try:
-        return segment_together(segmenters, features)
+        return segment_together(segmenters, features, class_counts)
     except GraphTooLargeError as error:
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
 
@@ -357,13 +379,16 @@ class _Run:
             if isinstance(segmenter, LabelSource):
                 with self._stage("segment_s", (taker,)):
                     found[taker] = self._made_elsewhere(self.pipelines[taker], segmenter, group)
+            elif isinstance(segmenter, ImageSegmenter):
+                with self._stage("segment_s", (taker,)):
+                    found[taker] = self._stacked([segmenter.segment_image(each.eval_image) for each in group])
             else:
                 cutting[taker] = segmenter
         if cutting:
             with self._stage("features_s", tuple(cutting)):
                 features = self.features.of(group)
             with self._stage("segment_s", tuple(cutting)):
-                partitions = _partitions(list(cutting.values()), features)
+                partitions = _partitions(list(cutting.values()), features, _annotated(cutting.values(), labels))
             for taker, partition in zip(cutting, partitions, strict=True):
                 with self._stage("segment_s", (taker,)):
                     size = (labels.shape[1], labels.shape[2])
@@ -392,7 +417,11 @@ class _Run:
             elif prepared.max() > _LARGEST_ID:
                 raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
             maps.append(prepared)
-        return torch.stack(maps).to(self.device), [len(prepared.unique()) for prepared in maps]
+        return self._stacked(maps)
+
+    def _stacked(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+        """Label maps on the device, and segments of each."""
+        return torch.stack(list(maps)).to(self.device), [len(each.unique()) for each in maps]
 
     def _score(
         self,

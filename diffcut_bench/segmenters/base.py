@@ -31,6 +31,31 @@ class SharingSegmenter(Segmenter, Protocol):
 
 
 @runtime_checkable
+class CountingSegmenter(Protocol):
+    """A segmenter that may want to know how many classes are annotated in each image (K* of the paper's table 9).
+
+    Attributes:
+        counts_classes: whether it wants to.
+    """
+
+    @property
+    def counts_classes(self) -> bool: ...
+
+    def __call__(
+        self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
+    ) -> Int[Tensor, "batch rows cols"]:
+        """As of `Segmenter`; ``class_counts`` holds the classes annotated in each image where they are wanted."""
+
+
+@runtime_checkable
+class ImageSegmenter(Protocol):
+    """Segments the picture itself, at the resolution that is scored: no features are computed for it."""
+
+    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+        """Segment of each pixel of an image with colours in [0, 1]."""
+
+
+@runtime_checkable
 class LabelSource(Protocol):
     """Gives finished segment ids by image instead of grouping patches: no features are computed for it.
 
@@ -49,14 +74,24 @@ class LabelSource(Protocol):
 
 
 def segment_together(
-    segmenters: Sequence[Segmenter], features: Float[Tensor, "batch channels rows cols"]
+    segmenters: Sequence[Segmenter],
+    features: Float[Tensor, "batch channels rows cols"],
+    class_counts: Sequence[int] | None = None,
 ) -> list[Int[Tensor, "batch rows cols"]]:
-    """What each segmenter gives for the features, in their order; those of a class that shares work run together."""
+    """What each segmenter gives for the features, in their order; those of a class that shares work run together.
+
+    Args:
+        segmenters: any.
+        features: of a batch.
+        class_counts: classes annotated in each image, for a `CountingSegmenter`.
+    """
     found: dict[int, Tensor] = {}
     sharing: dict[type, list[int]] = {}
     for place, segmenter in enumerate(segmenters):
         if isinstance(segmenter, SharingSegmenter):
             sharing.setdefault(type(segmenter), []).append(place)
+        elif isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes:
+            found[place] = segmenter(features, class_counts)
         else:
             found[place] = segmenter(features)
     for kind, places in sharing.items():
