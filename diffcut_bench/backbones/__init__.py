@@ -3,6 +3,7 @@
 from diffcut_bench.backbones.base import Backbone, PretrainedBackbone
 from diffcut_bench.backbones.colour import Colour
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
+from diffcut_bench.backbones.diffusion_attention import DiffusionAttention
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
 from diffcut_bench.backbones.none import NoBackbone
 from diffcut_bench.backbones.pretrained import cache_only
@@ -11,6 +12,7 @@ from diffcut_bench.backbones.vision_transformer import VisionTransformer
 __all__ = [
     "Backbone",
     "Colour",
+    "DiffusionAttention",
     "DiffusionEncoder",
     "EfficientNetLite0",
     "NoBackbone",

@@ -36,15 +36,17 @@ class _Family:
         network: class in transformers, of the vision tower alone.
         interpolates: position embeddings are resized only when that is asked for.
         half: activations fit float16; DINOv3 is said not to support it (facebookresearch/dinov3, issue 181).
+        class_token: the first token is of the class.
     """
 
     network: str
     interpolates: bool = False
     half: bool = True
+    class_token: bool = True
 
 
 _CLIP = _Family("CLIPVisionModel", interpolates=True)
-_SIGLIP = _Family("SiglipVisionModel", interpolates=True)
+_SIGLIP = _Family("SiglipVisionModel", interpolates=True, class_token=False)
 _FAMILIES = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
@@ -76,6 +78,8 @@ class VisionTransformer(PretrainedBackbone):
             too), a number is that layer's output as it is.
         facet: ``tokens``, or what the layer's attention projects them to: ``queries``, ``keys`` or ``values``, all
             heads side by side, before rotary embedding. Keys of DINO are the features of LOST, TokenCut and MaskCut.
+        attention: append the class token's attention to the patches in that layer as further channels, one a head:
+            softmax over all tokens, so that a head's sum over the patches is below 1.
         image_size: pixels of the (longer) side of the images; None: what makes 32 patches.
         dtype: ``float32``, ``float16``, ``bfloat16``, or ``auto``: float32 on the CPU, elsewhere float16, save for
             DINOv3, which does not support it.
@@ -99,6 +103,7 @@ class VisionTransformer(PretrainedBackbone):
         revision: str = "main",
         layer: int | str = "last",
         facet: str = "tokens",
+        attention: bool = False,
         image_size: int | None = None,
         dtype: str = "auto",
         compile: bool = False,
@@ -118,6 +123,15 @@ class VisionTransformer(PretrainedBackbone):
             raise UserError("patches are not square", str(path), "choose a checkpoint with one patch_size")
         self.stride: int = self._config.patch_size
         self.channels: int = self._config.hidden_size
+        self.attention = attention
+        if attention:
+            if not self._family.class_token:
+                raise UserError(
+                    f"there is no class token, and so no attention of it: model_type {self._config.model_type!r}",
+                    f"backbone={name}",
+                    "backbone.attention=false, or a CLIP or DINO backbone",
+                )
+            self.channels += self._config.num_attention_heads
         self._layer, self.layer = _layer_number(layer, facet, self._config.num_hidden_layers)
         self.image_size = _GRID * self.stride if image_size is None else image_size
         if self.image_size < self.stride or self.image_size % self.stride:
@@ -126,7 +140,7 @@ class VisionTransformer(PretrainedBackbone):
                 f"backbone={name}",
                 f"backbone.image_size={max(1, round(self.image_size / self.stride)) * self.stride}",
             )
-        scale, shift = _pixel_transform(self._checkpoint.files["preprocessor_config.json"])
+        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
         self.register_buffer("_scale", scale, persistent=False)
         self.register_buffer("_shift", shift, persistent=False)
 
@@ -142,6 +156,8 @@ class VisionTransformer(PretrainedBackbone):
             "attention": _ATTENTION,
             "compile": str(self._compile).lower(),
             "transformers": metadata.version("transformers"),
+            # Only where it is on: features that were stored before there was the option are found as ever.
+            **({"class_attention": "true"} if self.attention else {}),
         }
 
     def _precision(self) -> torch.dtype:
@@ -188,11 +204,14 @@ class VisionTransformer(PretrainedBackbone):
         norm_name, norm = _part(network, _FINAL_NORM)
         network.set_submodule(norm_name, nn.Identity())
         self.norm = norm if self.layer == "last" else nn.Identity()
+        layers = next(module for module in network.modules() if isinstance(module, nn.ModuleList))
+        last = layers[-1]
+        norm_before = _part(last, _NORM_BEFORE_ATTENTION)[1]
         if self.facet != "tokens":
-            layers = next(module for module in network.modules() if isinstance(module, nn.ModuleList))
-            layers[-1] = _Projected(
-                _part(layers[-1], _NORM_BEFORE_ATTENTION)[1], _part(layers[-1], _FACETS[self.facet])[1]
-            )
+            layers[-1] = _Projected(norm_before, _part(last, _FACETS[self.facet])[1])
+        if self.attention:
+            query, key = (_part(last, _FACETS[facet])[1] for facet in ("queries", "keys"))
+            layers[-1] = _Attending(layers[-1], norm_before, query, key, self._config.num_attention_heads)
         self.network = network
         self.to(self.device)
         if self._compile:
@@ -205,7 +224,9 @@ class VisionTransformer(PretrainedBackbone):
         pixels = (images * self._scale + self._shift).to(self._precision())
         asked = {"interpolate_pos_encoding": True} if self._family.interpolates else {}
         tokens = self.network(pixel_values=pixels, **asked).last_hidden_state
-        patches: Tensor = self.norm(tokens[:, -rows * cols :])  # class and register tokens come first
+        patches = tokens[:, -rows * cols :]  # class and register tokens come first
+        width = self._config.hidden_size
+        patches = torch.cat([self.norm(patches[:, :, :width]), patches[:, :, width:]], dim=2)
         return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
 
 
@@ -219,6 +240,32 @@ class _Projected(nn.Module):
     def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
         projected: Tensor = self.projection(self.norm(hidden_states))
         return projected
+
+
+class _Attending(nn.Module):
+    """Stands in for the last layer: what that gives, and the class token's attention to each token beside it."""
+
+    def __init__(self, layer: nn.Module, norm: nn.Module, query: nn.Module, key: nn.Module, heads: int) -> None:
+        super().__init__()
+        self.layer, self.norm, self.query, self.key, self.heads = layer, norm, query, key, heads
+
+    def forward(
+        self, hidden_states: Tensor, *others: Any, position_embeddings: tuple[Tensor, Tensor] | None = None, **more: Any
+    ) -> Tensor:
+        if position_embeddings is not None:
+            more["position_embeddings"] = position_embeddings
+        given = self.layer(hidden_states, *others, **more)
+        normed = self.norm(hidden_states)
+        query, key = (
+            projection(normed).unflatten(2, (self.heads, -1)).transpose(1, 2) for projection in (self.query, self.key)
+        )
+        if position_embeddings is not None:  # DINOv3
+            from transformers.models.dinov3_vit.modeling_dinov3_vit import apply_rotary_pos_emb
+
+            query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        logits = query[:, :, :1] @ key.mT * query.shape[3] ** -0.5  # batch × heads × 1 × tokens
+        attention = logits.softmax(dim=3, dtype=torch.float32)[:, :, 0].transpose(1, 2)
+        return torch.cat([given, attention.to(given.dtype)], dim=2)
 
 
 def _part(module: nn.Module, names: tuple[str, ...]) -> tuple[str, nn.Module]:
@@ -266,7 +313,7 @@ def _network_config(path: Path) -> tuple[_Family, Any]:
     return _FAMILIES[kind], getattr(config, "vision_config", config)
 
 
-def _pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
+def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
     """Factor and summand (each [1, 3, 1, 1]) that bring colours in [0, 1] to what the network was trained on."""
     values = read_json(path)
     # Files older than rescaling as an option mean 1 / 255.

@@ -40,7 +40,7 @@ _PLACES = (
 )
 
 
-def voc(root: str | None, split: str = "val") -> Benchmark:
+def voc(root: str | None, split: str = "val", background: bool = True) -> Benchmark:
     """VOC 2012: the images that ``ImageSets/Segmentation/<split>.txt`` names, labels from ``SegmentationClass``.
 
     Raw palette values 1..20 are classes 0..19, 0 is background (class 20), 255 (object borders) is void.
@@ -48,16 +48,18 @@ def voc(root: str | None, split: str = "val") -> Benchmark:
     Args:
         root: ``VOC2012``, ``VOCdevkit``, or a folder that holds it.
         split: name of the list.
+        background: score it as a class; if not, 0 is void like the borders, and void stays unscored in every protocol.
     """
+    classes = {value: value - 1 for value in range(1, 21)} | ({0: BACKGROUND} if background else {})
     return Benchmark(
         name="voc",
         card=CARD,
         source=f"voc-{split}",
         root=root,
         find=partial(_find, split=split),
-        class_names=CLASS_NAMES,
-        lookup=label_lookup({0: BACKGROUND, **{value: value - 1 for value in range(1, 21)}}, void=[BORDER]),
-        background=BACKGROUND,
+        class_names=CLASS_NAMES if background else CLASS_NAMES[:BACKGROUND],
+        lookup=label_lookup(classes, void=[BORDER] if background else [0, BORDER]),
+        background=BACKGROUND if background else None,
         n_expected=1449 if split == "val" else None,
     )
 

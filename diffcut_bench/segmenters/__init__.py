@@ -1,6 +1,7 @@
 """Segmenters: feature map -> partition of its patches, one file a method; and segmentations made elsewhere."""
 
 from diffcut_bench.ncut import GraphTooLargeError
+from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import (
     CountingSegmenter,
     ImageSegmenter,
@@ -10,16 +11,41 @@ from diffcut_bench.segmenters.base import (
     segment_together,
 )
 from diffcut_bench.segmenters.diffcut import DiffCut
+from diffcut_bench.segmenters.diffseg import DiffSeg
+from diffcut_bench.segmenters.found import Found
+from diffcut_bench.segmenters.kmeans import KMeans
+from diffcut_bench.segmenters.kway_ncut import KWayNCut
+from diffcut_bench.segmenters.lost import Lost
+from diffcut_bench.segmenters.maskcut import MaskCut
+from diffcut_bench.segmenters.patches import Patches
 from diffcut_bench.segmenters.precomputed import Precomputed
+from diffcut_bench.segmenters.spectral import Spectral
+from diffcut_bench.segmenters.superpixels import Felzenszwalb, Slic
+from diffcut_bench.segmenters.tokencut import TokenCut
+from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid
 
 __all__ = [
+    "AutoSC",
     "CountingSegmenter",
     "DiffCut",
+    "DiffSeg",
+    "Felzenszwalb",
+    "Found",
     "GraphTooLargeError",
     "ImageSegmenter",
+    "KMeans",
+    "KWayNCut",
     "LabelSource",
+    "Lost",
+    "MaskCut",
+    "OneSegment",
+    "Patches",
     "Precomputed",
     "Segmenter",
     "SharingSegmenter",
+    "Slic",
+    "Spectral",
+    "TokenCut",
+    "UniformGrid",
     "segment_together",
 ]

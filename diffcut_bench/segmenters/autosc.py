@@ -1,0 +1,64 @@
+"""AutoSC: spectral clustering whose exponent and number of clusters are read from the eigengap."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffcut_bench.ncut import scaled_cosines
+from diffcut_bench.segmenters.spectral_embedding import (
+    Spectrum,
+    check_spectrum_fits,
+    cluster_by_pivoted_qr,
+    contiguous,
+    patches_of,
+)
+
+
+@dataclass(frozen=True)
+class AutoSC:
+    """Spectral clustering at the exponent of greatest relative eigengap, which also gives K (DiffCut, table 2).
+
+    Args:
+        alphas: exponents of the affinity that are tried, > 0; the first wins a tie.
+        released_bug: take the eigenvectors of the last exponent with the K of the best, as the released code does.
+        max_memory_gib: an image whose spectrum needs more is refused.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    alphas: Sequence[float] = (1, 5, 10, 15)
+    released_bug: bool = False
+    max_memory_gib: float = 4
+
+    def __post_init__(self) -> None:
+        if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
+            raise ValueError(f"alphas must be positive numbers, at least one, not {list(self.alphas)!r}")
+
+    def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
+        """Partition of each feature map."""
+        patches = patches_of(features)
+        check_spectrum_fits(patches, self.max_memory_gib)
+        labels = [self._clusters(image) for image in patches]
+        return torch.stack(labels).unflatten(1, features.shape[2:])
+
+    def _clusters(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
+        cosines = scaled_cosines(patches[None])[0]
+        greatest, clusters = -1.0, 1
+        for alpha in self.alphas:
+            spectrum = Spectrum.of(cosines.pow(alpha))
+            gaps = relative_gaps(spectrum.values)
+            if float(gaps.max()) > greatest:
+                greatest, clusters, best = float(gaps.max()), max(int(gaps.argmax()), 1), spectrum
+        chosen = spectrum if self.released_bug else best
+        return contiguous(cluster_by_pivoted_qr(chosen.vectors[:, :clusters]))
+
+
+def relative_gaps(values: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
+    """How far each of the ascending eigenvalues lies above the mean of it and those before, relative to that mean."""
+    count = torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device)
+    mean = values.cumsum(dim=0) / count
+    return (values - mean) / (mean + 1e-6)

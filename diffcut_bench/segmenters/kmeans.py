@@ -1,0 +1,161 @@
+"""k-means of patch features: Lloyd's iteration from several k-means++ starts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffcut_bench.ncut.affinity import unit_features
+from diffcut_bench.segmenters.spectral_embedding import contiguous, patches_of
+
+Clusters = int | Literal["annotated"]
+
+
+@dataclass(frozen=True)
+class KMeans:
+    """k-means on a feature map (DiffCut, table 9).
+
+    Args:
+        clusters: in each image, or ``annotated``: as many as classes are annotated in it (K*).
+        spherical: by direction instead of by position: patches and centres at norm 1.
+        seeds: starts, of which the one of least inertia wins.
+        seed: of the starts.
+        iterations: at most.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    clusters: Clusters = "annotated"
+    spherical: bool = False
+    seeds: int = 10
+    seed: int = 0
+    iterations: int = 100
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters)
+        for name, value in (("seeds", self.seeds), ("iterations", self.iterations)):
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+
+    @property
+    def counts_classes(self) -> bool:
+        return self.clusters == "annotated"
+
+    def __call__(
+        self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
+    ) -> Int[Tensor, "batch rows cols"]:
+        """Partition of each feature map; fewer segments than clusters where fewer patches differ."""
+        patches = patches_of(features)
+        if self.spherical:
+            patches = unit_features(patches)
+        labels = [
+            kmeans(
+                image,
+                count,
+                spherical=self.spherical,
+                seeds=self.seeds,
+                seed=self.seed,
+                iterations=self.iterations,
+            )
+            for image, count in zip(patches, cluster_counts(self.clusters, len(patches), class_counts), strict=True)
+        ]
+        return torch.stack(labels).unflatten(1, features.shape[2:])
+
+
+def check_clusters(clusters: object) -> None:
+    """Raise a ValueError for a number of clusters that is none."""
+    if clusters != "annotated" and (not isinstance(clusters, int) or isinstance(clusters, bool) or clusters < 1):
+        raise ValueError(f"clusters must be a whole number of at least 1 or annotated, not {clusters!r}")
+
+
+def cluster_counts(clusters: Clusters, images: int, class_counts: Sequence[int] | None) -> Sequence[int]:
+    """Clusters of each image.
+
+    Raises:
+        ValueError: they are to be ``annotated``, and no annotation is at hand.
+    """
+    if isinstance(clusters, int):
+        return [clusters] * images
+    if class_counts is None:
+        raise ValueError("clusters=annotated needs the number of classes annotated in each image")
+    return class_counts
+
+
+def kmeans(
+    points: Float[Tensor, "points channels"],
+    clusters: int,
+    *,
+    spherical: bool = False,
+    seeds: int = 10,
+    seed: int = 0,
+    iterations: int = 100,
+) -> Int[Tensor, " points"]:
+    """Clusters of least inertia (sum of squared distances to the centres) among several starts, all run together.
+
+    Args:
+        points: of one image; at norm 1 if ``spherical``.
+        clusters, spherical, seeds, seed, iterations: see `KMeans`.
+
+    Returns:
+        Cluster ids, contiguous from 0.
+    """
+    centres = points[first_centres(points, min(clusters, len(points)), seeds, seed)]
+    before = None
+    for _ in range(iterations):
+        distance, labels = squared_distances(points, centres).min(dim=2)
+        labels = _fill_empty(labels, distance, centres.shape[1])
+        if before is not None and torch.equal(labels, before):
+            break
+        before = labels
+        members = torch.nn.functional.one_hot(labels, centres.shape[1]).mT.to(points.dtype)  # seeds × clusters × points
+        sizes = members.sum(dim=2, keepdim=True)
+        centres = torch.where(sizes > 0, members @ points / sizes.clamp_min(1), centres)
+        if spherical:
+            centres = torch.nn.functional.normalize(centres, dim=2)
+    distance, labels = squared_distances(points, centres).min(dim=2)
+    return contiguous(labels[distance.sum(dim=1).argmin()])
+
+
+def first_centres(
+    points: Float[Tensor, "points channels"], clusters: int, seeds: int, seed: int
+) -> Int[Tensor, "seeds clusters"]:
+    """Places of the first centres, by k-means++ (Arthur & Vassilvitskii 2007): far from those drawn before.
+
+    Computed on the host in float64, so that they are the same on every device.
+    """
+    draws = torch.rand(clusters, seeds, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    host = points.cpu().double()
+    chosen = [(draws[0] * len(host)).long()]
+    nearest = torch.full((seeds, len(host)), torch.inf, dtype=torch.float64)
+    for draw in draws[1:]:
+        nearest = nearest.minimum(squared_distances(host, host[chosen[-1]][:, None])[:, :, 0])
+        # Where every point is a centre already, any will do.
+        chance = nearest.masked_fill(nearest.sum(dim=1, keepdim=True) == 0, 1.0).cumsum(dim=1)
+        place = torch.searchsorted(chance, draw[:, None] * chance[:, -1:], right=True)
+        chosen.append(place[:, 0].clamp_max(len(host) - 1))
+    return torch.stack(chosen, dim=1).to(points.device)
+
+
+def squared_distances(
+    points: Float[Tensor, "points channels"], centres: Float[Tensor, "seeds clusters channels"]
+) -> Float[Tensor, "seeds points clusters"]:
+    """Of every point to every centre of every start, in one product of matrices."""
+    products = (points @ centres.flatten(0, 1).T).unflatten(1, centres.shape[:2]).transpose(0, 1)
+    squares = points.square().sum(dim=1)[:, None] + centres.square().sum(dim=2)[:, None]
+    return (squares - 2 * products).clamp_min(0)
+
+
+def _fill_empty(
+    labels: Int[Tensor, "seeds points"], distance: Float[Tensor, "seeds points"], clusters: int
+) -> Int[Tensor, "seeds points"]:
+    """Each cluster without points gets one of those farthest from their centres, which only lowers the inertia."""
+    used = torch.zeros(len(labels), clusters, dtype=torch.bool, device=labels.device).scatter_(1, labels, True)
+    empties = used.to(torch.uint8).argsort(dim=1, stable=True)  # first the empty clusters
+    farthest, points = distance.topk(clusters, dim=1)
+    rank = torch.arange(clusters, device=labels.device)
+    takes = (rank < (~used).sum(dim=1, keepdim=True)) & (farthest > 0)
+    return labels.scatter(1, points, torch.where(takes, empties, labels.gather(1, points)))

@@ -1,0 +1,101 @@
+"""What the object-discovery methods share: binary graph, second eigenvector, connected component. No method of its own.
+
+They find objects on a plain ground, so their results are masks first and partitions second.
+"""
+
+import numpy as np
+import scipy.linalg
+import scipy.ndimage
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from diffcut_bench.ncut import cosine_matrix
+from diffcut_bench.ncut.recursive import check_features
+
+# Of all similarity matrices that are held at once.
+_ENTRIES_AT_ONCE = 2**26
+
+
+def as_nodes(features: Float[Tensor, "batch channels rows cols"]) -> Float[Tensor, "batch nodes channels"]:
+    """Patch features row by row, in float32 or float64.
+
+    Raises:
+        ValueError: they hold NaN or infinity.
+    """
+    nodes = features.flatten(2).transpose(1, 2)
+    check_features(nodes)
+    return nodes if nodes.dtype in (torch.float32, torch.float64) else nodes.float()
+
+
+def images_at_once(nodes: int) -> int:
+    """Images of this many patches whose matrices are held together."""
+    return max(1, _ENTRIES_AT_ONCE // nodes**2)
+
+
+def binary_affinity(
+    nodes: Float[Tensor, "batch nodes channels"], tau: float, eps: float
+) -> Float[Tensor, "batch nodes nodes"]:
+    """1 where the cosine of two patches is above ``tau``, else ``eps``; in float64."""
+    near = cosine_matrix(nodes) > tau
+    return torch.full(near.shape, eps, dtype=torch.float64, device=near.device).masked_fill_(near, 1.0)
+
+
+def lapack_fiedler_vector(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Second eigenvector v of ``(D − W) v = λ D v``, with the sign that LAPACK's reduction to tridiagonal form leaves.
+
+    Args:
+        weights: positive affinities [nodes, nodes] of one image.
+
+    Returns:
+        One value a node; zeros for a single node.
+    """
+    if len(weights) < 2:
+        return np.zeros(len(weights))
+    scale = weights.sum(axis=1) ** -0.5
+    laplacian = weights * -scale[:, None] * scale
+    laplacian[np.diag_indices_from(laplacian)] += 1
+    # For one vector by inverse iteration, as the generalized problem is solved: drivers that compute all of them leave
+    # other signs.
+    _, vectors = scipy.linalg.eigh(
+        laplacian, subset_by_index=[1, 1], driver="evx", overwrite_a=True, check_finite=False
+    )
+    found: NDArray[np.float64] = scale * vectors[:, 0]
+    return found
+
+
+def component(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """Connected part (4 neighbours) of a mask [rows, cols] that holds the patch number ``seed``; empty if none does."""
+    parts, _ = scipy.ndimage.label(mask)
+    part = parts.flat[seed]
+    found: NDArray[np.bool_] = (parts == part) & (part > 0)
+    return found
+
+
+def as_partition(masks: NDArray[np.bool_]) -> Int[Tensor, "rows cols"]:
+    """Segments of masks [masks, rows, cols]: all that no mask holds is one, each mask another; earlier masks win."""
+    labels = np.zeros(masks.shape[1:], dtype=np.int64)
+    for number in range(len(masks), 0, -1):
+        labels[masks[number - 1]] = number
+    _, contiguous = np.unique(labels, return_inverse=True)
+    return torch.from_numpy(contiguous.reshape(labels.shape))
+
+
+def check_number(name: str, value: object, low: float, high: float) -> None:
+    """Raise a ValueError that names an argument outside of [low, high]."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")
+
+
+def check_count(name: str, value: object, low: int) -> None:
+    """Raise a ValueError that names an argument which is no whole number of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
+
+
+def check_graph(tau: object, eps: object) -> None:
+    """Raise a ValueError that names the first argument of `binary_affinity` that is out of range."""
+    check_number("tau", tau, -1, 1)
+    if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 < eps <= 1:
+        raise ValueError(f"eps must lie in (0, 1], not {eps!r}")

@@ -1,0 +1,75 @@
+"""K-way Normalized Cut by spectral relaxation, with a given number of segments."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffcut_bench.ncut import affinity
+from diffcut_bench.segmenters.kmeans import Clusters, check_clusters, cluster_counts, kmeans
+from diffcut_bench.segmenters.spectral_embedding import (
+    Spectrum,
+    check_spectrum_fits,
+    cluster_by_pivoted_qr,
+    contiguous,
+    patches_of,
+)
+
+Discretisation = Literal["qr", "kmeans"]
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """The first K eigenvectors of the normalised Laplacian of ``minmax(cosine) ** alpha``, made K clusters of patches.
+
+    Args:
+        clusters: K, or ``annotated``: as many as classes are annotated in an image.
+        alpha: exponent of the affinity, > 0.
+        discretisation: ``qr``: column-pivoted QR (Damle, Minden, Ying 2019), without random numbers; ``kmeans``: of
+            the patches' directions in the embedding (Ng, Jordan, Weiss 2001).
+        seeds, seed: of ``kmeans``; see `KMeans`.
+        max_memory_gib: an image whose spectrum needs more is refused.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    clusters: Clusters = 6
+    alpha: float = 10
+    discretisation: Discretisation = "qr"
+    seeds: int = 10
+    seed: int = 0
+    max_memory_gib: float = 4
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters)
+        if not self.alpha > 0:
+            raise ValueError(f"alpha must be positive, not {self.alpha!r}")
+        if self.discretisation not in ("qr", "kmeans"):
+            raise ValueError(f"discretisation must be one of qr, kmeans, not {self.discretisation!r}")
+        if not isinstance(self.seeds, int) or self.seeds < 1:
+            raise ValueError(f"seeds must be a whole number of at least 1, not {self.seeds!r}")
+
+    @property
+    def counts_classes(self) -> bool:
+        return self.clusters == "annotated"
+
+    def __call__(
+        self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
+    ) -> Int[Tensor, "batch rows cols"]:
+        """Partition of each feature map."""
+        patches = patches_of(features)
+        check_spectrum_fits(patches, self.max_memory_gib)
+        counts = cluster_counts(self.clusters, len(patches), class_counts)
+        labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
+        return torch.stack(labels).unflatten(1, features.shape[2:])
+
+    def _cut(self, patches: Float[Tensor, "nodes channels"], clusters: int) -> Int[Tensor, " nodes"]:
+        embedding = Spectrum.of(affinity(patches[None], self.alpha)[0]).vectors[:, :clusters]
+        if self.discretisation == "qr":
+            return contiguous(cluster_by_pivoted_qr(embedding))
+        directions = torch.nn.functional.normalize(embedding, dim=1)
+        return kmeans(directions, clusters, seeds=self.seeds, seed=self.seed)

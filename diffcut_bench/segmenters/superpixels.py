@@ -1,0 +1,84 @@
+"""Classical floors: superpixels of colour and place from scikit-image, on the picture itself."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from skimage.segmentation import felzenszwalb, slic
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Slic:
+    """k-means of colour and place (Achanta et al., 2012).
+
+    Args:
+        segments: about as many are found; at least 1.
+        compactness: weight of place against colour; above 0.
+        sigma: of a Gaussian blur before, in pixels.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    segments: int = 16
+    compactness: float = 10
+    sigma: float = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.segments, int) or self.segments < 1:
+            raise ValueError(f"segments must be a whole number of at least 1, not {self.segments!r}")
+        if not self.compactness > 0:
+            raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
+        _check_sigma(self.sigma)
+
+    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+        """Superpixel of each pixel."""
+        return _contiguous(
+            slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
+        )
+
+
+@dataclass(frozen=True)
+class Felzenszwalb:
+    """Merging along a minimum spanning tree of the pixels (Felzenszwalb & Huttenlocher, 2004).
+
+    Args:
+        scale: the greater, the larger the segments; above 0.
+        sigma: of a Gaussian blur before, in pixels.
+        min_size: pixels below which a segment joins a neighbour.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    scale: float = 200
+    sigma: float = 0.8
+    min_size: int = 64
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise ValueError(f"scale must be above 0, not {self.scale!r}")
+        if not isinstance(self.min_size, int) or self.min_size < 0:
+            raise ValueError(f"min_size must be a whole number of at least 0, not {self.min_size!r}")
+        _check_sigma(self.sigma)
+
+    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+        """Segment of each pixel."""
+        return _contiguous(felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1))
+
+
+def _check_sigma(sigma: float) -> None:
+    if not sigma >= 0:
+        raise ValueError(f"sigma must be at least 0, not {sigma!r}")
+
+
+def _pixels(image: Tensor) -> NDArray[np.float32]:
+    """The picture as scikit-image wants it: [height, width, 3]."""
+    return image.permute(1, 2, 0).cpu().numpy().astype(np.float32)
+
+
+def _contiguous(ids: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(ids).long().unique(return_inverse=True)[1]

@@ -1,0 +1,59 @@
+"""TokenCut: one bipartition of the binary affinity graph; the object is the side that stands out."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from diffcut_bench.ncut import fiedler_vector
+from diffcut_bench.segmenters.objects import (
+    as_nodes,
+    as_partition,
+    binary_affinity,
+    check_graph,
+    component,
+    images_at_once,
+)
+
+
+@dataclass(frozen=True)
+class TokenCut:
+    """TokenCut (Wang et al., CVPR 2022): one object an image, the rest of it the other segment.
+
+    The second eigenvector v of ``(D − W) v = λ D v`` is cut at its mean; the foreground is the side of the greatest
+    |v|, and the object its connected component that holds that patch.
+
+    Args:
+        tau: patches of greater cosine are joined by an edge of weight 1.
+        eps: weight of all other edges.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    tau: float = 0.2
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_graph(self.tau, self.eps)
+
+    def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
+        """Segment of each patch: 0, and 1 for the object.
+
+        Raises:
+            ValueError: the features hold NaN or infinity.
+        """
+        rows, cols = features.shape[2:]
+        nodes = as_nodes(features)
+        if nodes.shape[1] < 2:
+            return torch.zeros(len(features), rows, cols, dtype=torch.int64, device=features.device)
+        vectors = []
+        for group in nodes.split(images_at_once(nodes.shape[1])):
+            weights = binary_affinity(group, self.tau, self.eps)
+            vectors.append(fiedler_vector(weights, weights.sum(dim=2)))  # its greatest magnitude is positive
+        vector = torch.cat(vectors)
+        foreground = (vector > vector.mean(dim=1, keepdim=True)).unflatten(1, (rows, cols)).cpu().numpy()
+        seeds = vector.argmax(dim=1).tolist()
+        found = [as_partition(component(mask, seed)[None]) for mask, seed in zip(foreground, seeds, strict=True)]
+        return torch.stack(found).to(features.device)

@@ -1,0 +1,61 @@
+"""Planted objects and textbook helpers that the tests of the object-discovery methods share."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+SIDES = (6, 5, 4)
+
+
+def planted(blobs: int, seed: int = 0, size: int = 16) -> tuple[torch.Tensor, NDArray[np.int64]]:
+    """Features [1, 8, size, size] and truth (0: ground) of separated squares of unlike directions on a plain ground."""
+    truth = np.zeros((size, size), dtype=np.int64)
+    for number, (row, col) in enumerate([(1, 1), (9, 2), (3, 10)][:blobs]):
+        truth[row : row + SIDES[number], col : col + SIDES[number]] = number + 1
+    centres = np.eye(blobs + 1, 8)
+    centres[:, : blobs + 1] -= 1 / (blobs + 1)  # a simplex: every two of them at the same obtuse angle
+    noise = np.random.default_rng(seed).normal(0, 0.03, (size, size, 8))
+    return torch.tensor(centres[truth] + noise, dtype=torch.float32).permute(2, 0, 1)[None], truth
+
+
+def random_features(count: int, seed: int, rows: int = 9, cols: int = 11) -> torch.Tensor:
+    """Smooth random maps [count, 6, rows, cols]: neighbours are alike, as in pictures."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(count, 6, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(rows, cols), mode="bicubic")
+    return smooth + 0.1 * torch.randn(smooth.shape, generator=generator)
+
+
+def adjusted_rand(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
+    """Adjusted Rand index of two partitions."""
+    table = np.zeros((first.max() + 1, second.max() + 1))
+    np.add.at(table, (first.ravel(), second.ravel()), 1)
+    pairs, a, b = ((x * (x - 1) / 2).sum() for x in (table, table.sum(axis=1), table.sum(axis=0)))
+    expected = a * b / (first.size * (first.size - 1) / 2)
+    return float((pairs - expected) / ((a + b) / 2 - expected))
+
+
+def flood(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """The patches that are reached from the seed over sides, inside of the mask."""
+    found = np.zeros_like(mask)
+    reached = [divmod(seed, mask.shape[1])]
+    while reached:
+        row, col = reached.pop()
+        inside = 0 <= row < mask.shape[0] and 0 <= col < mask.shape[1]
+        if inside and mask[row, col] and not found[row, col]:
+            found[row, col] = True
+            reached += [(row + 1, col), (row - 1, col), (row, col + 1), (row, col - 1)]
+    return found
+
+
+def cosines(nodes: torch.Tensor) -> NDArray[np.float32]:
+    """Of every two patches [nodes, channels]."""
+    unit = torch.nn.functional.normalize(nodes.float(), dim=1)
+    return (unit @ unit.T).numpy()
+
+
+TURNS = (
+    lambda x: x.flip(-1),
+    lambda x: x.flip(-2),
+    lambda x: x.transpose(-1, -2),
+)
