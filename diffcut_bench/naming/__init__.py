@@ -1,0 +1,17 @@
+"""Names for segments: an encoder of images and texts, words for classes, and what joins them to a label map."""
+
+from diffcut_bench.naming.clip_dense import ClipEncoder, clip_namer
+from diffcut_bench.naming.encoder import TextImageEncoder
+from diffcut_bench.naming.namer import ClassNamer, Namer, Names
+from diffcut_bench.naming.open_clip_dense import OpenClipEncoder, open_clip_namer
+
+__all__ = [
+    "ClassNamer",
+    "ClipEncoder",
+    "Namer",
+    "Names",
+    "OpenClipEncoder",
+    "TextImageEncoder",
+    "clip_namer",
+    "open_clip_namer",
+]

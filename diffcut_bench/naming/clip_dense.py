@@ -1,0 +1,147 @@
+"""Dense features of CLIP and SigLIP (`transformers`) in the space of their texts, as MaskCLIP takes them."""
+
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
+from diffcut_bench.backbones.vision_transformer import pixel_transform
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.naming.encoder import TextImageEncoder
+from diffcut_bench.naming.namer import Namer
+from diffcut_bench.naming.text import TextTower
+
+_OPTION = "namer.model"
+_FILES = (
+    *(("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin")),
+    *(("tokenizer.json",), ("tokenizer_config.json",)),
+)
+_NETWORKS = {"clip": "CLIPModel", "siglip": "SiglipModel"}
+
+
+class ClipEncoder(TextImageEncoder):
+    """CLIP or SigLIP: each patch's value, without the mixing of attention, where images and texts meet.
+
+    CLIP: the last block's values through its output projection (the block's MLP and residual are left out), the final
+    normalisation and the visual projection. SigLIP's images meet texts behind a pooling head, which is the last
+    attention that they pass: its values, its output projection, and its MLP in the place of a visual projection.
+    Computes in float32; position embeddings are interpolated.
+
+    Args:
+        name: option name.
+        model: hub id, or a folder with the network, its preprocessor_config.json and its tokenizer.
+        revision: branch, tag or commit of the hub.
+        image_size: pixels of the longer side of what the network sees.
+
+    Raises:
+        UserError: files are missing or damaged, or the checkpoint is neither CLIP nor SigLIP.
+    """
+
+    network: nn.Module
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, name: str, model: str, revision: str = "main", image_size: int = 512) -> None:
+        super().__init__()
+        self.name = name
+        self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
+        path = self._checkpoint.files["config.json"]
+        values = read_json(path)
+        self._kind = str(values.get("model_type"))
+        if self._kind not in _NETWORKS:
+            hint = did_you_mean(self._kind, _NETWORKS)
+            raise UserError(f"model_type {self._kind!r} does not read texts and images", str(path), hint)
+        from transformers import CONFIG_MAPPING
+
+        config: Any = CONFIG_MAPPING[self._kind].from_dict(values)
+        self.stride: int = config.vision_config.patch_size
+        self.channels: int = config.projection_dim if self._kind == "clip" else config.vision_config.hidden_size
+        if image_size < self.stride:
+            where = f"namer={name}"
+            raise UserError(f"image_size {image_size} is less than a patch", where, f"namer.image_size={self.stride}")
+        self.image_size = image_size
+        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
+        self.register_buffer("_scale", scale, persistent=False)
+        self.register_buffer("_shift", shift, persistent=False)
+
+    def fingerprint(self) -> dict[str, str]:
+        return {
+            "encoder": self.name,
+            "checkpoint": self._checkpoint.name,
+            "revision": self._checkpoint.revision,
+            "weights_sha256": self._checkpoint.fingerprint(),
+            "image_size": str(self.image_size),
+            "transformers": metadata.version("transformers"),
+        }
+
+    def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
+        self.read()
+        return self._texts(texts)
+
+    def _read(self) -> None:
+        import transformers
+
+        weights = next(path for n, path in self._checkpoint.files.items() if n.startswith(("model.", "pytorch_model.")))
+        mend = f"fetch it again, or point {_OPTION} at another folder or a hub id"
+        try:
+            with quiet_transformers():
+                network, report = getattr(transformers, _NETWORKS[self._kind]).from_pretrained(
+                    weights.parent, dtype=torch.float32, local_files_only=True, output_loading_info=True
+                )
+        except Exception as error:  # whatever the file's reader raises
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
+        missing = sorted(report["missing_keys"])
+        if missing:
+            raise UserError(f"{len(missing)} weights are missing: {missing[0]} …", str(weights), mend)
+        if self._kind == "clip":
+            layers = network.vision_model.encoder.layers
+            layers[-1] = _Values(layers[-1])
+        self.network = network
+        self._texts = TextTower(network, Path(weights.parent))
+        self.to(self.device)
+
+    def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
+        rows, cols = images.shape[2] // self.stride, images.shape[3] // self.stride
+        vision: Any = self.network.vision_model
+        pixels = images * self._scale + self._shift
+        tokens = vision(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state
+        patches: Tensor = tokens[:, -rows * cols :]  # CLIP's class token comes first
+        if self._kind == "clip":
+            project: Any = self.network.visual_projection
+            patches = project(vision.post_layernorm(patches))
+        else:
+            patches = _unpooled(vision.head, patches)
+        return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
+
+
+class _Values(nn.Module):
+    """Stands in for CLIP's last block: the values of its attention through the output projection, nothing more."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.norm = block.layer_norm1
+        self.values, self.output = block.self_attn.v_proj, block.self_attn.out_proj
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        projected: Tensor = self.output(self.values(self.norm(hidden_states)))
+        return projected
+
+
+def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Float[Tensor, "batch patches channels"]:
+    """What SigLIP's pooling head makes of an image in which every patch is this one."""
+    attention = head.attention
+    weight, bias = attention.in_proj_weight.chunk(3)[2], attention.in_proj_bias.chunk(3)[2]
+    values: Tensor = attention.out_proj(linear(tokens, weight, bias))
+    return values + head.mlp(head.layernorm(values))
+
+
+def clip_namer(name: str, model: str, revision: str = "main", image_size: int = 512, **settings: Any) -> Namer:
+    """The ``namer=clip_b16`` and ``namer=siglip_b16`` options: a `Namer` over a `ClipEncoder`."""
+    return Namer(ClipEncoder(name, model, revision, image_size), **settings)

@@ -1,0 +1,36 @@
+"""The interface of an encoder of images and texts: a backbone whose features, pooled and projected, lie among words."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from diffcut_bench.backbones import PretrainedBackbone
+
+
+class TextImageEncoder(PretrainedBackbone):
+    """A backbone (`forward` gives its dense map of images) with words for its features.
+
+    Attributes:
+        image_size: pixels of the longer side that images are brought to by `resized`.
+    """
+
+    image_size: int
+
+    @abstractmethod
+    def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
+        """Embeddings of texts, on the encoder's device."""
+
+    def project(self, pooled: Float[Tensor, "segments channels"]) -> Float[Tensor, "segments dimensions"]:
+        """From means over the dense map to where texts lie; the dense map lies there already unless said otherwise."""
+        return pooled
+
+    @torch.no_grad()
+    def resized(self, images: Float[Tensor, "batch 3 _ _"]) -> Float[Tensor, "batch 3 height width"]:
+        """Images in the size that the network wants: aspect ratio kept, both sides multiples of a patch."""
+        scale = self.image_size / max(images.shape[-2:]) / self.stride
+        rows, cols = (max(round(side * scale), 1) * self.stride for side in images.shape[-2:])
+        return interpolate(images, (rows, cols), mode="bilinear", antialias=True)

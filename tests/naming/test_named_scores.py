@@ -1,0 +1,75 @@
+import json
+
+import pytest
+import torch
+from conftest import DATA
+
+from diffcut_bench.evaluation import Counts, contingency_table, count_named, mean_image_jaccard
+from diffcut_bench.reproduction import MEASURES, Measured, judge, load_experiment, plan_cells
+from diffcut_bench.store import Result
+
+RESULT = (DATA / "result_v1.json").read_text()
+
+
+def named(value: float, ends: list[float]) -> Result:
+    raw = json.loads(RESULT)
+    raw["metrics"] |= {"mean_image_jaccard": value, "mean_image_jaccard_ci95": ends}
+    return Result.from_json(json.dumps({**raw, "limited": False, "failures": []}))
+
+
+def test_counts_of_named_pixels_are_the_confusions_own():
+    prediction, label = torch.tensor([[2, 2, 0, 0, 1, 2]]), torch.tensor([[1, 2, 0, 1, -1, 2]])
+    counts = count_named(contingency_table(prediction, label, 3))
+    assert counts.tp.tolist() == [1, 0, 2]
+    assert counts.fp.tolist() == [1, 0, 1]
+    assert counts.fn.tolist() == [0, 2, 0]
+
+
+def test_every_image_weighs_the_same():
+    # Image 0: IoU 1 of one pixel. Image 1: 2/4 and 0/2 over classes 0 and 1. Image 2: all void.
+    counts = Counts(
+        torch.tensor([[1, 0, 0], [2, 0, 0], [0, 0, 0]]),
+        torch.tensor([[0, 0, 0], [2, 0, 0], [0, 0, 0]]),
+        torch.tensor([[0, 0, 0], [0, 2, 0], [0, 0, 0]]),
+    )
+    value, (low, high) = mean_image_jaccard(counts)
+    assert value == pytest.approx((1 + (0.5 + 0) / 2) / 2)
+    assert 0.25 <= low <= value <= high <= 1
+    assert mean_image_jaccard(counts) == (value, (low, high))
+
+
+def test_the_metric_is_kept_in_the_file_and_absent_from_others():
+    result = named(0.5, [0.4, 0.6])
+    again = Result.from_json(result.to_json())
+    assert again == result
+    assert again.metrics.mean_image_jaccard_ci95 == (0.4, 0.6)
+    assert "mean_image_jaccard" not in Result.from_json(RESULT).to_json()
+    assert '"mean_image_jaccard": 0.0' in named(0.0, [0.0, 0.0]).to_json()
+
+
+def test_table_4_is_judged_by_it():
+    measure = MEASURES["jaccard"]
+    measured = Measured.of(named(0.62, [0.60, 0.64]), measure="jaccard")
+    assert (measured.value, measured.interval) == (62.0, (60.0, 64.0))
+    assert judge(63.0, measured, measure).word == "reproduced"
+    assert judge(65.0, measured, measure).word == "differs"
+    without = Measured.of(Result.from_json(RESULT), measure="jaccard")
+    assert judge(63.0, without, measure).word == "limited"
+    assert "segments are not named" in without.limits
+
+
+def test_the_cells_of_table_4_are_the_released_ones():
+    cells = {(c.row.name, c.column): c.config for c in plan_cells(load_experiment("table4")) if c.config}
+    assert {name for name, _ in cells} == {"DiffCut", "MaskCLIP"}
+    ours, maskclip = cells["DiffCut", "voc"], cells["MaskCLIP", "context"]
+    assert ours.choices["namer"] == "convnext_l"
+    assert (ours.choices["backbone"], ours.choices["segmenter"], ours.choices["refiner"]) == (
+        "ssd1b",
+        "diffcut",
+        "pamr",
+    )
+    assert ours.refiner["iterations"] == 15
+    assert ours.refiner["dilations"] == [1, 2, 4, 8, 12, 24, 32, 64]
+    assert ours.protocol["eval_size"] == maskclip.protocol["eval_size"] == 1024
+    chosen = {name: maskclip.choices[name] for name in ("backbone", "namer", "upsampler", "refiner")}
+    assert chosen == {"backbone": "clip_b16", "namer": "clip_b16", "upsampler": "nearest", "refiner": "none"}

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import text_checkpoints
+import torch
+
+from diffcut_bench.naming import ClipEncoder, Namer
+from diffcut_bench.naming.namer import best_synonyms, pool_segments
+
+CPU = torch.device("cpu")
+
+
+def coloured(*rows: str) -> torch.Tensor:
+    """An image of 16-pixel fields: r, g, b, w."""
+    colours = {"r": (1.0, 0, 0), "g": (0, 1.0, 0), "b": (0, 0, 1.0), "w": (1.0, 1, 1)}
+    fields = torch.tensor([[colours[field] for field in row] for row in rows]).permute(2, 0, 1)
+    return fields.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)[None]
+
+
+def test_planted_embeddings_give_the_planted_names():
+    images = torch.cat([coloured("rgb", "rgb"), coloured("bbr", "bbr")])
+    segments = torch.zeros(2, 32, 48, dtype=torch.long)
+    segments[:, :, 16:32] = 1
+    segments[:, :, 32:] = 2
+    names = Namer(text_checkpoints.Colours()).for_classes(["blue", "green", "red"], None, CPU)(images, segments)
+    assert names.classes.tolist() == [[2, 1, 0], [0, 0, 2]]
+    assert torch.equal(names.labels, names.classes.gather(1, segments.flatten(1)).view_as(segments))
+    assert names.scores.min() > 0.99
+
+
+def test_the_best_synonym_counts_not_their_mean():
+    # Red's mean with a wrong synonym (0.5) lies below the other class's 0.6.
+    similarities = torch.tensor([[1.0, 0.0, 0.6], [0.2, 0.3, 0.9]])
+    assert best_synonyms(similarities, [2, 1]).tolist() == torch.tensor([[1.0, 0.6], [0.3, 0.9]]).tolist()
+    namer = Namer(text_checkpoints.Colours(), words={"warm": "blue|red"}).for_classes(["green", "warm"], None, CPU)
+    names = namer(coloured("rgb"), torch.arange(3).repeat_interleave(16).expand(1, 16, 48))
+    assert names.classes.tolist() == [[1, 0, 1]]
+
+
+def test_background_words_become_the_background_class():
+    settings = {"background_words": ["green", "blue", "red"]}
+    namer = Namer(text_checkpoints.Colours(), **settings).for_classes(["red", "background"], 1, CPU)
+    assert namer.words == (("red",), ("green", "blue"))
+    names = namer(coloured("rgb"), torch.arange(3).repeat_interleave(16).expand(1, 16, 48))
+    assert names.classes.tolist() == [[0, 1, 1]]
+
+
+def test_scores_are_a_softmax_at_the_temperature():
+    images, segments = coloured("w"), torch.zeros(1, 16, 16, dtype=torch.long)
+    names = Namer(text_checkpoints.Colours(), temperature=0.5).for_classes(["red", "grey"], None, CPU)(images, segments)
+    cosines = np.array([3**-0.5, 1.0]) / 0.5
+    assert names.scores.item() == pytest.approx(np.exp(cosines[1]) / np.exp(cosines).sum(), abs=1e-6)
+    with pytest.raises(ValueError, match="temperature must be positive"):
+        Namer(text_checkpoints.Colours(), temperature=0)
+
+
+def test_segments_are_means_over_their_pixels():
+    generator = torch.Generator().manual_seed(0)
+    dense = torch.randn(2, 5, 3, 4, generator=generator)
+    segments = torch.randint(0, 4, (2, 10, 14), generator=generator)
+    segments[1][segments[1] == 2] = 3  # an id without a pixel
+    found = pool_segments(dense, segments)
+    for image in range(2):
+        for segment in range(4):
+            pixels = [
+                dense[image, :, y * 3 // 10, x * 4 // 14]
+                for y in range(10)
+                for x in range(14)
+                if segments[image, y, x] == segment
+            ]
+            expected = torch.stack(pixels).mean(dim=0) if pixels else torch.zeros(5)
+            torch.testing.assert_close(found[image, segment], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+@torch.inference_mode()
+def test_a_real_network_names_what_its_word_is_planted_at(tmp_path, monkeypatch, kind):
+    """Each word means what one half of the image looks like."""
+    text_checkpoints.write_checkpoint(tmp_path, kind)
+    encoder = ClipEncoder("tiny", str(tmp_path), image_size=16)
+    images = torch.zeros(1, 3, 16, 16)
+    images[..., 8:] = 1
+    segments = torch.zeros(1, 16, 16, dtype=torch.long)
+    segments[..., 8:] = 1
+    halves = pool_segments(encoder(images), segments)[0]
+    monkeypatch.setattr(encoder, "text", lambda texts: torch.stack([halves[int("cat" in text)] for text in texts]))
+    names = Namer(encoder).for_classes(["cat", "disc"], None, CPU)(images, segments)
+    assert names.classes.tolist() == [[1, 0]], "halves[1], the bright one, is what cat means"
+
+
+def test_the_identity_covers_words_and_weights_but_not_the_temperature():
+    def identity(**settings):
+        return Namer(text_checkpoints.Colours(), **settings).for_classes(["red", "blue"], None, CPU).identity()
+
+    assert identity() == identity(temperature=1.0)
+    assert identity() != identity(words={"red": "crimson"})
+    assert identity()["encoder"] == "colours"

@@ -1,0 +1,64 @@
+import importlib.util
+import sys
+import types
+
+import pytest
+import torch
+
+from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.naming import OpenClipEncoder
+from diffcut_bench.naming.namer import pool_segments
+
+
+@pytest.mark.skipif(importlib.util.find_spec("open_clip") is not None, reason="open_clip is installed")
+def test_without_the_extra_the_message_says_how_to_get_it():
+    with pytest.raises(UserError) as caught:
+        instantiate("namer", load_config(["namer=convnext_l"]).namer)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 3
+    assert "open_clip can't be imported" in lines[0]
+    assert "pip install 'diffcut_bench[openvocab]'" in lines[2]
+
+
+def test_it_is_imported_only_when_asked_for():
+    import diffcut_bench.naming  # noqa: F401
+
+    assert "open_clip" not in sys.modules
+
+
+class _Trunk(torch.nn.Module):
+    """In timm's shape: a map of features, and a head that averages over it before it does anything else."""
+
+    def forward_features(self, images):
+        return torch.nn.functional.avg_pool2d(images, 32)
+
+    def forward_head(self, features):
+        return features.mean(dim=(2, 3)).square()  # not linear: pooling before and behind it differ
+
+
+def test_segments_are_pooled_before_the_head(tmp_path, monkeypatch):
+    """A stand-in for the library shows the order of steps; that the library has this shape it can't show."""
+    visual = torch.nn.Module()
+    visual.trunk, visual.head = _Trunk(), torch.nn.Linear(3, 2)
+    network = torch.nn.Module()
+    network.visual = visual
+    network.encode_text = lambda tokens: tokens
+    asked = []
+    library = types.SimpleNamespace(
+        OPENAI_DATASET_MEAN=(0.5, 0.5, 0.5),
+        OPENAI_DATASET_STD=(0.25, 0.25, 0.5),
+        create_model=lambda name, pretrained: asked.append((name, pretrained)) or network,
+        get_tokenizer=lambda name: lambda texts: torch.ones(len(texts), 2),
+    )
+    monkeypatch.setitem(sys.modules, "open_clip", library)
+    (tmp_path / "open_clip_pytorch_model.bin").write_text("weights")
+    encoder = OpenClipEncoder("tiny", str(tmp_path), "convnext", image_size=64)
+    images = torch.rand(1, 3, 64, 64)
+    dense = encoder(images)
+    expected = (torch.nn.functional.avg_pool2d(images, 32) - 0.5) / torch.tensor([0.25, 0.25, 0.5]).view(3, 1, 1)
+    torch.testing.assert_close(dense, expected)
+    pooled = pool_segments(dense, torch.zeros(1, 64, 64, dtype=torch.long))[0]
+    torch.testing.assert_close(encoder.project(pooled), visual.head(dense.mean(dim=(2, 3)).square()))
+    assert asked == [("convnext", str(tmp_path / "open_clip_pytorch_model.bin"))]
+    assert encoder.text(["a", "b"]).shape == (2, 2)
