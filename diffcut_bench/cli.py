@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from diffcut_bench import __version__
-from diffcut_bench.commands import bench, bench_encoder, coherence, compare, merge, report, reproduce, tune
+from diffcut_bench.commands import bench, bench_encoder, coherence, compare, merge, report, reproduce, segment, tune
 from diffcut_bench.commands.check import check
 from diffcut_bench.commands.data import data
 from diffcut_bench.commands.doctor import doctor
 from diffcut_bench.commands.features import features
 from diffcut_bench.commands.run import run
-from diffcut_bench.commands.segment import segment
 from diffcut_bench.commands.terminal import console, errors
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
@@ -93,7 +92,7 @@ _COMMANDS = {
     "show": _Command(compare.show, "one finished cell: classes, best and worst images", compare.add_show_arguments),
     "tune": _Command(tune.tune, "choose tau on training images, report on the validation split", tune.add_arguments),
     "merge": _Command(merge.merge_shards, "put finished shards of a cell together", merge.add_arguments),
-    "segment": _Command(segment, "segment your own pictures", metavar="IMAGE|KEY=VALUE"),
+    "segment": _Command(segment.segment, "segment your own pictures", segment.add_arguments, "IMAGE|KEY=VALUE"),
     "data": _Command(data, "list, prepare or verify data sets", _add_data_arguments, "NAME|KEY=VALUE"),
     "features": _Command(features, "list, verify or clear the feature store", _add_features_arguments, "SET|KEY=VALUE"),
     "check": _Command(check, "try a backbone on two small images"),

@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import Protocol
 
-GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "protocol", "tracker")
-_OPTIONAL = ("features", "refiner", "tracker")  # groups with an option that builds nothing
+GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "protocol", "tracker")
+_OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
 
 
@@ -51,6 +51,7 @@ class RunConfig:
     # Of later versions: configs in older results lack them.
     limit_seed: int | None = None
     tracker: dict[str, Any] = field(default_factory=dict)
+    namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
 
     def problems(self) -> list[str]:
@@ -143,7 +144,7 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
 
 def instantiate(group: str, node: dict[str, Any]) -> Any:
     """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``,
-    ``features=memory``, ``tracker=none``).
+    ``features=memory``, ``namer=none``, ``tracker=none``).
 
     ``suggests`` is for other options' defaults and is not passed on.
 

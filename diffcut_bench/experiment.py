@@ -137,7 +137,7 @@ def open_pass(config: RunConfig, preparing: Report | None = None) -> OpenedPass:
 
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
-    own = {"segmenter", "upsampler", "refiner", "protocol", "seed", "tracker", "choices"}
+    own = {"segmenter", "upsampler", "refiner", "namer", "protocol", "seed", "tracker", "choices"}
     reading = {name: config.protocol.get(name) for name in ("crop", "image_size", "eval_size", "void")}
     return cell_key({name: value for name, value in config.to_dict().items() if name not in own} | reading)
 

@@ -22,9 +22,11 @@ from diffcut_bench.evaluation import (
     Protocol,
     contingency_tables,
     count_matches,
+    count_named,
     merge_backgrounds,
 )
 from diffcut_bench.features import FeatureSource
+from diffcut_bench.naming import ClassNamer
 from diffcut_bench.segmenters import (
     CountingSegmenter,
     GraphTooLargeError,
@@ -43,7 +45,7 @@ _LARGEST_ID = 4095  # of clusters that are matched once for a data set
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one cell, on one device."""
+    """The stages of one cell, on one device. What a namer gives is scored as it is: clusters are classes then."""
 
     features: FeatureSource
     segmenter: Segmenter | ImageSegmenter | LabelSource
@@ -51,6 +53,7 @@ class Pipeline:
     refiner: Refiner | None
     protocol: Protocol
     device: torch.device
+    namer: ClassNamer | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,13 @@ class Outcome:
 
     Attributes:
         example: what went in.
-        prediction: cluster ids at the scored resolution, on the host.
+        prediction: cluster ids at the scored resolution, on the host; class ids where they are named.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
         criterion: that matched clusters to classes.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
+        named: the prediction holds classes, and nothing was matched.
     """
 
     example: Example
@@ -74,6 +78,7 @@ class Outcome:
     pixels: int
     criterion: Criterion = "overlap"
     table: Tensor | None = None
+    named: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,9 +94,14 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     """Decodes and resizes; an unreadable pair becomes a `Failure` instead of ending the run."""
 
     def __init__(
-        self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol, features: FeatureSource
+        self,
+        dataset: SegmentationDataset,
+        indices: Sequence[int],
+        protocol: Protocol,
+        features: FeatureSource,
+        keep_images: bool,
     ) -> None:
-        self.dataset, self.indices, self.protocol = dataset, indices, protocol
+        self.dataset, self.indices, self.protocol, self.keep_images = dataset, indices, protocol, keep_images
         self.stride, self.input_size, self.store = (
             features.backbone.stride,
             features.backbone.image_size,
@@ -122,7 +132,8 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         )
         features = None if self.store is None else self.store.get(digest)
         # Where the features are there, the image need not travel from a worker process.
-        return replace(example, digest=digest, features=features, image=None if features is not None else example.image)
+        image = example.image if features is None or self.keep_images else None
+        return replace(example, digest=digest, features=features, image=image)
 
 
 def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
@@ -142,6 +153,7 @@ def example_loader(
     batch_size: int,
     num_workers: int = 0,
     pin_memory: bool = False,
+    keep_images: bool = False,
 ) -> DataLoader[Any]:
     """Batches (lists) of `Example`, or `Failure` for a pair that can't be read, in the order of ``indices``.
 
@@ -153,8 +165,9 @@ def example_loader(
         batch_size: items a list.
         num_workers: processes that decode, crop and resize; 0: this one.
         pin_memory: give tensors in page-locked memory, for an accelerator.
+        keep_images: give images also where their features are in the store.
     """
-    reader = _Reader(dataset, indices, protocol, features)
+    reader = _Reader(dataset, indices, protocol, features, keep_images)
     # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
     context = "spawn" if num_workers else None
     return DataLoader(
@@ -212,6 +225,7 @@ def score_together(
         batch_size=batch_size,
         num_workers=num_workers,
         pin_memory=first.device.type != "cpu",
+        keep_images=any(pipeline.namer for pipeline in pipelines),
     )
     run = _Run(pipelines, dataset)
     position = 0
@@ -291,6 +305,14 @@ def _partitions(
         return segment_together(segmenters, features, class_counts)
     except GraphTooLargeError as error:
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
+
+
+def _counts(table: Tensor, protocol: Protocol) -> Counts:
+    """Counts of an image as the protocol's matching wants them; zero where it comes later."""
+    if protocol.matching == "dataset":
+        none = torch.zeros(len(table), dtype=torch.long)
+        return Counts(none, none, none)
+    return count_named(table) if protocol.matching == "named" else count_matches(table, protocol.criterion)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -412,7 +434,7 @@ class _Run:
                 input_size=self.features.backbone.image_size,
             )
             # Ids mean something across images only where clusters are matched once for all of them.
-            if protocol.matching == "per_image":
+            if protocol.matching != "dataset":
                 prepared = prepared.unique(return_inverse=True)[1]
             elif prepared.max() > _LARGEST_ID:
                 raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
@@ -436,7 +458,7 @@ class _Run:
         pipeline, dataset = self.pipelines[taker], self.dataset
         protocol = pipeline.protocol
         with self._stage("evaluate_s", (taker,)):
-            if dataset.background is not None:
+            if dataset.background is not None and pipeline.namer is None:
                 rule, criterion = protocol.background_rule, protocol.criterion
                 prediction = merge_backgrounds(
                     prediction, labels, dataset.num_classes, dataset.background, rule, criterion
@@ -444,24 +466,33 @@ class _Run:
         if pipeline.refiner is not None and images is not None:
             with self._stage("refine_s", (taker,)):
                 prediction = pipeline.refiner(images, prediction)
+        if pipeline.namer is not None:
+            with self._stage("segment_s", (taker,)):
+                # After the refiner, which numbers segments anew.
+                prediction = pipeline.namer(self._network_images(group), prediction).labels
         with self._stage("evaluate_s", (taker,)):
             tables = contingency_tables(prediction, labels, dataset.num_classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
             # One matching for the data set has to wait for all tables.
             later = protocol.matching == "dataset"
-            none = torch.zeros(dataset.num_classes, dtype=torch.long)
             return [
                 Outcome(
                     example,
                     predicted,
                     segments[place],
-                    Counts(none, none, none) if later else count_matches(tables[place], protocol.criterion),
+                    _counts(tables[place], protocol),
                     pixels[place],
                     protocol.criterion,
                     tables[place] if later else None,
+                    pipeline.namer is not None,
                 )
                 for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]
+
+    def _network_images(self, group: list[Example]) -> Tensor:
+        """What the backbone sees: of a better resolution than what may be scored."""
+        images = [example.image for example in group if example.image is not None]
+        return torch.stack(images).to(self.device, non_blocking=True)
 
     @contextmanager
     def _stage(self, name: str, takers: tuple[int, ...]) -> Iterator[None]:

@@ -13,7 +13,14 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.distributed import ALONE, Workers
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, Criterion, ImageCounts, Protocol, count_matches_together
+from diffcut_bench.evaluation import (
+    Counts,
+    Criterion,
+    ImageCounts,
+    Protocol,
+    count_matches_together,
+    mean_image_jaccard,
+)
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.segmenters import LabelSource
@@ -80,10 +87,15 @@ class RunningCell:
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
         protocol = _effective_protocol(config, build_protocol(config.protocol))
+        namer = instantiate("namer", config.namer)
+        if namer is not None:
+            namer = namer.for_classes(images.dataset.class_names, images.dataset.background, features.device)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-        self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, **stages)
+        self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, namer=namer, **stages)
         if protocol.matching == "dataset":
             _check_dataset_matching(config, self.pipeline, images.dataset)
+        if protocol.matching == "named" and namer is None:
+            raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
         self.identity = _identity(config, self.pipeline, images)
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
@@ -233,6 +245,7 @@ def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: 
     low, high = scores["miou_ci95"].tolist()
     accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
     by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
+    jaccard = mean_image_jaccard(metric.table()[2], seed=seed) if protocol.matching == "named" else (None, None)
     return Metrics(
         miou=scores["miou"].item(),
         pixel_accuracy=scores["pixel_accuracy"].item(),
@@ -240,6 +253,8 @@ def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: 
         pixel_accuracy_ci95=(accuracy_low, accuracy_high),
         iou_per_class=dict(zip(class_names, iou, strict=True)),
         iou_per_class_ci95=dict(zip(class_names, by_class, strict=True)),
+        mean_image_jaccard=jaccard[0],
+        mean_image_jaccard_ci95=jaccard[1],
     )
 
 
@@ -303,13 +318,16 @@ def _row(outcome: Outcome) -> ImageRow:
 
 
 def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
-    """The protocol with what the segmenter's and upsampler's own options say in its place."""
+    """The protocol with what the segmenter's and upsampler's own options say in its place. Names need no matching, and
+    merge what is background by themselves."""
     overridden: dict[str, Any] = {
         name: stage[name]
         for stage, names in ((config.segmenter, ("label_codes", "zero_affinity")), (config.upsampler, ("similarity",)))
         for name in names
         if name in stage
     }
+    if config.namer.get("_target_"):
+        overridden |= {"matching": "named", "background_rule": "one_to_one"}
     return build_protocol({**asdict(protocol), **overridden})
 
 
@@ -333,6 +351,7 @@ def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> di
         "segmenter": segmenter,
         "upsampler": config.upsampler,
         "refiner": config.refiner,
+        **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
         "protocol": {name: value for name, value in asdict(pipeline.protocol).items() if name != "name"},
         "shard": config.shard,
         "seed": config.seed,

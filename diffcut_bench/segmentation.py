@@ -1,5 +1,6 @@
 """Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
-from diffcut_bench.reporting import encode_png, overlay
+from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
 _LARGEST = 1536
+_BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -31,21 +33,28 @@ class Segmentation:
     Attributes:
         image: RGB [height, width, 3], 0..255, upright.
         labels: segment of each pixel [height, width], contiguous from 0.
+        names: of each segment, with its probability among the classes; None where segments were not named.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    names: tuple[tuple[str, float], ...] | None = None
 
     @property
     def num_segments(self) -> int:
         return int(self.labels.max()) + 1
 
     def overlay(self) -> Image.Image:
-        """The segments in colours over the picture."""
-        return Image.fromarray(overlay(self.image, self.labels))
+        """The segments in colours over the picture; a legend of their names beneath it, where they have any."""
+        pixels = overlay(self.image, self.labels)
+        if self.names is not None:
+            colours = palette(self.num_segments)
+            pixels = with_legend(pixels, [(name, tuple(colours[i])) for i, (name, _) in enumerate(self.names)])
+        return Image.fromarray(pixels)
 
     def describe(self) -> list[dict[str, Any]]:
-        """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB."""
+        """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB;
+        name and score where it has them."""
         described = []
         for segment in range(self.num_segments):
             mask = self.labels == segment
@@ -57,6 +66,7 @@ class Segmentation:
                     "area_fraction": round(float(mask.mean()), 6),
                     "bbox": [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1],
                     "mean_rgb": self.image[mask].mean(axis=0).round(1).tolist(),
+                    **({} if self.names is None else dict(zip(("name", "score"), self.names[segment], strict=True))),
                 }
             )
         return described
@@ -75,11 +85,20 @@ class PictureSegmenter:
     Pictures are taken whole, in their aspect ratio, and segmented at their own resolution unless the config's protocol
     says otherwise (``protocol=strict`` is what `segment` and the command use).
 
+    Args:
+        config: checked.
+        class_names: that the config's namer chooses among, such as ``cat|kitten``; ``background`` stands for what is
+            behind things. Empty: segments get no names.
+
     Raises:
-        UserError: an option is out of range, or weights are missing.
+        UserError: an option is out of range, weights are missing, or classes go without a namer or the other way round.
     """
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, class_names: Sequence[str] = ()) -> None:
+        namer = instantiate("namer", config.namer)
+        if bool(class_names) != (namer is not None):
+            what = "classes without a namer" if class_names else "a namer without classes"
+            raise UserError(what, "segment", 'diffcut-bench segment photo.jpg --classes "cat, sofa" namer=clip_b16')
         device = choose_device(config.device)
         self._pipeline = Pipeline(
             features=FeatureSource(instantiate("backbone", config.backbone).to(device), device),
@@ -89,6 +108,9 @@ class PictureSegmenter:
             protocol=build_protocol(config.protocol),
             device=device,
         )
+        self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
+        background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
+        self._namer = namer and namer.for_classes(class_names, background, device)
 
     def __call__(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Segmentation:
         """Segment one picture.
@@ -119,7 +141,15 @@ class PictureSegmenter:
         assert example.image is not None
         labels = segment_images(self._pipeline, example.image[None], eval_image[None])
         whole = upsample_nearest(labels, (size[0], size[1]))[0]
-        return Segmentation(pixels, whole.unique(return_inverse=True)[1].numpy())
+        segments = whole.unique(return_inverse=True)[1]
+        if self._namer is None:
+            return Segmentation(pixels, segments.numpy())
+        device = self._pipeline.device
+        names = self._namer(example.image[None].to(device), segments[None].to(device))
+        found = zip(names.classes[0].tolist(), names.scores[0].tolist(), strict=True)
+        return Segmentation(
+            pixels, segments.numpy(), tuple((self._class_names[i], round(score, 6)) for i, score in found)
+        )
 
 
 def segment(

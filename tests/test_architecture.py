@@ -18,12 +18,13 @@ ALLOWED = {
     "datasets": {"errors"},
     "evaluation": {"errors"},
     "store": {"errors"},
+    "naming": {"errors", "backbones", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "config": {"errors", "evaluation"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
-    "pipeline": {"errors", "datasets", "evaluation", "features", "segmenters", "store"},
+    "pipeline": {"errors", "datasets", "evaluation", "features", "naming", "segmenters", "store"},
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},

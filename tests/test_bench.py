@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from importlib.util import find_spec
 
 import numpy as np
@@ -14,8 +15,10 @@ from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_t
 from diffcut_bench.bench.ceiling import VectorProducts, read_rate
 from diffcut_bench.bench.rivals import compare_rivals, missing_rivals
 from diffcut_bench.bench.segmenter import adjusted_rand_index, textbook_within
+from diffcut_bench.bench.speeds import measure_speeds
 from diffcut_bench.bench.stages import STAGES, Effort, Material, measure_stages, resized, tiled
 from diffcut_bench.bench.timing import peak_bytes, timed
+from diffcut_bench.config import conf_dir
 
 CPU = torch.device("cpu")
 
@@ -149,6 +152,25 @@ def test_rivals_find_the_same_vector():
         assert row.ours_exact is None or row.ours_exact > 0.999
 
 
+def test_speeds_are_multiples_of_the_firsts_and_a_failure_spoils_no_other():
+    def slow():
+        time.sleep(0.05)
+        return torch.tensor([[[0, 1], [2, 2]], [[0, 0], [0, 0]]])
+
+    def broken():
+        raise ValueError("of no use")
+
+    rows = measure_speeds({"quick": lambda: [torch.zeros(4, 6)], "broken": broken, "slow": slow})
+    assert [(row.segmenter, row.images, row.rows, row.cols) for row in rows] == [
+        *(("quick", 1, 4, 6), ("broken", 0, 0, 0), ("slow", 2, 2, 2))
+    ]
+    quick, failed, late = rows
+    assert (quick.ratio, quick.segments, late.segments) == (1, 1, 2)
+    assert 2 / late.images_per_s >= 0.05
+    assert late.ratio == late.images_per_s / quick.images_per_s < 1
+    assert (failed.error, failed.images_per_s, failed.ratio) == ("ValueError: of no use", None, None)
+
+
 def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatch):
     names = {"sklearn", "ncut_pytorch"}
     monkeypatch.setattr("diffcut_bench.bench.rivals.find_spec", lambda name: None if name in names else find_spec(name))
@@ -173,6 +195,16 @@ def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatc
     assert computed["shares"]["features"] > stored["shares"]["features"]
     assert record["rivals"] == {"compared": [], "missing": ["scikit-learn", "ncut-pytorch"]}
     assert "not installed" in done.out and "ncut-pytorch" in done.out
+    speeds = {row["segmenter"]: row for row in record["segmenters"]["measured"]}
+    known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")} - {"precomputed", "maskclip"}
+    assert set(speeds) | set(record["segmenters"]["missing"]) == known
+    assert next(iter(speeds)) == "diffcut" and speeds["diffcut"]["ratio"] == 1
+    for name in ("diffseg", "slic", "felzenszwalb", "grid", "one_segment"):
+        assert speeds[name]["images_per_s"] > 0 and speeds[name]["images"] == 2
+        pixels = name != "diffseg"
+        assert (speeds[name]["rows"], speeds[name]["cols"]) == ((32, 32) if pixels else (8, 8))
+    assert (speeds["one_segment"]["segments"], speeds["grid"]["segments"]) == (1, 16)
+    assert [row["error"] for row in speeds.values() if row["error"]] == []
     assert (tmp_path / "bench" / "cost.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -27,7 +27,14 @@ from diffcut_bench.bench.rivals import Rival, compare_rivals, missing_rivals
 from diffcut_bench.bench.segmenter import Textbook, textbook_within
 from diffcut_bench.bench.stages import Effort, Material, Stage, measure_stages, resized, tiled
 from diffcut_bench.commands.bench_encoder import bench_encoder, whole_numbers, words_of
-from diffcut_bench.commands.bench_tables import print_comparisons, print_rivals, print_stages, print_whole
+from diffcut_bench.commands.bench_segmenters import compare_segmenters
+from diffcut_bench.commands.bench_tables import (
+    print_comparisons,
+    print_rivals,
+    print_segmenters,
+    print_stages,
+    print_whole,
+)
 from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.datasets import Example, SegmentationDataset
@@ -118,6 +125,11 @@ def bench(options: argparse.Namespace) -> int:
     rivals = _rivals(subject, options, patches, alphas)
     print_rivals(rivals, missing)
     keep("rivals", {"compared": [asdict(row) for row in rivals], "missing": missing})
+    speeds, unbuilt = compare_segmenters(
+        subject.config, options.overrides, subject.segmenter, subject.material, patches[0]
+    )
+    print_segmenters(speeds, unbuilt)
+    keep("segmenters", {"measured": [asdict(row) for row in speeds], "missing": unbuilt})
     console.print(f"{record['machine']['device']}, features of {record['features']}", style="dim", highlight=False)
     say(f"record   {place / 'bench.json'}")
     say(f"figure   {place / 'cost.png'}")

@@ -1,12 +1,13 @@
 """The tables of ``diffcut-bench bench``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
 from diffcut_bench.bench import Comparison
 from diffcut_bench.bench.rivals import Rival
+from diffcut_bench.bench.speeds import Speed
 from diffcut_bench.bench.stages import Stage
 from diffcut_bench.commands.terminal import console, say
 
@@ -79,6 +80,27 @@ def print_rivals(rows: Sequence[Rival], missing: Sequence[str]) -> None:
         _note(f"not installed, so not compared: {', '.join(missing)} (pip install 'diffcut_bench[rivals]')")
 
 
+def print_segmenters(rows: Sequence[Speed], missing: Mapping[str, str]) -> None:
+    """Every segmenter's speed, fastest first."""
+    table = _table("segmenter", "images/s", "× first", "segments", "on")
+    for row in sorted(rows, key=lambda row: -(row.images_per_s or 0)):
+        if row.images_per_s is None or row.ratio is None:
+            table.add_row(row.segmenter, "failed", "", "", "")
+            continue
+        style = "bold" if row is rows[0] else None
+        on = f"{row.rows}×{row.cols}"
+        table.add_row(
+            row.segmenter, f"{row.images_per_s:.4g}", f"{row.ratio:.3g}", f"{row.segments:.1f}", on, style=style
+        )
+    console.print(table)
+    _note(f"{rows[0].images} images at a time, features given, each at its own settings; × first: {rows[0].segmenter}")
+    for row in rows:
+        if row.error is not None:
+            _note(f"{row.segmenter} failed: {row.error}")
+    for name, reason in missing.items():
+        _note(f"{name} could not be built: {reason}")
+
+
 def _note(text: str) -> None:
     say(text, style="dim")
 
@@ -86,7 +108,9 @@ def _note(text: str) -> None:
 def _table(*names: str) -> Table:
     table = Table(header_style="bold", show_edge=False, pad_edge=False)
     for name in names:
-        table.add_column(name, justify="left" if name in {"compared with", "stage", "rival", "job", ""} else "right")
+        table.add_column(
+            name, justify="left" if name in {"compared with", "stage", "rival", "job", "segmenter", ""} else "right"
+        )
     return table
 
 

@@ -111,7 +111,7 @@ def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict
             elif experiment.measure == "images_per_s":
                 measured[place] = Measured(end.result.timings.images_per_s, None, cells[place].deviations, end.result)
             else:
-                measured[place] = Measured.of(end.result, cells[place].deviations)
+                measured[place] = Measured.of(end.result, cells[place].deviations, experiment.measure)
     return measured, failed
 
 

@@ -16,6 +16,14 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.segmentation import PictureSegmenter
 from diffcut_bench.store import write_atomically
 
+_NAMER = "clip_b16"  # where classes are given and no namer is
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``segment`` takes besides overrides."""
+    text = "name each segment: classes with commas between, synonyms with |, such as 'cat|kitten, sofa, background'"
+    parser.add_argument("--classes", metavar="LIST", help=text)
+
 
 def segment(options: argparse.Namespace) -> int:
     """Segment pictures; 2 where one of several could not be read."""
@@ -28,9 +36,14 @@ def segment(options: argparse.Namespace) -> int:
     images = [Path(word) for word in options.overrides if not is_override(word)]
     if not images:
         raise UserError("no picture named", "diffcut-bench segment", "diffcut-bench segment photo.jpg [key=value …]")
+    classes = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
+    if options.classes is not None and not classes:
+        raise UserError("no class named", "--classes", '--classes "cat, sofa, plant"')
+    if classes and not _chosen_namer(overrides):
+        overrides = [f"namer={_NAMER}", *overrides]
     config = load_config(["protocol=strict", *overrides])
     folder = Path(config.output_dir) / "segments"
-    segmenter = PictureSegmenter(config)
+    segmenter = PictureSegmenter(config, classes)
     described, failed = [], []
     names: set[str] = set()
     for image in images:
@@ -57,7 +70,8 @@ def segment(options: argparse.Namespace) -> int:
                 "segments": result.describe(),
             }
         )
-        say(f"{image}: {result.num_segments} segments, {overlay_path}")
+        named = sorted({name for name, _ in result.names or ()})
+        say(f"{image}: {result.num_segments} segments{''.join(f', {name}' for name in named)}, {overlay_path}")
     if described:
         record = {"schema_version": 1, "config": config.to_dict(), "images": described}
         write_atomically(folder / "segments.json", json.dumps(record, indent=1) + "\n")
@@ -65,3 +79,11 @@ def segment(options: argparse.Namespace) -> int:
     for failure in failed:
         errors.print(str(failure), markup=False, highlight=False, soft_wrap=True)
     return 2 if failed else 0
+
+
+def _chosen_namer(overrides: list[str]) -> bool:
+    """Whether the overrides, or an option among them, choose a namer; what they set of one comes after that."""
+    if any(override.startswith("namer=") for override in overrides):
+        return True
+    config = load_config([override for override in overrides if not override.startswith("namer.")])
+    return bool(config.namer.get("_target_"))

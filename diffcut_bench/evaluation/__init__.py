@@ -1,6 +1,6 @@
 """Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
 
-from diffcut_bench.evaluation.counts import ImageCounts, image_scores
+from diffcut_bench.evaluation.counts import ImageCounts, image_scores, mean_image_jaccard
 from diffcut_bench.evaluation.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
 from diffcut_bench.evaluation.matching import (
     IGNORED,
@@ -11,6 +11,7 @@ from diffcut_bench.evaluation.matching import (
     contingency_tables,
     count_matches,
     count_matches_together,
+    count_named,
     match_image,
     merge_background,
     merge_backgrounds,
@@ -30,8 +31,10 @@ __all__ = [
     "contingency_tables",
     "count_matches",
     "count_matches_together",
+    "count_named",
     "image_scores",
     "match_image",
+    "mean_image_jaccard",
     "merge_background",
     "merge_backgrounds",
     "paired_bootstrap",

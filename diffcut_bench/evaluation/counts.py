@@ -119,3 +119,24 @@ def image_scores(counts: Counts) -> Float[Tensor, " images"]:
         counts: TP, FP, FN [images × classes].
     """
     return iou_per_class(*(count.double() for count in counts)).nanmean(dim=1)
+
+
+def mean_image_jaccard(counts: Counts, resamples: int = 2000, seed: int = 42) -> tuple[float, tuple[float, float]]:
+    """Mean of `image_scores` over images, and its percentile bootstrap interval: the open-vocabulary metric.
+
+    An image without any class (all void) is left out. Every image weighs the same, whichever classes it holds and
+    however large they are, so this is no estimate of the data set's mIoU.
+
+    Args:
+        counts: TP, FP, FN [images × classes].
+        resamples, seed: of the bootstrap.
+    """
+    scores = image_scores(counts)
+    scored = ~scores.isnan()
+    rows = torch.stack([scores.nan_to_num(), scored.double()], dim=1)
+
+    def mean(sums: Tensor) -> Tensor:
+        return sums[..., :1] / sums[..., 1:]
+
+    low, high = bootstrap_interval(rows, mean, resamples, seed)[:, 0].tolist()
+    return mean(rows.sum(dim=0)).item(), (low, high)

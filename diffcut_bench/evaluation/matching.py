@@ -156,6 +156,15 @@ def count_matches(table: Int[Tensor, "classes clusters"], criterion: Criterion =
     return _counts_of(table, assign_clusters(table, criterion))
 
 
+def count_named(table: Int[Tensor, "classes _"]) -> Counts:
+    """TP, FP, FN of each class where clusters are classes already (``matching=named``): nothing is assigned.
+
+    Args:
+        table: of the image; column i holds what was predicted as class i.
+    """
+    return _counts_of(table, torch.arange(len(table)))
+
+
 def count_matches_together(
     tables: Sequence[Int[Tensor, "classes _"]], criterion: Criterion = "overlap"
 ) -> list[Counts]:

@@ -19,7 +19,8 @@ class Protocol:
         similarity: concept assignment by ``dot`` product (released) or ``cosine`` (text).
         background_rule: see `diffcut_bench.evaluation.merge_background`.
         void: pixels without annotation are scored as ``background`` (where the data set has one) or left out.
-        matching: clusters are matched to classes in each image, or once for the ``dataset``.
+        matching: clusters are matched to classes in each image, or once for the ``dataset``; or they are classes
+            already (``named``, which a namer implies).
         criterion: what the matching maximises.
         absent_classes: a class never annotated or predicted is left out of the mean (``nan``) or counts as ``zero``.
         ade20k_labels: raw 0..149 as the classes (the released off-by-one) or 1..150 (``correct``); ADE20K alone
@@ -38,7 +39,7 @@ class Protocol:
     similarity: Literal["dot", "cosine"]
     background_rule: BackgroundRule
     void: Literal["background", "ignore"]
-    matching: Literal["per_image", "dataset"]
+    matching: Literal["per_image", "dataset", "named"]
     criterion: Criterion
     absent_classes: AbsentClasses
     ade20k_labels: Literal["released", "correct"]

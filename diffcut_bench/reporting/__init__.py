@@ -20,7 +20,7 @@ from diffcut_bench.reporting.page import (
     RunDetails,
     render_page,
 )
-from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette
+from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
 from diffcut_bench.reporting.sweeps import SweepFigure, sweep_figures
 from diffcut_bench.reporting.tables import (
     Column,
@@ -74,4 +74,5 @@ __all__ = [
     "settings_of",
     "sweep_figures",
     "varying_names",
+    "with_legend",
 ]

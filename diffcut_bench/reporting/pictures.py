@@ -2,6 +2,7 @@
 
 import colorsys
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from diffcut_bench.store import write_atomically
 
 _PANEL = 384  # pixels of a panel's longer side
 _GAP = 8
+_LINE = 22  # height of a line of text
 _GOLDEN_RATIO = 0.6180339887498949
 _VOID_GREY = 235
 _UNMATCHED_GREY = 140
@@ -43,6 +45,17 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.int64], opacity: float 
     return _blend(image, palette(int(labels.max()) + 1)[labels], labels, opacity)
 
 
+def with_legend(pixels: NDArray[np.uint8], legend: Sequence[tuple[str, tuple[int, ...]]]) -> NDArray[np.uint8]:
+    """The picture [height, width, 3] with names and their colours beneath it."""
+    height, width = pixels.shape[:2]
+    font = ImageFont.load_default(size=15)
+    rows = _wrap_legend(list(legend), width, font)
+    sheet = Image.new("RGB", (width, height + _LINE * len(rows) + _GAP), "white")
+    sheet.paste(Image.fromarray(pixels), (0, 0))
+    _draw_legend(ImageDraw.Draw(sheet), rows, height + _GAP // 2, font)
+    return np.array(sheet)
+
+
 def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     """PNG of an RGB [h, w, 3], 8-bit or 16-bit grey [h, w] array."""
     buffer = io.BytesIO()
@@ -61,7 +74,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     colours = palette(dataset.num_classes)
     label_colours = np.where((label < 0)[..., None], _VOID_GREY, colours[np.clip(label, 0, None)]).astype(np.uint8)
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
-    matched = matched_classes(table, outcome.criterion)
+    matched = matched_classes(table, outcome.criterion, named=outcome.named)
     by_cluster = np.where((matched < 0)[:, None], _UNMATCHED_GREY, colours[np.clip(matched, 0, None)]).astype(np.uint8)
     panels = [
         _enlarge(image),
@@ -76,16 +89,19 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     write_atomically(path, encode_png(_compose(panels, captions, legend)))
 
 
-def matched_classes(table: Tensor, criterion: Criterion) -> NDArray[np.int64]:
-    """Class that each cluster matched.
+def matched_classes(table: Tensor, criterion: Criterion, *, named: bool = False) -> NDArray[np.int64]:
+    """Class that each cluster matched, or that it is.
 
     Args:
         table: contingency table [classes, clusters].
         criterion: what the matching maximises.
+        named: clusters are classes.
 
     Returns:
         Class ids [clusters]; −1 for a cluster that no class was given, or only one without a pixel in the table.
     """
+    if named:
+        return np.arange(table.shape[1], dtype=np.int64)
     classes = np.full(table.shape[1], -1, dtype=np.int64)
     present = table.sum(dim=1) > 0
     for index, cluster in enumerate(assign_clusters(table, criterion).tolist()):
@@ -122,21 +138,29 @@ def _compose(
 ) -> NDArray[np.uint8]:
     height, width = panels[0].shape[:2]
     font = ImageFont.load_default(size=15)
-    line = 22
     total = width * 3 + _GAP * 4
     rows = _wrap_legend(legend, total, font)
-    sheet = Image.new("RGB", (total, height + line * (1 + len(rows)) + 2 * _GAP), "white")
+    sheet = Image.new("RGB", (total, height + _LINE * (1 + len(rows)) + 2 * _GAP), "white")
     pen = ImageDraw.Draw(sheet)
     for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = _GAP + place * (width + _GAP)
         pen.text((left, _GAP // 2), caption, fill="black", font=font)
-        sheet.paste(Image.fromarray(panel), (left, line + _GAP // 2))
-    for row, entries in enumerate(rows):
-        top = height + line * (row + 1) + _GAP
-        for left, name, colour in entries:
-            pen.rectangle((left, top + 3, left + 13, top + 16), fill=colour)
-            pen.text((left + 19, top), name, fill="black", font=font)
+        sheet.paste(Image.fromarray(panel), (left, _LINE + _GAP // 2))
+    _draw_legend(pen, rows, height + _LINE + _GAP, font)
     return np.array(sheet)
+
+
+def _draw_legend(
+    pen: ImageDraw.ImageDraw,
+    rows: list[list[tuple[int, str, tuple[int, ...]]]],
+    top: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> None:
+    for row, entries in enumerate(rows):
+        for left, name, colour in entries:
+            place = top + _LINE * row
+            pen.rectangle((left, place + 3, left + 13, place + 16), fill=colour)
+            pen.text((left + 19, place), name, fill="black", font=font)
 
 
 def _wrap_legend(

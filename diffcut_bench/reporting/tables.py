@@ -18,7 +18,11 @@ _STAGES = ("segmenter", "upsampler", "refiner")
 _PLACES = ("folder", "model", "root")  # where things lie, not what they are
 _LATEX = {"_": r"\_", "%": r"\%", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 _WORD = 13  # characters of a word that is not broken
-_HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner")
+_HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer")
+_JACCARD = (
+    "image Jaccard: mean over images of the mean IoU over the classes in an image, the metric released for named "
+    "segments; mIoU sums pixels over the data set first. The two are not comparable."
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Table:
 
 def results_table(results: Sequence[tuple[Path, Result]], name: str = "results", title: str = "Results") -> Table:
     """A row a cell with what differs between them, mIoU in % with its 95 % interval, accuracy, segments and images;
-    the protocols as notes.
+    the protocols as notes. The mean of per-image Jaccard has a column where segments were named.
 
     Args:
         results: folder and result of each cell, in the order of the rows.
@@ -128,22 +132,28 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
     varying = varying_names(settings)
     shared = [f"{name}={settings[0][name]}" for name in _HEADLINE if name in settings[0] and name not in varying]
     columns = [Column(heading(name)) for name in varying]
-    columns += [
-        Column(name, numeric=True) for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images")
-    ]
+    named = any(result.metrics.mean_image_jaccard is not None for _, result in results)
+    numeric = ("mIoU", "95 % interval", *(("image Jaccard", "its 95 % interval") if named else ()), "pixel accuracy")
+    columns += [Column(name, numeric=True) for name in (*numeric, "segments", "images")]
     rows = [
         (
             *(str(values.get(name, "")) for name in varying),
             percent(result.metrics.miou),
             interval_text(result.metrics.miou_ci95),
+            *(_jaccard(result) if named else ()),
             percent(result.metrics.pixel_accuracy),
             f"{result.segments_per_image.mean:.1f}",
             f"{result.dataset.n_images - len(result.failures)}{' (limited)' if result.limited else ''}",
         )
         for (_, result), values in zip(results, settings, strict=True)
     ]
-    notes = footer([result for _, result in results])
+    notes = [*footer([result for _, result in results]), *([_JACCARD] if named else [])]
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes), " ".join(shared))
+
+
+def _jaccard(result: Result) -> tuple[str, str]:
+    value = result.metrics.mean_image_jaccard
+    return ("–", "–") if value is None else (percent(value), interval_text(result.metrics.mean_image_jaccard_ci95))
 
 
 def percent(fraction: float) -> str:
@@ -193,8 +203,10 @@ def settings_of(result: Result) -> dict[str, Any]:
     """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats."""
     choices = result.config.get("choices", {})
     settings = {group: choices.get(group, "?") for group in ("dataset", "backbone", *_STAGES)}
+    if choices.get("namer", "none") != "none":
+        settings["namer"] = choices["namer"]
     settings |= {f"protocol.{name}": value for name, value in result.protocol.items()}
-    for stage in (*_STAGES, "backbone", "features"):
+    for stage in (*_STAGES, "namer", "backbone", "features"):
         for name, value in (result.config.get(stage) or {}).items():
             if f"protocol.{name}" not in settings and not name.startswith("_") and name not in (*_PLACES, "name"):
                 settings[f"{stage}.{name}"] = value

@@ -321,7 +321,7 @@ def _images(outcomes: Sequence[Outcome], dataset: SegmentationDataset, rows: Seq
         matched = matched_once
         if matched is None:
             table = contingency_table(outcome.prediction, outcome.example.label, dataset.num_classes)
-            matched = matched_classes(table, outcome.criterion)
+            matched = matched_classes(table, outcome.criterion, named=outcome.named)
         classes = np.where(prediction < len(matched), matched.take(prediction, mode="clip"), -1)
         masks = {
             "prediction": {"mask_data": np.where(classes < 0, unmatched, classes), "class_labels": names},

@@ -15,6 +15,7 @@ _PLACES = {
     "dataset": {"root"},
     "backbone": {"model", "revision", "variant", "compile", "channels_last"},
     "segmenter": {"folder", "pattern", "max_memory_gib"},
+    "namer": {"model", "revision"},
 }
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -106,7 +107,7 @@ def plan_cells(
             for column in columns:
                 if column not in row.published and row.published:
                     continue
-                base = [*experiment.common, *columns[column], *row.overrides]
+                base = [*experiment.common, *columns[column], *row.overrides, *row.of_column.get(column, [])]
                 if folder is not None:
                     given = [f"segmenter.folder={folder / column}"]
                     base = [*experiment.common, *columns[column], "segmenter=precomputed", *given]

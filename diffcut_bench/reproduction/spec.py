@@ -35,6 +35,7 @@ class Row:
         source: of its values, where it is another than the table's.
         tune: a setting is chosen before the cells are run.
         chosen: what the paper chose, by column.
+        of_column: further overrides of its cell in one column, such as a value tuned for a data set.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Row:
     source: str | None = None
     tune: Tuning | None = None
     chosen: dict[str, float] = field(default_factory=dict)
+    of_column: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,7 +79,7 @@ class Experiment:
     Attributes:
         title, source: of the table, and where its values stand.
         name: of the option.
-        measure: ``miou``, ``auc`` or ``images_per_s``.
+        measure: ``miou``, ``jaccard``, ``auc`` or ``images_per_s``.
         columns: overrides of each column.
         common: overrides of all cells.
         rows: methods.
@@ -109,7 +111,8 @@ class Experiment:
         if self.measure not in MEASURES:
             found.append(f"measure must be {' | '.join(MEASURES)}, not {self.measure!r}")
         for row in self.rows:
-            found += [f"{row.name} has no column {name}" for name in {*row.published, *row.chosen} - {*self.columns}]
+            named = {*row.published, *row.chosen, *row.of_column}
+            found += [f"{row.name} has no column {name}" for name in named - {*self.columns}]
         kinds = ("above", "best", "within")
         found += [f"a claim's kind must be {' | '.join(kinds)}" for claim in self.claims if claim.kind not in kinds]
         return found

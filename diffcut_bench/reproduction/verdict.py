@@ -35,6 +35,7 @@ class Measure:
 
 MEASURES = {
     "miou": Measure("mIoU (%)", 100, 1, 0.5),
+    "jaccard": Measure("mean of per-image Jaccard (%)", 100, 1, 0.5),
     "auc": Measure("AUC", 1, 3, 0.005),
     "images_per_s": Measure("images/s", 1, 2, 0.0),
 }
@@ -62,15 +63,21 @@ class Measured:
     result: Result | None = None
 
     @staticmethod
-    def of(result: Result, deviations: Sequence[str] = ()) -> "Measured":
-        """MIoU in % of a result.
+    def of(result: Result, deviations: Sequence[str] = (), measure: str = "miou") -> "Measured":
+        """MIoU, or the mean of per-image Jaccard, in % of a result.
 
         Args:
             result: of the cell.
             deviations: settings that differ from the published cell's.
+            measure: ``miou`` or ``jaccard``; without names there is no Jaccard, and the cell is limited.
         """
-        low, high = result.metrics.miou_ci95
-        return Measured(100 * result.metrics.miou, (100 * low, 100 * high), (*_missing(result), *deviations), result)
+        metrics, limits = result.metrics, (*_missing(result), *deviations)
+        value, (low, high) = metrics.miou, metrics.miou_ci95
+        if measure == "jaccard":
+            if metrics.mean_image_jaccard is None or metrics.mean_image_jaccard_ci95 is None:
+                return Measured(float("nan"), None, (*limits, "segments are not named"), result)
+            value, (low, high) = metrics.mean_image_jaccard, metrics.mean_image_jaccard_ci95
+        return Measured(100 * value, (100 * low, 100 * high), limits, result)
 
 
 def judge(published: float, measured: Measured, measure: Measure) -> Verdict:

@@ -25,6 +25,9 @@ class Metrics:
     pixel_accuracy_ci95: tuple[float, float]
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
+    # Of named segments only (docs/open_vocabulary.md): mean over images of the mean IoU over an image's classes.
+    mean_image_jaccard: float | None = None
+    mean_image_jaccard_ci95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Failure:
 class Timings:
     read_s: float = 0.0  # waiting for decoded, resized images
     features_s: float = 0.0  # backbone
-    segment_s: float = 0.0  # segmenter and upsampler
+    segment_s: float = 0.0  # segmenter and upsampler; namer
     refine_s: float = 0.0  # refiner
     evaluate_s: float = 0.0  # background rule, matching, counts
     wall_s: float = 0.0  # all of it, over every start of this cell
@@ -84,6 +87,7 @@ class Result:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
         values = asdict(self)
         later = [(values, "identity"), (values["dataset"], "n_available"), (values["metrics"], "iou_per_class_ci95")]
+        later += [(values["metrics"], name) for name in ("mean_image_jaccard", "mean_image_jaccard_ci95")]
         for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
             if not holder[name] and holder[name] != 0:  # of an older file, which is written back as it was
                 del holder[name]
@@ -99,6 +103,7 @@ class Result:
         metrics = raw["metrics"]
         metrics.setdefault("pixel_accuracy_ci95", [float("nan")] * 2)
         by_class = metrics.get("iou_per_class_ci95", {})
+        by_image = metrics.get("mean_image_jaccard_ci95")
         nested = {
             "dataset": _known(DatasetRecord, raw["dataset"]),
             "metrics": _known(
@@ -108,6 +113,7 @@ class Result:
                     "miou_ci95": tuple(metrics["miou_ci95"]),
                     "pixel_accuracy_ci95": tuple(metrics["pixel_accuracy_ci95"]),
                     "iou_per_class_ci95": {name: ends and tuple(ends) for name, ends in by_class.items()},
+                    "mean_image_jaccard_ci95": by_image and tuple(by_image),
                 },
             ),
             "segments_per_image": _known(SegmentsPerImage, raw["segments_per_image"]),

@@ -6,7 +6,7 @@ from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
 
-NAMES = [f"table{n}" for n in (1, 2, 3, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
+NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
 
 def test_every_table_and_figure_is_there():
@@ -36,7 +36,7 @@ def test_published_values_are_the_papers(shared):
 
     ours = list(values("table1").values())
     assert ours == [*rows("table1"), *(row["miou"] for row in published["third_party"]["rows"])]
-    for table in ("table2", "table3", "table5", "table6", "table7", "table8"):
+    for table in ("table2", "table3", "table4", "table5", "table6", "table7", "table8"):
         assert list(values(table).values()) == rows(table), table
     nine = published["table9"]
     assert values("table9") == {n: dict(zip(nine["columns"], v, strict=True)) for n, v in nine["rows"].items()}
@@ -51,10 +51,10 @@ def test_published_values_are_the_papers(shared):
 
 
 def test_hyper_parameters_of_cells_are_the_papers():
-    (cell, *_) = (cell for cell in plan_cells(load_experiment("table1")) if cell.config is not None)
+    cell = next(cell for cell in plan_cells(load_experiment("table1")) if cell.row.name == "DiffCut")
     assert cell.config.choices | {"tracker": "none"} == {
         **{"dataset": "voc", "backbone": "ssd1b", "features": "store", "segmenter": "diffcut"},
-        **{"upsampler": "concepts", "refiner": "pamr", "protocol": "released", "tracker": "none"},
+        **{"upsampler": "concepts", "refiner": "pamr", "namer": "none", "protocol": "released", "tracker": "none"},
     }
     assert (cell.config.segmenter["tau"], cell.config.segmenter["alpha"]) == (0.5, 10)
     assert cell.config.backbone["timestep"] == 50
@@ -85,6 +85,50 @@ def test_points_of_a_figure_are_what_composing_each_would_give():
 def test_overrides_of_one_column_reach_that_column_only():
     cells = plan_cells(load_experiment("table5"), of_column={"ade20k": ["dataset.root=/ade"]})
     assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}
+
+
+def test_a_rows_own_overrides_of_one_column_reach_that_cell_only(tmp_path):
+    cells = {(cell.row.name, cell.column): cell for cell in plan_cells(load_experiment("table1"))}
+    thresholds = {"coco_stuff27": 1.1, "cityscapes27": 0.9}
+    assert {column: cells["DiffSeg", column].config.segmenter["threshold"] for column in thresholds} == thresholds
+    assert {cells["DiffSeg-dagger", column].config.segmenter["threshold"] for column in thresholds} == {1.0}
+    options = tmp_path / "experiment"
+    options.mkdir()
+    (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, of_column: {nowhere: []}}]\n")
+    with pytest.raises(UserError, match="a has no column nowhere"):
+        load_experiment("wrong", [f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+def test_rows_of_diffseg_are_run_as_they_were_published():
+    found = {}
+    for name in ("table1", "table2", "table7", "table11"):
+        for cell in plan_cells(load_experiment(name)):
+            if cell.row.name.startswith("DiffSeg"):
+                assert cell.not_run == "" and cell.config.choices["segmenter"] == "diffseg"
+                assert (cell.config.backbone["timestep"], cell.config.backbone["noise"]) == (300, False)
+                assert cell.config.backbone["image_size"] == 512
+                settings = (cell.config.choices["backbone"], cell.config.choices["refiner"])
+                found.setdefault((name, cell.row.name), set()).add((*settings, cell.config.segmenter["threshold"]))
+    assert found["table1", "DiffSeg"] == {("sd14_attention", "none", 1.1), ("sd14_attention", "none", 0.9)}
+    assert found["table1", "DiffSeg-dagger"] == found["table7", "DiffSeg-dagger"] == {("sd14_attention", "pamr", 1.0)}
+    assert found["table2", "DiffSeg (threshold 0.5)"] == {("ssd1b_attention", "none", 0.5)}
+    assert {row for table, row in found if table == "table11"} == {"DiffSeg - SD1.4", "DiffSeg - SSD-1B"}
+
+
+def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
+    autosc = [cell for cell in plan_cells(load_experiment("table2")) if cell.row.name == "AutoSC"]
+    assert len(autosc) == 6
+    for cell in autosc:
+        assert (cell.config.choices["segmenter"], cell.config.choices["backbone"]) == ("autosc", "ssd1b")
+        assert cell.config.segmenter["alphas"] == [1, 5, 10, 15]
+    clusters = {"voc_k3": 3, "coco_stuff27_k6": 6, "cityscapes27_k6": 6}
+    cells = {(cell.row.name, cell.column): cell.config for cell in plan_cells(load_experiment("table9"))}
+    assert len(cells) == 8 * 6
+    for (backbone, column), config in cells.items():
+        assert (config.choices["segmenter"], config.choices["backbone"]) == ("kmeans", backbone)
+        assert config.choices["dataset"] == column.rpartition("_")[0]
+        assert config.dataset.get("background") is (False if column.startswith("voc") else None)
+        assert config.segmenter["clusters"] == clusters.get(column, "annotated")
 
 
 def test_protocols_and_rules_side_by_side():
