@@ -127,7 +127,9 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
     settings = [settings_of(result) for _, result in results]
     varying = varying_names(settings)
     shared = [f"{name}={settings[0][name]}" for name in _HEADLINE if name in settings[0] and name not in varying]
-    columns = [Column(heading(name)) for name in varying]
+    columns = [
+        Column(heading(name), numeric=all(is_number(values.get(name)) for values in settings)) for name in varying
+    ]
     columns += [
         Column(name, numeric=True) for name in ("mIoU", "95 % interval", "pixel accuracy", "segments", "images")
     ]
@@ -182,6 +184,11 @@ def footer(results: Sequence[Result]) -> list[str]:
             if note not in lines:
                 lines.append(note)
     return lines
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting is one that curves can be drawn along."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def heading(name: str) -> str:
