@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from diffcut_bench.reporting import Column, Table, footer
+from diffcut_bench.reporting import Column, Table, protocols_in_force
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Experiment
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
@@ -52,8 +52,8 @@ def cells_table(
         rows.append(
             (
                 *(cell.row.name, cell.under, cell.column, *(_number(cell.point, name) for name in swept)),
-                *(measure.text(number) for number in numbers),
-                *(measure.text(difference, signed=True), str(verdict)),
+                *(measure.plain(number) for number in (*numbers, difference)),
+                str(verdict),
             )
         )
     return Table(f"{experiment.name}_cells", f"{experiment.title}, cell by cell", columns, tuple(rows))
@@ -143,8 +143,13 @@ def _notes(experiment: Experiment, cells: Sequence[PlannedCell], measured: Mappi
             f"{', '.join(trained)}: trained, and published with one matching of clusters to classes for the whole "
             "data set; the others match in each image. The two are not comparable."
         )
+    notes += [
+        f"{cells[place].name}, {cells[place].column}: {m.remark}" for place, m in sorted(measured.items()) if m.remark
+    ]
+    weights = dict.fromkeys((cell.row.name, word) for cell in cells for word in cell.weights)
+    notes += [f"{row}: {word}" for row, word in weights]
     results = [ours.result for ours in measured.values() if ours.result is not None]
-    return [*notes, *footer(results)]
+    return [*notes, *protocols_in_force(results)]
 
 
 def _about(experiment: Experiment) -> list[str]:

@@ -71,6 +71,7 @@ def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     (cell,) = (c for c in plan_cells(load_experiment("table8"), [*places, *changed]) if c.row.name == "nearest")
     assert set(cell.deviations) == {"segmenter.tau=0.4", "limit=3", "protocol.void=ignore"}
     assert cell.config.dataset["root"] == "/data"
+    assert cell.weights == ("backbone.model=/weights",), "the table says whose weights they were"
     (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
     assert other.deviations == ("backbone=colour",)
 
@@ -83,8 +84,16 @@ def test_points_of_a_figure_are_what_composing_each_would_give():
 
 
 def test_overrides_of_one_column_reach_that_column_only():
-    cells = plan_cells(load_experiment("table5"), of_column={"ade20k": ["dataset.root=/ade"]})
+    cells = plan_cells(load_experiment("table5"), of_part={"ade20k": ["dataset.root=/ade"]})
     assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}
+
+
+def test_weights_are_of_one_network():
+    with pytest.raises(UserError, match="rows have the backbones sd14, vega, ssd1b") as refused:
+        plan_cells(load_experiment("table7"), ["backbone.model=/weights"])
+    assert '--for "sd14" backbone.model=/weights' in refused.value.hint
+    cells = plan_cells(load_experiment("table7"), of_part={"vega": ["backbone.model=/weights"]})
+    assert {cell.row.name for cell in cells if cell.config and cell.config.backbone["model"] == "/weights"} == {"vega"}
 
 
 def test_protocols_and_rules_side_by_side():
@@ -116,7 +125,7 @@ def test_predictions_make_a_row_a_cell_scored_as_it_was_published(tmp_path):
     [
         (lambda: load_experiment("tabel1"), "did you mean table1"),
         (lambda: resolve_under(["relaesed"]), "did you mean released"),
-        (lambda: plan_cells(load_experiment("table8"), of_column={"vok": []}), "did you mean voc"),
+        (lambda: plan_cells(load_experiment("table8"), of_part={"vok": []}), "did you mean voc"),
         (lambda: plan_cells(load_experiment("table1"), predictions={"STEGGO": "."}), "did you mean STEGO"),
         (lambda: plan_cells(load_experiment("table8"), ["segmenter.tua=1"]), "did you mean segmenter.tau"),
     ],
@@ -141,6 +150,9 @@ def test_an_experiment_of_ones_own(tmp_path):
     (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, published: {nowhere: 1}}]\n")
     with pytest.raises(UserError, match="a has no column nowhere"):
         load_experiment("wrong", [search])
+    (options / "empty.yaml").write_text("title: E\nsource: me\n")
+    with pytest.raises(UserError, match="no rows or no columns"):
+        load_experiment("empty", [search])
     (options / "typo.yaml").write_text("title: W\nsource: me\ncolums: {}\n")
     with pytest.raises(UserError, match="colums"):
         load_experiment("typo", [search])
