@@ -217,7 +217,11 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
             override = OverridesParser.create().parse_override(quote_if_needed(text))
             if override.is_sweep_override():
                 key = override.get_key_element()
-                alternatives.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+                values = list(override.sweep_string_iterator())
+                if override.is_range_sweep():
+                    # Hydra adds up steps, and 0.7000000000000001 would be another cell than 0.7.
+                    values = [f"{float(value):.12g}" for value in values]
+                alternatives.append([f"{key}={value}" for value in values])
             else:
                 alternatives.append([text])
         except HydraException as error:

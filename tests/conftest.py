@@ -4,6 +4,7 @@ import os
 
 os.environ["COLUMNS"] = "200"  # read by the command line's console when it is imported
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,29 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 def shapes(tmp_path: Path) -> Path:
     """Eight pictures as a folder data set: a disc (1) with a void border and a square (2) on plain ground (0)."""
     return write_shapes(tmp_path / "shapes", 8)
+
+
+@pytest.fixture
+def place(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """A way into a fresh folder where paths read as in any other."""
+
+    def enter(name: str) -> list[str]:
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        Path("shapes").symlink_to(shapes)
+        return shapes_overrides(Path("shapes"), Path("out"))
+
+    return enter
+
+
+def finished_cells(output_dir: Path) -> dict[str, tuple[object, ...]]:
+    """What does not depend on a clock or on the process of every finished cell, by name."""
+    found = {}
+    for cell in output_dir.glob("results/*"):
+        result = json.loads((cell / "result.json").read_text())
+        del result["timings"], result["environment"]
+        found[cell.name] = (result, *((cell / name).read_bytes() for name in ("config.yaml", "per_image.parquet")))
+    return found
 
 
 def write_shapes(root: Path, count: int) -> Path:

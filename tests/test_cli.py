@@ -71,7 +71,12 @@ def test_a_failed_cell_does_not_stop_the_others(cli, shapes, tmp_path):
 def test_sweeps_expand_lists_ranges_and_choices():
     cells = expand_sweep(["a=1,2", "b=range(0,0.3,0.1)", "c=x"])
     assert len(cells) == 6
-    assert cells[0] == ["a=1", "b=0.0", "c=x"]
+    assert cells[0] == ["a=1", "b=0", "c=x"]
+
+
+def test_a_range_gives_the_numbers_that_one_would_write():
+    assert expand_sweep(["segmenter.tau=range(0.3,1.0,0.05)"])[8:10] == [["segmenter.tau=0.7"], ["segmenter.tau=0.75"]]
+    assert expand_sweep(["segmenter.alpha=range(1,4)"]) == [[f"segmenter.alpha={n}"] for n in (1, 2, 3)]
 
 
 ade20k_module = sys.modules["diffcut_bench.datasets.ade20k"]

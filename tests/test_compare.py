@@ -22,7 +22,7 @@ def test_compare_shows_both_and_their_difference(cli, two, tmp_path):
     done = cli("compare", first.folder, second.result.key[:8], f"output_dir={tmp_path / 'out'}")
     assert done.code == 0, done.err
     line = next(line for line in done.out.splitlines() if line.startswith("mIoU "))
-    numbers = [float(n.replace("−", "-")) for n in re.findall(r"-?\d+\.\d", line)]
+    numbers = [float(n.replace("−", "-")) for n in re.findall(r"[−-]?\d+\.\d", line)]
     a, b = 100 * first.result.metrics.miou, 100 * second.result.metrics.miou
     assert numbers[:3] == pytest.approx([a, b, b - a], abs=0.051)
     low, high = numbers[3:5]
@@ -89,3 +89,20 @@ def test_class_intervals_are_in_the_result_and_old_results_lack_them(two):
     old = replace(two[0].result, metrics=replace(two[0].result.metrics, iou_per_class_ci95={}), identity={})
     assert "iou_per_class_ci95" not in old.to_json()
     assert "identity" not in old.to_json()
+
+
+def test_a_class_of_few_images_has_no_interval(cli, shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "limit=3"]
+    cells = [run_cell(load_config([*base, *own])) for own in ([], ["segmenter.tau=0.2"])]
+    done = cli("compare", *(cell.folder for cell in cells), f"output_dir={tmp_path / 'out'}")
+    assert re.search(r"^class 1 .*│ +– │ +– *$", done.out, re.MULTILINE)
+    assert "a class annotated in fewer than 5 images" in done.out
+
+
+def test_rows_that_can_not_be_read_are_a_user_error(cli, two, tmp_path):
+    (two[0].folder / "per_image.parquet").write_bytes(b"PAR1 no more")
+    for command in (("show", two[0].folder), ("compare", two[0].folder, two[1].folder)):
+        done = cli(*command, f"output_dir={tmp_path / 'out'}")
+        assert done.code == 2
+        assert "rows of this cell can't be read" in done.err
+        assert len(done.err.strip().splitlines()) == 3

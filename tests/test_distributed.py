@@ -1,20 +1,17 @@
 """Processes that torchrun starts share a cell, and end with what one process ends with."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import shapes_overrides
+from conftest import finished_cells
 
 from diffcut_bench.config import load_config
 from diffcut_bench.distributed import Workers, workers
 from diffcut_bench.experiment import run_cells
 from diffcut_bench.store import Cell, ImageRow, Timings, join_progress
-
-FILES = ("config.yaml", "per_image.parquet")
 
 
 def torchrun(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -31,29 +28,6 @@ def torchrun(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
-def results(folder: Path) -> dict[str, tuple[object, ...]]:
-    """What does not depend on a clock of every finished cell, by name."""
-    found = {}
-    for cell in folder.glob("results/*"):
-        result = json.loads((cell / "result.json").read_text())
-        del result["timings"], result["environment"]
-        found[cell.name] = (result, *((cell / name).read_bytes() for name in FILES))
-    return found
-
-
-@pytest.fixture
-def place(shapes, tmp_path, monkeypatch):
-    """A way into a fresh folder where paths read as in any other."""
-
-    def enter(name: str) -> list[str]:
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        Path("shapes").symlink_to(shapes)
-        return shapes_overrides(Path("shapes"), Path("out"))
-
-    return enter
-
-
 @pytest.mark.slow
 def test_two_processes_equal_one(cli, place):
     base = [*place("alone"), "batch_size=2"]
@@ -63,7 +37,7 @@ def test_two_processes_equal_one(cli, place):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("result   ") == 1, "one process speaks"
     assert "4/4" in done.stdout, "half of the images are the leader's"
-    assert results(Path("out")) == results(Path("../alone/out")) != {}
+    assert finished_cells(Path("out")) == finished_cells(Path("../alone/out")) != {}
     assert not Path("out/unfinished").exists()
 
 
@@ -84,8 +58,8 @@ def test_a_sweep_goes_on_from_what_one_process_had_done(cli, place):
     assert done.returncode != 0
     assert "2 of 2 images to compute" in done.stdout, "half of the four that are left"
     assert done.stderr.count("tau must lie in [0, 1], not 2") == 2, "each cell's error once"
-    assert results(Path("out")) == results(Path("../alone/out"))
-    assert len(results(Path("out"))) == 2
+    assert finished_cells(Path("out")) == finished_cells(Path("../alone/out"))
+    assert len(finished_cells(Path("out"))) == 2
 
 
 @pytest.mark.slow
@@ -102,10 +76,10 @@ def test_trouble_of_one_process_ends_the_pass_for_all_and_the_next_begins(cli, p
     done = torchrun(tmp_path, "--no-python", "bash", "-c", enter)
     assert done.returncode != 0
     assert done.stderr.count("error: can't write") == 1, done.stderr
-    (name,) = results(tmp_path / "0" / "out")
+    (name,) = finished_cells(tmp_path / "0" / "out")
     assert "efficientnet_lite0" in name
-    assert results(tmp_path / "0" / "out")[name] == results(tmp_path / "alone" / "out")[name]
-    assert results(Path("out")) == {}
+    assert finished_cells(tmp_path / "0" / "out")[name] == finished_cells(tmp_path / "alone" / "out")[name]
+    assert finished_cells(Path("out")) == {}
 
 
 def test_alone_without_torchrun(monkeypatch):

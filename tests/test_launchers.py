@@ -1,44 +1,19 @@
 """The launchers' jobs give what Hydra's own gives, and what went wrong in one of them is said."""
 
-import json
 import os
 import sys
 from pathlib import Path
 
 import pytest
 import ray
-from conftest import shapes_overrides
+from conftest import finished_cells
 from joblib.externals.loky import get_reusable_executor
 from submitit import Job
 
 from diffcut_bench.config import conf_dir
 
-FILES = ("config.yaml", "per_image.parquet")
 # Four passes; in each one cell that is fine and one that is not.
 CELLS = ("backbone=efficientnet_lite0,colour", "limit=1,2", "segmenter.tau=0.4,2")
-
-
-def results(folder: Path) -> dict[str, tuple[object, ...]]:
-    """What does not depend on a clock or on the process of every finished cell, by name."""
-    found = {}
-    for cell in folder.glob("results/*"):
-        result = json.loads((cell / "result.json").read_text())
-        del result["timings"], result["environment"]
-        found[cell.name] = (result, *((cell / name).read_bytes() for name in FILES))
-    return found
-
-
-@pytest.fixture
-def place(shapes, tmp_path, monkeypatch):
-    """A way into a fresh folder where paths read as in any other."""
-
-    def enter(name: str) -> list[str]:
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        Path("shapes").symlink_to(shapes)
-        return shapes_overrides(Path("shapes"), Path("out"))
-
-    return enter
 
 
 @pytest.mark.slow
@@ -52,8 +27,8 @@ def test_jobs_equal_passes_one_after_the_other(cli, place, launcher, monkeypatch
     ray.shutdown()  # in a program of its own, both end with it
     get_reusable_executor().shutdown()
     assert done.code == 2, done.err
-    assert results(Path("out")) == results(Path("../basic/out"))
-    assert len(results(Path("out"))) == 4
+    assert finished_cells(Path("out")) == finished_cells(Path("../basic/out"))
+    assert len(finished_cells(Path("out"))) == 4
     assert "mIoU" in done.out
     assert done.err.count("tau must lie in [0, 1], not 2") == 4
     assert "Traceback" not in done.err
@@ -67,7 +42,7 @@ def test_a_job_that_dies_is_said_and_the_others_are_there(cli, place, tmp_path, 
     base = [*place("here"), "limit=1", "backbone=colour", "hydra/launcher=submitit_local"]
     done = cli("run", "-m", *base, "backbone._target_=diffcut_bench.backbones.Colour,deadly.backbone")
     assert done.code == 2
-    assert len(results(Path("out"))) == 1
+    assert len(finished_cells(Path("out"))) == 1
     assert "mIoU" in done.out
     (cell,) = [line for line in done.err.splitlines() if line.startswith("cell ")]
     assert "deadly.backbone" in cell

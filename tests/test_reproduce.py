@@ -60,7 +60,7 @@ def verdicts(folder: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
 
 @pytest.mark.slow
 def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path):
-    base = [*data, f"backbone.model={checkpoint}", f"output_dir={tmp_path / 'out'}"]
+    base = [*data, "--for", "DiffCut", f"backbone.model={checkpoint}", f"output_dir={tmp_path / 'out'}"]
     planned = cli("reproduce", "table1", "--dry-run", *base)
     assert planned.code == 0, planned.err
     runnable = sum(cell.config is not None for cell in plan_cells(load_experiment("table1")))
@@ -80,12 +80,12 @@ def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path
     assert own["context"]["verdict"] == "limited: 2 of 5105 images"
     assert own["coco_object"]["verdict"] == "limited: dataset.ids=all"
     assert own["cityscapes27"]["verdict"].startswith("not run: cityscapes27 is not prepared")
-    assert own["cityscapes27"]["ours"] == "–"
+    assert own["cityscapes27"]["ours"] == ""
     assert rows["STEGO", "cityscapes27"]["verdict"] == "not run: trained"
     for path in (tmp_path / "out" / "results").glob("*/result.json"):
         result = Result.from_json(path.read_text())
         row = own[result.dataset.name]
-        assert row["ours"] == f"{100 * result.metrics.miou:.1f}"
+        assert row["ours"] == f"{100 * result.metrics.miou:.3f}"
         published = load_experiment("table1").rows[13].published[result.dataset.name]
         assert float(row["difference"].replace("−", "-")) == pytest.approx(
             100 * result.metrics.miou - published, abs=0.1
@@ -98,6 +98,7 @@ def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path
     lines = ("ours", "95 % interval", "difference", "verdict")
     assert blocks[-5:] == [("DiffCut", "published"), *(("", line) for line in lines)]
     notes = "\n".join(table.notes)
+    assert f"DiffCut: backbone.model={checkpoint}" in notes
     assert "one matching of clusters to classes for the whole data set" in notes
     assert "protocol released: crop=center, image_size=1024" in notes
     assert "limited: 2 of 5105 images" in notes
@@ -121,7 +122,7 @@ def test_protocols_and_rules_side_by_side(cli, tmp_path):
     for path in (tmp_path / "out" / "results").glob("*/result.json"):
         result = Result.from_json(path.read_text())
         rule = "overlap" if result.protocol["background_rule"] == "overlap" else "released"
-        values["strict" if result.protocol["name"] == "strict" else rule] = f"{100 * result.metrics.miou:.1f}"
+        values["strict" if result.protocol["name"] == "strict" else rule] = f"{100 * result.metrics.miou:.3f}"
     assert {row["under"]: row["ours"] for row in cells} == values
     assert shapes.exists()
     for name in ("ours [released]", "ours [overlap]", "ours [strict]"):
@@ -153,8 +154,8 @@ def test_a_row_is_run_from_its_predictions(cli, tmp_path):
     done = cli("reproduce", "mine", "--predictions", f"theirs={tmp_path / 'predictions'}", *options)
     assert done.code == 0, done.err
     theirs = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["theirs", "shapes"]
-    assert (theirs["ours"], theirs["verdict"]) == ("100.0", "reproduced")
-    assert "matching=per_image|dataset" in done.out.replace("\n", " ") or "matching=dataset" in done.out
+    assert (theirs["ours"], theirs["verdict"]) == ("100.000", "reproduced")
+    assert "matching=per_image|dataset" in done.out.replace("\n", " ")
 
 
 FIGURE = """sweep: ["segmenter.alpha=2,5", "segmenter.tau=0.2,0.5,0.8"]
@@ -187,6 +188,28 @@ def test_a_figure_is_curves_and_claims(cli, tmp_path):
     assert (folder / "mine.svg").read_text().startswith("<?xml")
 
 
+def test_a_figure_of_several_rows_has_curves_of_each(cli, tmp_path):
+    row = "  - {name: nearest, overrides: [upsampler=nearest]}\n"
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3), row + FIGURE)
+    assert cli("reproduce", "mine", *options, "--for", "nearest", "limit=2").code == 0
+    record = json.loads((tmp_path / "out" / "reproductions" / "mine" / "reproduction.json").read_text())
+    labels = [f"alpha {alpha} [{name}]" for name in ("ours", "nearest") for alpha in (2, 5)]
+    assert [curve["label"] for curve in record["curves"]["curves"]] == labels
+    assert all(len(curve["x"]) == 3 for curve in record["curves"]["curves"])
+    verdict = {row[0]: row[2] for row in record["table"]["rows"]}
+    assert verdict["everything is possible [ours]"] == "reproduced"
+    assert verdict["everything is possible [nearest]"].startswith("limited: 2 of 3 images")
+
+
+def test_an_unwritable_folder_costs_no_work(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3))
+    done = cli("reproduce", "mine", options[0], f"output_dir={tmp_path / 'file' / 'out'}")
+    assert done.code == 2
+    assert done.out.strip() == ""
+    assert len(done.err.strip().splitlines()) == 3
+
+
 def test_table10_tunes_on_training_images_first(cli, tmp_path):
     shapes, training = write_shapes(tmp_path / "shapes", 4), write_shapes(tmp_path / "training", 4)
     row = "  - {name: tuned, published: {shapes: 50}, tune: {images: 3, grid: [0.2, 0.8]}, chosen: {shapes: 0.8}}\n"
@@ -196,14 +219,16 @@ def test_table10_tunes_on_training_images_first(cli, tmp_path):
     plan.write_text(plan.read_text().replace("columns: {shapes: [", f"columns: {{shapes: [{suggested}, "))
     done = cli("reproduce", "mine", *options)
     assert done.code == 0, done.err
-    assert "published 0.8" in done.out
+    assert "chosen, published 0.8" in done.out.replace("\n", " ")
     results = [Result.from_json(p.read_text()) for p in (tmp_path / "out" / "results").glob("*/result.json")]
     trained = {r.config["segmenter"]["tau"]: r.metrics.miou for r in results if r.config["limit"] == 3}
     assert set(trained) == {0.2, 0.8}
     chosen = max(trained, key=lambda tau: trained[tau])
     final = next(r for r in results if r.config["limit"] is None and r.config["segmenter"]["tau"] == chosen)
     tuned = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["tuned", "shapes"]
-    assert tuned["ours"] == f"{100 * final.metrics.miou:.1f}"
+    assert tuned["ours"] == f"{100 * final.metrics.miou:.3f}"
+    status = cli("reproduce", "mine", "--status", *options)
+    assert "2 finished" in status.out
 
 
 @pytest.mark.parametrize(("measure", "name"), [("images_per_s", "images/s"), ("auc", "AUC")])
@@ -214,11 +239,11 @@ def test_speed_and_coherence_are_measures_of_their_own(cli, tmp_path, measure, n
     ours = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["ours", "shapes"]
     if measure == "auc":
         (record,) = (json.loads(p.read_text()) for p in (tmp_path / "out" / "coherence").glob("*/coherence.json"))
-        assert ours["ours"] == f"{record['backbones'][0]['auc']:.3f}"
+        assert ours["ours"] == f"{record['backbones'][0]['auc']:.5f}"
         assert ours["verdict"] == "differs"
     else:
         (result,) = (Result.from_json(p.read_text()) for p in (tmp_path / "out").glob("results/*/result.json"))
-        assert ours["ours"] == f"{result.timings.images_per_s:.2f}"
+        assert ours["ours"] == f"{result.timings.images_per_s:.4f}"
         assert ours["verdict"] == ("reproduced" if result.timings.images_per_s >= 50 else "differs")
     assert name in done.out
 

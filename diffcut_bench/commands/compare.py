@@ -23,6 +23,7 @@ from diffcut_bench.reporting import (
 from diffcut_bench.store import ImageRow, Result, read_rows
 
 _SHOWN = 5
+_FEWEST = 5  # images below which a class's interval says nothing
 
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,9 +63,12 @@ def compare(options: argparse.Namespace) -> int:
     told = paired_bootstrap(before, after, metrics[0].scores_of, seed=options.draw)
     table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
     table.print(console)
-    notes = [f"paired bootstrap over {len(rows)} images, 2000 resamples; the second cell less the first"]
+    notes = [f"–: a class annotated in fewer than {_FEWEST} images"]
+    notes += [f"paired bootstrap over {len(rows)} images, 2000 resamples; the second cell less the first"]
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
-    _difference_table(told, names, notes).print(console)
+    counts = metrics[0].table()[2]
+    annotated = (counts.tp + counts.fn > 0).sum(dim=0).tolist()
+    _difference_table(told, names, [len(rows), len(rows), *annotated], notes).print(console)
     _moved(rows).print(console)
     return 0
 
@@ -75,6 +79,8 @@ def show(options: argparse.Namespace) -> int:
     Raises:
         UserError: the cell is not found.
     """
+    if options.images < 0:
+        raise UserError("--images takes a number from 0 on", f"--images {options.images}", "such as --images 3")
     folder, result = find_cell(options.cell, Path(load_config(options.overrides).output_dir))
     rows = read_rows(folder)
     results_table([(folder, result)]).print(console)
@@ -119,7 +125,10 @@ def _metric(rows: Sequence[ImageRow], names: Sequence[str], result: Result) -> I
     return metric
 
 
-def _difference_table(told: PairedDifference, names: Sequence[str], notes: Sequence[str]) -> Table:
+def _difference_table(
+    told: PairedDifference, names: Sequence[str], images: Sequence[int], notes: Sequence[str]
+) -> Table:
+    """Scores with their difference; a score of too few images has no interval that means anything."""
     columns = [Column("score"), *(Column(n, numeric=True) for n in ("first", "second", "difference", "95 % interval"))]
     rows = []
     for place, name in enumerate(("mIoU", "pixel accuracy", *names)):
@@ -127,7 +136,7 @@ def _difference_table(told: PairedDifference, names: Sequence[str], notes: Seque
         row = (percent(told.first[place].item()), percent(told.second[place].item()))
         p_value = told.p_value[place].item()
         difference = told.difference[place].item()
-        known = difference == difference
+        known = difference == difference and images[place] >= _FEWEST
         rows.append(
             (
                 *(name, *row, percent(difference), interval_text(ends) if known else "–"),

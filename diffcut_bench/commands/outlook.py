@@ -131,7 +131,8 @@ def _open(config: RunConfig) -> OpenedPass | tuple[str, ...]:
                 if isinstance(built, Benchmark):
                     missing += _unprepared(built, config)
             except UserError as error:
-                missing.append(f"{error.what} ({error.where})")
+                model = config.backbone.get("model") if group == "backbone" else None
+                missing.append(f"weights of {model}" if model else f"{error.what} ({error.where})")
         if missing:
             return tuple(missing)
         try:

@@ -47,7 +47,7 @@ from diffcut_bench.running import picture_path
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
 _Found = tuple[Path, Result]
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, UserError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,10 +195,11 @@ def _best_cells(found: Sequence[_Found]) -> dict[str, _Found]:
     return named
 
 
-def _merit(result: Result) -> tuple[bool, bool, float]:
+def _merit(result: Result) -> tuple[bool, bool, int, float]:
     score = result.metrics.miou
-    # Scores of different protocols are not comparable: the published figures' one stands first.
-    return not result.limited, result.protocol.get("name") == "released", score if score == score else -1.0
+    # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
+    released = result.protocol.get("name") == "released"
+    return not result.limited, released, -len(result.failures), score if score == score else -1.0
 
 
 def _described(result: Result, varying: Sequence[str]) -> str:
@@ -212,7 +213,7 @@ def _described(result: Result, varying: Sequence[str]) -> str:
 
 def _headline(name: str, result: Result, varying: Sequence[str]) -> Headline:
     low, high = (100 * end for end in result.metrics.miou_ci95)
-    images, expected = result.dataset.n_images, result.dataset.n_expected
+    images, expected = result.dataset.n_images - len(result.failures), result.dataset.n_expected
     scored = f"{images} of {expected} images" if result.limited and expected else _counted(images, "image")
     settings = _described(result, varying)
     return Headline(name, 100 * result.metrics.miou, low, high, settings, scored, result.limited)

@@ -2,8 +2,9 @@
 
 import argparse
 import json
+import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from diffcut_bench.commands.coherence import measure_coherence
 from diffcut_bench.commands.outlook import Outlook, look_ahead
 from diffcut_bench.commands.passes import run_with_progress, say_failures
 from diffcut_bench.commands.terminal import console, say
-from diffcut_bench.commands.tune import tune_setting
+from diffcut_bench.commands.tune import training_configs, tune_setting
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
-from diffcut_bench.reporting import Column, Curve, Table, draw_curves, encode_figure, footer
+from diffcut_bench.reporting import Column, Curve, Table, draw_curves, encode_figure, protocols_in_force
 from diffcut_bench.reproduction import (
     MEASURES,
     Experiment,
@@ -34,7 +35,7 @@ from diffcut_bench.reproduction import (
     resolve_under,
 )
 from diffcut_bench.running import FinishedCell
-from diffcut_bench.store import in_units, write_atomically
+from diffcut_bench.store import in_units, unwritable, write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         *("--for",),
-        dest="of_column",
+        dest="of_part",
         nargs=2,
-        metavar=("COLUMN", "KEY=VALUE"),
+        metavar=("PART", "KEY=VALUE"),
         action="append",
         default=[],
-        help="override for one column's cells, such as --for voc dataset.root=DIR",
+        help="override for one column's or row's cells, such as --for voc dataset.root=DIR",
     )
 
 
@@ -66,21 +67,25 @@ def reproduce(options: argparse.Namespace) -> int:
         UserError: the name, a row, a column or an override is unknown.
     """
     experiment = load_experiment(options.name, options.overrides)
-    of_column: dict[str, list[str]] = {}
-    for column, override in options.of_column:
-        of_column.setdefault(column, []).append(override)
+    of_part: dict[str, list[str]] = {}
+    for part, override in options.of_part:
+        of_part.setdefault(part, []).append(override)
     cells = plan_cells(
         experiment,
         options.overrides,
         under=resolve_under(options.under.split(",")) if options.under else None,
         predictions=_folders(options.predictions),
-        of_column=of_column,
+        of_part=of_part,
     )
     if options.dry_run or options.status:
         _look(experiment, cells, whole=options.dry_run)
         return 0
-    measured, failed = _measure(experiment, cells)
     folder = _output_dir(cells, options.overrides) / "reproductions" / experiment.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    measured, failed = _measure(experiment, cells)
     table, curves = _tables(experiment, cells, measured, failed)
     table.print(console)
     say_failures([ours.result for ours in measured.values() if ours.result is not None])
@@ -128,8 +133,11 @@ def _tuned(cell: PlannedCell) -> Measured:
     tuning = cell.row.tune
     tuned = tune_setting(cell.overrides, tuning.setting, tuning.grid, tuning.images)
     setting, paper = tuning.setting.rpartition(".")[2], cell.row.chosen.get(cell.column)
-    say(f"{cell.column}: {setting} {tuned.chosen:g}" + (f", published {paper:g}" if paper is not None else ""))
-    return Measured.of(tuned.cell.result, cell.deviations)
+    remark = f"{setting} {tuned.chosen:g} chosen" + (f", published {paper:g}" if paper is not None else "")
+    measured = Measured.of(tuned.cell.result, cell.deviations)
+    searched = min(each.result.dataset.n_images - len(each.result.failures) for each in tuned.training)
+    few = (f"{searched} of {tuning.images} training images",) if searched < tuning.images else ()
+    return replace(measured, limits=(*few, *measured.limits), remark=remark)
 
 
 def _coherence(cell: PlannedCell) -> Measured:
@@ -151,20 +159,21 @@ def _tables(
         return redrawn_table(experiment, cells, measured, failed), None
     measure = MEASURES[experiment.measure]
     checked = []
-    for name in dict.fromkeys(cell.under for cell in cells):
+    for part in _parts(cells):
         for claim in experiment.claims:
-            points = [
-                Point((cells[place].point or {})[claim.axis], ours)
-                for place, ours in sorted(measured.items())
-                if cells[place].under == name
-                and all((cells[place].point or {}).get(key) == value for key, value in claim.where.items())
+            curve = [
+                place
+                for place, cell in enumerate(cells)
+                if _part(cell) == part
+                and all((cell.point or {}).get(key) == value for key, value in claim.where.items())
             ]
-            ours, verdict = check_claim(claim, points, measure)
+            points = [Point((cells[p].point or {})[claim.axis], measured[p]) for p in curve if p in measured]
+            ours, verdict = check_claim(claim, points, measure, len(curve))
             if not points:
-                why = next(iter(failed.values()), next((cell.not_run for cell in cells if cell.not_run), ""))
+                why = next((failed.get(place, cells[place].not_run) for place in curve), "")
                 verdict = Verdict("not run", why)
-            checked.append((f"{claim.text} [{name}]" if name else claim.text, ours, verdict))
-    notes = footer([ours.result for ours in measured.values() if ours.result is not None])
+            checked.append((" ".join([claim.text, *_told_apart(cells, part)]), ours, verdict))
+    notes = protocols_in_force([ours.result for ours in measured.values() if ours.result is not None])
     return claims_table(experiment, checked, notes), _curves(experiment, cells, measured)
 
 
@@ -176,8 +185,8 @@ def _curves(experiment: Experiment, cells: Sequence[PlannedCell], measured: dict
         point = dict(cells[place].point or {})
         x = point.pop(axis)
         label = ", ".join(f"{name.rpartition('.')[2]} {value:g}" for name, value in point.items())
-        label = f"{label} [{cells[place].under}]".strip() if cells[place].under else label or cells[place].row.name
-        lines.setdefault(label, []).append((x, ours))
+        parts = _told_apart(cells, _part(cells[place]))
+        lines.setdefault(" ".join([label, *parts]).strip() or cells[place].row.name, []).append((x, ours))
     curves = []
     for label, points in lines.items():
         points.sort(key=lambda point: point[0])
@@ -192,6 +201,22 @@ def _curves(experiment: Experiment, cells: Sequence[PlannedCell], measured: dict
         **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[experiment.measure].name},
         **{"curves": curves, "references": [list(pair) for pair in experiment.references.items()]},
     }
+
+
+def _part(cell: PlannedCell) -> tuple[str, str, str]:
+    """What a curve is of, beside its settings."""
+    return cell.row.name, cell.column, cell.under
+
+
+def _parts(cells: Sequence[PlannedCell]) -> list[tuple[str, str, str]]:
+    """What there are curves of; a row that is not run has none, unless nothing has."""
+    return list(dict.fromkeys(map(_part, [cell for cell in cells if cell.config is not None] or cells)))
+
+
+def _told_apart(cells: Sequence[PlannedCell], part: tuple[str, str, str]) -> list[str]:
+    """Row, column and protocol of a curve, as far as there are several of them."""
+    several = [len(set(names)) > 1 for names in zip(*_parts(cells), strict=True)]
+    return [f"[{name}]" for name, needed in zip(part, several, strict=True) if needed]
 
 
 def _write(folder: Path, experiment: Experiment, table: Table, cells: Table, curves: dict[str, Any] | None) -> None:
@@ -213,7 +238,7 @@ def _write(folder: Path, experiment: Experiment, table: Table, cells: Table, cur
 def _look(experiment: Experiment, cells: Sequence[PlannedCell], *, whole: bool) -> None:
     """What is finished, stored or missing, and with ``whole`` what the rest would take."""
     planned = [cell for cell in cells if cell.config is not None]
-    outlooks = dict(zip(map(id, planned), look_ahead([_config(cell) for cell in planned]), strict=True))
+    outlooks = dict(zip(map(id, planned), _outlooks(experiment, planned), strict=True))
     columns = [Column("cell"), Column("column"), Column("state")]
     if whole:
         columns += [Column(name, numeric=True) for name in ("features to compute", "disk", "time")]
@@ -221,7 +246,8 @@ def _look(experiment: Experiment, cells: Sequence[PlannedCell], *, whole: bool) 
     for cell in planned:
         outlook = outlooks[id(cell)]
         point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in (cell.point or {}).items())
-        row = [f"{cell.name} {point}".strip(), cell.column, _state(outlook)]
+        state = "measured by each run" if experiment.measure == "auc" and not outlook.missing else _state(outlook)
+        row = [f"{cell.name} {point}".strip(), cell.column, state]
         if whole:
             row += ["", "", ""] if outlook.missing else _costs(outlook)
         rows.append(tuple(row))
@@ -234,11 +260,37 @@ def _look(experiment: Experiment, cells: Sequence[PlannedCell], *, whole: bool) 
     if whole:
         times = [each.seconds for each in known if not each.missing and not each.finished]
         untold = sum(time is None for time in times)
+        free = shutil.disk_usage(next(p for p in Path(_output_dir(cells, [])).absolute().parents if p.exists())).free
         say(
-            f"disk for features: {in_units(sum(each.feature_bytes for each in known))}; "
+            f"disk for features: {in_units(sum(each.feature_bytes for each in known))}, {in_units(free)} are free; "
             f"time: {_duration(sum(time or 0.0 for time in times))} by the speed of cells finished here"
             + (f", and {untold} cells of a kind that was not measured yet" if untold else "")
+            + (f", and {missing} cells that lack something" if missing else "")
         )
+
+
+def _outlooks(experiment: Experiment, planned: Sequence[PlannedCell]) -> list[Outlook]:
+    """Of each cell; one that is tuned first is as far as its search, and takes what that takes."""
+    found = look_ahead([_config(cell) for cell in planned if cell.row.tune is None])
+    plain = iter(found)
+    outlooks = []
+    for cell in planned:
+        if cell.row.tune is None:
+            outlooks.append(next(plain))
+            continue
+        tuning = cell.row.tune
+        try:
+            search = look_ahead(training_configs(cell.overrides, tuning.setting, tuning.grid, tuning.images))
+        except UserError as error:
+            outlooks.append(Outlook(missing=(_reason(error),)))
+            continue
+        missing = tuple(dict.fromkeys(what for each in search for what in each.missing))
+        left = [each for each in search if not each.finished]
+        seconds = None if any(each.seconds is None for each in left) else sum(each.seconds or 0.0 for each in left)
+        of_search = (sum(each.unstored for each in search), sum(each.feature_bytes for each in search))
+        state = next((each.state for each in left), search[-1].state)
+        outlooks.append(Outlook(state, missing, *of_search, seconds))
+    return outlooks
 
 
 def _state(outlook: Outlook) -> str:

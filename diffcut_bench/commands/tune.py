@@ -96,19 +96,31 @@ def tune_setting(
     """
     if images < 1 or not grid:
         raise UserError("nothing to choose from", f"--images {images}, {len(grid)} values", "give both at least one")
-    config = load_config(overrides)
-    split = list(train) if train else _training_split(config)
-    few = [f"limit={images}", f"limit_seed={draw}"]
-    training = _score([load_config([*overrides, *split, *few, f"{setting}={value}"]) for value in grid])
+    training = _score(training_configs(overrides, setting, grid, images, draw, train))
     scores = [cell.result.metrics.miou for cell in training]
     chosen = grid[scores.index(max(scores))]
     (cell,) = _score([load_config([*overrides, f"{setting}={chosen}"])])
     return Tuned(tuple(grid), tuple(training), chosen, cell)
 
 
+def training_configs(
+    overrides: Sequence[str],
+    setting: str,
+    grid: Sequence[float],
+    images: int,
+    draw: int = _SEED,
+    train: Sequence[str] | None = None,
+) -> list[RunConfig]:
+    """The cells of a search, see `tune_setting`."""
+    split = list(train) if train else _training_split(load_config(overrides))
+    few = [f"limit={images}", f"limit_seed={draw}"]
+    return [load_config([*overrides, *split, *few, f"{setting}={value}"]) for value in grid]
+
+
 def _training_split(config: RunConfig) -> list[str]:
-    suggested = (config.dataset.get("suggests") or {}).get("train")
-    if not suggested:
+    suggests = config.dataset.get("suggests")
+    suggested = suggests.get("train") if isinstance(suggests, dict) else None
+    if not isinstance(suggested, list):
         raise UserError(
             "no training split is known of this data set",
             f"dataset={config.choices.get('dataset')}",

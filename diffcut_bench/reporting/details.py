@@ -36,7 +36,8 @@ def ranked_images(rows: Sequence[ImageRow]) -> list[tuple[ImageRow, float]]:
 def image_table(rows: Sequence[ImageRow], shown: int = 5, name: str = "images") -> Table:
     """The best and the worst images of a cell."""
     ranked = ranked_images(rows)
-    chosen = dict.fromkeys([*range(len(ranked))[:shown], *range(len(ranked))[-shown:]])
+    places = range(len(ranked))
+    chosen = dict.fromkeys([*places[:shown], *places[max(len(places) - shown, 0) :]])
     lines = tuple(
         (str(place + 1), row.id, percent(score), str(row.segments))
         for place, (row, score) in ((place, ranked[place]) for place in chosen)

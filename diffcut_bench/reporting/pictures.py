@@ -85,7 +85,8 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     legend = [(dataset.class_names[i], tuple(colours[i])) for i in present]
     shown = len(np.unique(prediction))
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""
-    captions = (f"{outcome.example.id}: image", "label", f"prediction, {shown}{merged} segments")
+    segments = f"{shown}{merged} segment{'' if shown == 1 and not merged else 's'}"
+    captions = (f"{outcome.example.id}: image", "label", f"prediction, {segments}")
     write_atomically(path, encode_png(_compose(panels, captions, legend)))
 
 

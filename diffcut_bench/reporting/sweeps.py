@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map
-from diffcut_bench.reporting.tables import heading, settings_of, varying_names
+from diffcut_bench.reporting.tables import heading, is_number, settings_of, varying_names
 from diffcut_bench.store import Result
 
 _SCORE = "mIoU (%)"
@@ -36,7 +36,7 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     """
     settings = [settings_of(result) for result in results]
     names = list(dict.fromkeys(name for values in settings for name in values))
-    numeric = [name for name in names if all(_is_number(values[name]) for values in settings if name in values)]
+    numeric = [name for name in names if all(is_number(values[name]) for values in settings if name in values)]
     groups: dict[str, list[int]] = {}
     for place, (result, values) in enumerate(zip(results, settings, strict=True)):
         groups.setdefault(_shared(result, values, numeric), []).append(place)
@@ -45,10 +45,6 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
         own = [(settings[place], results[place]) for place in places]
         drawn += [(places[0], figure) for figure in _figures(own, numeric)]
     return _told_apart([(results[first], settings[first], figure) for first, figure in drawn])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _shared(result: Result, values: _Settings, numeric: Sequence[str]) -> str:
@@ -97,7 +93,7 @@ def _told_apart(drawn: Sequence[tuple[Result, _Settings, SweepFigure]]) -> list[
     for result, _, _ in drawn:
         sizes.setdefault(result.dataset.name, set()).add(result.dataset.n_images)
     described = [
-        {name: str(value) for name, value in values.items() if not _is_number(value)}
+        {name: str(value) for name, value in values.items() if not is_number(value)}
         | {
             "dataset": result.dataset.name,
             "images": f"{result.dataset.n_images} images" if len(sizes[result.dataset.name]) > 1 else "",

@@ -75,7 +75,7 @@ class Table:
     def to_latex(self) -> str:
         """A ``table`` with booktabs rules; the notes as comments, for the caption's author."""
         caption = _latex_text(f"{self.title}. {self.shared}" if self.shared else self.title)
-        body = self._tabulate([list(row) for row in self.rows], "latex_booktabs")
+        body = self._tabulate([list(row) for row in self.rows], "latex_booktabs").replace("−", "$-$")
         notes = "".join(f"% {note}\n" for note in self.notes)
         return (
             f"{notes}\\begin{{table}}\n\\centering\n\\caption{{{caption}}}\n\\label{{tab:{self.name}}}\n"
@@ -83,11 +83,11 @@ class Table:
         )
 
     def to_csv(self) -> str:
-        """Comma-separated values under one line of headings; no notes."""
+        """Comma-separated values under one line of headings, numbers as programs read them; no notes."""
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow([column.name for column in self.columns])
-        writer.writerows(self.rows)
+        writer.writerows(["" if cell == "–" else cell.replace("−", "-") for cell in row] for row in self.rows)
         return buffer.getvalue()
 
     def print(self, console: Console) -> None:
@@ -130,8 +130,11 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
     """
     settings = [settings_of(result) for _, result in results]
     varying = varying_names(settings)
-    shared = [f"{name}={settings[0][name]}" for name in _HEADLINE if name in settings[0] and name not in varying]
-    columns = [Column(heading(name)) for name in varying]
+    alike = [name for name in _HEADLINE if len({str(values.get(name)) for values in settings}) == 1]
+    shared = [f"{name}={settings[0][name]}" for name in alike if name in settings[0]]
+    columns = [
+        Column(heading(name), numeric=all(is_number(values.get(name)) for values in settings)) for name in varying
+    ]
     named = any(result.metrics.mean_image_jaccard is not None for _, result in results)
     numeric = ("mIoU", "95 % interval", *(("image Jaccard", "its 95 % interval") if named else ()), "pixel accuracy")
     columns += [Column(name, numeric=True) for name in (*numeric, "segments", "images")]
@@ -158,7 +161,7 @@ def _jaccard(result: Result) -> tuple[str, str]:
 
 def percent(fraction: float) -> str:
     """A fraction as tables show it: 0.652 as 65.2; NaN as a dash."""
-    return "–" if fraction != fraction else f"{100 * fraction:.1f}"
+    return "–" if fraction != fraction else f"{100 * fraction:.1f}".replace("-", "−")
 
 
 def interval_text(ends: Sequence[float] | None) -> str:
@@ -171,20 +174,26 @@ def _latex_text(text: str) -> str:
 
 
 def footer(results: Sequence[Result]) -> list[str]:
-    """What a reader must know: every protocol in force, and what falls short of the published split.
+    """What a reader must know: every protocol in force, and what falls short of the published split."""
+    return [*protocols_in_force(results), *_limits(results)]
 
-    One line a protocol name; a choice that differs between cells of one name shows all its values, and has a column.
-    """
+
+def protocols_in_force(results: Sequence[Result]) -> list[str]:
+    """One line a protocol name; a choice that differs between cells of one name shows all its values."""
     by_name: dict[str, dict[str, list[str]]] = {}
     for result in results:
         choices = by_name.setdefault(result.protocol.get("name", "unknown"), {})
         for field, value in result.protocol.items():
             if str(value) not in choices.setdefault(field, []):
                 choices[field].append(str(value))
-    lines = [
+    return [
         f"protocol {name}: " + ", ".join(f"{f}={'|'.join(v)}" for f, v in choices.items() if f != "name")
         for name, choices in by_name.items()
     ]
+
+
+def _limits(results: Sequence[Result]) -> list[str]:
+    lines: list[str] = []
     for result in results:
         if result.limited:
             expected = f" of {result.dataset.n_expected}" if result.dataset.n_expected else ""
@@ -192,6 +201,11 @@ def footer(results: Sequence[Result]) -> list[str]:
             if note not in lines:
                 lines.append(note)
     return lines
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting is one that curves can be drawn along."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def heading(name: str) -> str:
@@ -214,7 +228,8 @@ def settings_of(result: Result) -> dict[str, Any]:
 
 
 def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
-    """Names whose values differ. Where a stage or the protocol's name differs, what follows from it is left out."""
+    """Names whose values differ. What follows from a stage's option or from the protocol's name that differs too is
+    left out: it is the same in all cells of that option."""
     names = list(dict.fromkeys(name for values in settings for name in values))
     varying = [name for name in names if len({str(values.get(name)) for values in settings}) > 1]
     by_protocol = {
@@ -222,10 +237,16 @@ def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
         for values in settings
     }
     named = "protocol.name" in varying and len(by_protocol) == len({name for name, _ in by_protocol})
-    return [
-        name
-        for name in varying
-        if name.partition(".")[0] == name
-        or name == "protocol.name"
-        or (name.partition(".")[0] not in varying and not (named and name.startswith("protocol.")))
-    ]
+
+    def follows(name: str) -> bool:
+        stage, _, setting = name.partition(".")
+        if not setting or name == "protocol.name":
+            return False
+        if stage == "protocol":
+            return named
+        values_of: dict[str, set[str]] = {}
+        for values in settings:
+            values_of.setdefault(str(values.get(stage)), set()).add(str(values.get(name)))
+        return stage in varying and all(len(own) == 1 for own in values_of.values())
+
+    return [name for name in varying if not follows(name)]

@@ -22,7 +22,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import contingency_table
 from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting.pictures import matched_classes
-from diffcut_bench.reporting.tables import heading, settings_of, varying_names
+from diffcut_bench.reporting.tables import heading, is_number, settings_of, varying_names
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
 if TYPE_CHECKING:
@@ -370,7 +370,7 @@ def _as_number(values: dict[str, Any], name: str, settings: Sequence[dict[str, A
 
 def _is_numeric(name: str, settings: Sequence[dict[str, Any]]) -> bool:
     found = [values.get(name) for values in settings]
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in found)
+    return all(map(is_number, found))
 
 
 def _curves(results: Sequence[Result]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ class Point:
     measured: Measured
 
 
-def check_claim(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, Verdict]:
+def check_claim(claim: Claim, points: Sequence[Point], measure: Measure, planned: int) -> tuple[str, Verdict]:
     """What our curve does, in words, and whether that agrees with the text.
 
     A point contradicts a statement only if its whole interval, widened by the measure's tolerance, does.
@@ -24,11 +24,14 @@ def check_claim(claim: Claim, points: Sequence[Point], measure: Measure) -> tupl
         claim: of the text.
         points: of the curve that it is about; those that were not run are left out.
         measure: of the values.
+        planned: points that the curve has when all are run.
     """
     if not points:
         return "–", Verdict("not run", "no point of this curve was run")
     points = sorted(points, key=lambda point: point.x)
     limits = tuple(dict.fromkeys(limit for point in points for limit in point.measured.limits))
+    if len(points) < planned:
+        limits = (f"{len(points)} of {planned} points", *limits)
     said, agrees = {"above": _above, "best": _best, "within": _within}[claim.kind](claim, points, measure)
     if limits:
         return said, Verdict("limited", "; ".join(limits))
@@ -37,10 +40,11 @@ def check_claim(claim: Claim, points: Sequence[Point], measure: Measure) -> tupl
 
 def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
     value = claim.value or 0.0
-    above = [point.x for point in points if point.measured.value > value]
-    said = _stretches(above, [point.x for point in points])
+    places = [point.x for point in points]
+    said = _stretches([point.x for point in points if point.measured.value > value], places)
     if claim.span is not None:
-        longest = max((end - start for start, end in _runs(above, [point.x for point in points])), default=0.0)
+        possibly = [point.x for point in points if _ends(point.measured, measure)[1] > value]
+        longest = max((end - start for start, end in _runs(possibly, places)), default=0.0)
         return said, longest >= claim.span - 1e-9
     low, high = claim.low or 0.0, claim.high if claim.high is not None else 1.0
     for point in points:
@@ -54,7 +58,9 @@ def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str
 def _best(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
     best = max(points, key=lambda point: point.measured.value)
     low, high = claim.low or 0.0, claim.high if claim.high is not None else float("inf")
-    return f"{measure.text(best.measured.value)} at {best.x:g}", low <= best.x <= high
+    beaten = _ends(best.measured, measure)[0]
+    agrees = any(low <= point.x <= high and _ends(point.measured, measure)[1] >= beaten for point in points)
+    return f"{measure.text(best.measured.value)} at {best.x:g}", agrees
 
 
 def _within(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:

@@ -17,6 +17,7 @@ _PLACES = {
     "segmenter": {"folder", "pattern", "max_memory_gib"},
     "namer": {"model", "revision"},
 }
+_MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
 
@@ -33,6 +34,7 @@ class PlannedCell:
         config: None where it can't be composed, or is not to be run.
         not_run: why it is not run.
         deviations: settings of the user's that make it another cell than the published one.
+        weights: overrides of the user's that say where the backbone's weights come from.
         point: swept settings, for a figure.
     """
 
@@ -44,6 +46,7 @@ class PlannedCell:
     config: RunConfig | None
     not_run: str = ""
     deviations: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     point: Mapping[str, float] | None = None
 
     @property
@@ -80,7 +83,7 @@ def plan_cells(
     *,
     under: Mapping[str, Sequence[str]] | None = None,
     predictions: Mapping[str, Path] | None = None,
-    of_column: Mapping[str, Sequence[str]] | None = None,
+    of_part: Mapping[str, Sequence[str]] | None = None,
 ) -> list[PlannedCell]:
     """Every cell of an experiment, in the order of its rows, protocols and columns.
 
@@ -89,14 +92,14 @@ def plan_cells(
         overrides: the user's own, which win.
         under: overrides by name (`resolve_under`); None: the experiment's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
-        of_column: overrides of the user's for one column's cells, such as where its originals lie.
+        of_part: overrides of the user's for the cells of one column or row, such as where originals or weights lie.
 
     Raises:
         UserError: a row or column is unknown, or an override can't be composed with any cell.
     """
     rows, columns = {row.name: row for row in experiment.rows}, experiment.columns
     _check_names(predictions or {}, rows, "--predictions")
-    _check_names(of_column or {}, columns, "--for")
+    _check_names(of_part or {}, {**columns, **rows}, "--for")
     cells: list[PlannedCell] = []
     errors: list[UserError] = []
     points = expand_sweep(experiment.sweep)
@@ -110,10 +113,14 @@ def plan_cells(
                 base = [*experiment.common, *columns[column], *row.overrides, *row.of_column.get(column, [])]
                 if folder is not None:
                     given = [f"segmenter.folder={folder / column}"]
-                    base = [*experiment.common, *columns[column], "segmenter=precomputed", *given]
+                    # What a row's segmentations go through is its own; how they were made is not asked.
+                    after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
+                    shared = [word for word in (*experiment.common, *columns[column]) if not word.startswith(_MAKING)]
+                    base = [*shared, "segmenter=precomputed", *given, *after]
                     base += experiment.trained if row.trained else []
                 base += protocol
-                own = [*(of_column or {}).get(column, []), *overrides]
+                own = [word for part in (column, row.name) for word in (of_part or {}).get(part, [])]
+                own += overrides
                 if not scored:
                     why = row.not_run or ""
                     cells.append(PlannedCell(row, column, name, (), row.published.get(column), None, why))
@@ -121,7 +128,18 @@ def plan_cells(
                 cells += _plan_points(row, column, name, base, points, own, errors)
     if cells and errors and len(errors) == sum(1 for cell in cells if cell.overrides):
         raise errors[0]  # a mistake of the user's, not the fate of one cell
+    _check_weights(cells, overrides)
     return cells
+
+
+def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> None:
+    """One folder of weights is of one network; given to rows of several it would be scored under their names."""
+    given = [word for word in overrides if word.startswith("backbone.model=")]
+    backbones = {cell.config.choices["backbone"]: cell.row.name for cell in cells if cell.config is not None}
+    if given and len(backbones) > 1:
+        row = next(iter(backbones.values()))
+        hint = f'--for "{row}" {given[0]} gives it to one row'
+        raise UserError(f"rows have the backbones {', '.join(backbones)}", given[0], hint)
 
 
 def _plan_points(
@@ -150,9 +168,11 @@ def _plan_points(
                 first = config, deviations
         except UserError as error:
             errors.append(error)
-            cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, (), swept or None))
+            cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, point=swept or None))
             continue
-        cells.append(PlannedCell(row, column, under, overrides, published, config, "", deviations, swept or None))
+        weights = tuple(word for word in own if word.startswith(("backbone.model=", "backbone.revision=")))
+        given = (config, "", deviations, weights, swept or None)
+        cells.append(PlannedCell(row, column, under, overrides, published, *given))
     return cells
 
 

@@ -107,7 +107,7 @@ class Experiment:
 
     def problems(self) -> list[str]:
         """What is wrong with it, one line each."""
-        found = []
+        found = [] if self.rows and self.columns else ["it has no rows or no columns"]
         if self.measure not in MEASURES:
             found.append(f"measure must be {' | '.join(MEASURES)}, not {self.measure!r}")
         for row in self.rows:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from diffcut_bench.reporting import Column, Table, footer
+from diffcut_bench.reporting import Column, Table, protocols_in_force
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Experiment
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
@@ -52,8 +52,8 @@ def cells_table(
         rows.append(
             (
                 *(cell.row.name, cell.under, cell.column, *(_number(cell.point, name) for name in swept)),
-                *(measure.text(number) for number in numbers),
-                *(measure.text(difference, signed=True), str(verdict)),
+                *(measure.plain(number) for number in (*numbers, difference)),
+                str(verdict),
             )
         )
     return Table(f"{experiment.name}_cells", f"{experiment.title}, cell by cell", columns, tuple(rows))
@@ -97,11 +97,11 @@ def _block(
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
     published = {column: measure.text(cell.published) for column, (cell, _, _) in own.items()}
-    words = {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}
     if not any(ours for _, ours, _ in own.values()):
         alike = {verdict for _, _, verdict in own.values()}
         if len(alike) == 1:
             return [line(name, f"published ({letter(alike.pop())})", published)]
+        words = {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}
         return [line(name, "published", published), line("", "verdict", words)]
     values = {column: ours for column, (_, ours, _) in own.items() if ours is not None}
     intervals = {
@@ -114,12 +114,17 @@ def _block(
         for column, (cell, _, _) in own.items()
         if column in values and cell.published is not None
     }
+    numbers = {column: measure.text(ours.value) for column, ours in values.items()}
+    if all(cell.published is None for cell, _, _ in own.values()):
+        told = {column: verdict_text(verdict) for column, (_, ours, verdict) in own.items() if ours is None}
+        lines = [line(name, "ours", numbers), line("", "95 % interval", intervals), line("", "verdict", told)]
+        return [each for each in lines if any(each[2:])]
     lines = [
         line(name, "published", published),
-        line("", "ours", {column: measure.text(ours.value) for column, ours in values.items()}),
+        line("", "ours", numbers),
         line("", "95 % interval", intervals),
         line("", "difference", differences),
-        line("", "verdict", words),
+        line("", "verdict", {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}),
     ]
     return [each for each in lines if any(each[2:])]
 
@@ -143,11 +148,20 @@ def _notes(experiment: Experiment, cells: Sequence[PlannedCell], measured: Mappi
             f"{', '.join(trained)}: trained, and published with one matching of clusters to classes for the whole "
             "data set; the others match in each image. The two are not comparable."
         )
+    notes += [
+        f"{cells[place].name}, {cells[place].column}: {m.remark}" for place, m in sorted(measured.items()) if m.remark
+    ]
+    weights = dict.fromkeys((cell.row.name, word) for cell in cells for word in cell.weights)
+    notes += [f"{row}: {word}" for row, word in weights]
+    unjudged = [place for place, cell in enumerate(cells) if cell.published is None and place in measured]
+    limits = dict.fromkeys((cells[place].column, measured[place].limits) for place in unjudged)
+    notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits if why]
     results = [ours.result for ours in measured.values() if ours.result is not None]
-    return [*notes, *footer(results)]
+    return [*notes, *protocols_in_force(results)]
 
 
 def _about(experiment: Experiment) -> list[str]:
     measure = MEASURES[experiment.measure]
     widened = f"reproduced: the published value lies in our 95 % interval widened by {measure.tolerance:g}"
-    return [f"published: {experiment.source}", *([widened] if measure.tolerance else []), *experiment.notes]
+    judged = any(row.published for row in experiment.rows) and measure.tolerance
+    return [f"published: {experiment.source}", *([widened] if judged else []), *experiment.notes]

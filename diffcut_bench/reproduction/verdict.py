@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from typing import Literal
 
 from diffcut_bench.store import Result
@@ -27,10 +28,15 @@ class Measure:
     tolerance: float
 
     def text(self, value: float | None, *, signed: bool = False) -> str:
-        """A value in the table's unit; a dash where there is none."""
+        """A value in the table's unit, halves rounded up as people do; a dash where there is none."""
         if value is None or value != value:
             return "–"
-        return f"{value:{'+' if signed else ''}.{self.digits}f}".replace("-", "−")
+        rounded = Decimal(str(value)).quantize(Decimal(1).scaleb(-self.digits), ROUND_HALF_UP)
+        return f"{rounded:{'+' if signed else ''}}".replace("-", "−")
+
+    def plain(self, value: float | None) -> str:
+        """The same for programs: two digits more; empty where there is none."""
+        return "" if value is None or value != value else f"{value:.{self.digits + 2}f}"
 
 
 MEASURES = {
@@ -55,12 +61,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Measured:
-    """Our value of a cell in the table's unit, its 95 % interval, and what makes it another cell than the published."""
+    """Our value of a cell in the table's unit, its 95 % interval, and what makes it another cell than the published.
+
+    Attributes:
+        value, interval: in the table's unit.
+        limits: why it is not the published cell.
+        result: of the cell, if it is one.
+        remark: what a reader of the table should know of it.
+    """
 
     value: float
     interval: tuple[float, float] | None = None
     limits: tuple[str, ...] = ()
     result: Result | None = None
+    remark: str = ""
 
     @staticmethod
     def of(result: Result, deviations: Sequence[str] = (), measure: str = "miou") -> "Measured":
@@ -71,7 +85,7 @@ class Measured:
             deviations: settings that differ from the published cell's.
             measure: ``miou`` or ``jaccard``; without names there is no Jaccard, and the cell is limited.
         """
-        metrics, limits = result.metrics, (*_missing(result), *deviations)
+        metrics, limits = result.metrics, (*missing_of(result), *deviations)
         value, (low, high) = metrics.miou, metrics.miou_ci95
         if measure == "jaccard":
             if metrics.mean_image_jaccard is None or metrics.mean_image_jaccard_ci95 is None:
@@ -97,7 +111,7 @@ def judge(published: float, measured: Measured, measure: Measure) -> Verdict:
     return Verdict("reproduced" if agrees else "differs")
 
 
-def _missing(result: Result) -> list[str]:
+def missing_of(result: Result) -> list[str]:
     """What a result lacks of the published split."""
     found = []
     dataset = result.dataset

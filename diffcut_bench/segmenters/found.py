@@ -22,8 +22,8 @@ class Found:
     Args:
         tau: cosine above which a patch is background.
         attention_channels: last channels of the features that are attention, which `VisionTransformer` appends with
-            ``attention=True``, one a head; 0: there are none, and the seed is the patch of least mean cosine to all
-            others.
+            ``attention=True``, one a head; 0: there are none, and the seed is the patch of greatest mean cosine to
+            all others, since the ground is what most of a picture is alike.
 
     Raises:
         ValueError: an argument is out of range.
@@ -57,7 +57,7 @@ class Found:
             seed = nodes[:, :, kept:].mean(dim=2).argmin(dim=1)
         else:
             # A patch's cosine to itself is the same for all, so the mean over all patches has the same order.
-            seed = (unit @ unit.mean(dim=1)[:, :, None])[:, :, 0].argmin(dim=1)
+            seed = (unit @ unit.mean(dim=1)[:, :, None])[:, :, 0].argmax(dim=1)
         cosine = (unit @ unit[torch.arange(len(unit), device=unit.device), seed][:, :, None])[:, :, 0]
         background = cosine > self.tau
         # One segment where all is background, or (a seed of zero) nothing.

@@ -204,8 +204,18 @@ def _read_journal(path: Path) -> Progress:
 
 
 def read_rows(finished_dir: Path) -> list[ImageRow]:
-    """Rows of a finished cell's per_image.parquet."""
-    return [ImageRow(**row) for row in pq.read_table(finished_dir / "per_image.parquet").to_pylist()]
+    """Rows of a finished cell's per_image.parquet.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = finished_dir / "per_image.parquet"
+    try:
+        return [ImageRow(**row) for row in pq.read_table(path).to_pylist()]
+    except (OSError, pa.ArrowException, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        hint = "compute the cell again with if_exists=overwrite"
+        raise UserError(f"rows of this cell can't be read ({reason})", str(path), hint) from error
 
 
 def _parquet(rows: list[ImageRow]) -> bytes:

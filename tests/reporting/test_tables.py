@@ -75,7 +75,7 @@ def test_a_table_is_the_same_in_every_form(tmp_path):
     assert re.search(r"^\|:-+\|-+:\|$", markdown, re.MULTILINE), "numbers stand to the right"
     for command in (r"\toprule", r"\midrule", r"\bottomrule", r"\caption{50 \% \& more}", r"c\_d", r"data\_set"):
         assert command in latex
-    assert list(csv.reader(io.StringIO(TABLE.to_csv()))) == [["data_set", "mIoU"], ["a|b", "65.2"], ["c_d", "–"]]
+    assert list(csv.reader(io.StringIO(TABLE.to_csv()))) == [["data_set", "mIoU"], ["a|b", "65.2"], ["c_d", ""]]
     assert [path.name for path in TABLE.write(tmp_path)] == ["both.md", "both.tex", "both.csv"]
     assert (tmp_path / "both.md").read_text() == markdown
 
@@ -85,3 +85,19 @@ def test_an_empty_table_has_its_headings():
     assert empty.to_csv() == "a,b\n"
     assert "| a" in empty.to_markdown()
     assert r"\toprule" in empty.to_latex()
+
+
+def test_settings_of_one_option_are_columns_where_they_vary_within_it():
+    def other(segmenter: dict[str, object], option: str) -> Result:
+        choices = {**RESULT.config["choices"], "segmenter": option}
+        return replace(RESULT, config={**RESULT.config, "choices": choices, "segmenter": segmenter})
+
+    plain = RESULT.config["segmenter"]
+    cells = [other({**plain, "tau": tau}, "diffcut") for tau in (0.3, 0.7)] + [other({"covers": "crop"}, "precomputed")]
+    table = results_table([(Path("x"), cell) for cell in cells])
+    names = [column.name for column in table.columns]
+    assert names[:2] == ["segmenter", "tau"]
+    assert "alpha" not in names, "it follows from the option"
+    assert "tau" not in table.shared
+    assert "alpha" not in table.shared
+    assert [row[:2] for row in table.rows] == [("diffcut", "0.3"), ("diffcut", "0.7"), ("precomputed", "")]

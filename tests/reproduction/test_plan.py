@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from diffcut_bench.config import load_config
+from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
 
@@ -50,6 +50,15 @@ def test_published_values_are_the_papers(shared):
     assert {name: row["auc"] for name, row in values("figure3").items()} == published["figure3"]["auc"]
 
 
+def test_the_table_of_rivals_has_every_segmenter():
+    cells = plan_cells(load_experiment("rivals"))
+    listed = {cell.config.choices["segmenter"] for cell in cells}
+    known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")}
+    assert known - listed == {"precomputed", "maskclip"}
+    shared = {(cell.config.choices["upsampler"], cell.config.choices["refiner"]) for cell in cells}
+    assert shared == {("concepts", "none")}, "all go the same way"
+
+
 def test_hyper_parameters_of_cells_are_the_papers():
     cell = next(cell for cell in plan_cells(load_experiment("table1")) if cell.row.name == "DiffCut")
     assert cell.config.choices | {"tracker": "none"} == {
@@ -71,6 +80,7 @@ def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     (cell,) = (c for c in plan_cells(load_experiment("table8"), [*places, *changed]) if c.row.name == "nearest")
     assert set(cell.deviations) == {"segmenter.tau=0.4", "limit=3", "protocol.void=ignore"}
     assert cell.config.dataset["root"] == "/data"
+    assert cell.weights == ("backbone.model=/weights",), "the table says whose weights they were"
     (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
     assert other.deviations == ("backbone=colour",)
 
@@ -83,7 +93,7 @@ def test_points_of_a_figure_are_what_composing_each_would_give():
 
 
 def test_overrides_of_one_column_reach_that_column_only():
-    cells = plan_cells(load_experiment("table5"), of_column={"ade20k": ["dataset.root=/ade"]})
+    cells = plan_cells(load_experiment("table5"), of_part={"ade20k": ["dataset.root=/ade"]})
     assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}
 
 
@@ -131,6 +141,14 @@ def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
         assert config.segmenter["clusters"] == clusters.get(column, "annotated")
 
 
+def test_weights_are_of_one_network():
+    with pytest.raises(UserError, match="rows have the backbones sd14, vega, ssd1b") as refused:
+        plan_cells(load_experiment("table7"), ["backbone.model=/weights"])
+    assert '--for "sd14" backbone.model=/weights' in refused.value.hint
+    cells = plan_cells(load_experiment("table7"), of_part={"vega": ["backbone.model=/weights"]})
+    assert {cell.row.name for cell in cells if cell.config and cell.config.backbone["model"] == "/weights"} == {"vega"}
+
+
 def test_protocols_and_rules_side_by_side():
     under = resolve_under(["all"])
     assert list(under) == ["released", "paper", "strict", "overlap", "one_to_one"]
@@ -160,7 +178,7 @@ def test_predictions_make_a_row_a_cell_scored_as_it_was_published(tmp_path):
     [
         (lambda: load_experiment("tabel1"), "did you mean table1"),
         (lambda: resolve_under(["relaesed"]), "did you mean released"),
-        (lambda: plan_cells(load_experiment("table8"), of_column={"vok": []}), "did you mean voc"),
+        (lambda: plan_cells(load_experiment("table8"), of_part={"vok": []}), "did you mean voc"),
         (lambda: plan_cells(load_experiment("table1"), predictions={"STEGGO": "."}), "did you mean STEGO"),
         (lambda: plan_cells(load_experiment("table8"), ["segmenter.tua=1"]), "did you mean segmenter.tau"),
     ],
@@ -185,6 +203,9 @@ def test_an_experiment_of_ones_own(tmp_path):
     (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, published: {nowhere: 1}}]\n")
     with pytest.raises(UserError, match="a has no column nowhere"):
         load_experiment("wrong", [search])
+    (options / "empty.yaml").write_text("title: E\nsource: me\n")
+    with pytest.raises(UserError, match="no rows or no columns"):
+        load_experiment("empty", [search])
     (options / "typo.yaml").write_text("title: W\nsource: me\ncolums: {}\n")
     with pytest.raises(UserError, match="colums"):
         load_experiment("typo", [search])

@@ -48,5 +48,7 @@ def test_a_result_gives_percent_and_says_what_it_lacks():
 def test_values_are_printed_with_the_measures_digits_and_a_minus_sign():
     assert MIOU.text(-30.55, signed=True) == "−30.6"
     assert MIOU.text(0.04, signed=True) == "+0.0"
+    assert MIOU.text(61.65) == "61.7", "halves are rounded up, as people do"
+    assert (MIOU.plain(-30.5512), MIOU.plain(None)) == ("-30.551", "")
     assert MIOU.text(None) == MIOU.text(float("nan")) == "–"
     assert MEASURES["auc"].text(0.83) == "0.830"
