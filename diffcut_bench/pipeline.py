@@ -2,19 +2,14 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example, prepare_prediction
+from diffcut_bench.datasets import Example, SegmentationDataset, prepare_prediction
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -27,6 +22,7 @@ from diffcut_bench.evaluation import (
 )
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.naming import ClassNamer
+from diffcut_bench.reading import example_loader, read_ahead
 from diffcut_bench.segmenters import (
     CountingSegmenter,
     GraphTooLargeError,
@@ -37,7 +33,6 @@ from diffcut_bench.segmenters import (
 )
 from diffcut_bench.store import Failure, Timings
 
-T = TypeVar("T")
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
 _LARGEST_ID = 4095  # of clusters that are matched once for a data set
@@ -90,96 +85,6 @@ class Batch:
     timings: Timings
 
 
-class _Reader(torch.utils.data.Dataset[Example | Failure]):
-    """Decodes and resizes; an unreadable pair becomes a `Failure` instead of ending the run."""
-
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        indices: Sequence[int],
-        protocol: Protocol,
-        features: FeatureSource,
-        keep_images: bool,
-    ) -> None:
-        self.dataset, self.indices, self.protocol, self.keep_images = dataset, indices, protocol, keep_images
-        self.stride, self.input_size, self.store = (
-            features.backbone.stride,
-            features.backbone.image_size,
-            features.store,
-        )
-        self.ids: list[str] = dataset.records["id"][:]
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> Example | Failure:
-        index = self.indices[position]
-        try:
-            picture, label = read_label(self.dataset, index, self.protocol.void)
-            digest = "" if self.store is None else self.dataset.image_digest(index)
-        except (ValueError, OSError) as error:
-            return Failure(self.ids[index], str(error), index)
-        example = prepare_example(
-            index,
-            self.ids[index],
-            picture,
-            label,
-            crop=self.protocol.crop,
-            image_size=self.protocol.image_size,
-            eval_size=self.protocol.eval_size,
-            multiple_of=self.stride,
-            input_size=self.input_size,
-        )
-        features = None if self.store is None else self.store.get(digest)
-        # Where the features are there, the image need not travel from a worker process.
-        image = example.image if features is None or self.keep_images else None
-        return replace(example, digest=digest, features=features, image=image)
-
-
-def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
-    """Image and class map as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1."""
-    picture, label = dataset.read(index)
-    if void == "background" and dataset.background is not None:
-        label[label < 0] = dataset.background
-    return picture, label
-
-
-def example_loader(
-    dataset: SegmentationDataset,
-    indices: Sequence[int],
-    protocol: Protocol,
-    features: FeatureSource,
-    *,
-    batch_size: int,
-    num_workers: int = 0,
-    pin_memory: bool = False,
-    keep_images: bool = False,
-) -> DataLoader[Any]:
-    """Batches (lists) of `Example`, or `Failure` for a pair that can't be read, in the order of ``indices``.
-
-    Args:
-        dataset: opened.
-        indices: places in the data set.
-        protocol: crop, sizes and void.
-        features: whose backbone says what input it wants, and whose store gives the features that it has.
-        batch_size: items a list.
-        num_workers: processes that decode, crop and resize; 0: this one.
-        pin_memory: give tensors in page-locked memory, for an accelerator.
-        keep_images: give images also where their features are in the store.
-    """
-    reader = _Reader(dataset, indices, protocol, features, keep_images)
-    # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
-    context = "spawn" if num_workers else None
-    return DataLoader(
-        reader,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        collate_fn=list,
-        pin_memory=pin_memory,
-        multiprocessing_context=context,
-    )
-
-
 def score_images(
     pipeline: Pipeline, dataset: SegmentationDataset, indices: Sequence[int], *, batch_size: int, num_workers: int = 0
 ) -> Iterator[Batch]:
@@ -230,7 +135,7 @@ def score_together(
     run = _Run(pipelines, dataset)
     position = 0
     start = time.perf_counter()
-    for items in _ahead(loader):
+    for items in read_ahead(loader):
         places = indices[position : position + len(items)]
         position += len(items)
         run.begin(read_s=time.perf_counter() - start)
@@ -247,17 +152,6 @@ def score_together(
             run.isolated(takers, group)
         yield run.batches(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
-
-
-def _ahead(batches: Iterable[T]) -> Iterator[T]:
-    """The batches; the next one is read in a thread while one is worked on."""
-    waiting = iter(batches)
-    end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as thread:
-        coming: Future[Any] = thread.submit(next, waiting, end)
-        while (batch := coming.result()) is not end:
-            coming = thread.submit(next, waiting, end)
-            yield batch
 
 
 def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:

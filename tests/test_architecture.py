@@ -24,7 +24,8 @@ ALLOWED = {
     "config": {"errors", "evaluation"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
-    "pipeline": {"errors", "datasets", "evaluation", "features", "naming", "segmenters", "store"},
+    "reading": {"datasets", "evaluation", "features", "store"},
+    "pipeline": {"errors", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},

@@ -16,11 +16,12 @@ from PIL import Image
 
 import diffcut_bench.experiment as experiment
 import diffcut_bench.pipeline as pipeline_module
+import diffcut_bench.reading as reading
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.pipeline import example_loader
+from diffcut_bench.reading import example_loader
 from diffcut_bench.running import summarise
 from diffcut_bench.store import Failure, Result, Timings, read_rows
 
@@ -371,8 +372,8 @@ def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
     configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
     assert len({experiment.pass_key(config) for config in configs}) == 1
     read = []
-    original = pipeline_module.read_label
-    monkeypatch.setattr(pipeline_module, "read_label", lambda d, i, v: read.append(i) or original(d, i, v))
+    original = reading.read_label
+    monkeypatch.setattr(reading, "read_label", lambda d, i, v: read.append(i) or original(d, i, v))
     together = experiment.run_cells(configs)
     assert read == list(range(8)), "each image is read once"
     for own, cell in zip(choices, together, strict=True):

@@ -47,7 +47,7 @@ from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import open_dataset, open_features
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.pipeline import example_loader, read_label
+from diffcut_bench.reading import example_loader, read_label
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.store import DatasetRecord, Environment, Failure, cell_key, write_atomically
 
