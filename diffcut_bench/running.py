@@ -92,6 +92,7 @@ class RunningCell:
             namer = namer.for_classes(images.dataset.class_names, images.dataset.background, features.device)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, namer=namer, **stages)
+        _check_attention(config, self.pipeline)
         if protocol.matching == "dataset":
             _check_dataset_matching(config, self.pipeline, images.dataset)
         if protocol.matching == "named" and namer is None:
@@ -281,6 +282,18 @@ def _find_finished(cell: Cell, if_exists: str) -> Result | None:
 def picture_path(folder: Path, image_id: str) -> Path:
     """Where the picture of an image lies in a cell's folder of pictures."""
     return folder / f"{_file_name(image_id)}.png"
+
+
+def _check_attention(config: RunConfig, pipeline: Pipeline) -> None:
+    """Channels that a segmenter takes for attention have to be what the backbone appended."""
+    taken = getattr(pipeline.segmenter, "attention_channels", None)
+    given = pipeline.features.backbone.attention_channels
+    if taken is not None and taken != given:
+        raise UserError(
+            f"the segmenter takes the last {taken} channels for attention, and the backbone gives {given} of it",
+            f"segmenter={config.choices.get('segmenter')} backbone={config.choices.get('backbone')}",
+            f"segmenter.attention_channels={given}",
+        )
 
 
 def _check_dataset_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:

@@ -18,12 +18,14 @@ class Backbone(torch.nn.Module, ABC):
         stride: pixels a patch, in both directions; image sides are multiples of it.
         channels: feature channels.
         image_size: pixels of the (longer) side of the images that the network wants; None: what the protocol says.
+        attention_channels: last channels that are the class token's attention.
     """
 
     name: str
     stride: int
     channels: int
     image_size: int | None = None
+    attention_channels: int = 0
     # Settings of its own that cannot change features beyond what `fingerprint` says; all others are part of the key.
     immaterial: tuple[str, ...] = ()
 

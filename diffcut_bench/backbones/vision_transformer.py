@@ -131,7 +131,8 @@ class VisionTransformer(PretrainedBackbone):
                     f"backbone={name}",
                     "backbone.attention=false, or a CLIP or DINO backbone",
                 )
-            self.channels += self._config.num_attention_heads
+            self.attention_channels = self._config.num_attention_heads
+            self.channels += self.attention_channels
         self._layer, self.layer = _layer_number(layer, facet, self._config.num_hidden_layers)
         self.image_size = _GRID * self.stride if image_size is None else image_size
         if self.image_size < self.stride or self.image_size % self.stride:

@@ -125,13 +125,14 @@ def _open(config: RunConfig) -> OpenedPass | tuple[str, ...]:
     """The cells' shared part, or what is missing for it. Nothing is fetched or prepared."""
     missing = []
     with cache_only():
-        for group in ("dataset", "backbone"):
+        for group in ("dataset", "backbone", "namer"):
+            node = getattr(config, group)
             try:
-                built = instantiate(group, getattr(config, group))
+                built = instantiate(group, node) if node else None
                 if isinstance(built, Benchmark):
                     missing += _unprepared(built, config)
             except UserError as error:
-                model = config.backbone.get("model") if group == "backbone" else None
+                model = None if group == "dataset" or "install" in error.hint else node.get("model")
                 missing.append(f"weights of {model}" if model else f"{error.what} ({error.where})")
         if missing:
             return tuple(missing)

@@ -58,7 +58,7 @@ def class_words(
         class_names: a name may hold synonyms of its own: ``cat|kitten``.
         background: place of the class that the background's words stand for, if there is one. A word that names
             another class is left out of them.
-        words: by class name, ``a|b``; they come before `SYNONYMS`.
+        words: by class name, ``a|b``; they come before `SYNONYMS`, of which those that are another class are left out.
         background_words: in place of `BACKGROUND`.
 
     Raises:
@@ -67,8 +67,17 @@ def class_words(
     unknown = {*(words or {})} - {*class_names}
     if unknown:
         raise ValueError(f"words names classes that there are not: {', '.join(sorted(unknown))}")
-    known = {**SYNONYMS, **(words or {})}
-    found = [_split(known.get(name, name)) for name in class_names]
+    given = {word.lower() for name in class_names for word in _split((words or {}).get(name, name))}
+    found = []
+    for name in class_names:
+        if name in (words or {}) or name not in SYNONYMS:
+            found.append(_split((words or {}).get(name, name)))
+            continue
+        # A synonym of ours that is another class's word would take that class's segments away.
+        own = _split(SYNONYMS[name])
+        found.append(
+            tuple(word for word in own if word.lower() == name.lower() or word.lower() not in given) or (name,)
+        )
     if background is not None:
         others = {word.lower() for place, own in enumerate(found) if place != background for word in own}
         named = BACKGROUND if background_words is None else background_words

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import scaled_cosines
+from diffcut_bench.segmenters.arguments import check_positive
 from diffcut_bench.segmenters.spectral_embedding import (
     Spectrum,
     check_spectrum_fits,
@@ -35,8 +36,11 @@ class AutoSC:
     max_memory_gib: float = 4
 
     def __post_init__(self) -> None:
-        if not self.alphas or not all(alpha > 0 for alpha in self.alphas):
-            raise ValueError(f"alphas must be positive numbers, at least one, not {list(self.alphas)!r}")
+        if not isinstance(self.alphas, (list, tuple)) or not self.alphas:
+            raise ValueError(f"alphas must be a list of at least one number, not {self.alphas!r}")
+        for alpha in self.alphas:
+            check_positive("each of alphas", alpha)
+        check_positive("max_memory_gib", self.max_memory_gib)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""

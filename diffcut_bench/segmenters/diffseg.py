@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from diffcut_bench.segmenters.arguments import check_count, check_positive
+
 # Of a distribution's sum, in half precision at worst.
 _TOLERANCE = 1e-2
 
@@ -38,12 +40,9 @@ class DiffSeg:
 
     def __post_init__(self) -> None:
         for name in ("threshold", "temperature"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be above 0, not {getattr(self, name)!r}")
+            check_positive(name, getattr(self, name))
         for name in ("anchors", "iterations"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            check_count(name, getattr(self, name), 1)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut.affinity import unit_features
+from diffcut_bench.segmenters.arguments import check_count
 from diffcut_bench.segmenters.spectral_embedding import contiguous, patches_of
 
 Clusters = int | Literal["annotated"]
@@ -38,8 +39,7 @@ class KMeans:
     def __post_init__(self) -> None:
         check_clusters(self.clusters)
         for name, value in (("seeds", self.seeds), ("iterations", self.iterations)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+            check_count(name, value, 1)
 
     @property
     def counts_classes(self) -> bool:

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
+from diffcut_bench.segmenters.arguments import check_count, check_number, check_positive
 from diffcut_bench.segmenters.spectral_embedding import (
     Spectrum,
     check_spectrum_fits,
@@ -48,14 +49,13 @@ class KWayNCut:
     max_memory_gib: float = 4
 
     def __post_init__(self) -> None:
-        if not 0 < self.kappa <= 2:
-            raise ValueError(f"kappa must lie in (0, 2], not {self.kappa!r}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be positive, not {self.alpha!r}")
+        check_positive("kappa", self.kappa)
+        check_number("kappa", self.kappa, 0, 2)
+        check_positive("alpha", self.alpha)
+        check_positive("max_memory_gib", self.max_memory_gib)
         if self.volume not in ("quadratic", "linear"):
             raise ValueError(f"volume must be one of quadratic, linear, not {self.volume!r}")
-        if not isinstance(self.iterations, int) or self.iterations < 0:
-            raise ValueError(f"iterations must be a whole number of at least 0, not {self.iterations!r}")
+        check_count("iterations", self.iterations, 0)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.ncut import fiedler_vector
+from diffcut_bench.segmenters.arguments import check_count, check_number
 from diffcut_bench.segmenters.objects import (
     as_nodes,
     as_partition,
     binary_affinity,
-    check_count,
     check_graph,
-    check_number,
     component,
     lapack_fiedler_vector,
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
 from diffcut_bench.ncut.recursive import check_features
+from diffcut_bench.segmenters.arguments import check_number, check_positive
 
 # Of all similarity matrices that are held at once.
 _ENTRIES_AT_ONCE = 2**26
@@ -82,20 +83,8 @@ def as_partition(masks: NDArray[np.bool_]) -> Int[Tensor, "rows cols"]:
     return torch.from_numpy(contiguous.reshape(labels.shape))
 
 
-def check_number(name: str, value: object, low: float, high: float) -> None:
-    """Raise a ValueError that names an argument outside of [low, high]."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low:g}, {high:g}], not {value!r}")
-
-
-def check_count(name: str, value: object, low: int) -> None:
-    """Raise a ValueError that names an argument which is no whole number of at least ``low``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
-
-
 def check_graph(tau: object, eps: object) -> None:
     """Raise a ValueError that names the first argument of `binary_affinity` that is out of range."""
     check_number("tau", tau, -1, 1)
-    if not isinstance(eps, (int, float)) or isinstance(eps, bool) or not 0 < eps <= 1:
-        raise ValueError(f"eps must lie in (0, 1], not {eps!r}")
+    check_positive("eps", eps)
+    check_number("eps", eps, 0, 1)

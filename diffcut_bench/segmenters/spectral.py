@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import affinity
+from diffcut_bench.segmenters.arguments import check_count, check_positive
 from diffcut_bench.segmenters.kmeans import Clusters, check_clusters, cluster_counts, kmeans
 from diffcut_bench.segmenters.spectral_embedding import (
     Spectrum,
@@ -26,7 +27,7 @@ class Spectral:
     """The first K eigenvectors of the normalised Laplacian of ``minmax(cosine) ** alpha``, made K clusters of patches.
 
     Args:
-        clusters: K, or ``annotated``: as many as classes are annotated in an image.
+        clusters: K, or ``annotated``: as many as classes are annotated in an image; at most as many as patches.
         alpha: exponent of the affinity, > 0.
         discretisation: ``qr``: column-pivoted QR (Damle, Minden, Ying 2019), without random numbers; ``kmeans``: of
             the patches' directions in the embedding (Ng, Jordan, Weiss 2001).
@@ -46,12 +47,11 @@ class Spectral:
 
     def __post_init__(self) -> None:
         check_clusters(self.clusters)
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be positive, not {self.alpha!r}")
+        check_positive("alpha", self.alpha)
+        check_positive("max_memory_gib", self.max_memory_gib)
         if self.discretisation not in ("qr", "kmeans"):
             raise ValueError(f"discretisation must be one of qr, kmeans, not {self.discretisation!r}")
-        if not isinstance(self.seeds, int) or self.seeds < 1:
-            raise ValueError(f"seeds must be a whole number of at least 1, not {self.seeds!r}")
+        check_count("seeds", self.seeds, 1)
 
     @property
     def counts_classes(self) -> bool:

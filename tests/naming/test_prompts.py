@@ -34,3 +34,10 @@ def test_background_words_stand_for_the_background_class_and_leave_out_other_cla
 def test_a_class_without_a_word_is_refused(call, what):
     with pytest.raises(ValueError, match=what):
         call()
+
+
+def test_a_synonym_of_ours_is_no_other_class():
+    person, child = class_words(["person", "child"])
+    assert "child" not in person
+    assert child == ("child",)
+    assert "child" in class_words(["person", "cat"])[0], "otherwise it helps"

@@ -117,10 +117,11 @@ def test_an_image_without_contrast_is_one_segment(features):
 
 def test_option_and_its_mistakes():
     assert instantiate("segmenter", load_config(["segmenter=autosc"]).segmenter) == AutoSC([1, 5, 10, 15])
-    with pytest.raises(ValueError, match="alphas must be positive"):
+    with pytest.raises(ValueError, match="each of alphas must be positive"):
         AutoSC(alphas=(1, 0))
-    with pytest.raises(ValueError, match="alphas must be positive"):
-        AutoSC(alphas=())
+    for wrong in ((), 5, "5"):
+        with pytest.raises(ValueError, match="alphas must be a list"):
+            AutoSC(alphas=wrong)
     with pytest.raises(ValueError, match="NaN or infinity"):
         AutoSC()(torch.full((1, 2, 2, 2), torch.nan))
     with pytest.raises(SpectrumTooLargeError) as refused:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import same_partition
+from conftest import same_partition, shapes_overrides
 from planted import adjusted_rand, cosines, planted, random_features
 
 from diffcut_bench.config import instantiate, load_config
@@ -79,9 +79,20 @@ def test_one_side_alone_is_one_segment():
 
 def test_fits_the_interface_and_checks_its_arguments():
     assert isinstance(Found(), Segmenter)
-    assert instantiate("segmenter", load_config(["segmenter=found"]).segmenter) == Found()
+    ablated = load_config(["segmenter=found", "backbone=efficientnet_lite0"])
+    assert instantiate("segmenter", ablated.segmenter) == Found()
+    own = load_config(["segmenter=found"])
+    assert own.choices["backbone"] == "dino_s8_attention"
+    assert instantiate("segmenter", own.segmenter) == Found(attention_channels=6)
     for wrong in ({"tau": 2}, {"attention_channels": -1}, {"attention_channels": 1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Found(**wrong)
     with pytest.raises(UserError, match="6 of the 6 feature channels"):
         Found(attention_channels=6)(random_features(1, seed=0))
+
+
+def test_channels_that_are_no_attention_are_not_taken_for_it(cli, shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path), "segmenter=found", "backbone=efficientnet_lite0", "limit=1"]
+    done = cli("run", *base, "segmenter.attention_channels=6")
+    assert done.code == 2
+    assert "the segmenter takes the last 6 channels for attention, and the backbone gives 0" in done.err

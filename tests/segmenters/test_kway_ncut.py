@@ -164,7 +164,10 @@ def test_kappa_sets_granularity():
 def test_options_and_their_mistakes():
     assert instantiate("segmenter", load_config(["segmenter=kway_ncut", "backbone=ssd1b"]).segmenter) == KWayNCut()
     for arguments, message in (
-        ({"kappa": 0}, "kappa must lie"),
+        ({"kappa": 0}, "kappa must be positive"),
+        ({"kappa": 3}, "kappa must lie"),
+        ({"kappa": "x"}, "kappa must be positive and finite, not 'x'"),
+        ({"alpha": float("inf")}, "alpha must be positive and finite"),
         ({"alpha": -1}, "alpha must be positive"),
         ({"volume": "cubic"}, "volume must be one of quadratic, linear"),
         ({"iterations": 1.5}, "iterations must be a whole number"),

@@ -179,7 +179,27 @@ def test_the_option_is_the_papers_and_any_backbones():
 
 @pytest.mark.parametrize("name", ["maskcut", "tokencut", "lost", "found"])
 def test_a_cell_runs_from_end_to_end(cli, shapes, tmp_path, name):
-    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"), f"segmenter={name}", "limit=2")
+    done = cli(
+        "run",
+        *shapes_overrides(shapes, tmp_path / "out"),
+        f"segmenter={name}",
+        "backbone=efficientnet_lite0",
+        "limit=2",
+    )
     assert done.code == 0, done.err
     assert not done.err
     assert len(list((tmp_path / "out" / "results").glob("*/result.json"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"),
+    [
+        ("maskcut", "dino_b8_keys"),
+        ("tokencut", "dino_s16_keys"),
+        ("lost", "dino_s16_keys"),
+        ("diffseg", "sd14_attention"),
+    ],
+)
+def test_a_method_brings_its_encoder_unless_another_is_asked_for(name, backbone):
+    assert load_config([f"segmenter={name}"]).choices["backbone"] == backbone
+    assert load_config([f"segmenter={name}", "backbone=ssd1b"]).choices["backbone"] == "ssd1b"
