@@ -135,7 +135,7 @@ def _open(config: RunConfig) -> OpenedPass | tuple[str, ...]:
                 model = None if group == "dataset" or "install" in error.hint else node.get("model")
                 missing.append(f"weights of {model}" if model else f"{error.what} ({error.where})")
         if missing:
-            return tuple(missing)
+            return tuple(dict.fromkeys(missing))
         try:
             # What is read from originals for this look is not prepared by it.
             return open_pass(replace(config, prepared=config.prepared if _is_prepared(config) else "never"))
