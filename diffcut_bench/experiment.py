@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
+from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
 from diffcut_bench.running import Draw, FinishedCell, RunningCell, ScoredImages
 from diffcut_bench.store import cell_key
@@ -103,6 +104,7 @@ class OpenedPass:
     images: ScoredImages
     features: FeatureSource
     workers: Workers
+    namers: dict[str, ClassNamer | None] = field(default_factory=dict)  # by settings: a network of its own is in each
 
     def cell(self, config: RunConfig) -> RunningCell:
         """A cell of the pass.
@@ -110,7 +112,13 @@ class OpenedPass:
         Raises:
             UserError: an option of its own is out of range.
         """
-        return RunningCell(config, self.images, self.features, self.workers)
+        settings = cell_key(config.namer)
+        if settings not in self.namers:
+            namer = instantiate("namer", config.namer)
+            dataset = self.images.dataset
+            classes = (dataset.class_names, dataset.background, self.features.device)
+            self.namers[settings] = None if namer is None else namer.for_classes(*classes)
+        return RunningCell(config, self.images, self.features, self.workers, self.namers[settings])
 
 
 def open_pass(config: RunConfig, preparing: Report | None = None) -> OpenedPass:

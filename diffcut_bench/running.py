@@ -22,6 +22,7 @@ from diffcut_bench.evaluation import (
     mean_image_jaccard,
 )
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
@@ -83,13 +84,15 @@ class RunningCell:
     """A cell of a pass: its stages, its place on disk, what this process still has to score of it."""
 
     def __init__(
-        self, config: RunConfig, images: ScoredImages, features: FeatureSource, workers: Workers = ALONE
+        self,
+        config: RunConfig,
+        images: ScoredImages,
+        features: FeatureSource,
+        workers: Workers = ALONE,
+        namer: ClassNamer | None = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
         protocol = _effective_protocol(config, build_protocol(config.protocol))
-        namer = instantiate("namer", config.namer)
-        if namer is not None:
-            namer = namer.for_classes(images.dataset.class_names, images.dataset.background, features.device)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, namer=namer, **stages)
         _check_attention(config, self.pipeline)

@@ -29,11 +29,11 @@ ALLOWED = {
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"segmenters", "store"},
+        *{"naming", "segmenters", "store"},
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"running", "store"},
+        *{"naming", "running", "store"},
     },
     "merging": {"errors", "config", "experiment", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},

@@ -20,7 +20,7 @@ from diffcut_bench.reporting import (
     results_table,
     row_counts,
 )
-from diffcut_bench.store import ImageRow, Result, read_rows
+from diffcut_bench.store import ImageRow, Result, read_result, read_rows
 
 _SHOWN = 5
 _FEWEST = 5  # images below which a class's interval says nothing
@@ -105,10 +105,7 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
         raise UserError(f"{len(found)} cells begin with {name!r}", str(results.absolute()), "give more of the key")
     if not found:
         raise UserError(f"no finished cell {name!r}", str(results.absolute()), did_you_mean(name, known))
-    try:
-        return found[0], Result.from_json((found[0] / "result.json").read_text())
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"result can't be read ({error})", str(found[0]), "compute the cell again") from error
+    return found[0], read_result(found[0])
 
 
 def _same_images(first: Sequence[ImageRow], second: Sequence[ImageRow]) -> tuple[list[tuple[ImageRow, ImageRow]], int]:

@@ -1,5 +1,6 @@
 """What a plan of cells would take before it runs: what is done, stored or missing, disk and time. Writes nothing."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import OpenedPass, open_pass, pass_key
 from diffcut_bench.running import CellState
-from diffcut_bench.store import Result
+from diffcut_bench.store import Result, read_result
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,8 @@ def measured_speeds(configs: Sequence[RunConfig]) -> Speeds:
 
 def _results(output_dir: Path) -> Iterator[Result]:
     for path in sorted((output_dir / "results").glob("*/result.json")):
-        try:
-            yield Result.from_json(path.read_text())
-        except (ValueError, KeyError, TypeError):
-            continue
+        with contextlib.suppress(UserError):
+            yield read_result(path.parent)
 
 
 def _open(config: RunConfig) -> OpenedPass | tuple[str, ...]:

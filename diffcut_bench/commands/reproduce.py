@@ -17,7 +17,7 @@ from diffcut_bench.commands.tune import training_configs, tune_setting
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
-from diffcut_bench.reporting import Column, Curve, Table, draw_curves, encode_figure, protocols_in_force
+from diffcut_bench.reporting import Column, Curve, Table, draw_curves, protocols_in_force, write_figure
 from diffcut_bench.reproduction import (
     MEASURES,
     Experiment,
@@ -228,9 +228,7 @@ def _write(folder: Path, experiment: Experiment, table: Table, cells: Table, cur
         drawn = [Curve(**curve) for curve in curves["curves"]]
         references = [(str(name), float(value)) for name, value in curves["references"]]
         figure = draw_curves(drawn, curves["x_label"], curves["y_label"], references)
-        for kind in ("png", "svg"):
-            paths.append(folder / f"{experiment.name}.{kind}")
-            write_atomically(paths[-1], encode_figure(figure, kind))
+        paths += write_figure(figure, folder, experiment.name)
     for path in paths:
         say(f"written  {path}")
 

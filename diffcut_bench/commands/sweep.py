@@ -30,7 +30,7 @@ from diffcut_bench.distributed import workers
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import pass_key
 from diffcut_bench.heap import keep_freed_memory
-from diffcut_bench.reporting import encode_figure, results_table, sweep_figures
+from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.running import FinishedCell
 from diffcut_bench.store import Result, write_atomically
 
@@ -146,9 +146,7 @@ def _say_sweep(folder: Path, cells: Sequence[Sequence[str]], broken: BaseExcepti
 def _draw_sweep(folder: Path, results: Sequence[Result]) -> None:
     """Curves and heat map of the numbers that were varied, into the sweep's folder and the tracker's books."""
     for drawn in sweep_figures(results):
-        for kind in ("png", "svg"):
-            path = folder / f"{drawn.name}.{kind}"
-            write_atomically(path, encode_figure(drawn.figure, kind))
+        for path in write_figure(drawn.figure, folder, drawn.name):
             say(f"figure   {path}")
     asked = json.loads((folder / "cells.json").read_text())[0][0]["config"]  # a result found finished has an older one
     tracker = open_tracker(RunConfig(**asked))

@@ -8,6 +8,7 @@ from diffcut_bench.reporting.figures import (
     draw_heat_map,
     encode_figure,
     inline_svg,
+    write_figure,
 )
 from diffcut_bench.reporting.gallery import choose_images, embed_picture
 from diffcut_bench.reporting.page import (
@@ -77,4 +78,5 @@ __all__ = [
     "sweep_figures",
     "varying_names",
     "with_legend",
+    "write_figure",
 ]

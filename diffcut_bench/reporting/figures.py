@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -14,6 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from diffcut_bench.store import write_atomically
 
 # Text and axes. Near black in files; a page puts its own text colour in its place.
 _INK = "#010203"
@@ -168,6 +171,14 @@ def encode_figure(figure: Figure, kind: str) -> bytes:
     with rc_context({"svg.hashsalt": "diffcut_bench", "svg.fonttype": "none"}):
         figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return buffer.getvalue()
+
+
+def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """``NAME.png`` and ``NAME.svg``; returns their paths."""
+    paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
+    for path in paths:
+        write_atomically(path, encode_figure(figure, path.suffix[1:]))
+    return paths
 
 
 def inline_svg(figure: Figure, salt: str, title: str) -> str:

@@ -15,8 +15,18 @@ from diffcut_bench.segmenters.spectral_embedding import contiguous, patches_of
 Clusters = int | Literal["annotated"]
 
 
+class TakesClusters:
+    """A `CountingSegmenter` by its option ``clusters``."""
+
+    clusters: Clusters
+
+    @property
+    def counts_classes(self) -> bool:
+        return self.clusters == "annotated"
+
+
 @dataclass(frozen=True)
-class KMeans:
+class KMeans(TakesClusters):
     """k-means on a feature map (DiffCut, table 9).
 
     Args:
@@ -40,10 +50,6 @@ class KMeans:
         check_clusters(self.clusters)
         for name, value in (("seeds", self.seeds), ("iterations", self.iterations)):
             check_count(name, value, 1)
-
-    @property
-    def counts_classes(self) -> bool:
-        return self.clusters == "annotated"
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffcut_bench.ncut import affinity
 from diffcut_bench.segmenters.arguments import check_count, check_positive
-from diffcut_bench.segmenters.kmeans import Clusters, check_clusters, cluster_counts, kmeans
+from diffcut_bench.segmenters.kmeans import Clusters, TakesClusters, check_clusters, cluster_counts, kmeans
 from diffcut_bench.segmenters.spectral_embedding import (
     Spectrum,
     check_spectrum_fits,
@@ -23,7 +23,7 @@ Discretisation = Literal["qr", "kmeans"]
 
 
 @dataclass(frozen=True)
-class Spectral:
+class Spectral(TakesClusters):
     """The first K eigenvectors of the normalised Laplacian of ``minmax(cosine) ** alpha``, made K clusters of patches.
 
     Args:
@@ -52,10 +52,6 @@ class Spectral:
         if self.discretisation not in ("qr", "kmeans"):
             raise ValueError(f"discretisation must be one of qr, kmeans, not {self.discretisation!r}")
         check_count("seeds", self.seeds, 1)
-
-    @property
-    def counts_classes(self) -> bool:
-        return self.clusters == "annotated"
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None

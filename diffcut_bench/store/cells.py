@@ -83,15 +83,7 @@ class Cell:
 
     def result(self) -> Result | None:
         """The finished result, if there is one."""
-        path = self.finished_dir / "result.json"
-        if not path.is_file():
-            return None
-        try:
-            return Result.from_json(path.read_text())
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"result can't be read ({error})", str(path), "if_exists=overwrite computes it again"
-            ) from error
+        return read_result(self.finished_dir) if (self.finished_dir / "result.json").is_file() else None
 
     def start_over(self) -> None:
         """Begin anew, or go on with an interrupted new beginning; a finished result stays until it is replaced."""
@@ -201,6 +193,21 @@ def _read_journal(path: Path) -> Progress:
         timings = timings.plus(Timings(**entry["timings"]))
     failed = {index: failures[index] for index in failures if index not in rows}
     return Progress([rows[index] for index in sorted(rows)], failed, timings)
+
+
+def read_result(finished_dir: Path) -> Result:
+    """The result of a finished cell.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = finished_dir / "result.json"
+    try:
+        return Result.from_json(path.read_text())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"result can't be read ({error})", str(path), "if_exists=overwrite computes it again"
+        ) from error
 
 
 def read_rows(finished_dir: Path) -> list[ImageRow]:

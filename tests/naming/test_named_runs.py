@@ -217,3 +217,14 @@ def test_mistakes_with_classes_end_in_three_lines(cli, tmp_path, words, what):
     assert done.code == 2
     assert what in done.err
     assert len(done.err.strip().splitlines()) == 3
+
+
+def test_cells_of_a_pass_share_one_network(painted, planted, tmp_path):
+    base = [*shapes_overrides(painted, tmp_path / "out"), *planted, "backbone=colour", "features=memory"]
+    configs = [load_config([*base, "namer=colours", f"segmenter.tau={tau}"]) for tau in (0.3, 0.6)]
+    opened = open_pass(configs[0])
+    first, second = (opened.cell(config).pipeline.namer for config in configs)
+    assert first is second is not None
+    other = load_config([*base, "namer=colours", "namer.background_words=[crimson]"])
+    assert opened.cell(other).pipeline.namer is not first
+    assert opened.cell(load_config(base)).pipeline.namer is None
