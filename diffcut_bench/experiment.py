@@ -17,11 +17,10 @@ from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
-from diffcut_bench.running import Draw, FinishedCell, RunningCell, ScoredImages
+from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
 from diffcut_bench.store import cell_key
 
 Report = Callable[[int, int], None]
-Say = Callable[[str], None]
 Track = Callable[[RunningCell, FinishedCell], None]
 
 
@@ -74,27 +73,64 @@ def run_cells(
     """
     together = workers().together
     opened = together(lambda: open_pass(configs[0], preparing))
-    ended: list[FinishedCell | UserError | None] = [None] * len(configs)
+    ended: dict[int, FinishedCell | UserError] = {}
     cells: dict[int, RunningCell] = {}
+    first: dict[str, int] = {}  # of the cells with one key: their settings differ in nothing that changes numbers
     for place, config in enumerate(configs):
         try:
             cells[place] = together(partial(opened.cell, config))
-            ended[place] = cells[place].found(draw)
+            first.setdefault(cells[place].key, place)
         except UserError as error:
             ended[place] = error
-    running = {place: cell for place, cell in cells.items() if ended[place] is None}
+    left = {place: cells[place] for place in first.values()}
+    try:
+        while left:
+            # What other processes compute comes last, and is waited for with no other cell in hand: no two processes
+            # wait for each other.
+            known = _run_unclaimed(left, opened, draw, report, say)
+            if not known:
+                next(iter(left.values())).wait(say)
+            ended |= known
+            left = {place: cell for place, cell in left.items() if place not in known}
+    finally:
+        for cell in cells.values():
+            cell.give_back()
+    for place, cell in cells.items():
+        end = ended.setdefault(place, ended[first[cell.key]])
+        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
+            track(cell, end)
+    return [ended[place] for place in range(len(configs))]
+
+
+def _run_unclaimed(
+    cells: dict[int, RunningCell], opened: "OpenedPass", draw: Draw | None, report: Report | None, say: Say
+) -> dict[int, FinishedCell | UserError]:
+    """How cells ended: found finished, scored, or why not. Those that another process computes now are left out."""
+    ended: dict[int, FinishedCell | UserError] = {}
+    running: dict[int, RunningCell] = {}
+    for place, cell in cells.items():
+        try:
+            end = cell.found(draw, say)
+            if end is None and cell.claim():
+                end = cell.found(draw)  # another process may have finished it before the claim was had
+                if end is None:
+                    cell.open(say)
+                    running[place] = cell
+        except UserError as error:
+            ended[place] = error
+            continue
+        if end is not None:
+            ended[place] = end
     if running:
-        together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
+        workers().together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
     for place, cell in running.items():
         try:
             ended[place] = cell.finish(draw)
         except UserError as error:
             ended[place] = error
-    for place, cell in cells.items():
-        end = ended[place]
-        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
-            track(cell, end)
-    return [end for end in ended if end is not None]
+    for place in ended:
+        cells[place].give_back()
+    return ended
 
 
 @dataclass(frozen=True)
