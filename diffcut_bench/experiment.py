@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
-from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
+from diffcut_bench.datasets import Benchmark, SegmentationDataset, check_coverage, open_benchmark
 from diffcut_bench.distributed import Workers, workers
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
@@ -122,6 +122,7 @@ def _run_unclaimed(
         if end is not None:
             ended[place] = end
     if running:
+        _check_labels(opened, next(iter(running.values())).config)
         workers().together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
     for place, cell in running.items():
         try:
@@ -131,6 +132,13 @@ def _run_unclaimed(
     for place in ended:
         cells[place].give_back()
     return ended
+
+
+def _check_labels(opened: "OpenedPass", config: RunConfig) -> None:
+    """`check_coverage` before anything is computed, unless the user has confirmed that the labels are as they are."""
+    if not config.accept_labels:
+        images = opened.images
+        opened.workers.on_leader(lambda: check_coverage(images.dataset, images.indices))
 
 
 @dataclass(frozen=True)

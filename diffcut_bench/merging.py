@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import chosen_images
-from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise, void_share
+from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, check_published, read_result, read_rows
 
 
@@ -141,7 +141,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
         key=cell.key,
         config={**first.result.config, "shard": None},
         limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
-        dataset=replace(dataset, void_share=void_share(rows)),
+        dataset=with_coverage(dataset, rows, names),
         metrics=summarise(rows, names, protocol, identity["seed"]),
         segments_per_image=segments_per_image(rows),
         failures=sorted(failures, key=lambda failure: failure.index or 0),

@@ -247,8 +247,10 @@ class RunningCell:
             key=self.key,
             config=config.to_dict(),
             limited=images < max(len(whole), whole.n_expected or 0),
-            dataset=DatasetRecord(
-                dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole), void_share(rows)
+            dataset=with_coverage(
+                DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
+                rows,
+                dataset.class_names,
             ),
             metrics=summarise(rows, dataset.class_names, protocol, config.seed),
             segments_per_image=segments_per_image(rows),
@@ -282,11 +284,14 @@ def _changed_packages(result: Result) -> list[str]:
     return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
 
 
-def void_share(rows: Sequence[ImageRow]) -> float | None:
-    """Share of the pixels that are left out of every score; None where older rows do not say."""
+def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: Sequence[str]) -> DatasetRecord:
+    """The record with what the rows say of the labels: the share that is void, and classes that never occur."""
     void = [row.void for row in rows if row.void is not None]
     pixels = sum(void) + sum(row.pixels for row in rows)
-    return None if len(void) < len(rows) or not pixels else sum(void) / pixels
+    share = None if len(void) < len(rows) or not pixels else sum(void) / pixels
+    annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
+    never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
+    return replace(record, void_share=share, unannotated=never)
 
 
 def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:

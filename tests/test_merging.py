@@ -143,7 +143,7 @@ def test_a_result_without_identity_is_named_and_left_out(cli, place):
 def test_shards_that_disagree_are_an_error(cli, place):
     base = place("parts")
     cli("run", "-m", *base, "shard=1/2,2/2")
-    first, second = sorted(Path().glob("out/results/*"))
+    _, second = sorted(Path().glob("out/results/*"))
     shutil.copytree("out", "copy")
     assert cli("merge", "output_dir=out", "--from", "copy").code == 0
     copied = Path("copy/results") / second.name / "per_image.parquet"

@@ -15,6 +15,7 @@ with contextlib.suppress(ImportError):  # Windows, where leftovers are known by 
 
 _PARTIAL = ".partial"  # what ends the name of a file that is being written
 _DAY_S = 86_400
+_TRIES = 10
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -45,11 +46,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, each entered lastingly into its own parent."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    sync_folder(folder.parent)
+    for attempt in range(_TRIES):
+        try:
+            for place in (*reversed(folder.parents), folder):
+                if not place.is_dir():
+                    place.mkdir(exist_ok=True)
+                    sync_folder(place.parent)
+            return
+        except (FileNotFoundError, FileExistsError):  # another process took an empty folder away meanwhile
+            if attempt == _TRIES - 1:
+                raise
 
 
 def sync_folder(folder: Path) -> None:

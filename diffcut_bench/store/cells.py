@@ -6,6 +6,7 @@ the last image is counted, the finished files join them and one rename makes it
 writes a cell (`CellLock`).
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -56,7 +57,7 @@ class Cell:
         self.work_dir = output_dir / "unfinished" / key[:_SHORT]
         self.damage: DamagedError | None = None
         self._key = key
-        self._lock = CellLock(self.work_dir.with_suffix(".lock"))
+        self._lock = CellLock(output_dir / ".locks" / f"{key[:_SHORT]}.lock")
         self._journal = self.work_dir / (f"journal-{rank}.jsonl" if rank else "journal.jsonl")
 
     def result(self) -> Result | None:
@@ -124,7 +125,7 @@ class Cell:
 
     def parts(self) -> list[Progress]:
         """What each journal holds."""
-        return [read_journal(path, self._key) for path in sorted(self.work_dir.glob("journal*.jsonl"))]
+        return [read_journal(path) for path in sorted(self.work_dir.glob("journal*.jsonl"))]
 
     def append(self, rows: list[ImageRow], failures: dict[int, Failure], timings: Timings) -> None:
         """Add a batch to the journal.
@@ -134,7 +135,7 @@ class Cell:
         """
         try:
             make_folder(self.work_dir)
-            append_to_journal(self._journal, self._key, rows, failures, timings)
+            append_to_journal(self._journal, rows, failures, timings)
         except OSError as error:
             raise unwritable(self._journal, error) from error
 
@@ -161,6 +162,8 @@ class Cell:
             shutil.rmtree(replaced, ignore_errors=True)
             for leftover in (*self.finished_dir.glob("journal*.jsonl"), self.finished_dir / "overwrites"):
                 leftover.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # other cells are running
+                self.work_dir.parent.rmdir()
         except OSError as error:
             raise unwritable(self.finished_dir, error) from error
 

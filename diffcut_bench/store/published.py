@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,14 +85,17 @@ def check_published(folder: Path, key: str | None = None) -> tuple[Result, list[
 
     Args:
         folder: of the cell.
-        key: that the result must have.
+        key: that the result must have; None: the one that the folder is named by, if it is.
 
     Raises:
         DamagedError: something does not hold.
         UserError: a newer version wrote the result.
     """
     result, rows = read_result(folder), read_rows(folder)
-    if key is not None and result.key != key:
+    if key is None:
+        named = re.fullmatch(r".*-([0-9a-f]{12})", folder.name)
+        key = named[1] if named else ""
+    if not result.key.startswith(key):
         raise DamagedError(f"the result of another cell, with key {result.key[:12]} instead of {key[:12]}", folder)
     failed = [failure.index for failure in result.failures if failure.index is not None]
     if len(rows) + len(result.failures) != result.dataset.n_images or {row.index for row in rows} & set(failed):

@@ -52,14 +52,12 @@ class Progress:
         return replace(self, rows=rows, failures=failures)
 
 
-def append_to_journal(
-    path: Path, key: str, rows: Sequence[ImageRow], failures: Mapping[int, Failure], timings: Timings
-) -> None:
+def append_to_journal(path: Path, rows: Sequence[ImageRow], failures: Mapping[int, Failure], timings: Timings) -> None:
     """Add a batch as one line, and see it to the disk.
 
     Args:
-        path: of the journal, in a folder that exists.
-        key: of the cell; a journal of another cell is not taken for this one's.
+        path: of the journal, in a folder that exists and is named by the cell's key: a line of another cell is not
+            taken for one of this.
         rows, failures, timings: of the batch.
     """
     entry: dict[str, Any] = {
@@ -70,15 +68,15 @@ def append_to_journal(
     is_new = not path.exists()
     with path.open("ab") as file:
         # A leading newline ends a line that an earlier kill cut off.
-        file.write(b"\n" + json.dumps(entry | {"sha256": _digest(entry, key)}).encode() + b"\n")
+        file.write(b"\n" + json.dumps(entry | {"sha256": _digest(entry, path)}).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     if is_new:
         sync_folder(path.parent)
 
 
-def read_journal(path: Path, key: str) -> Progress:
-    """What a journal of the cell holds. Lines that are not as they were written are passed over and counted."""
+def read_journal(path: Path) -> Progress:
+    """What the journal of a cell holds. Lines that are not as they were written are passed over and counted."""
     rows: dict[int, ImageRow] = {}
     failures: dict[int, Failure] = {}
     timings, damaged = Timings(), 0
@@ -87,7 +85,7 @@ def read_journal(path: Path, key: str) -> Progress:
             continue
         try:
             entry = json.loads(line)
-            if entry.pop("sha256") != _digest(entry, key):
+            if entry.pop("sha256") != _digest(entry, path):
                 raise ValueError("the line was changed")
             new_rows = typed(list[ImageRow], entry["rows"])
             new_failures = typed(dict[str, Failure], entry["failures"])
@@ -116,6 +114,6 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
     return Progress([rows[index] for index in sorted(rows)], failures, replace(timings, wall_s=wall), damaged)
 
 
-def _digest(entry: dict[str, Any], key: str) -> str:
+def _digest(entry: dict[str, Any], journal: Path) -> str:
     """SHA-256 of a line's content and its cell's key."""
-    return hashlib.sha256(f"{key} {json.dumps(entry)}".encode()).hexdigest()
+    return hashlib.sha256(f"{journal.parent.name} {json.dumps(entry)}".encode()).hexdigest()

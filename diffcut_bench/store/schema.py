@@ -17,6 +17,7 @@ class DatasetRecord:
     n_expected: int | None  # images in the published split; None where nothing was published
     n_available: int | None = None  # images at hand, before limit and shard; None in older files
     void_share: float | None = None  # share of the pixels that no score looks at; None in older files
+    unannotated: list[str] | None = None  # classes that no scored image holds a pixel of; None in older files
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,14 @@ class Result:
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
         values = asdict(self)
-        later = [
-            (values, "identity"),
-            (values["dataset"], "n_available"),
-            (values["dataset"], "void_share"),
-            (values["metrics"], "iou_per_class_ci95"),
+        later = [(values, "identity")]
+        later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
+        later += [
+            (values["metrics"], name)
+            for name in ("iou_per_class_ci95", "mean_image_jaccard", "mean_image_jaccard_ci95")
         ]
-        later += [(values["metrics"], name) for name in ("mean_image_jaccard", "mean_image_jaccard_ci95")]
         for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
-            if not holder[name] and holder[name] != 0:  # of an older file, which is written back as it was
+            if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]
         return json.dumps({"schema_version": values.pop("schema_version"), **values}, indent=1, allow_nan=False) + "\n"
 

@@ -1,5 +1,6 @@
 import os
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -44,7 +45,7 @@ def test_folders_are_synced_where_a_name_was_added(tmp_path, monkeypatch):
     fsync = os.fsync
 
     def noted(file: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{file}"))
+        synced.append(str(Path(f"/proc/self/fd/{file}").readlink()))
         fsync(file)
 
     monkeypatch.setattr("os.fsync", noted)

@@ -63,7 +63,7 @@ def test_finishing_makes_one_folder(cell, tmp_path):
         "per_image.parquet",
         "result.json",
     ]
-    assert not list((tmp_path / "unfinished").iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
 def test_a_new_result_takes_the_place_of_the_old(cell):
