@@ -24,6 +24,7 @@ ALLOWED = {
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "config": {"errors", "evaluation"},
+    "trust": {"errors", "config"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
     "reading": {"datasets", "evaluation", "features", "store"},
@@ -41,7 +42,7 @@ ALLOWED = {
     },
     "merging": {"errors", "config", "experiment", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
-    "reproduction": {"errors", "config", "reporting", "store"},
+    "reproduction": {"errors", "config", "evaluation", "reporting", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "pipeline"},
         *{"refinement", "reporting", "store"},

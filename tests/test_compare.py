@@ -2,13 +2,24 @@ import json
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from conftest import shapes_overrides, write_shapes
+from PIL import Image
 
 from diffcut_bench.commands.compare import find_cell
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.experiment import run_cell
+
+PICTURES = 12
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Pictures enough for intervals."""
+    return write_shapes(tmp_path / "shapes", PICTURES)
 
 
 @pytest.fixture
@@ -29,7 +40,7 @@ def test_compare_shows_both_and_their_difference(cli, two, tmp_path):
     assert low <= b - a <= high
     for name in (*first.result.metrics.iou_per_class, "pixel accuracy"):
         assert name in done.out
-    assert "paired bootstrap over 8 images" in done.out
+    assert f"paired bootstrap over {PICTURES} images" in done.out
     assert "picture" in done.out.partition("Images that differ most")[2] or "picture" in done.out
 
 
@@ -37,7 +48,7 @@ def test_images_in_one_cell_only_are_left_out_and_said(cli, two, shapes, tmp_pat
     few = run_cell(load_config([*shapes_overrides(shapes, tmp_path / "out"), "limit=5"]))
     done = cli("compare", two[0].folder, few.folder, f"output_dir={tmp_path / 'out'}")
     assert "paired bootstrap over 5 images" in done.out
-    assert "3 images are in one cell only" in done.out
+    assert f"{PICTURES - 5} images are in one cell only" in done.out
 
 
 def test_cells_of_other_classes_or_images_are_refused(cli, two, tmp_path):
@@ -64,8 +75,9 @@ def test_show_lists_classes_and_images(cli, two, tmp_path):
         assert f"{100 * iou:.1f}" in line
         low, high = two[0].result.metrics.iou_per_class_ci95[class_name]
         assert f"{100 * low:.1f} – {100 * high:.1f}" in line
+        assert line.split()[-1] == str(PICTURES), "every shape is in every picture"
     ranks = re.findall(r"^ *(\d+) │ picture", done.out, re.MULTILINE)
-    assert ranks == ["1", "2", "7", "8"]
+    assert ranks == ["1", "2", str(PICTURES - 1), str(PICTURES)]
 
 
 def test_cells_are_found_by_folder_name_and_key(two, tmp_path):
@@ -85,18 +97,39 @@ def test_cells_are_found_by_folder_name_and_key(two, tmp_path):
 def test_class_intervals_are_in_the_result_and_old_results_lack_them(two):
     raw = json.loads((two[0].folder / "result.json").read_text())
     assert set(raw["metrics"]["iou_per_class_ci95"]) == set(raw["metrics"]["iou_per_class"])
-    assert raw["dataset"]["n_available"] == 8
+    assert raw["dataset"]["n_available"] == PICTURES
     old = replace(two[0].result, metrics=replace(two[0].result.metrics, iou_per_class_ci95={}), identity={})
     assert "iou_per_class_ci95" not in old.to_json()
     assert "identity" not in old.to_json()
 
 
 def test_a_class_of_few_images_has_no_interval(cli, shapes, tmp_path):
-    base = [*shapes_overrides(shapes, tmp_path / "out"), "limit=3"]
+    # Class 1 is taken out of enough labels; class 0 and 2 stay everywhere.
+    for path in sorted((shapes / "labels").iterdir())[FEWEST_IMAGES - 1 :]:
+        label = np.array(Image.open(path))
+        Image.fromarray(np.where(label == 1, 0, label).astype(np.uint8)).save(path)
+    base = shapes_overrides(shapes, tmp_path / "out")
     cells = [run_cell(load_config([*base, *own])) for own in ([], ["segmenter.tau=0.2"])]
+    assert cells[0].result.metrics.iou_per_class_ci95["class 1"] is None
     done = cli("compare", *(cell.folder for cell in cells), f"output_dir={tmp_path / 'out'}")
     assert re.search(r"^class 1 .*│ +– │ +– *$", done.out, re.MULTILINE)
-    assert "a class annotated in fewer than 5 images" in done.out
+    assert re.search(r"^class 2 .*│ +[−\d.]+ – [−\d.]+ │ +[≤ \d.]+ *$", done.out, re.MULTILINE)
+    assert f"a class annotated in fewer than {FEWEST_IMAGES} images" in done.out
+    shown = cli("show", cells[0].folder, f"output_dir={tmp_path / 'out'}").out
+    assert re.search(rf"^class 1 .*│ +– │ +{FEWEST_IMAGES - 1} *$", shown, re.MULTILINE)
+    assert re.search(rf"^class 2 .*\d – .*│ +{PICTURES} *$", shown, re.MULTILINE)
+    assert f"no interval is told of fewer than {FEWEST_IMAGES} images" in shown
+
+
+def test_a_few_images_have_no_interval_at_all(cli, shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "limit=1"]
+    cells = [run_cell(load_config([*base, *own])) for own in ([], ["segmenter.tau=0.2"])]
+    low, high = cells[0].result.metrics.miou_ci95
+    assert low == high, "result.json keeps what the bootstrap says"
+    done = cli("compare", *(cell.folder for cell in cells), f"output_dir={tmp_path / 'out'}")
+    assert done.code == 0
+    told = re.findall(r"^(?:mIoU|pixel accuracy) +│.*│ +(.*?) +│ +(.*?) *$", done.out, re.MULTILINE)
+    assert told == [("–", "–")] * 2
 
 
 def test_rows_that_can_not_be_read_are_a_user_error(cli, two, tmp_path):

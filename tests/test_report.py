@@ -21,9 +21,9 @@ TAUS = ("segmenter.tau=0.3,0.5", "segmenter.alpha=2,5")
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``shapes`` with eight pictures, and ``out`` with a sweep of four cells over them."""
+    """``shapes`` with twelve pictures, and ``out`` with a sweep of four cells over them."""
     root = tmp_path_factory.mktemp("sweep")
-    overrides = shapes_overrides(write_shapes(root / "shapes", 8), root / "out")
+    overrides = shapes_overrides(write_shapes(root / "shapes", 12), root / "out")
     assert main(["run", "-m", *overrides, *TAUS, "visualise=1"]) == 0
     return root
 

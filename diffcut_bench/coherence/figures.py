@@ -18,12 +18,12 @@ _MARK = "#FF2D2D"
 
 @dataclass(frozen=True)
 class Curve:
-    """A backbone's ROC curve: its points [points, 2] as (false, true) positive rates, AUC and interval."""
+    """A backbone's ROC curve: its points [points, 2] as (false, true) positive rates, AUC and interval, if told."""
 
     name: str
     points: NDArray[np.float64]
     auc: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -55,26 +55,28 @@ def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> Figur
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.62 / width, 1 - 5.15 / height, 4.8 / width, 4.8 / height))
     for place, curve in enumerate(curves):
-        low, high = curve.interval
         axes.plot(
             *curve.points.T,
             color=_COLOURS[place % len(_COLOURS)],
             linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
             linewidth=2,
-            label=f"{curve.name}: {curve.auc:.3f}  [{low:.3f}, {high:.3f}]",
+            label=_legend(curve),
             zorder=3 + len(curves) - place,
         )
     axes.plot([0, 1], [0, 1], color="0.55", linestyle=(0, (4, 4)), linewidth=1.2, label="chance: 0.500", zorder=2)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
     axes.set_xlabel("false positive rate (pairs of different classes)")
     axes.set_ylabel("true positive rate (pairs of one class)")
-    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.grid(color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", fontsize=9, title="AUC  [95 % interval]", title_fontsize=9, framealpha=0.95)
-    figure.text(0.12 / width, 0.1 / height, "\n".join(lines), fontsize=6.5, color="0.4", va="bottom", linespacing=1.35)
+    legend = axes.legend(loc="lower right", fontsize=9, title="AUC  [95 % interval]", title_fontsize=9, framealpha=0.95)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    small = figure.text(0.12 / width, 0.1 / height, "\n".join(lines), fontsize=6.5, color="0.4", va="bottom")
+    small.set(linespacing=1.35, parse_math=False)
     return figure
 
 
@@ -104,7 +106,7 @@ def draw_heatmaps(
     grid = figure.subplots(len(rows), 4, squeeze=False, width_ratios=ratios)
     drawn = None
     for row, (name, *maps) in zip(grid, rows, strict=True):
-        row[0].set_ylabel(name, fontsize=10, fontweight="bold")
+        row[0].set_ylabel(name, fontsize=10, fontweight="bold", parse_math=False)
         for picture, values, left, right in zip((first, second), maps, row[::2], row[1::2], strict=True):
             box = (0, values.shape[1], values.shape[0], 0)  # patches as units, row 0 on top
             left.imshow(picture.pixels.clip(0, 1), extent=box, aspect="equal")
@@ -121,11 +123,16 @@ def draw_heatmaps(
         (f"{first.title}, patch marked", f"similarity in {first.title}", second.title, f"similarity in {second.title}"),
         strict=True,
     ):
-        axes.set_title(title, fontsize=9)
+        axes.set_title(title, fontsize=9, parse_math=False)
     assert drawn is not None
     bar = figure.colorbar(drawn, ax=grid.ravel().tolist(), shrink=0.9, aspect=30, pad=0.01)
-    bar.set_label(f"cosine with the marked patch ({what})", fontsize=9)
+    bar.set_label(f"cosine with the marked patch ({what})", fontsize=9, parse_math=False)
     return figure
+
+
+def _legend(curve: Curve) -> str:
+    ends = "" if curve.interval is None else "  [{:.3f}, {:.3f}]".format(*curve.interval)
+    return f"{curve.name}: {curve.auc:.3f}{ends}"
 
 
 def _circle(axes: Axes, mark: tuple[int, int]) -> None:

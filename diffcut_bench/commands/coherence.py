@@ -3,7 +3,7 @@
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,6 +45,7 @@ from diffcut_bench.config import RunConfig, build_protocol, load_config
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.experiment import open_dataset, open_features
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.reading import example_loader, read_label
@@ -137,7 +138,8 @@ def measure_coherence(configs: Sequence[RunConfig], options: argparse.Namespace)
     folder = Path(config.output_dir) / "coherence" / f"{title}-{record['key'][:12]}"
     write_atomically(folder / "coherence.json", json.dumps(record, indent=1) + "\n")
     say(f"record   {folder / 'coherence.json'}")
-    roc = draw_roc([each.curve for each in measured], f"Semantic coherence on {dataset.name}", _notes(record))
+    curves = [each.curve if _is_told(record) else replace(each.curve, interval=None) for each in measured]
+    roc = draw_roc(curves, f"Semantic coherence on {dataset.name}", _notes(record))
     figures = {"roc.png": encode_figure(roc, "png"), "roc.svg": encode_figure(roc, "svg")}
     if mark is None or what is None:
         console.print("no heat maps: no class is in two of the images", style="dim")
@@ -342,7 +344,7 @@ def _print(record: dict[str, Any]) -> None:
     for row in record["backbones"]:
         low, high = row["auc_ci95"]
         table.add_row(
-            *(escape(row["name"]), f"{row['auc']:.3f}", f"{low:.3f} – {high:.3f}"),
+            *(escape(row["name"]), f"{row['auc']:.3f}", f"{low:.3f} – {high:.3f}" if _is_told(record) else "–"),
             *(str(counts["positive_pairs"]), str(counts["negative_pairs"])),
         )
     console.print(table)
@@ -350,6 +352,11 @@ def _print(record: dict[str, Any]) -> None:
         console.print(line, style="dim", highlight=False, markup=False)
     for failure in record["failures"]:
         say(f"left out {failure['id']}: {failure['error']}")
+
+
+def _is_told(record: dict[str, Any]) -> bool:
+    """Whether there are images enough for an interval that means something."""
+    return bool(record["counts"]["images"] >= FEWEST_IMAGES)
 
 
 def _notes(record: dict[str, Any]) -> list[str]:

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import torch
 
+from diffcut_bench.commands.finished import rows_of
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.evaluation import Counts, ImageCounts, PairedDifference, image_scores, paired_bootstrap
+from diffcut_bench.evaluation import (
+    FEWEST_IMAGES,
+    Counts,
+    ImageCounts,
+    PairedDifference,
+    image_scores,
+    images_per_class,
+    paired_bootstrap,
+)
 from diffcut_bench.reporting import (
     Column,
     Table,
@@ -20,10 +29,9 @@ from diffcut_bench.reporting import (
     results_table,
     row_counts,
 )
-from diffcut_bench.store import ImageRow, Result, read_result, read_rows
+from diffcut_bench.store import ImageRow, Result, read_result
 
 _SHOWN = 5
-_FEWEST = 5  # images below which a class's interval says nothing
 
 
 def add_compare_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +61,7 @@ def compare(options: argparse.Namespace) -> int:
             f"{first.dataset.name} and {second.dataset.name}",
             "compare cells of one data set",
         )
-    rows, left_out = _same_images(read_rows(first_folder), read_rows(second_folder))
+    rows, left_out = _same_images(rows_of(first_folder, first), rows_of(second_folder, second))
     if not rows:
         raise UserError(
             "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
@@ -63,11 +71,10 @@ def compare(options: argparse.Namespace) -> int:
     told = paired_bootstrap(before, after, metrics[0].scores_of, seed=options.draw)
     table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
     table.print(console)
-    notes = [f"–: a class annotated in fewer than {_FEWEST} images"]
+    notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
     notes += [f"paired bootstrap over {len(rows)} images, 2000 resamples; the second cell less the first"]
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
-    counts = metrics[0].table()[2]
-    annotated = (counts.tp + counts.fn > 0).sum(dim=0).tolist()
+    annotated = images_per_class(metrics[0].table()[2]).tolist()
     _difference_table(told, names, [len(rows), len(rows), *annotated], notes).print(console)
     _moved(rows).print(console)
     return 0
@@ -82,9 +89,9 @@ def show(options: argparse.Namespace) -> int:
     if options.images < 0:
         raise UserError("--images takes a number from 0 on", f"--images {options.images}", "such as --images 3")
     folder, result = find_cell(options.cell, Path(load_config(options.overrides).output_dir))
-    rows = read_rows(folder)
+    rows = rows_of(folder, result)
     results_table([(folder, result)]).print(console)
-    class_table(result).print(console)
+    class_table(result, rows).print(console)
     image_table(rows, options.images).print(console)
     say(f"result   {folder / 'result.json'}")
     return 0
@@ -133,13 +140,9 @@ def _difference_table(
         row = (percent(told.first[place].item()), percent(told.second[place].item()))
         p_value = told.p_value[place].item()
         difference = told.difference[place].item()
-        known = difference == difference and images[place] >= _FEWEST
-        rows.append(
-            (
-                *(name, *row, percent(difference), interval_text(ends) if known else "–"),
-                *((f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005",) if known else ("–",)),
-            )
-        )
+        interval = interval_text(ends, images[place])
+        p_text = "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
+        rows.append((name, *row, percent(difference), interval, p_text))
     columns.append(Column("p", numeric=True))
     return Table("difference", "Difference", tuple(columns), tuple(rows), tuple(notes))
 

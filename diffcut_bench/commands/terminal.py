@@ -2,12 +2,40 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
-console = Console()
-errors = Console(stderr=True)
+from diffcut_bench.reporting.escaping import visible
+
+
+class _WithoutControls(RenderHook):
+    """Writes out control characters of whatever is printed: ids, class names and messages of data may hold sequences
+    that a terminal obeys. Rich's own, for colours and bars, are added later."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Visible(renderable) for renderable in renderables]
+
+
+@dataclass(frozen=True)
+class _Visible:
+    renderable: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text, kept="\n\t"))
+
+
+def _new_console(*, stderr: bool = False) -> Console:
+    made = Console(stderr=stderr)
+    made.push_render_hook(_WithoutControls())
+    return made
+
+
+console = _new_console()
+errors = _new_console(stderr=True)
 
 
 def say(line: str, style: str | None = None) -> None:

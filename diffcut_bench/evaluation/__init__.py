@@ -1,7 +1,7 @@
 """Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
 
-from diffcut_bench.evaluation.counts import ImageCounts, image_scores, mean_image_jaccard
-from diffcut_bench.evaluation.intervals import PairedDifference, bootstrap_interval, paired_bootstrap
+from diffcut_bench.evaluation.counts import ImageCounts, image_scores, images_per_class, mean_image_jaccard
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, bootstrap_interval, paired_bootstrap
 from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
@@ -19,6 +19,7 @@ from diffcut_bench.evaluation.matching import (
 from diffcut_bench.evaluation.protocol import Protocol
 
 __all__ = [
+    "FEWEST_IMAGES",
     "IGNORED",
     "Counts",
     "Criterion",
@@ -33,6 +34,7 @@ __all__ = [
     "count_matches_together",
     "count_named",
     "image_scores",
+    "images_per_class",
     "match_image",
     "mean_image_jaccard",
     "merge_background",

@@ -3,12 +3,12 @@
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from diffcut_bench.evaluation.intervals import bootstrap_interval
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, bootstrap_interval
 from diffcut_bench.evaluation.matching import Counts, iou_per_class
 
 AbsentClasses = Literal["nan", "zero"]
@@ -24,7 +24,7 @@ class ImageCounts(Metric):
     - ``iou_per_class`` [classes]: NaN for a class never annotated or predicted
     - ``pixel_accuracy``: ΣTP / Σpixels, in [0, 1]
     - ``miou_ci95`` [2], ``pixel_accuracy_ci95`` [2], ``iou_per_class_ci95`` [2, classes]: percentile bootstrap
-      intervals over images
+      intervals over images; NaN for a class annotated in fewer than `FEWEST_IMAGES` images
 
     Across processes rows are concatenated and sorted by index; an image seen twice (a sampler's padding) counts once.
 
@@ -87,13 +87,14 @@ class ImageCounts(Metric):
         columns = self.columns()
         scores = self.scores_of(columns.sum(dim=0))
         interval = bootstrap_interval(columns, self.scores_of, self.resamples, self.seed)
+        few = images_per_class(self.table()[2]).cpu() < FEWEST_IMAGES
         return {
             "miou": scores[0],
             "pixel_accuracy": scores[1],
             "iou_per_class": scores[2:],
             "miou_ci95": interval[:, 0],
             "pixel_accuracy_ci95": interval[:, 1],
-            "iou_per_class_ci95": interval[:, 2:],
+            "iou_per_class_ci95": interval[:, 2:].masked_fill(few, float("nan")),
         }
 
     def columns(self) -> Float[Tensor, "images columns"]:
@@ -108,6 +109,15 @@ class ImageCounts(Metric):
         miou = iou.nan_to_num(nan=0.0).mean(dim=-1) if self.absent_classes == "zero" else iou.nanmean(dim=-1)
         accuracy = tp.sum(dim=-1) / sums[..., -1]
         return torch.cat([miou[..., None], accuracy[..., None], iou], dim=-1)
+
+
+def images_per_class(counts: Counts) -> Int[Tensor, " classes"]:
+    """In how many images each class is annotated.
+
+    Args:
+        counts: TP, FP, FN [images × classes].
+    """
+    return (counts.tp + counts.fn > 0).sum(dim=0)
 
 
 def image_scores(counts: Counts) -> Float[Tensor, " images"]:

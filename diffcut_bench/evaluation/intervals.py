@@ -8,6 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# Images below which no interval is told. In a simulation (areas log-normal, 1500 data sets each) the 95 % percentile
+# interval of a class's IoU held the truth in 50 % of data sets of 2 images, 81 % of 5, 87 % of 10 and 92 % of 20.
+FEWEST_IMAGES = 10
 _DRAWN_AT_ONCE = 1 << 24  # numbers, 256 MiB as counts and as float64
 
 
@@ -47,7 +50,7 @@ def bootstrap_interval(
         level: coverage.
 
     Returns:
-        Lower and upper end for each score. With a single image they coincide.
+        Lower and upper end for each score. They mean little for fewer than `FEWEST_IMAGES`; with one they coincide.
     """
     return _percentiles(score(_resampled_sums(rows, resamples, seed)), level)
 

@@ -51,7 +51,9 @@ class TextTower:
         self._network = network
         try:
             with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+                self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                    folder, local_files_only=True, trust_remote_code=False
+                )
         except Exception as error:  # whatever the files' reader raises
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise UserError(f"the tokenizer can't be read: {reason}", str(folder), "fetch its files again") from error

@@ -1,6 +1,7 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
 from diffcut_bench.reporting.details import class_table, image_table, ranked_images, row_counts
+from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.reporting.figures import (
     Curve,
     draw_class_bars,
@@ -22,24 +23,24 @@ from diffcut_bench.reporting.page import (
     render_page,
 )
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
+from diffcut_bench.reporting.settings import Comparison, compare_settings, heading, hidden_place, settings_of, text_of
 from diffcut_bench.reporting.sweeps import SweepFigure, sweep_figures
 from diffcut_bench.reporting.tables import (
     Column,
     Table,
     footer,
-    heading,
     interval_text,
     percent,
     protocols_in_force,
     results_table,
-    settings_of,
-    varying_names,
+    scored_images,
 )
 from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
     "Column",
+    "Comparison",
     "Curve",
     "DatasetPart",
     "Drawing",
@@ -54,6 +55,7 @@ __all__ = [
     "WandbTracker",
     "choose_images",
     "class_table",
+    "compare_settings",
     "draw_class_bars",
     "draw_curves",
     "draw_heat_map",
@@ -63,9 +65,11 @@ __all__ = [
     "encode_png",
     "footer",
     "heading",
+    "hidden_place",
     "image_table",
     "inline_svg",
     "interval_text",
+    "one_line",
     "overlay",
     "palette",
     "percent",
@@ -74,9 +78,10 @@ __all__ = [
     "render_page",
     "results_table",
     "row_counts",
+    "scored_images",
     "settings_of",
     "sweep_figures",
-    "varying_names",
+    "text_of",
     "with_legend",
     "write_figure",
 ]

@@ -5,30 +5,35 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcut_bench.evaluation import Counts, image_scores
-from diffcut_bench.reporting.tables import Column, Table, interval_text, percent
+from diffcut_bench.evaluation import Counts, image_scores, images_per_class
+from diffcut_bench.reporting.tables import NO_INTERVAL, Column, Table, interval_text, percent, scored_images
 from diffcut_bench.store import ImageRow, Result
 
 
-def class_table(result: Result, name: str = "classes") -> Table:
-    """IoU of each class in % with its 95 % interval, in the data set's order."""
+def class_table(result: Result, rows: Sequence[ImageRow] = (), name: str = "classes") -> Table:
+    """IoU of each class in % with its 95 % interval, and in how many images it is annotated; in the data set's order.
+
+    Args:
+        result: of a cell.
+        rows: of its images; without them the number of images is blank.
+        name: of the table.
+    """
     metrics = result.metrics
-    rows = tuple(
-        (
-            each,
-            "–" if iou is None else percent(iou),
-            interval_text(metrics.iou_per_class_ci95.get(each)),
-        )
-        for each, iou in metrics.iou_per_class.items()
-    )
-    columns = (Column("class"), Column("IoU", numeric=True), Column("95 % interval", numeric=True))
-    notes = ("–: neither annotated nor predicted",) if None in metrics.iou_per_class.values() else ()
-    return Table(name, f"Classes of {result.dataset.name}", columns, rows, notes)
+    images = images_per_class(row_counts(rows)).tolist() if rows else []
+    lines = []
+    for place, (each, iou) in enumerate(metrics.iou_per_class.items()):
+        annotated = images[place] if images else scored_images(result)
+        interval = interval_text(metrics.iou_per_class_ci95.get(each), annotated)
+        lines.append((each, "–" if iou is None else percent(iou), interval, str(annotated) if images else ""))
+    columns = (Column("class"), *(Column(each, numeric=True) for each in ("IoU", "95 % interval", "images")))
+    notes = ["IoU –: neither annotated nor predicted"] if None in metrics.iou_per_class.values() else []
+    notes += [NO_INTERVAL] if any(line[1] != "–" and line[2] == "–" for line in lines) else []
+    return Table(name, f"Classes of {result.dataset.name}", columns, tuple(lines), tuple(notes))
 
 
 def ranked_images(rows: Sequence[ImageRow]) -> list[tuple[ImageRow, float]]:
     """Images with the mean IoU of their own classes, best first; images without a score are left out."""
-    scores = image_scores(row_counts(rows)).tolist()
+    scores = image_scores(row_counts(rows)).tolist() if rows else []
     told = [(row, score) for row, score in zip(rows, scores, strict=True) if score == score]
     return sorted(told, key=lambda pair: (-pair[1], pair[0].index))
 

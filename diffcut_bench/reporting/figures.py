@@ -16,6 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from diffcut_bench.reporting.escaping import figure_text, one_line
 from diffcut_bench.store import write_atomically
 
 # Text and axes. Near black in files; a page puts its own text colour in its place.
@@ -36,7 +37,7 @@ class Curve:
     Attributes:
         label: its name in the legend; empty for a line without one.
         x, y: the points, in the unit they are drawn in.
-        low, high: ends of each point's 95 % interval; empty without intervals.
+        low, high: ends of each point's 95 % interval, NaN where it has none; empty without intervals.
     """
 
     label: str
@@ -71,16 +72,16 @@ def draw_curves(
             marker=_MARKERS[place % len(_MARKERS)],
             markersize=5,
             linewidth=2,
-            label=_plain(curve.label) or "_nolegend_",
+            label=figure_text(curve.label) or "_nolegend_",
         )
     for place, (label, value) in enumerate(references):
         dashes = (0, (6 - 2 * (place % 3), 3))
-        axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=_plain(f"{label}: {value:g}"))
-    axes.set_xlabel(_plain(x_label), color=_INK, fontsize=_TEXT)
-    axes.set_ylabel(_plain(y_label), color=_INK, fontsize=_TEXT)
+        axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
+    axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
+    axes.set_ylabel(figure_text(y_label), color=_INK, fontsize=_TEXT)
     values = sorted({x for curve in curves for x in curve.x})
     if 0 < len(values) <= 8:
-        axes.set_xticks(values, [f"{value:g}" for value in values])
+        axes.set_xticks(values, [f"{value:.12g}" for value in values])
     axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     handles, labels = axes.get_legend_handles_labels()
@@ -126,14 +127,14 @@ def draw_heat_map(
             bright = 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2 > 0.18
             colour = "black" if bright else "white"
             axes.text(col + 0.5, row + 0.5, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=size)
-    axes.set_xticks(np.arange(cols) + 0.5, [_plain(label) for label in col_labels])
-    axes.set_yticks(np.arange(rows) + 0.5, [_plain(label) for label in row_labels])
+    axes.set_xticks(np.arange(cols) + 0.5, [figure_text(label) for label in col_labels])
+    axes.set_yticks(np.arange(rows) + 0.5, [figure_text(label) for label in row_labels])
     axes.set(xlim=(0, cols), ylim=(rows, 0))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(_plain(col_title), color=_INK, fontsize=_TEXT)
-    axes.set_ylabel(_plain(row_title), color=_INK, fontsize=_TEXT)
-    axes.set_title(_plain(value_title), loc="left", color=_INK, fontsize=_TEXT)
+    axes.set_xlabel(figure_text(col_title), color=_INK, fontsize=_TEXT)
+    axes.set_ylabel(figure_text(row_title), color=_INK, fontsize=_TEXT)
+    axes.set_title(figure_text(value_title), loc="left", color=_INK, fontsize=_TEXT)
     return _settled(figure)
 
 
@@ -155,7 +156,7 @@ def draw_class_bars(
     axes.hlines(places, [lows[i] for i in shown], [highs[i] for i in shown], colors=_INK, linewidth=1.3)
     for ends in (lows, highs):
         axes.plot([ends[index] for index in shown], places, "|", color=_INK, markersize=5, markeredgewidth=1.3)
-    axes.set_yticks(places, [_plain(names[index]) for index in shown])
+    axes.set_yticks(places, [figure_text(names[index]) for index in shown])
     axes.tick_params(axis="y", length=0, labelsize=_TEXT - 1)
     axes.set(xlim=(0, 100), ylim=(max(len(shown), 1) - 0.4, -0.6))
     axes.spines["left"].set_visible(False)
@@ -193,6 +194,7 @@ def inline_svg(figure: Figure, salt: str, title: str) -> str:
     with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawing = buffer.getvalue()
+    words = escape(one_line(title))
     box = re.search(r'viewBox="([^"]*)"', drawing)
     assert box is not None
     body = drawing[drawing.index(">", drawing.index("<svg")) + 1 :]
@@ -202,7 +204,7 @@ def inline_svg(figure: Figure, salt: str, title: str) -> str:
     body = re.sub(r"<[^>]*>", lambda tag: _own_tag(tag[0], salt), body)
     return (
         f'<svg viewBox="{box[1]}" width="100%" role="img" aria-labelledby="{salt}-title" '
-        f'stroke-linejoin="round" stroke-linecap="butt">\n<title id="{salt}-title">{escape(title)}</title>{body}'
+        f'stroke-linejoin="round" stroke-linecap="butt">\n<title id="{salt}-title">{words}</title>{body}'
     ).rstrip()
 
 
@@ -230,8 +232,3 @@ def _settled(figure: Figure) -> Figure:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure
-
-
-def _plain(text: str) -> str:
-    """Text in which a dollar is a dollar and not the start of a formula."""
-    return text.replace("$", r"\$")

@@ -21,7 +21,7 @@ def choose_images(rows: Sequence[ImageRow], each: int) -> list[tuple[str, list[t
         rows: of a cell.
         each: how many of each kind, as far as there are so many.
     """
-    ranked = ranked_images(rows) if rows else []
+    ranked = ranked_images(rows)
     best, rest = ranked[:each], ranked[each:]
     left = max(len(rest) - each, 0)
     worst, rest = rest[left:], rest[:left]

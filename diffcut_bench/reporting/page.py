@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from diffcut_bench.reporting.escaping import visible
 from diffcut_bench.reporting.figures import inline_svg
 from diffcut_bench.reporting.tables import Table
 
@@ -120,6 +121,7 @@ class Page:
         datasets: the best cell on each data set.
         versions: of the packages.
         details: of every result.
+        left_out: what could not be shown, and why.
     """
 
     title: str
@@ -131,6 +133,7 @@ class Page:
     datasets: tuple[DatasetPart, ...]
     versions: Table
     details: tuple[RunDetails, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
 
     @property
     def has_gallery(self) -> bool:
@@ -160,7 +163,8 @@ def render_page(page: Page) -> str:
     environment.filters["tone"] = verdict_tone
     environment.filters["verdicts"] = verdict_places
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
-    return environment.get_template(_TEMPLATE).render(page=page, verdicts=_count_verdicts(page.reproductions))
+    verdicts = _count_verdicts(page.reproductions)
+    return visible(environment.get_template(_TEMPLATE).render(page=page, verdicts=verdicts), kept="\n\t")
 
 
 def verdict_tone(verdict: str) -> str:

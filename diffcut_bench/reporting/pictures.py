@@ -15,6 +15,7 @@ from torch import Tensor
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import Criterion, assign_clusters, contingency_table
 from diffcut_bench.pipeline import Outcome
+from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.store import write_atomically
 
 _PANEL = 384  # pixels of a panel's longer side
@@ -145,7 +146,7 @@ def _compose(
     pen = ImageDraw.Draw(sheet)
     for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         left = _GAP + place * (width + _GAP)
-        pen.text((left, _GAP // 2), caption, fill="black", font=font)
+        pen.text((left, _GAP // 2), one_line(caption), fill="black", font=font)
         sheet.paste(Image.fromarray(panel), (left, _LINE + _GAP // 2))
     _draw_legend(pen, rows, height + _LINE + _GAP, font)
     return np.array(sheet)
@@ -169,7 +170,7 @@ def _wrap_legend(
 ) -> list[list[tuple[int, str, tuple[int, ...]]]]:
     rows: list[list[tuple[int, str, tuple[int, ...]]]] = [[]]
     left = _GAP
-    for name, colour in legend:
+    for name, colour in ((one_line(name), colour) for name, colour in legend):
         needed = 19 + int(font.getlength(name)) + 18
         if left + needed > total and rows[-1]:
             rows.append([])

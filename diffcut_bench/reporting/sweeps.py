@@ -1,5 +1,6 @@
 """Figures of a sweep: which numbers were varied, and how mIoU answers to them."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,8 +9,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from diffcut_bench.evaluation import FEWEST_IMAGES
+from diffcut_bench.reporting.escaping import file_stem
 from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map
-from diffcut_bench.reporting.tables import heading, is_number, settings_of, varying_names
+from diffcut_bench.reporting.settings import compare_settings, heading, is_number, varying_names
+from diffcut_bench.reporting.tables import scored_images
 from diffcut_bench.store import Result
 
 _SCORE = "mIoU (%)"
@@ -34,17 +38,20 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     Args:
         results: in the order of the lines and figures.
     """
-    settings = [settings_of(result) for result in results]
+    told = compare_settings(results)
+    settings = told.settings
     names = list(dict.fromkeys(name for values in settings for name in values))
     numeric = [name for name in names if all(is_number(values[name]) for values in settings if name in values)]
     groups: dict[str, list[int]] = {}
     for place, (result, values) in enumerate(zip(results, settings, strict=True)):
         groups.setdefault(_shared(result, values, numeric), []).append(place)
     drawn: list[tuple[int, SweepFigure]] = []
+    swept: set[str] = set()
     for places in groups.values():
-        own = [(settings[place], results[place]) for place in places]
-        drawn += [(places[0], figure) for figure in _figures(own, numeric)]
-    return _told_apart([(results[first], settings[first], figure) for first, figure in drawn])
+        varied, figures = _figures([(settings[place], results[place]) for place in places], numeric)
+        drawn += [(places[0], figure) for figure in figures]
+        swept |= set(varied)
+    return _told_apart([(results[first], told.texts[first], figure) for first, figure in drawn], swept)
 
 
 def _shared(result: Result, values: _Settings, numeric: Sequence[str]) -> str:
@@ -53,11 +60,12 @@ def _shared(result: Result, values: _Settings, numeric: Sequence[str]) -> str:
     return str((images, [(name, None if name in numeric else value) for name, value in sorted(values.items())]))
 
 
-def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) -> list[SweepFigure]:
+def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) -> tuple[list[str], list[SweepFigure]]:
+    """What was varied in these cells, and the figures of it."""
     values_of = {name: sorted({values[name] for values, _ in cells}) for name in numeric if name in cells[0][0]}
     varied = [name for name, values in values_of.items() if len(values) > 1]
     if not varied:
-        return []
+        return [], []
     abscissa = max(varied, key=lambda name: len(values_of[name]))
     others = [name for name in varied if name != abscissa]
     lines: dict[tuple[float, ...], dict[float, Result]] = {}
@@ -73,39 +81,47 @@ def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) 
         for (row,), line in lines.items():
             for col, result in line.items():
                 grid[rows.index(row), cols.index(col)] = 100 * result.metrics.miou
-        row_labels, col_labels = ([f"{value:g}" for value in values] for values in (rows, cols))
+        row_labels, col_labels = ([f"{value:.12g}" for value in values] for values in (rows, cols))
         figure = draw_heat_map(grid, row_labels, col_labels, heading(others[0]), heading(abscissa), _SCORE)
         figures.append(SweepFigure("heatmap", f"mIoU by {heading(abscissa)} and {heading(others[0])}", figure))
-    return figures
+    return varied, figures
 
 
 def _curve(names: Sequence[str], values: Sequence[float], line: dict[float, Result]) -> Curve:
-    label = ", ".join(f"{heading(name)}={value:g}" for name, value in zip(names, values, strict=True))
+    label = ", ".join(f"{heading(name)}={value:.12g}" for name, value in zip(names, values, strict=True))
     x = tuple(sorted(line))
-    scores = [line[place].metrics for place in x]
-    low, high = (tuple(100 * score.miou_ci95[end] for score in scores) for end in (0, 1))
-    return Curve(label, x, tuple(100 * score.miou for score in scores), low, high)
+    cells = [line[place] for place in x]
+    y = tuple(100 * cell.metrics.miou for cell in cells)
+    told = [scored_images(cell) >= FEWEST_IMAGES for cell in cells]
+    if not any(told):
+        return Curve(label, x, y)
+    ends = [cell.metrics.miou_ci95 if known else (math.nan,) * 2 for cell, known in zip(cells, told, strict=True)]
+    low, high = (tuple(100 * pair[end] for pair in ends) for end in (0, 1))
+    return Curve(label, x, y, low, high)
 
 
-def _told_apart(drawn: Sequence[tuple[Result, _Settings, SweepFigure]]) -> list[SweepFigure]:
+def _told_apart(drawn: Sequence[tuple[Result, dict[str, str], SweepFigure]], swept: set[str]) -> list[SweepFigure]:
     """The figures, with what differs between their groups in names and titles."""
     sizes: dict[str, set[int]] = {}
     for result, _, _ in drawn:
         sizes.setdefault(result.dataset.name, set()).add(result.dataset.n_images)
-    described = [
-        {name: str(value) for name, value in values.items() if not is_number(value)}
-        | {
-            "dataset": result.dataset.name,
-            "images": f"{result.dataset.n_images} images" if len(sizes[result.dataset.name]) > 1 else "",
-        }
-        for result, values, _ in drawn
-    ]
+    described = []
+    for result, texts, _ in drawn:
+        own = {"dataset": result.dataset.name, "images": ""}
+        if len(sizes[result.dataset.name]) > 1:
+            own["images"] = f"{result.dataset.n_images} images"
+        for name, text in texts.items():
+            if name not in {*swept, *own, "data", "of images"}:
+                own[name] = f"{heading(name)}={text}" if text and text[0].isdecimal() else text
+        described.append(own)
     differing = varying_names(described)
     figures: list[SweepFigure] = []
     for own, (_, _, figure) in zip(described, drawn, strict=True):
         values = [own[name] for name in differing if own.get(name)]
-        stem = "-".join([figure.name, *(re.sub(r"\W+", "_", value) for value in values)])
-        alike = sum(re.fullmatch(rf"{stem}(-\d+)?", other.name) is not None for other in figures)
+        stem = file_stem("-".join([figure.name, *(re.sub(r"\W+", "_", value) for value in values)]))
         title = f"{figure.title}: {', '.join(values)}" if values else figure.title
-        figures.append(SweepFigure(f"{stem}-{alike + 1}" if alike else stem, title, figure.figure))
+        alike = sum(re.fullmatch(rf"{re.escape(stem)}(-\d+)?", other.name) is not None for other in figures)
+        if alike:
+            stem, title = f"{stem}-{alike + 1}", f"{title} ({alike + 1})"
+        figures.append(SweepFigure(stem, title, figure.figure))
     return figures

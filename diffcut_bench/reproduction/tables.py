@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from diffcut_bench.reporting import Column, Table, protocols_in_force
+from diffcut_bench.evaluation import FEWEST_IMAGES
+from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Experiment
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
@@ -38,7 +39,7 @@ def redrawn_table(
 def cells_table(
     experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
 ) -> Table:
-    """A line a cell, with the whole verdict: for spreadsheets and plots."""
+    """A line a cell, with the whole verdict and all that it was made from: for spreadsheets and plots."""
     measure = MEASURES[experiment.measure]
     swept = list(dict.fromkeys(name for cell in cells for name in cell.point or ()))
     names = ["method", "under", "column", *swept]
@@ -104,11 +105,8 @@ def _block(
         words = {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}
         return [line(name, "published", published), line("", "verdict", words)]
     values = {column: ours for column, (_, ours, _) in own.items() if ours is not None}
-    intervals = {
-        column: f"{measure.text(ours.interval[0])} – {measure.text(ours.interval[1])}"
-        for column, ours in values.items()
-        if ours.interval is not None
-    }
+    ends = {column: _told_interval(ours) for column, ours in values.items()}
+    intervals = {column: f"{measure.text(both[0])} – {measure.text(both[1])}" for column, both in ends.items() if both}
     differences = {
         column: measure.text(values[column].value - cell.published, signed=True)
         for column, (cell, _, _) in own.items()
@@ -127,6 +125,12 @@ def _block(
         line("", "verdict", {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}),
     ]
     return [each for each in lines if any(each[2:])]
+
+
+def _told_interval(ours: Measured) -> tuple[float, float] | None:
+    """The interval, if it is of images enough to mean something."""
+    few = ours.result is not None and scored_images(ours.result) < FEWEST_IMAGES
+    return None if few else ours.interval
 
 
 def _number(point: Mapping[str, float] | None, name: str) -> str:

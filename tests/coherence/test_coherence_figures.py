@@ -24,6 +24,16 @@ def test_roc_figure_names_every_backbone_and_its_auc():
     assert np.array_equal(axes.lines[0].get_xydata(), LINE)
 
 
+def test_names_are_no_formulas_and_an_untold_interval_is_left_out():
+    evil = r"a$\frac$b$"
+    figure = draw_roc([Curve(evil, LINE, 0.75, None)], evil, [evil])
+    figure.draw_without_rendering()  # a formula that can't be read raises here
+    assert figure.axes[0].get_legend().get_texts()[0].get_text() == f"{evil}: 0.750"
+    pixels = Picture(evil, np.zeros((8, 8, 3), np.float32), np.zeros((2, 2), bool))
+    maps = [(evil, np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32))]
+    draw_heatmaps(maps, pixels, pixels, (0, 0), evil).draw_without_rendering()
+
+
 def test_same_figure_same_bytes():
     for kind in ("png", "svg"):
         first, second = (encode_figure(draw_roc([Curve("a", LINE, 0.7, (0, 1))], "t", ["n"]), kind) for _ in range(2))

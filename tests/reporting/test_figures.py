@@ -169,7 +169,8 @@ def test_words_and_other_images_make_curves_of_their_own():
     solvers = [cell(solver=solver, tau=tau) for solver in ("eigh", "lanczos") for tau in (0.3, 0.4)]
     assert [figure.name for figure in sweep_figures(solvers)] == ["curves-eigh", "curves-lanczos"]
     seeds = [*sweep(), *sweep(environment=replace(RESULT.environment, seed=1))]
-    assert [figure.name for figure in sweep_figures(seeds)] == ["curves", "curves-2"]
+    assert [figure.name for figure in sweep_figures(seeds)] == ["curves-seed_42", "curves-seed_1"]
+    assert [figure.title for figure in sweep_figures(seeds)] == ["mIoU by tau: seed=42", "mIoU by tau: seed=1"]
 
 
 def test_nothing_to_draw_where_no_number_differs():

@@ -29,6 +29,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.experiment import open_pass, run_cell
 from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting import WandbTracker, wandb_tracker
@@ -185,7 +186,7 @@ def cell(tmp_path_factory: pytest.TempPathFactory) -> FinishedCell:
     """With void pixels, and with segments that match no class."""
     root = tmp_path_factory.mktemp("cell")
     choices = ["protocol.void=ignore", "protocol.background_rule=one_to_one", "segmenter.tau=0.8"]
-    made = finish([*shapes_overrides(write_shapes(root / "shapes", 5), root / "out"), *choices])
+    made = finish([*shapes_overrides(write_shapes(root / "shapes", FEWEST_IMAGES), root / "out"), *choices])
     # A commit of its own, which no look at a checkout could give.
     environment = replace(made.result.environment, git={"commit": "c0ffee" + "0" * 34, "dirty": False})
     result = replace(made.result, environment=environment)
@@ -254,7 +255,7 @@ def test_metrics_are_the_numbers_of_result_json(logged, cell):
         expected |= {f"iou_low/{name}": low, f"iou_high/{name}": high}
     for group, short in (("segments_per_image", "segments"), ("timings", "timings")):
         expected |= {f"{short}/{name}": value for name, value in raw[group].items()}
-    expected |= {"images": 5, "failures": 0}
+    expected |= {"images": FEWEST_IMAGES, "failures": 0}
     for found in (logged.summary, logged.history):
         assert {name: value for name, value in found.items() if isinstance(value, (int, float)) and name[0] != "_"} == (
             pytest.approx(expected, rel=1e-12)

@@ -1,0 +1,84 @@
+"""Pictures that a result lacks, drawn by scoring its images again. What the result says is data: see `trusted`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from diffcut_bench.backbones import cache_only
+from diffcut_bench.config import RunConfig, instantiate
+from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
+from diffcut_bench.errors import UserError
+from diffcut_bench.experiment import open_pass
+from diffcut_bench.reporting import draw_outcome
+from diffcut_bench.running import picture_path
+from diffcut_bench.store import Result
+from diffcut_bench.trust import trusted
+
+
+def draw_pictures(
+    folder: Path, result: Result, indices: Sequence[int], output_dir: Path, overrides: Sequence[str] = ()
+) -> str:
+    """Draw images of a cell into its ``pictures/``, from data and weights at hand.
+
+    Nothing is fetched from a network and no data set is prepared. Nothing is written but the pictures, except that a
+    backbone of more than a minute keeps its features where the output folder's features are.
+
+    Args:
+        folder: of the cell.
+        result: of the cell.
+        indices: places of the images in the data set.
+        output_dir: that the cell lies in.
+        overrides: of the user, for data, weights or options that lie elsewhere.
+
+    Returns:
+        Why not all could be drawn; empty where they were.
+    """
+    pictures = folder / "pictures"
+    if pictures.is_symlink():
+        return "pictures can't be drawn: their folder is a link"
+    try:
+        config = _within(trusted(result.config, overrides), output_dir, overrides)
+        with cache_only():
+            opened = open_pass(config)
+            cell = opened.cell(config)
+            if cell.key != result.key:
+                return "pictures can't be drawn: data, weights, device or versions are not those of the result"
+            for outcome in cell.outcomes(indices):
+                draw_outcome(outcome, opened.images.dataset, picture_path(pictures, outcome.example.id))
+    except UserError as error:
+        return f"pictures can't be drawn: {error.what} ({error.where})"
+    except Exception as error:  # whatever an old or foreign config makes a stage raise
+        return f"pictures can't be drawn: {type(error).__name__}: {error}"
+    return ""
+
+
+def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> RunConfig:
+    """The config with places of this output folder, and without what only costs memory or processes.
+
+    Raises:
+        UserError: its data are to be fetched, and the user has not said so.
+    """
+    named = {word.partition("=")[0] for word in overrides}
+    features = dict(config.features)
+    if features.get("_target_") and "features.folder" not in named:
+        features = {**features, "folder": str(output_dir / "features"), "shard_mib": 256}
+    config = replace(config, output_dir=str(output_dir), features=features, batch_size=1, num_workers=0, num_proc=1)
+    return config if "prepared" in named else replace(config, prepared=_prepared_here(config))
+
+
+def _prepared_here(config: RunConfig) -> str:
+    """A prepared form on this disk, or else ``never``: the originals, which are not prepared for a few pictures."""
+    if config.prepared == "never":
+        return "never"
+    built = instantiate("dataset", config.dataset)
+    if not isinstance(built, Benchmark):
+        return config.prepared
+    place = Path(config.prepared)
+    if config.prepared == "auto":
+        place = prepared_folder(built, Path(config.data_dir).expanduser())
+    absolute = str(place.expanduser().absolute())
+    if "://" not in config.prepared and "::" not in absolute and read_manifest(Path(absolute)) is not None:
+        return absolute
+    if config.prepared == "auto":
+        return "never"
+    raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")

@@ -1,0 +1,240 @@
+"""What a report says of one result: its card, classes, pictures, details."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from diffcut_bench.commands.finished import rows_of
+from diffcut_bench.commands.redrawing import draw_pictures
+from diffcut_bench.commands.terminal import say
+from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, images_per_class
+from diffcut_bench.reporting import (
+    DatasetPart,
+    GalleryPicture,
+    Headline,
+    RunDetails,
+    choose_images,
+    class_table,
+    compare_settings,
+    draw_class_bars,
+    embed_picture,
+    heading,
+    hidden_place,
+    interval_text,
+    percent,
+    row_counts,
+    scored_images,
+    settings_of,
+    text_of,
+)
+from diffcut_bench.running import picture_path
+from diffcut_bench.store import ImageRow, Result
+
+_Gallery = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
+_NAN = float("nan")
+_LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
+
+
+class PageText:
+    """Text of a page that may be given away: of places on this disk it says what lies there, not which way leads there.
+
+    Args:
+        folder: that the report is of.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder.absolute()
+        self._named = {str(folder.resolve()): ".", str(self._root): ".", str(Path.home()): "~"}
+
+    def of(self, text: str) -> str:
+        """A message without the folders that lead here."""
+        for place, name in self._named.items():
+            if place != "/":
+                text = re.sub(rf"{re.escape(place)}(?![\w.-])", name, text)
+        return _LEADING.sub("…/", text)
+
+    def relative(self, path: Path) -> str:
+        """A place in the output folder."""
+        return str(path.absolute().relative_to(self._root))
+
+
+def rank(result: Result) -> tuple[object, ...]:
+    """Data set, backbone, segmenter and settings in an order that does not change, numbers as numbers."""
+    settings = settings_of(result)
+    ranks = [
+        (name, 0, value, "") if isinstance(value, (int, float)) else (name, 1, 0, str(value))
+        for name, value in settings.items()
+    ]
+    return result.dataset.name, settings["backbone"], settings["segmenter"], ranks, result.key
+
+
+class Parts:
+    """What the page says of each of some results.
+
+    Args:
+        cells: folder and result of each.
+        output_dir: that they lie in.
+        gallery: best, median and worst images that a data set shows.
+        overrides: of the user, for pictures that have to be drawn.
+
+    Attributes:
+        told: what tells each from the others.
+    """
+
+    def __init__(
+        self, cells: Sequence[tuple[Path, Result]], output_dir: Path, gallery: int = 0, overrides: Sequence[str] = ()
+    ) -> None:
+        self._cells, self._output_dir, self._gallery, self._overrides = cells, output_dir, gallery, overrides
+        self._text = PageText(output_dir)
+        self.told = compare_settings([result for _, result in cells], [folder for folder, _ in cells])
+
+    def headline(self, name: str, place: int) -> Headline:
+        """The card of a data set's best cell."""
+        _, result = self._cells[place]
+        low, high = (100 * end for end in result.metrics.miou_ci95)
+        images, expected = scored_images(result), result.dataset.n_expected
+        if images < FEWEST_IMAGES:
+            low = high = _NAN
+        scored = f"{images} of {expected} images" if result.limited and expected else _counted(images, "image")
+        settings = self._described(place)
+        return Headline(name, 100 * result.metrics.miou, low, high, settings, scored, result.limited)
+
+    def dataset(self, name: str, table: str, place: int) -> DatasetPart:
+        """The best cell's classes and pictures; a note stands for what is not to be had.
+
+        Args:
+            name: of the data set on the page.
+            table: name of the table of classes.
+            place: of the cell.
+        """
+        folder, result = self._cells[place]
+        notes: list[str] = []
+        rows: list[ImageRow] = []
+        try:
+            rows = rows_of(folder, result)
+        except UserError as error:
+            notes.append(f"no pictures: per_image.parquet can't be read ({error.what})")
+        intervals = _class_intervals(result, rows)
+        whole = replace(result, metrics=replace(result.metrics, iou_per_class_ci95=intervals))
+        classes = class_table(whole, rows, table)
+        present = {name: 100 * iou for name, iou in result.metrics.iou_per_class.items() if iou is not None}
+        ends = [[100 * end for end in intervals[name] or (_NAN, _NAN)] for name in present]
+        lows, highs = ([pair[side] for pair in ends] for side in (0, 1))
+        bars = draw_class_bars(list(present), list(present.values()), lows, highs) if present else None
+        pictures: _Gallery = ()
+        if rows:
+            pictures, missing = self._pictures(folder, result, rows)
+            notes += missing
+        return DatasetPart(name, self._described(place), classes, bars, pictures, tuple(map(self._text.of, notes)))
+
+    def details(self, place: int) -> RunDetails:
+        """All that result.json says of how a result came about."""
+        folder, result = self._cells[place]
+        dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
+        metrics, images = result.metrics, scored_images(result)
+        seconds = {
+            name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
+        }
+        settings = [
+            f"{name}={text_of(hidden_place(value))}"
+            for name, value in settings_of(result).items()
+            if not name.startswith("protocol.") and value is not None
+        ]
+        expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
+        commit = made_in.git.get("commit") or "not in a checkout"
+        facts = (
+            ("mIoU", f"{percent(metrics.miou)} [{interval_text(metrics.miou_ci95, images)}]"),
+            (
+                "pixel accuracy",
+                f"{percent(metrics.pixel_accuracy)} [{interval_text(metrics.pixel_accuracy_ci95, images)}]",
+            ),
+            ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
+            ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
+            ("settings", ", ".join(settings)),
+            ("protocol", ", ".join(f"{name}={value}" for name, value in result.protocol.items())),
+            ("device", made_in.device),
+            ("noise drawn on", made_in.noise_generator),
+            ("seed", str(made_in.seed)),
+            ("commit", f"{commit}{' with local changes' if made_in.git.get('dirty') else ''}"),
+            ("versions", ", ".join(f"{name} {version}" for name, version in made_in.packages.items())),
+            ("timings", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())),
+            ("speed", f"{result.timings.images_per_s:.2f} images/s"),
+            ("key", result.key),
+            ("folder", self._text.relative(folder)),
+        )
+        return RunDetails(
+            title=f"{dataset.name}, {self._described(place)}:",
+            score=percent(metrics.miou),
+            limited=result.limited,
+            facts=facts,
+            failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
+        )
+
+    def _described(self, place: int) -> str:
+        """The settings that tell a result from the others, in one line."""
+        settings, texts = self.told.settings[place], self.told.texts[place]
+        own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
+        for name in ("backbone", "segmenter"):
+            own.pop(name, None)
+        if own.get("dataset") == self._cells[place][1].dataset.name:  # which stands beside it
+            del own["dataset"]
+        words = [f"{heading(name)}={text}" for name, text in own.items() if text]
+        return ", ".join([settings["backbone"], settings["segmenter"], *words])
+
+    def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Gallery, list[str]]:
+        """Best, median and worst images with their pictures, and notes on pictures that are missing."""
+        chosen = choose_images(rows, self._gallery)
+        wanted = [row for _, images in chosen for row, _ in images]
+        missing = [row.index for row in wanted if not _is_file(picture_path(folder / "pictures", row.id))]
+        notes = []
+        if missing:
+            say(f"drawing  {_counted(len(missing), 'picture')} of {folder.name}")
+            why = draw_pictures(folder, result, missing, self._output_dir, self._overrides)
+            notes += [why] if why else []
+        shown = []
+        for kind, images in chosen:
+            pictures = []
+            for row, score in images:
+                about = f"mean IoU {percent(score)} %, {_counted(row.segments, 'segment')}"
+                try:
+                    uri, width, height = embed_picture(picture_path(folder / "pictures", row.id))
+                except FileNotFoundError:
+                    notes.append(f"{row.id} ({kind}, {about}): no picture")
+                    continue
+                except Exception as error:  # whatever a damaged file makes its decoder raise
+                    notes.append(f"{row.id} ({kind}, {about}): its picture can't be read ({error})")
+                    continue
+                alt = f"{row.id}: image, label and prediction side by side; {about}"
+                pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
+            if pictures:
+                shown.append((kind.capitalize(), tuple(pictures)))
+        return tuple(shown), notes
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _class_intervals(result: Result, rows: Sequence[ImageRow]) -> dict[str, tuple[float, float] | None]:
+    """95 % interval of each class that is in images enough; of an older result they are computed from its rows."""
+    names = list(result.metrics.iou_per_class)
+    known = {name: result.metrics.iou_per_class_ci95.get(name) for name in names}
+    if not rows:
+        return known
+    counts = row_counts(rows)
+    if not result.metrics.iou_per_class_ci95:
+        metric = ImageCounts(len(names), seed=result.environment.seed, sync_on_compute=False)
+        for row, own in zip(rows, zip(*counts, strict=True), strict=True):
+            metric.update(row.index, Counts(*own), row.pixels)
+        known = dict(zip(names, metric.compute()["iou_per_class_ci95"].T.tolist(), strict=True))
+    enough = (images_per_class(counts) >= FEWEST_IMAGES).tolist()
+    return {name: ends if told else None for (name, ends), told in zip(known.items(), enough, strict=True)}
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # an id may be longer than a file's name
+        return False

@@ -1,0 +1,189 @@
+"""Settings of cells by short name, and what tells cells from each other."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from diffcut_bench.store import Result
+
+STAGES = ("segmenter", "upsampler", "refiner")
+_RUN = ("limit", "limit_seed", "shard")
+# Of stages: what changes no number, or is no setting of theirs.
+_IMMATERIAL = {"features.folder", "features.shard_mib", "segmenter.max_memory_gib"}
+_NO_SETTINGS = ("name", "suggests")
+_DIGEST = re.compile(r"[0-9a-f]{32,}")
+_SHORT = 12
+
+Extra = tuple[str, list[str]]  # a name, and the value of each result
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What tells results from each other.
+
+    Attributes:
+        names: of what differs, in the order of columns. No two results have the same values, unless one is the other.
+        settings: of each result; besides its own settings what else is in ``names``.
+        texts: of each result the value of each name, as tables show it.
+    """
+
+    names: tuple[str, ...]
+    settings: tuple[dict[str, Any], ...]
+    texts: tuple[dict[str, str], ...]
+
+
+def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) -> Comparison:
+    """What differs between results.
+
+    Settings first; between results that have the same, the data's fingerprint, the version of torch and the type of
+    device; then, as far as it is needed, whatever else differs of what the key covers and of versions, and the key.
+
+    Args:
+        results: of cells.
+        folders: of each, which tell a cell from its copy.
+    """
+    settings = [settings_of(result) for result in results]
+    names = varying_names(settings)
+    for extras in (_usual(results), *([extra] for extra in _further(results, folders))):
+        alike = _alike(settings, names)
+        for name, values in extras:
+            if any(len({values[place] for place in places}) > 1 for places in alike):
+                names.append(name)
+                for own, value in zip(settings, values, strict=True):
+                    own[name] = value
+    columns = {name: _short_paths([text_of(own.get(name)) for own in settings]) for name in names}
+    texts = [{name: column[place] for name, column in columns.items()} for place in range(len(settings))]
+    return Comparison(tuple(names), tuple(settings), tuple(texts))
+
+
+def settings_of(result: Result) -> dict[str, Any]:
+    """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats."""
+    config = result.config
+    choices = {group: str(option) for group, option in _mapping(config.get("choices")).items()}
+    settings: dict[str, Any] = {group: choices.get(group, "?") for group in ("dataset", "backbone", *STAGES)}
+    if choices.get("namer", "none") != "none":
+        settings["namer"] = choices["namer"]
+    settings |= {f"protocol.{name}": value for name, value in result.protocol.items()}
+    skipped = set(_IMMATERIAL)
+    if result.dataset.n_expected is not None:
+        skipped.add("dataset.root")  # of a published split it says where the files lie, not which they are
+    for stage in (*STAGES, "namer", "backbone", "features", "dataset"):
+        for name, value in _mapping(config.get(stage)).items():
+            own = f"{stage}.{name}"
+            if f"protocol.{name}" not in settings and not name.startswith("_") and name not in _NO_SETTINGS:
+                settings |= {} if own in skipped else {own: value}
+    return settings | {name: config.get(name) for name in _RUN} | {"seed": result.environment.seed}
+
+
+def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Names whose values differ. What follows from a stage's option or from the protocol's name that differs too is
+    left out: it is the same in all cells of that option."""
+    names = list(dict.fromkeys(name for values in settings for name in values))
+    texts = [{name: text_of(value) for name, value in values.items()} for values in settings]
+    varying = [name for name in names if len({values.get(name, "") for values in texts}) > 1]
+    by_protocol = {
+        (values.get("protocol.name"), str({n: v for n, v in values.items() if n.startswith("protocol.")}))
+        for values in texts
+    }
+    named = "protocol.name" in varying and len(by_protocol) == len({name for name, _ in by_protocol})
+
+    def follows(name: str) -> bool:
+        stage, _, setting = name.partition(".")
+        if not setting or name == "protocol.name":
+            return False
+        if stage == "protocol":
+            return named
+        values_of: dict[str, set[str]] = {}
+        for values in texts:
+            values_of.setdefault(values.get(stage, ""), set()).add(values.get(name, ""))
+        return stage in varying and all(len(own) == 1 for own in values_of.values())
+
+    return [name for name in varying if not follows(name)]
+
+
+def heading(name: str) -> str:
+    """A setting's name as columns and axes say it."""
+    return "protocol" if name == "protocol.name" else name.removeprefix("segmenter.").removeprefix("protocol.")
+
+
+def is_number(value: object) -> bool:
+    """Whether a setting is one that curves can be drawn along."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15
+
+
+def text_of(value: object) -> str:
+    """A setting as tables show it: nothing for None, 5.0 as 5."""
+    if value is None:
+        return ""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return str(value)
+
+
+def hidden_place(value: object) -> object:
+    """A setting without the folders that lead to a place of somebody's disk."""
+    return f"…/{PurePath(value).name}" if isinstance(value, str) and _is_place(value) else value
+
+
+def _usual(results: Sequence[Result]) -> list[Extra]:
+    """What differs most often between results of the same settings."""
+    return [
+        ("data", [result.dataset.name for result in results]),
+        ("fingerprint", [result.dataset.fingerprint[:_SHORT] for result in results]),
+        ("torch", [str(result.environment.packages.get("torch", "")) for result in results]),
+        ("device", [text_of(result.identity.get("device_type")) for result in results]),
+    ]
+
+
+def _further(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[Extra]:
+    """All that the key covers, versions, the number of images, the key, the folder."""
+    for leaves in (
+        [dict(_leaves(result.identity)) for result in results],
+        [dict(_leaves(result.environment.packages)) for result in results],
+    ):
+        for name in dict.fromkeys(name for own in leaves for name in own):
+            yield name, [own.get(name, "") for own in leaves]
+    yield "of images", [str(result.dataset.n_images) for result in results]
+    yield "key", [result.key[:_SHORT] for result in results]
+    if folders:
+        yield "folder", [str(folder) for folder in folders]
+
+
+def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{name}.{key}" if name else str(key))
+    else:
+        text = text_of(tree)
+        yield name, text[:_SHORT] if _DIGEST.fullmatch(text) else text
+
+
+def _alike(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[list[int]]:
+    """Places of settings that have the same values."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for place, values in enumerate(settings):
+        groups.setdefault(tuple(text_of(values.get(name)) for name in names), []).append(place)
+    return [places for places in groups.values() if len(places) > 1]
+
+
+def _short_paths(texts: list[str]) -> list[str]:
+    """A column in which places on the disk have lost the folders that they share."""
+    places = {text: PurePath(text).parts for text in texts if _is_place(text)}
+    if not places:
+        return texts
+    shared = 0
+    while len({parts[:shared] for parts in places.values()}) == 1 and shared < min(map(len, places.values())):
+        shared += 1
+    names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in places.items()}
+    short = [f"…/{names[text]}" if text in names else text for text in texts]
+    return short if len(set(short)) == len(set(texts)) else texts
+
+
+def _is_place(text: str) -> bool:
+    return text.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,109 @@
+"""Configs that lie in files are data: only options of conf/, or what a user names, say what is built from them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
+from diffcut_bench.errors import UserError
+
+# An option's name, perhaps in a folder of its group; none leads out of it.
+_OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*")
+_NAME_AGAIN = "name its option again, with hydra.searchpath=[DIR] where it is your own"
+
+
+def trusted(stored: object, overrides: Sequence[str] = ()) -> RunConfig:
+    """A config of a file, fit to be opened.
+
+    Each group is composed anew from conf/ by the option that the file names. Whatever `hydra.utils.instantiate` reads
+    as an instruction (``_target_`` and other keys that begin with ``_``, at any depth) has to be that option's own;
+    numbers, words and lists may be others. There is no tracker in it.
+
+    Args:
+        stored: a result's ``config``.
+        overrides: of the user, which win; an option, target or ``hydra.searchpath`` of theirs is trusted as anywhere.
+
+    Raises:
+        UserError: it asks for something that is no option's own, refers to the environment or another key, is of
+            another version, or an option or value is unknown.
+    """
+    if not isinstance(stored, dict):
+        raise UserError("the config is none", "config", "compute the cell again")
+    _check_fields(stored)
+    if any("${" in text for text in _texts(stored)):
+        raise UserError("the config is not resolved: it holds ${…}", "config", "compute the cell again")
+    composed = load_config([*option_words(stored.get("choices"), overrides), *overrides])
+    for group in GROUPS:
+        own, option = stored.get(group, {}), composed.choices.get(group)
+        if group != "tracker" and _instructions(own) != _instructions(getattr(composed, group)):
+            raise UserError("the config names code that is no option's own", f"{group}={option}", _NAME_AGAIN)
+    plain = {name: value for name, value in stored.items() if name != "choices"} | {"tracker": {}}
+    config = check_config(OmegaConf.create(plain), composed.choices)
+    for word in overrides:
+        _put(config, composed, word.partition("=")[0].lstrip("+~"))
+    return config
+
+
+def _check_fields(stored: dict[Any, Any]) -> None:
+    known = {field.name: field for field in fields(RunConfig)}
+    needed = {name for name, field in known.items() if field.default is MISSING and field.default_factory is MISSING}
+    for names, word in ((needed - {*stored}, "lacks"), ({*stored} - {*known}, "has")):
+        if names:
+            what = f"the config is of another version: it {word} {', '.join(sorted(map(str, names)))}"
+            raise UserError(what, "config", "compute the cell again")
+
+
+def option_words(choices: object, overrides: Sequence[str]) -> list[str]:
+    """The option of each group that a file names and the user does not, as overrides; what can't be a name is none."""
+    named = {word.partition("=")[0] for word in overrides}
+    found = (
+        {} if not isinstance(choices, dict) else {group: choices.get(group) for group in GROUPS if group not in named}
+    )
+    return [
+        f"{group}={option}"
+        for group, option in found.items()
+        if group != "tracker" and isinstance(option, str) and _OPTION.fullmatch(option)
+    ]
+
+
+def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
+    """Take the value that a user has set; a whole option that they named leaves the file's values."""
+    name, _, setting = key.partition(".")
+    setting = setting.partition(".")[0]
+    if name in GROUPS and setting in getattr(composed, name):
+        getattr(config, name)[setting] = getattr(composed, name)[setting]
+    elif name in GROUPS and setting:
+        getattr(config, name).pop(setting, None)
+    elif name not in GROUPS and hasattr(composed, name):
+        setattr(config, name, getattr(composed, name))
+
+
+def _instructions(node: object, place: str = "") -> dict[str, Any]:
+    """Every key that begins with ``_``, by its place, with its value; a ``_target_`` that builds nothing is none."""
+    found: dict[str, Any] = {}
+    if isinstance(node, dict):
+        for name, value in node.items():
+            own = f"{place}.{name}"
+            if str(name).startswith("_") and not (name == "_target_" and value is None):
+                found[own] = value
+            found |= _instructions(value, own)
+    elif isinstance(node, list):
+        for number, value in enumerate(node):
+            found |= _instructions(value, f"{place}[{number}]")
+    return found
+
+
+def _texts(node: object) -> Iterator[str]:
+    """Every text of a tree, names included."""
+    if isinstance(node, dict):
+        for name, value in node.items():
+            yield str(name)
+            yield from _texts(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _texts(value)
+    elif isinstance(node, str):
+        yield node
