@@ -133,7 +133,7 @@ def test_a_code_change_of_a_users_stage_is_another_cell(cli, shapes, stages, tmp
     assert changed.code == 0, changed.err
     assert "skipped" not in changed.out
     assert len(list(tmp_path.glob("out/results/*"))) == 2
-    assert len([p for p in tmp_path.glob("out/features/*")]) == 2, "features of the changed backbone as well"
+    assert len(list(tmp_path.glob("out/features/*"))) == 2, "features of the changed backbone as well"
 
 
 @pytest.mark.parametrize("ids", [torch.zeros(2, 2), torch.zeros(2, 2).bool(), torch.full((2, 2), 70_000), [[0]]])

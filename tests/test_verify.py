@@ -82,8 +82,8 @@ def test_another_cells_result_is_found(cli, done, tmp_path):
     assert "the result of another cell" in cli("run", *base).out
 
 
-def test_journals_records_and_older_results_are_looked_at(cli, done, tmp_path):
-    base, _ = done
+@pytest.mark.usefixtures("done")
+def test_journals_records_and_older_results_are_looked_at(cli, tmp_path):
     work = tmp_path / "out" / "unfinished" / "0123456789ab"
     work.mkdir(parents=True)
     (work / "journal.jsonl").write_text('{"rows": []}\n')

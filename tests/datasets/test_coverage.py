@@ -32,6 +32,14 @@ def test_masks_of_0_and_255_are_not_scored_as_one_class(cli, tmp_path):
     assert not (tmp_path / "out" / "results").exists()
     confirmed = run(cli, root, tmp_path / "out", "dataset.num_classes=2", "accept_labels=true")
     assert confirmed.code == 0, confirmed.err
+    notes = (
+        "void: 46.9 % of the pixels of folder",
+        "never annotated in these 3 images of folder: 1 of 2 classes (class 1)",
+    )
+    assert [note for note in notes if note not in confirmed.out] == [], confirmed.out
+    assert cli("report", tmp_path / "out").code == 0
+    page = (tmp_path / "out" / "reports" / "index.html").read_text()
+    assert all(note in page for note in notes)
 
 
 def test_a_class_that_void_seems_to_stand_for(cli, tmp_path):
