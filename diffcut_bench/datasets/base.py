@@ -233,7 +233,7 @@ def existing_root(root: str | Path | None, option: str) -> Path:
     """
     if root is None:
         raise UserError(f"{option} is not set", "the data set's folder", f"add {option}=DIR")
-    path = Path(root).expanduser()
+    path = Path(str(root)).expanduser()  # YAML makes a number of a folder named 2012
     if not path.is_dir():
         raise UserError("data set folder not found", str(path.absolute()), f"check the path, or set {option}=DIR")
     return path
