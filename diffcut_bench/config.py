@@ -51,6 +51,7 @@ class RunConfig:
     # Of later versions: configs in older results lack them.
     limit_seed: int | None = None
     accept_labels: bool = False
+    max_pixels: int = 64_000_000
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
@@ -60,6 +61,7 @@ class RunConfig:
         found = []
         for name, least in (
             ("batch_size", 1),
+            ("max_pixels", 1),
             ("num_proc", 1),
             ("num_workers", 0),
             ("visualise", 0),

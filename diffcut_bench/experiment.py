@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -202,8 +202,8 @@ def open_dataset(config: RunConfig, report: Report | None = None) -> Segmentatio
     """
     built = instantiate("dataset", config.dataset)
     if isinstance(built, Benchmark):
-        return open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
-    return built
+        built = open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
+    return replace(built, max_pixels=config.max_pixels)
 
 
 def open_features(config: RunConfig, protocol: Protocol, device: torch.device) -> FeatureSource:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.datasets.base import to_rgb
+from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
 from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
@@ -99,6 +99,7 @@ class PictureSegmenter:
         if bool(class_names) != (namer is not None):
             what = "classes without a namer" if class_names else "a namer without classes"
             raise UserError(what, "segment", 'diffcut-bench segment photo.jpg --classes "cat, sofa" namer=clip_b16')
+        self._max_pixels = config.max_pixels
         device = choose_device(config.device)
         self._pipeline = Pipeline(
             features=FeatureSource(instantiate("backbone", config.backbone).to(device), device),
@@ -121,7 +122,7 @@ class PictureSegmenter:
         Raises:
             UserError: the file is missing or no picture.
         """
-        picture = _as_rgb(image)
+        picture = _as_rgb(image, self._max_pixels)
         protocol = self._pipeline.protocol
         example = prepare_example(
             0,
@@ -173,7 +174,7 @@ def segment(
     return PictureSegmenter(load_config(["protocol=strict", f"backbone={backbone}", *overrides]))(image)
 
 
-def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
+def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8], max_pixels: int) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(image)
     if isinstance(image, np.ndarray):
@@ -182,7 +183,6 @@ def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
     if not path.is_file():
         raise UserError("no such picture", str(path), "check the path")
     try:
-        with Image.open(path) as picture:
-            return to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return decode_rgb(path.read_bytes(), path.name, max_pixels, upright=True)
+    except (OSError, ValueError) as error:
         raise UserError(f"not a picture that can be read ({error})", str(path), "convert it to JPEG or PNG") from error
