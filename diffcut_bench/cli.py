@@ -16,6 +16,7 @@ from diffcut_bench.commands.doctor import doctor
 from diffcut_bench.commands.features import features
 from diffcut_bench.commands.run import run
 from diffcut_bench.commands.terminal import console, errors
+from diffcut_bench.commands.verify import verify
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.pipeline import is_out_of_memory
@@ -93,6 +94,9 @@ _COMMANDS = {
     "tune": _Command(tune.tune, "choose tau on training images, report on the validation split", tune.add_arguments),
     "merge": _Command(merge.merge_shards, "put finished shards of a cell together", merge.add_arguments),
     "segment": _Command(segment.segment, "segment your own pictures", segment.add_arguments, "IMAGE|KEY=VALUE"),
+    "verify": _Command(
+        verify, "check that everything in an output folder is what was written", metavar="DIR|KEY=VALUE"
+    ),
     "data": _Command(data, "list, prepare or verify data sets", _add_data_arguments, "NAME|KEY=VALUE"),
     "features": _Command(features, "list, verify or clear the feature store", _add_features_arguments, "SET|KEY=VALUE"),
     "check": _Command(check, "try a backbone on two small images"),

@@ -50,6 +50,7 @@ class RunConfig:
     if_exists: str
     # Of later versions: configs in older results lack them.
     limit_seed: int | None = None
+    accept_labels: bool = False
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables

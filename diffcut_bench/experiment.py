@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
-from diffcut_bench.datasets import Benchmark, SegmentationDataset, open_benchmark
+from diffcut_bench.datasets import Benchmark, SegmentationDataset, check_coverage, open_benchmark
 from diffcut_bench.distributed import Workers, workers
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
@@ -17,11 +17,10 @@ from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
-from diffcut_bench.running import Draw, FinishedCell, RunningCell, ScoredImages
+from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
 from diffcut_bench.store import cell_key
 
 Report = Callable[[int, int], None]
-Say = Callable[[str], None]
 Track = Callable[[RunningCell, FinishedCell], None]
 
 
@@ -74,27 +73,72 @@ def run_cells(
     """
     together = workers().together
     opened = together(lambda: open_pass(configs[0], preparing))
-    ended: list[FinishedCell | UserError | None] = [None] * len(configs)
+    ended: dict[int, FinishedCell | UserError] = {}
     cells: dict[int, RunningCell] = {}
+    first: dict[str, int] = {}  # of the cells with one key: their settings differ in nothing that changes numbers
     for place, config in enumerate(configs):
         try:
             cells[place] = together(partial(opened.cell, config))
-            ended[place] = cells[place].found(draw)
+            first.setdefault(cells[place].key, place)
         except UserError as error:
             ended[place] = error
-    running = {place: cell for place, cell in cells.items() if ended[place] is None}
+    left = {place: cells[place] for place in first.values()}
+    try:
+        while left:
+            # What other processes compute comes last, and is waited for with no other cell in hand: no two processes
+            # wait for each other.
+            known = _run_unclaimed(left, opened, draw, report, say)
+            if not known:
+                next(iter(left.values())).wait(say)
+            ended |= known
+            left = {place: cell for place, cell in left.items() if place not in known}
+    finally:
+        for cell in cells.values():
+            cell.give_back()
+    for place, cell in cells.items():
+        end = ended.setdefault(place, ended[first[cell.key]])
+        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
+            track(cell, end)
+    return [ended[place] for place in range(len(configs))]
+
+
+def _run_unclaimed(
+    cells: dict[int, RunningCell], opened: "OpenedPass", draw: Draw | None, report: Report | None, say: Say
+) -> dict[int, FinishedCell | UserError]:
+    """How cells ended: found finished, scored, or why not. Those that another process computes now are left out."""
+    ended: dict[int, FinishedCell | UserError] = {}
+    running: dict[int, RunningCell] = {}
+    for place, cell in cells.items():
+        try:
+            end = cell.found(draw, say)
+            if end is None and cell.claim():
+                end = cell.found(draw)  # another process may have finished it before the claim was had
+                if end is None:
+                    cell.open(say)
+                    running[place] = cell
+        except UserError as error:
+            ended[place] = error
+            continue
+        if end is not None:
+            ended[place] = end
     if running:
-        together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
+        _check_labels(opened, next(iter(running.values())).config)
+        workers().together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
     for place, cell in running.items():
         try:
             ended[place] = cell.finish(draw)
         except UserError as error:
             ended[place] = error
-    for place, cell in cells.items():
-        end = ended[place]
-        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
-            track(cell, end)
-    return [end for end in ended if end is not None]
+    for place in ended:
+        cells[place].give_back()
+    return ended
+
+
+def _check_labels(opened: "OpenedPass", config: RunConfig) -> None:
+    """`check_coverage` before anything is computed, unless the user has confirmed that the labels are as they are."""
+    if not config.accept_labels:
+        images = opened.images
+        opened.workers.on_leader(lambda: check_coverage(images.dataset, images.indices))
 
 
 @dataclass(frozen=True)

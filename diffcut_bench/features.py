@@ -10,6 +10,7 @@ from torch import Tensor
 from diffcut_bench.backbones import Backbone
 from diffcut_bench.datasets import Example, SegmentationDataset
 from diffcut_bench.evaluation import Protocol
+from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
 # Raise when a change of ours changes features, so that stored ones are not taken for new ones.
@@ -46,7 +47,7 @@ class FeatureSource:
         found = {place: example.features for place, example in enumerate(examples) if example.features is not None}
         images = {place: example.image for place, example in enumerate(examples) if place not in found}
         for place in list(images):  # computed since the reader looked: in this batch, or before a failure
-            stored = None if self.store is None else self.store.get(examples[place].digest)
+            stored = None if self.store is None else self.stored(examples[place])
             if stored is not None:
                 found[place] = stored
                 del images[place]
@@ -61,9 +62,29 @@ class FeatureSource:
 
     @torch.inference_mode()
     def compute(self, images: Tensor) -> Tensor:
-        """Features [batch, channels, rows, cols] of images [batch, 3, height, width] in [0, 1], from the backbone."""
+        """Features [batch, channels, rows, cols] of images [batch, 3, height, width] in [0, 1], from the backbone.
+
+        Raises:
+            ValueError: the backbone gives something else than features of the announced channels and stride.
+        """
         self.computed += len(images)
-        return self.backbone(images.to(self.device, non_blocking=True))
+        features = self.backbone(images.to(self.device, non_blocking=True))
+        announced = [len(images), *self.shape_of((images.shape[2], images.shape[3]))]
+        if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
+            given = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features)
+            raise ValueError(f"the backbone gave {given}, and announced floating-point features {announced}")
+        return features
+
+    def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, rows and columns that the backbone announces for an image of this height and width."""
+        stride = self.backbone.stride
+        return self.backbone.channels, size[0] // stride, size[1] // stride
+
+    def stored(self, example: Example) -> Tensor | None:
+        """Features of an example with its image, if the store has any of the shape that the backbone announces."""
+        if self.store is None or example.image is None:
+            return None
+        return self.store.get(example.digest, self.shape_of((example.image.shape[1], example.image.shape[2])))
 
     def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
         """How many of these images the store lacks; images that can't be read count."""
@@ -147,4 +168,6 @@ def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str,
     fingerprint = backbone.fingerprint()
     # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
     known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
-    return {name: value for name, value in settings.items() if name not in known} | fingerprint
+    code = code_fingerprint([backbone], [settings])
+    own = {name: value for name, value in settings.items() if name not in known}
+    return own | fingerprint | ({"code": code} if code else {})

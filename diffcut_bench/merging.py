@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import chosen_images
-from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise
-from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, read_rows
+from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise, with_coverage
+from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, check_published, read_result, read_rows
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,12 @@ def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, st
     left_out: dict[Path, str] = {}
     for path in sorted(path for place in output_dirs for path in place.glob("results/*/result.json")):
         try:
-            result = Result.from_json(path.read_text())
+            result = read_result(path.parent)
             place = RunConfig(**result.config).shard_of()
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            left_out[path.parent] = f"can't be read ({error})"
+            if place is not None and result.identity:
+                check_published(path.parent)
+        except (UserError, TypeError) as error:
+            left_out[path.parent] = error.what if isinstance(error, UserError) else f"can't be read ({error})"
             continue
         if place is None:
             continue
@@ -111,6 +113,20 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
     finished = target.result() if if_exists == "skip" else None
     if finished is not None:
         return FinishedCell(target.finished_dir, finished, skipped=True)
+    if not target.claim():
+        raise UserError(
+            f"{target.finished_dir.name} is being written by {target.holder()}",
+            str(output_dir),
+            "merge again once that has ended",
+        )
+    try:
+        return FinishedCell(target.finished_dir, _write_whole(cell, target), skipped=False)
+    finally:
+        target.give_back()
+
+
+def _write_whole(cell: ShardedCell, target: Cell) -> Result:
+    first = cell.found[0]
     rows = _rows(cell)
     protocol = build_protocol(first.result.protocol)
     names = tuple(first.result.metrics.iou_per_class)
@@ -125,7 +141,7 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
         key=cell.key,
         config={**first.result.config, "shard": None},
         limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
-        dataset=dataset,
+        dataset=with_coverage(dataset, rows, names),
         metrics=summarise(rows, names, protocol, identity["seed"]),
         segments_per_image=segments_per_image(rows),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
@@ -135,8 +151,10 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
     for shard in cell.found:
         if (shard.folder / "pictures").is_dir():
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
-    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)))
-    return FinishedCell(target.finished_dir, result, skipped=False)
+    target.finish(
+        result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(_images(cell.found[0].result))
+    )
+    return result
 
 
 def missing_overrides(cell: ShardedCell) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from diffcut_bench.checks import check_label_map
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_prediction
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
@@ -171,17 +172,26 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
         raise UserError(
             "this segmenter counts the classes of an annotation", "segmenter", "give it a number of its own"
         )
+    try:
+        return _segment(pipeline, images, eval_images).cpu()
+    except ValueError as error:
+        raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
+
+
+@torch.inference_mode()
+def _segment(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
+    size = (eval_images.shape[-2], eval_images.shape[-1])
     if isinstance(pipeline.segmenter, ImageSegmenter):
-        return torch.stack([pipeline.segmenter.segment_image(image) for image in eval_images])
-    with torch.inference_mode():
-        features = pipeline.features.compute(images).float()
-        (partition,) = _partitions([pipeline.segmenter], features)
-        eval_images = eval_images.to(pipeline.device)
-        size = (eval_images.shape[-2], eval_images.shape[-1])
-        labels = pipeline.upsampler(features, partition, size)
-        if pipeline.refiner is not None:
-            labels = pipeline.refiner(eval_images, labels)
-    return labels.cpu()
+        maps = [pipeline.segmenter.segment_image(image) for image in eval_images]
+        return torch.stack([check_label_map("segmenter", ids, size) for ids in maps])
+    assert not isinstance(pipeline.segmenter, LabelSource)
+    features = pipeline.features.compute(images).float()
+    (partition,) = _partitions([pipeline.segmenter], features)
+    eval_images = eval_images.to(pipeline.device)
+    labels = check_label_map("upsampler", pipeline.upsampler(features, partition, size), (len(images), *size))
+    if pipeline.refiner is not None:
+        labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
+    return labels
 
 
 def _annotated(segmenters: Iterable[Segmenter], labels: Tensor) -> list[int] | None:
@@ -196,7 +206,8 @@ def _partitions(
 ) -> list[Tensor]:
     """`segment_together`; a graph that is too large for the memory is the user's to mend, before anything else runs."""
     try:
-        return segment_together(segmenters, features, class_counts)
+        partitions = segment_together(segmenters, features, class_counts)
+        return [check_label_map("segmenter", each, (len(features), *features.shape[2:])) for each in partitions]
     except GraphTooLargeError as error:
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
 
@@ -297,7 +308,9 @@ class _Run:
                     found[taker] = self._made_elsewhere(self.pipelines[taker], segmenter, group)
             elif isinstance(segmenter, ImageSegmenter):
                 with self._stage("segment_s", (taker,)):
-                    found[taker] = self._stacked([segmenter.segment_image(each.eval_image) for each in group])
+                    size = (labels.shape[1], labels.shape[2])
+                    maps = [check_label_map("segmenter", segmenter.segment_image(e.eval_image), size) for e in group]
+                    found[taker] = self._stacked(maps)
             else:
                 cutting[taker] = segmenter
         if cutting:
@@ -309,6 +322,7 @@ class _Run:
                 with self._stage("segment_s", (taker,)):
                     size = (labels.shape[1], labels.shape[2])
                     prediction = self.pipelines[taker].upsampler(features, partition, size)
+                    prediction = check_label_map("upsampler", prediction, labels.shape)
                     found[taker] = prediction, (partition.amax(dim=(1, 2)) + 1).tolist()
         return found
 
@@ -359,11 +373,12 @@ class _Run:
                 )
         if pipeline.refiner is not None and images is not None:
             with self._stage("refine_s", (taker,)):
-                prediction = pipeline.refiner(images, prediction)
+                prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if pipeline.namer is not None:
             with self._stage("segment_s", (taker,)):
                 # After the refiner, which numbers segments anew.
-                prediction = pipeline.namer(self._network_images(group), prediction).labels
+                named = pipeline.namer(self._network_images(group), prediction).labels
+                prediction = check_label_map("namer", named, labels.shape)
         with self._stage("evaluate_s", (taker,)):
             tables = contingency_tables(prediction, labels, dataset.num_classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()

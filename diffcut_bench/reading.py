@@ -31,11 +31,8 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         keep_images: bool,
     ) -> None:
         self.dataset, self.indices, self.protocol, self.keep_images = dataset, indices, protocol, keep_images
-        self.stride, self.input_size, self.store = (
-            features.backbone.stride,
-            features.backbone.image_size,
-            features.store,
-        )
+        self.stride, self.input_size = features.backbone.stride, features.backbone.image_size
+        self.channels, self.store = features.backbone.channels, features.store
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
@@ -59,7 +56,9 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
             multiple_of=self.stride,
             input_size=self.input_size,
         )
-        features = None if self.store is None else self.store.get(digest)
+        assert example.image is not None
+        grid = (example.image.shape[1] // self.stride, example.image.shape[2] // self.stride)
+        features = None if self.store is None else self.store.get(digest, (self.channels, *grid))
         # Where the features are there, the image need not travel from a worker process.
         image = example.image if features is None or self.keep_images else None
         return replace(example, digest=digest, features=features, image=image)

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.distributed import ALONE, Workers
-from diffcut_bench.environment import environment
+from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -22,6 +22,7 @@ from diffcut_bench.evaluation import (
     mean_image_jaccard,
 )
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.segmenters import LabelSource
@@ -43,6 +44,7 @@ from diffcut_bench.store import (
 NUMERICS_VERSION = 1
 
 Draw = Callable[[Outcome, SegmentationDataset, Path], None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -104,29 +106,81 @@ class RunningCell:
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, workers.rank)
+        ids: list[str] = images.dataset.records["id"][:]
+        self.ids = {index: ids[index] for index in images.indices}
         self.todo: set[int] = set()
         self.failed = 0  # failures of an interrupted run are tried again
         self.error: UserError | None = None
 
-    def found(self, draw: Draw | None) -> FinishedCell | None:
-        """The cell if it is finished already, its missing pictures drawn; otherwise it is ready to go on."""
-        finished = self.workers.on_leader(lambda: _find_finished(self.cell, self.config.if_exists))
+    def found(self, draw: Draw | None, say: Say = lambda line: None) -> FinishedCell | None:
+        """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn.
+
+        Args:
+            draw: see `take`.
+            say: called with lines on damage, and on what has changed since the cell was finished.
+        """
+        finished, lines = self.workers.on_leader(self._find_finished)
+        for line in lines:
+            say(line)
         if finished is None:
-            done = set().union(*self.workers.gather({row.index for row in self.cell.progress().rows}))
-            left = [index for index in self.images.indices if index not in done]
-            self.todo = set(left[self.workers.rank :: self.workers.count])
-            # Written before any work, so that an unwritable folder costs nothing.
-            self.workers.together(lambda: self.cell.append([], {}, Timings()))
             return None
         if finished.failures:
             _check_failures(len(finished.failures), finished.failures[-1], self.config.max_failures)
         self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures", draw))
         return FinishedCell(self.cell.finished_dir, finished, skipped=True)
 
+    def _find_finished(self) -> tuple[Result | None, list[str]]:
+        """The finished result that is to be kept, and lines on what a reader of it must know."""
+        result = self.cell.result()
+        if self.cell.damage is not None:
+            damage = self.cell.damage
+            return None, [f"damaged  {damage.where}: {damage.what}; this cell is computed again"]
+        if result is None or self.config.if_exists == "overwrite":
+            return None, []
+        if self.config.if_exists == "resume" and result.failures:
+            return None, []
+        return result, _changed_packages(result)
+
+    def claim(self) -> bool:
+        """Become the one process that computes this cell; False while another one is."""
+        return self.workers.on_leader(self.cell.claim)
+
+    def wait(self, say: Say) -> None:
+        """`claim`, as soon as the process that computes this cell has ended; who that is is said."""
+        what = self.cell.finished_dir.name
+        self.workers.on_leader(
+            lambda: self.cell.wait(lambda holder: say(f"waiting  {what} is being computed by {holder}"))
+        )
+
+    def give_back(self) -> None:
+        """Let another process compute this cell, if this one is computing it."""
+        if self.workers.leads:
+            self.cell.give_back()
+
+    def open(self, say: Say) -> None:
+        """Make ready to go on where the cell was; the claim is there."""
+        self.workers.on_leader(self._prepare)
+        progress = self.cell.progress()
+        if progress.damaged:
+            say(f"journal  {progress.damaged} lines of {self.cell.work_dir.name} were cut off or damaged, their images")
+            say("         are computed again")
+        done = set().union(*self.workers.gather({row.index for row in progress.of(self.ids).rows}))
+        left = [index for index in self.images.indices if index not in done]
+        self.todo = set(left[self.workers.rank :: self.workers.count])
+        # Written before any work, so that an unwritable folder costs nothing.
+        self.workers.together(lambda: self.cell.append([], {}, Timings()))
+
+    def _prepare(self) -> None:
+        """Begin anew, or again with the images of a finished cell that failed, where that was asked for."""
+        if self.config.if_exists == "overwrite":
+            self.cell.start_over()
+        elif self.config.if_exists == "resume" and self.cell.result() is not None:
+            self.cell.reopen()
+
     def state(self) -> CellState:
         """Where the cell stands on disk; nothing is written."""
         result = self.cell.result()
-        done = len(self.images.indices) if result else len(self.cell.progress().rows)
+        done = len(self.images.indices) if result else len(self.cell.progress().of(self.ids).rows)
         return CellState(self.cell.finished_dir if result else None, result, done, len(self.images.indices))
 
     def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
@@ -158,7 +212,8 @@ class RunningCell:
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
-        parts = [part for parts in self.workers.gather(self.cell.parts()) for part in parts]
+        own = [part.of(self.ids) for part in self.cell.parts()]
+        parts = [part for parts in self.workers.gather(own) for part in parts]
         result = self.workers.on_leader(lambda: self._write(join_progress(parts), draw))
         if not self.workers.leads:
             self.cell.discard()
@@ -166,7 +221,7 @@ class RunningCell:
 
     def _write(self, progress: Progress, draw: Draw | None) -> Result:
         config, dataset, protocol = self.config, self.images.dataset, self.pipeline.protocol
-        if not progress.rows:
+        if not progress.rows and progress.failures:
             first = next(iter(progress.failures.values()))
             alike = len({failure.error for failure in progress.failures.values()}) == 1 < len(progress.failures)
             what = "the backbone's or segmenter's options" if alike else "the data"
@@ -192,28 +247,51 @@ class RunningCell:
             key=self.key,
             config=config.to_dict(),
             limited=images < max(len(whole), whole.n_expected or 0),
-            dataset=DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
+            dataset=with_coverage(
+                DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
+                rows,
+                dataset.class_names,
+            ),
             metrics=summarise(rows, dataset.class_names, protocol, config.seed),
             segments_per_image=segments_per_image(rows),
-            failures=[progress.failures[index] for index in sorted(progress.failures)],
+            failures=[replace(progress.failures[index], index=index) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
             environment=environment(self.pipeline.device, config.seed, noise),
             protocol=asdict(protocol),
             identity=self.identity,
         )
-        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())), self.images.indices)
         return result
 
     def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
-        dataset, config = self.images.dataset, self.config
-        ids = dataset.records["id"][:]
-        shown = [index for index in self.images.indices if index < config.visualise]
-        missing = [index for index in shown if not picture_path(folder, ids[index]).is_file()]
+        shown = [index for index in self.images.indices if index < self.config.visualise]
+        missing = [index for index in shown if not picture_path(folder, self.ids[index]).is_file()]
         if draw is None or not missing:
             return
         for outcome in self.outcomes(missing):
-            draw(outcome, dataset, picture_path(folder, outcome.example.id))
+            draw(outcome, self.images.dataset, picture_path(folder, outcome.example.id))
+
+
+def _changed_packages(result: Result) -> list[str]:
+    """A line where a finished result was made with other versions than are installed."""
+    here = installed_packages()
+    then = {name: version for name, version in result.environment.packages.items() if name != "diffcut_bench"}
+    changed = [f"{name} {version} (now {here.get(name, 'none')})" for name, version in then.items()]
+    changed = [text for text, name in zip(changed, then, strict=True) if here.get(name) != then[name]]
+    if not changed:
+        return []
+    return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
+
+
+def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: Sequence[str]) -> DatasetRecord:
+    """The record with what the rows say of the labels: the share that is void, and classes that never occur."""
+    void = [row.void for row in rows if row.void is not None]
+    pixels = sum(void) + sum(row.pixels for row in rows)
+    share = None if len(void) < len(rows) or not pixels else sum(void) / pixels
+    annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
+    never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
+    return replace(record, void_share=share, unannotated=never)
 
 
 def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
@@ -245,7 +323,8 @@ def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: 
     for row in rows:
         metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
     scores = metric.compute()
-    iou = [None if value != value else value for value in scores["iou_per_class"].tolist()]
+    # torchmetrics squeezes what has one element: a single class.
+    iou = [None if value != value else value for value in scores["iou_per_class"].reshape(-1).tolist()]
     low, high = scores["miou_ci95"].tolist()
     accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
     by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
@@ -269,17 +348,6 @@ def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:
             latest.id,
             "mend the data, or raise max_failures",
         )
-
-
-def _find_finished(cell: Cell, if_exists: str) -> Result | None:
-    if if_exists == "overwrite":
-        cell.start_over()
-        return None
-    result = cell.result()
-    if result is not None and if_exists == "resume" and result.failures:
-        cell.reopen()
-        return None
-    return result
 
 
 def picture_path(folder: Path, image_id: str) -> Path:
@@ -330,7 +398,8 @@ def _row(outcome: Outcome) -> ImageRow:
     if outcome.table is not None:
         places = outcome.table.nonzero()
         table = torch.cat([places, outcome.table[places[:, 0], places[:, 1]][:, None]], dim=1).tolist()
-    return ImageRow(outcome.example.index, outcome.example.id, outcome.segments, outcome.pixels, tp, fp, fn, table)
+    example, void = outcome.example, outcome.example.label.numel() - outcome.pixels
+    return ImageRow(example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void)
 
 
 def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
@@ -358,6 +427,9 @@ def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> di
         segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
         immaterial |= {"folder", "pattern"}
     segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
+    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
+    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
+    code = code_fingerprint(stages, [getattr(config, group) for group in groups])
     return {
         "numerics_version": NUMERICS_VERSION,
         "dataset": {"name": dataset.name, "fingerprint": images.fingerprint},
@@ -368,6 +440,7 @@ def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> di
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
+        **({"code": code} if code else {}),
         "protocol": {name: value for name, value in asdict(pipeline.protocol).items() if name != "name"},
         "shard": config.shard,
         "seed": config.seed,

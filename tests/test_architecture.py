@@ -12,6 +12,8 @@ ALLOWED = {
     "errors": set(),
     "heap": set(),
     "distributed": set(),
+    "checks": set(),
+    "fingerprints": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
@@ -24,13 +26,15 @@ ALLOWED = {
     "config": {"errors", "evaluation"},
     "trust": {"errors", "config"},
     "coherence": {"errors", "datasets"},
-    "features": {"backbones", "datasets", "evaluation", "store"},
+    "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
     "reading": {"datasets", "evaluation", "features", "store"},
-    "pipeline": {"errors", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+    "pipeline": {
+        *{"errors", "checks", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+    },
     "environment": {"errors", "store"},
     "running": {
-        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"naming", "segmenters", "store"},
+        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "fingerprints"},
+        *{"naming", "pipeline", "segmenters", "store"},
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},

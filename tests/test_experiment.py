@@ -331,7 +331,12 @@ def test_an_interrupted_overwrite_goes_on(shapes, tmp_path, monkeypatch):
     second = run(shapes, tmp_path / "out", "batch_size=1", "if_exists=overwrite")
     assert runs == [0, 1, 1, 2, 3, 4, 5, 6, 7]
     assert numbers(second) == numbers(first)
-    assert sorted(path.name for path in second.folder.iterdir()) == ["config.yaml", "per_image.parquet", "result.json"]
+    assert sorted(path.name for path in second.folder.iterdir()) == [
+        "SHA256SUMS",
+        "config.yaml",
+        "per_image.parquet",
+        "result.json",
+    ]
 
 
 def test_labels_that_are_void_everywhere_are_said(shapes, tmp_path):

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import DATA, shapes_overrides
 from PIL import Image
@@ -141,14 +143,31 @@ def test_a_result_without_identity_is_named_and_left_out(cli, place):
 def test_shards_that_disagree_are_an_error(cli, place):
     base = place("parts")
     cli("run", "-m", *base, "shard=1/2,2/2")
-    first, second = sorted(Path().glob("out/results/*"))
+    _, second = sorted(Path().glob("out/results/*"))
     shutil.copytree("out", "copy")
     assert cli("merge", "output_dir=out", "--from", "copy").code == 0
-    shutil.copy(first / "per_image.parquet", "copy/results" / Path(second.name) / "per_image.parquet")
+    copied = Path("copy/results") / second.name / "per_image.parquet"
+    rows = pq.read_table(copied).to_pylist()
+    rows[0]["segments"] += 1
+    pq.write_table(pa.Table.from_pylist(rows), copied)
+    damaged = cli("merge", "output_dir=out", "--from", "copy", "if_exists=overwrite")
+    assert damaged.code == 0, "a damaged copy is left out, and the other is there"
+    assert "its SHA-256 is not the one in SHA256SUMS" in damaged.err
+    copied.with_name("SHA256SUMS").unlink()
     done = cli("merge", "output_dir=out", "--from", "copy", "if_exists=overwrite")
     assert done.code == 2
     assert "two results of shard" in done.err
-    shutil.copy(first / "per_image.parquet", second / "per_image.parquet")
+
+
+def test_a_shard_that_holds_images_of_another_is_an_error(cli, place):
+    base = place("parts")
+    cli("run", "-m", *base, "shard=1/2,2/2")
+    for folder in Path().glob("out/results/*"):
+        rows = pq.read_table(folder / "per_image.parquet").to_pylist()
+        pq.write_table(
+            pa.Table.from_pylist([{**row, "index": 10 + row["index"]} for row in rows]), folder / "per_image.parquet"
+        )
+        (folder / "SHA256SUMS").unlink()
     done = cli("merge", "output_dir=out", "if_exists=overwrite")
     assert done.code == 2
     assert "holds others than its own" in done.err

@@ -2,6 +2,7 @@
 
 import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.markup import escape
@@ -30,7 +31,12 @@ def features(options: argparse.Namespace) -> int:
     chosen = [found for found in sets if not names or found.folder.name in names or "all" in names]
     if options.action == "clear":
         return _clear(chosen, names)
-    return _list(chosen, Path(store.folder)) if options.action == "list" else _verify(chosen)
+    if options.action == "list":
+        return _list(chosen, Path(store.folder))
+    damaged = verify_sets(chosen)
+    if damaged:
+        console.print("the next run computes what is missing; `diffcut-bench features clear` deletes whole sets")
+    return 1 if damaged else 0
 
 
 def _list(sets: list[StoredSet], folder: Path) -> int:
@@ -56,7 +62,8 @@ def _what(found: StoredSet) -> str:
     return ", ".join(said)
 
 
-def _verify(sets: list[StoredSet]) -> int:
+def verify_sets(sets: Sequence[StoredSet]) -> int:
+    """Read every value of sets, and say how each is; the number of things that are damaged."""
     damaged = 0
     for found in sets:
         try:
@@ -68,9 +75,7 @@ def _verify(sets: list[StoredSet]) -> int:
         damaged += len(bad)
         state = f"{intact} images intact" + "".join(f"; {name} damaged, set aside" for name in bad)
         say(f"{found.folder.name}: {state}")
-    if damaged:
-        console.print("the next run computes what is missing; `diffcut-bench features clear` deletes whole sets")
-    return 1 if damaged else 0
+    return damaged
 
 
 def _clear(sets: list[StoredSet], names: list[str]) -> int:

@@ -32,7 +32,7 @@ from diffcut_bench.experiment import pass_key
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.running import FinishedCell
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Result, read_result, write_atomically
 
 _READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
 _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one pass after the other, in here
@@ -124,7 +124,7 @@ def _say_sweep(folder: Path, cells: Sequence[Sequence[str]], broken: BaseExcepti
     """
     records = [json.loads(path.read_text()) for path in sorted((folder / "cells").glob("*.json"))]
     finished = [Path(record["folder"]) for record in records if "folder" in record]
-    results = [(path, Result.from_json((path / "result.json").read_text())) for path in finished]
+    results = [(path, read_result(path)) for path in finished]
     if results:
         results_table(results).print(console)
         say_failures([result for _, result in results])

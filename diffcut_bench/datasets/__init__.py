@@ -7,6 +7,7 @@ from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.cityscapes import cityscapes27
 from diffcut_bench.datasets.coco import coco_object, coco_stuff27
 from diffcut_bench.datasets.context import context
+from diffcut_bench.datasets.coverage import check_coverage
 from diffcut_bench.datasets.folder import folder
 from diffcut_bench.datasets.preparation import open_benchmark, prepare, prepared_folder, read_manifest
 from diffcut_bench.datasets.preprocessing import Example, prepare_example, prepare_prediction
@@ -24,6 +25,7 @@ __all__ = [
     "SegmentationDataset",
     "Verification",
     "ade20k",
+    "check_coverage",
     "cityscapes27",
     "coco_object",
     "coco_stuff27",

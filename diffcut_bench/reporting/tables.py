@@ -17,6 +17,7 @@ from diffcut_bench.reporting.escaping import csv_cell, file_stem, latex_text, ma
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Result, write_atomically
 
+_NAMED = 5  # classes that a note names
 _WORD = 13  # characters of a word that is not broken
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer")
 _JACCARD = (
@@ -204,8 +205,8 @@ def interval_text(ends: Sequence[float] | None, images: int) -> str:
 
 
 def footer(results: Sequence[Result]) -> list[str]:
-    """What a reader must know: every protocol in force, and what falls short of the published split."""
-    return [*protocols_in_force(results), *_limits(results)]
+    """What a reader must know: every protocol in force, what falls short of the published split, what is not scored."""
+    return [*protocols_in_force(results), *_limits(results), *_coverage(results)]
 
 
 def protocols_in_force(results: Sequence[Result]) -> list[str]:
@@ -231,3 +232,18 @@ def _limits(results: Sequence[Result]) -> list[str]:
             if note not in lines:
                 lines.append(note)
     return lines
+
+
+def _coverage(results: Sequence[Result]) -> list[str]:
+    """What share of the pixels is void, and which classes no image holds, where results say so."""
+    lines: list[str] = []
+    for result in results:
+        dataset = result.dataset
+        if dataset.void_share:
+            share = f"{100 * dataset.void_share:.1f}" if dataset.void_share >= 0.0005 else "less than 0.1"
+            lines.append(f"void: {share} % of the pixels of {dataset.name} are without annotation and count nowhere")
+        if dataset.unannotated:
+            names = ", ".join(dataset.unannotated[:_NAMED]) + (" …" if len(dataset.unannotated) > _NAMED else "")
+            of = f"{len(dataset.unannotated)} of {len(result.metrics.iou_per_class)} classes"
+            lines.append(f"never annotated in these {dataset.n_images} images of {dataset.name}: {of} ({names})")
+    return list(dict.fromkeys(lines))

@@ -1,8 +1,10 @@
 """Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
 
-from diffcut_bench.store.atomic import unwritable, write_atomically
-from diffcut_bench.store.cells import Cell, ImageRow, Progress, cell_key, join_progress, read_result, read_rows
+from diffcut_bench.store.atomic import remove_leftovers, unwritable, write_atomically
+from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+from diffcut_bench.store.published import SUMS, DamagedError, check_published, read_result, read_rows
+from diffcut_bench.store.rows import ImageRow, Progress, join_progress, read_journal
 from diffcut_bench.store.schema import (
     DatasetRecord,
     Environment,
@@ -11,10 +13,13 @@ from diffcut_bench.store.schema import (
     Result,
     SegmentsPerImage,
     Timings,
+    typed,
 )
 
 __all__ = [
+    "SUMS",
     "Cell",
+    "DamagedError",
     "DatasetRecord",
     "Environment",
     "Failure",
@@ -28,12 +33,16 @@ __all__ = [
     "StoredSet",
     "Timings",
     "cell_key",
+    "check_published",
     "in_units",
     "join_progress",
     "list_sets",
     "open_set",
+    "read_journal",
     "read_result",
     "read_rows",
+    "remove_leftovers",
+    "typed",
     "unwritable",
     "write_atomically",
 ]

@@ -1,30 +1,42 @@
-"""The one place that writes files: whole or not at all."""
+"""The one place that writes files: whole or not at all, and lasting when the power fails."""
 
+import contextlib
 import os
-import tempfile
+import secrets
+import time
 from pathlib import Path
+from typing import Any
 
 from diffcut_bench.errors import UserError
 
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows, where leftovers are known by their age alone
+    import fcntl
+
+_PARTIAL = ".partial"  # what ends the name of a file that is being written
+_DAY_S = 86_400
+_TRIES = 10
+
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file so that readers and crashes see the old content or the new, never a part.
+    """Write a file so that readers, crashes and power cuts see the old content or the new, never a part.
 
     Raises:
         UserError: the folder can't be written, or the disk is full.
     """
     data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}{_PARTIAL}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
+        make_folder(path.parent)
         try:
-            with os.fdopen(handle, "wb") as file:
+            # Made with open's own mode, so that the kernel applies the user's umask.
+            with temporary.open("xb") as file:
+                _hold(file.fileno())
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.chmod(0o666 & ~_umask())
             temporary.replace(path)
+            sync_folder(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -32,14 +44,88 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         raise unwritable(path, error) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, each entered lastingly into its own parent."""
+    for attempt in range(_TRIES):
+        try:
+            for place in (*reversed(folder.parents), folder):
+                if not place.is_dir():
+                    place.mkdir(exist_ok=True)
+                    sync_folder(place.parent)
+            return
+        except (FileNotFoundError, FileExistsError):  # another process took an empty folder away meanwhile
+            if attempt == _TRIES - 1:
+                raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names that were added to, moved into or taken from a folder last a power cut, where the system can."""
+    if os.name != "posix":
+        return
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    except OSError:  # some network and FUSE file systems refuse it for folders: nothing else can be done there
+        pass
+    finally:
+        os.close(opened)
+
+
+def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
+    """Delete what killed writers left in a folder: temporary files that no process holds and that are a day old.
+
+    A live writer holds a lock on its file, so that no clock decides about it where locks reach all hosts. The age is
+    measured by the file system's own clock, so that a host whose clock is wrong deletes nothing elsewhere either.
+
+    Args:
+        folder: of the files.
+        pattern: of their names; by default what `write_atomically` writes to.
+    """
+    leftovers = list(folder.glob(pattern))
+    if not leftovers:
+        return
+    try:
+        now = _clock_of(folder)
+        for leftover in leftovers:
+            if now - leftover.stat().st_mtime > _DAY_S and not _is_held(leftover):
+                leftover.unlink(missing_ok=True)
+    except OSError:  # a folder that can't be written, or another process was first
+        return
+
+
+def _clock_of(folder: Path) -> float:
+    """What time it is for a file system."""
+    probe = folder / f".{secrets.token_hex(8)}{_PARTIAL}"
+    try:
+        probe.touch(exist_ok=False)
+        return min(probe.stat().st_mtime, time.time())
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _hold(file: int) -> None:
+    """Lock a file for as long as this process has it open."""
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # a file system without locks
+            return
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a process still writes a file."""
+    if fcntl is None:
+        return False
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def unwritable(path: Path, error: OSError) -> UserError:
     """The user error for a failed write."""
     return UserError(
         f"can't write ({error.strerror or error})", str(path.absolute()), "choose another folder with output_dir=DIR"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

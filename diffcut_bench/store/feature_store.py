@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.store.atomic import write_atomically
+from diffcut_bench.store.atomic import remove_leftovers, sync_folder, write_atomically
 from diffcut_bench.store.cells import cell_key
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -35,9 +35,9 @@ _MIB = 2**20
 _OPEN_SHARDS = 16
 # A kill loses what has not been written: at most this much work, however slow the backbone is.
 _PATIENCE_S = 60.0
-_DAY_S = 86_400
-# Kept free on the disk beside the features, for results and logs.
+# Kept free on the disk beside the features, for results and logs: this much, or a tenth of them if that is less.
 _RESERVE = 256 * _MIB
+_SET = "set"  # name in a shard's header under which the key of its set stands; images are 64 digits
 _ELSEWHERE = "features.folder=DIR keeps them elsewhere, features=memory keeps none"
 
 
@@ -106,7 +106,7 @@ class FeatureStore:
         with self._lock:
             return self._shards.keys() | self._waiting.keys()
 
-    def get(self, image: str) -> Tensor | None:
+    def get(self, image: str, shape: tuple[int, int, int] | None = None) -> Tensor | None:
         """Features [channels, rows, cols] of an image in the store's precision.
 
         None where there are none, or where they are damaged: then their shard is set aside, and what is intact of it
@@ -114,7 +114,12 @@ class FeatureStore:
 
         Args:
             image: SHA-256 of the image file.
+            shape: that they must have; None where any will do. Features of another shape are not given.
         """
+        features = self._get(image)
+        return None if features is None or shape not in (None, tuple(features.shape)) else features
+
+    def _get(self, image: str) -> Tensor | None:
         with self._lock:
             if image in self._waiting:
                 return self._waiting[image]
@@ -126,7 +131,7 @@ class FeatureStore:
             except FileNotFoundError:  # cleared, or set aside by another process, which kept what is intact elsewhere
                 self._forget(path)
                 self._index()
-                return self.get(image) if image in self._shards else None
+                return self._get(image) if image in self._shards else None
             if tensor is None:
                 self._set_aside(path)
             return tensor
@@ -178,7 +183,7 @@ class FeatureStore:
         needed = images * image_bytes
         place = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
         free = shutil.disk_usage(place).free
-        if needed + _RESERVE > free:
+        if needed + min(_RESERVE, needed // 10) > free:
             raise UserError(
                 f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
                 str(self.folder.absolute()),
@@ -196,30 +201,34 @@ class FeatureStore:
         return intact, self.damaged
 
     def _check_key(self) -> None:
+        """See that key.json is this set's. Lost or damaged it is written anew: the folder's name is the key's, and
+        shards name their set."""
         path = self.folder / "key.json"
-        if not path.is_file():
-            if shards_of(self.folder):  # lost, but the folder's name is the key's
-                with contextlib.suppress(UserError):
-                    self._claim()
-            return
+        shards = shards_of(self.folder)
         found = _read_key(path)
-        if found is None or cell_key(found) != self.key:
+        if (found is None and not shards) or (found is not None and cell_key(found) == self.key):
+            return
+        sets = {_set_of(shard) for shard in shards} - {None}
+        if sets - {self.key} or (found is not None and not sets):
             raise UserError(
                 "this folder holds features of another key",
                 str(path.absolute()),
                 f"`diffcut-bench features clear {self.folder.name}`, then run again",
             )
+        with contextlib.suppress(UserError):  # a folder that can only be read
+            self._write_key()
 
     def _index(self) -> None:
         """Read which images the shards hold; one whose header is damaged is set aside."""
-        for leftover in self.folder.glob(".*"):  # of writers that were killed; one that still writes is not a day old
-            with contextlib.suppress(OSError):
-                if time.time() - leftover.stat().st_mtime > _DAY_S:
-                    leftover.unlink()
+        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, "*.damaged")  # what was intact of them was written anew
         for path in set(shards_of(self.folder)) - set(self._shards.values()):
             try:
                 reader = self._reader(path)
-                images, named = list(reader.keys()), set(reader.metadata() or {})
+                header = reader.metadata() or {}
+                images, named = list(reader.keys()), set(header) - {_SET}
+                if header.get(_SET, self.key) != self.key:  # another set's: nothing of it is ours
+                    images, named = [], {""}
             except FileNotFoundError:
                 continue
             except (SafetensorError, OSError):
@@ -258,17 +267,21 @@ class FeatureStore:
             if intact:
                 self._write(intact)
             path.rename(path.with_suffix(".damaged"))
+            sync_folder(self.folder)
 
     def _claim(self) -> None:
         """Write the key, so that a folder that can't be written is known before anything is computed."""
-        path = self.folder / "key.json"
-        if not path.is_file():
-            _write_file(path, json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+        if not (self.folder / "key.json").is_file():
+            self._write_key()
+
+    def _write_key(self) -> None:
+        _write_file(self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         """One shard of these."""
         self._claim()
-        content = save(tensors, {image: _checksum(image, tensor) for image, tensor in tensors.items()})
+        checksums = {image: _checksum(image, tensor) for image, tensor in tensors.items()}
+        content = save(tensors, {_SET: self.key, **checksums})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
         _write_file(path, content)
         self._shards |= dict.fromkeys(tensors, path)
@@ -344,10 +357,19 @@ def _write_file(path: Path, content: bytes | str) -> None:
         raise UserError(error.what, error.where, _ELSEWHERE) from error
 
 
+def _set_of(shard: Path) -> str | None:
+    """Key of the set that a shard says it is of; None where it says nothing, as older ones do, or can't be read."""
+    try:
+        with safe_open(shard, framework="pt") as opened:
+            return (opened.metadata() or {}).get(_SET)
+    except (SafetensorError, OSError):
+        return None
+
+
 def _read_key(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 

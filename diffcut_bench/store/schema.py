@@ -1,11 +1,12 @@
 """The typed form of result.json. Field names are fixed; later versions may add fields, and old files still load."""
 
 import json
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+import textwrap
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 SCHEMA_VERSION = 1
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class DatasetRecord:
     n_images: int  # images scored, failures included
     n_expected: int | None  # images in the published split; None where nothing was published
     n_available: int | None = None  # images at hand, before limit and shard; None in older files
+    void_share: float | None = None  # share of the pixels that no score looks at; None in older files
+    unannotated: list[str] | None = None  # classes that no scored image holds a pixel of; None in older files
 
 
 @dataclass(frozen=True)
@@ -86,44 +89,97 @@ class Result:
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
         values = asdict(self)
-        later = [(values, "identity"), (values["dataset"], "n_available"), (values["metrics"], "iou_per_class_ci95")]
-        later += [(values["metrics"], name) for name in ("mean_image_jaccard", "mean_image_jaccard_ci95")]
+        later = [(values, "identity")]
+        later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
+        later += [
+            (values["metrics"], name)
+            for name in ("iou_per_class_ci95", "mean_image_jaccard", "mean_image_jaccard_ci95")
+        ]
         for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
-            if not holder[name] and holder[name] != 0:  # of an older file, which is written back as it was
+            if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]
         return json.dumps({"schema_version": values.pop("schema_version"), **values}, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "Result":
-        """Read a result of this or an older schema; unknown fields are passed over, absent ones get their default."""
-        raw = json.loads(text)
-        version = raw.get("schema_version")
-        if not isinstance(version, int) or version > SCHEMA_VERSION:
-            raise ValueError(f"result.json has schema_version {version!r}; this program reads up to {SCHEMA_VERSION}")
-        metrics = raw["metrics"]
-        metrics.setdefault("pixel_accuracy_ci95", [float("nan")] * 2)
-        by_class = metrics.get("iou_per_class_ci95", {})
-        by_image = metrics.get("mean_image_jaccard_ci95")
-        nested = {
-            "dataset": _known(DatasetRecord, raw["dataset"]),
-            "metrics": _known(
-                Metrics,
-                {
-                    **metrics,
-                    "miou_ci95": tuple(metrics["miou_ci95"]),
-                    "pixel_accuracy_ci95": tuple(metrics["pixel_accuracy_ci95"]),
-                    "iou_per_class_ci95": {name: ends and tuple(ends) for name, ends in by_class.items()},
-                    "mean_image_jaccard_ci95": by_image and tuple(by_image),
-                },
-            ),
-            "segments_per_image": _known(SegmentsPerImage, raw["segments_per_image"]),
-            "failures": [_known(Failure, failure) for failure in raw["failures"]],
-            "timings": _known(Timings, raw["timings"]),
-            "environment": _known(Environment, raw["environment"]),
-        }
-        return _known(Result, {**raw, **nested})
+        """Read a result of this or an older schema; unknown fields are passed over, absent ones get their default.
+
+        Raises:
+            NewerSchemaError: a newer version wrote it.
+            ValueError: it is no result; the message names the first field that is not as it should be.
+        """
+        try:
+            raw = json.loads(text)
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        if not isinstance(raw, dict):
+            raise ValueError(f"an object is due, not {_shown(raw)}")
+        version = typed(int, raw.get("schema_version"), "schema_version")
+        if version > SCHEMA_VERSION:
+            raise NewerSchemaError(f"result.json has schema_version {version}; this program reads {SCHEMA_VERSION}")
+        if isinstance(raw.get("metrics"), dict):
+            raw["metrics"].setdefault("pixel_accuracy_ci95", [float("nan")] * 2)  # older files lack it
+        result: Result = typed(Result, raw)
+        typed(dict[str, str], result.config.get("choices", {}), "config.choices")
+        return result
 
 
-def _known(kind: type[T], values: dict[str, Any]) -> T:
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in values.items() if name in names})
+class NewerSchemaError(ValueError):
+    """A result that a newer version wrote."""
+
+
+def typed(hint: Any, value: Any, where: str = "") -> Any:
+    """Plain JSON as what a type says: dataclasses, lists, tuples, dictionaries and unions of these.
+
+    Fields that a dataclass does not know are passed over.
+
+    Args:
+        hint: the type.
+        value: of `json.loads`.
+        where: its place, for the message.
+
+    Raises:
+        ValueError: the value is of another type; the message says where.
+    """
+    if hint is Any:
+        return value
+    if is_dataclass(hint):
+        return _typed_dataclass(hint, value, where)
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (UnionType, Union):
+        if value is None and NoneType in arguments:
+            return None
+        (hint,) = (each for each in arguments if each is not NoneType)
+        return typed(hint, value, where)
+    if origin in (list, tuple):
+        if not isinstance(value, list) or (origin is tuple and len(value) != len(arguments)):
+            raise ValueError(f"{where}: a list is due, not {_shown(value)}")
+        if arguments == (int,) and all(type(each) is int for each in value):  # counts: most of a file
+            return value
+        hints = arguments if origin is tuple else arguments * len(value)
+        return origin(typed(of, each, f"{where}[{i}]") for i, (of, each) in enumerate(zip(hints, value, strict=True)))
+    if origin is dict or hint is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: an object is due, not {_shown(value)}")
+        of = arguments[1] if arguments else Any
+        return {name: typed(of, each, f"{where}.{name}") for name, each in value.items()}
+    wanted = (int, float) if hint is float else (hint,)
+    if type(value) not in wanted:
+        raise ValueError(f"{where}: {hint.__name__} is due, not {_shown(value)}")
+    return value
+
+
+def _typed_dataclass(kind: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where or kind.__name__}: an object is due, not {_shown(value)}")
+    hints, prefix = get_type_hints(kind), f"{where}." if where else ""
+    given = {name: typed(hint, value[name], f"{prefix}{name}") for name, hint in hints.items() if name in value}
+    due = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
+    lacking = sorted(due - given.keys())
+    if lacking:
+        raise ValueError(f"{prefix}{lacking[0]} is missing")
+    return kind(**given)
+
+
+def _shown(value: Any) -> str:
+    return textwrap.shorten(repr(value), 40, placeholder="…") if value is not None else "null"

@@ -1,5 +1,9 @@
+import fcntl
 import json
 import multiprocessing
+import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -60,16 +64,66 @@ def test_another_key_is_another_set(tmp_path, other):
     assert store(tmp_path).images() == {"image0", "image1", "image2"}
 
 
-def test_a_folder_with_another_key_is_refused(tmp_path):
+def test_a_folder_with_features_of_another_key_is_refused(tmp_path):
     kept = filled(tmp_path)
-    (kept.folder / "key.json").write_text(json.dumps({"backbone": "another", "dtype": "float16"}))
-    with pytest.raises(UserError, match="features of another key"):
-        store(tmp_path)
-    (kept.folder / "key.json").write_text("{")
+    another = store(tmp_path / "other", {"backbone": "another"})
+    another.put("image0", FEATURES[0])
+    another.flush()
+    shutil.rmtree(kept.folder)
+    another.folder.rename(kept.folder)
     with pytest.raises(UserError, match="features of another key"):
         store(tmp_path)
     with pytest.raises(UserError, match="does not belong to this folder"):
         open_set(kept.folder)
+
+
+@pytest.mark.parametrize("text", ["{", "null", "5", "[" * 20_000, '{"backbone": "another", "dtype": "float16"}'])
+def test_a_damaged_key_does_not_cost_the_set(tmp_path, text):
+    kept = filled(tmp_path)
+    (kept.folder / "key.json").write_text(text)
+    assert store(tmp_path).images() == {"image0", "image1", "image2"}
+    assert open_set(kept.folder).verify() == (3, [])
+
+
+def test_a_shard_of_another_set_is_set_aside(tmp_path):
+    kept, another = filled(tmp_path), store(tmp_path, {"backbone": "another"})
+    another.put("image7", FEATURES[0])
+    another.flush()
+    (shard,) = another.folder.glob("*.safetensors")
+    shard.rename(kept.folder / shard.name)
+    opened = store(tmp_path)
+    assert opened.images() == {"image0", "image1", "image2"}
+    assert opened.damaged == [shard.name]
+
+
+def test_features_of_another_shape_are_not_given(tmp_path):
+    kept = filled(tmp_path)
+    assert kept.get("image0", (4, 2, 2)) is not None
+    assert kept.get("image0", (4, 2, 3)) is None
+
+
+def test_what_killed_writers_left_is_collected_and_a_live_file_is_not(tmp_path):
+    kept = filled(tmp_path)
+    old = time.time() - 2 * 86_400
+    left, live, aside, new = (kept.folder / n for n in (".a.partial", ".b.partial", "c.damaged", ".d.partial"))
+    for path in (left, live, aside, new):
+        path.touch()
+        if path != new:
+            os.utime(path, (old, old))
+    with live.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as its writer does
+        store(tmp_path)
+        assert [path.exists() for path in (left, live, aside, new)] == [False, True, False, True]
+    store(tmp_path)
+    assert not live.exists()
+
+
+def test_a_small_need_is_not_refused_for_a_large_reserve(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    kept = store(tmp_path)
+    assert kept.check_space(1, 4600) == 4600
+    with pytest.raises(UserError, match="are free"):
+        kept.check_space(1000, 1000)
 
 
 def flip(path: Path, place: int) -> None:

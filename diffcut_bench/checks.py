@@ -1,0 +1,30 @@
+"""What a stage of somebody else's must give: looked at where it comes in, so that nonsense never becomes a score."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_MANY = 65_536  # ids that any map may use; a larger one as many as it has pixels
+
+
+def check_label_map(stage: str, ids: object, size: Sequence[int]) -> Tensor:
+    """Ids that a stage gave, if they are whole numbers from 0 on in a map of the size that was asked for.
+
+    Args:
+        stage: its name, for the message.
+        ids: what it gave.
+        size: [batch, rows, cols], or [rows, cols].
+
+    Raises:
+        ValueError: they are not; the message names the stage.
+    """
+    if not isinstance(ids, Tensor):
+        raise ValueError(f"the {stage} gave {type(ids).__name__}, not a tensor of segment ids")
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex() or list(ids.shape) != list(size):
+        due = f"whole numbers {list(size)}"
+        raise ValueError(f"the {stage} gave {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, not {due}")
+    least, most = torch.stack([end.long() for end in torch.aminmax(ids)]).tolist()
+    if least < 0 or most >= max(_MANY, ids.shape[-1] * ids.shape[-2]):
+        raise ValueError(f"the {stage} gave segment ids {least}..{most}; they count from 0")
+    return ids

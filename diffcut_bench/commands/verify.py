@@ -1,0 +1,104 @@
+"""``diffcut-bench verify``: is everything in an output folder what was written?"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from diffcut_bench.commands.features import verify_sets
+from diffcut_bench.commands.terminal import console, say
+from diffcut_bench.config import build_protocol, load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.running import match_rows, summarise
+from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, list_sets, read_journal
+
+_RECORDS = ("sweeps/*/cells.json", "sweeps/*/cells/*.json", "reproductions/*/reproduction.json", "segments/*.json")
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Check results, journals, features and records of an output folder; 1 where something is damaged.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = output_dir_of(options.overrides)
+    if not folder.is_dir():
+        raise UserError("no such folder", str(folder.absolute()), "diffcut-bench verify DIR, or output_dir=DIR")
+    problems = [*_check_results(folder), *_check_journals(folder), *_check_records(folder)]
+    for problem in problems:
+        say(problem)
+    damaged = len(problems) + verify_sets(list(list_sets(folder / "features")))
+    if damaged:
+        console.print("what is damaged is not used: the next run of a cell computes it again")
+    else:
+        say(f"fine: everything in {folder} is what was written")
+    return 1 if damaged else 0
+
+
+def output_dir_of(words: Sequence[str]) -> Path:
+    """The folder that is named, or the config's.
+
+    Raises:
+        UserError: several are named.
+    """
+    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
+    if len(folders) > 1:
+        raise UserError("this command is of one folder", " ".join(folders), f"name one, such as {folders[0]}")
+    config = load_config([word for word in words if word not in folders])
+    return Path(folders[0] if folders else config.output_dir)
+
+
+def _check_results(folder: Path) -> Iterator[str]:
+    """A line for each finished cell that is not whole; lines on how many there are and how many have no checksums."""
+    cells = sorted(path for path in folder.glob("results/*") if path.is_dir())
+    unsummed = 0
+    for cell in cells:
+        try:
+            result, rows = check_published(cell)
+            unsummed += not (cell / SUMS).is_file()
+            _check_scores(result, rows)
+        except UserError as error:
+            yield f"result   {error.where}: {error.what}"
+        except ValueError as error:
+            yield f"result   {cell}: {error}"
+    say(f"results: {len(cells)}, of which {unsummed} are of an older version and have no checksums")
+
+
+def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
+    """See that key and scores are those of the identity and the rows.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if result.identity and cell_key(result.identity) != result.key:
+        raise ValueError("its key is not the digest of its identity")
+    if not result.protocol or not rows:
+        return
+    protocol, names = build_protocol(result.protocol), tuple(result.metrics.iou_per_class)
+    if protocol.matching == "dataset":
+        rows = match_rows(rows, len(names), protocol.criterion)
+    found = summarise(rows, names, protocol, result.environment.seed)
+    if abs(found.miou - result.metrics.miou) > 1e-9 or abs(found.pixel_accuracy - result.metrics.pixel_accuracy) > 1e-9:
+        raise ValueError(f"its mIoU is {result.metrics.miou}, and that of its rows {found.miou}")
+
+
+def _check_journals(folder: Path) -> Iterator[str]:
+    journals = sorted(folder.glob("unfinished/*/journal*.jsonl"))
+    images = 0
+    for journal in journals:
+        progress = read_journal(journal)
+        images += len(progress.rows)
+        if progress.damaged:
+            yield f"journal  {journal}: {progress.damaged} lines cut off or changed; their images are computed again"
+    cells = len({journal.parent for journal in journals})
+    say(f"unfinished cells: {cells}, with {images} images done")
+
+
+def _check_records(folder: Path) -> Iterator[str]:
+    records = sorted(path for pattern in _RECORDS for path in folder.glob(pattern))
+    for record in records:
+        try:
+            json.loads(record.read_text())
+        except (OSError, ValueError, RecursionError) as error:
+            yield f"record   {record}: can't be read ({error})"
+    say(f"records of sweeps, reproductions and segments: {len(records)}")

@@ -1,0 +1,59 @@
+"""Do the labels of somebody's own data hold what was said of them? A wrong value is found before it is a score."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcut_bench.datasets.base import SegmentationDataset
+from diffcut_bench.errors import UserError
+
+# Void that takes the place of a class is no thin border; and where nearly all is void, next to nothing is scored.
+_A_CLASS = 0.10
+_NEARLY_ALL = 0.95
+
+
+def label_pixels(dataset: SegmentationDataset, indices: Sequence[int]) -> NDArray[np.int64]:
+    """Pixels [1 + classes] of void and of each class in the labels of images; labels that can't be read are left out.
+
+    Args:
+        dataset: opened.
+        indices: places in the data set.
+    """
+    pixels = np.zeros(1 + dataset.num_classes, dtype=np.int64)
+    for index in indices:
+        try:
+            label = dataset.class_map(dataset.raw_label(index), "")
+        except ValueError:
+            continue
+        pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
+    return pixels
+
+
+def check_coverage(dataset: SegmentationDataset, indices: Sequence[int]) -> None:
+    """See that ``ignore_index`` does not swallow a class, as it does with masks of 0 and 255.
+
+    A published split is what it is; only data of unknown make are looked at.
+
+    Args:
+        dataset: opened.
+        indices: places in the data set that are scored.
+
+    Raises:
+        UserError: some pixels are void, and all others are of one class; or void is a tenth of all and exactly one
+            class never occurs; or nearly everything is void.
+    """
+    if dataset.n_expected is not None:
+        return
+    pixels = label_pixels(dataset, indices)
+    void = pixels[0] / max(pixels.sum(), 1)
+    absent = [name for name, count in zip(dataset.class_names, pixels[1:], strict=True) if not count]
+    present = dataset.num_classes - len(absent)
+    if not ((void > 0 and absent and present <= 1) or (void >= _A_CLASS and len(absent) == 1) or void > _NEARLY_ALL):
+        return
+    never = f"; never annotated: {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}" if absent else ""
+    raise UserError(
+        f"{100 * void:.1f} % of the pixels are void, which no score looks at{never}",
+        f"labels of dataset={dataset.name}, {len(indices)} images",
+        "check the label values and dataset.ignore_index; accept_labels=true scores them as they are",
+    )

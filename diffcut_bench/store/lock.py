@@ -1,0 +1,86 @@
+"""One process at a time computes a cell: a lock that the system takes back when its holder dies, however it dies."""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from diffcut_bench.store.atomic import make_folder, unwritable
+
+_LOOK_S = 0.2
+
+
+class CellLock:
+    """The right to write a cell.
+
+    It is ``flock`` on a file: the kernel takes it back at the holder's end, ``kill -9`` and a power cut included, so
+    nothing has to be cleaned up. It holds among the processes of one machine on every local file system, and among
+    machines where the file system carries such locks between them (NFS 4, NFS 3 with its lock daemon, GPFS, CephFS;
+    Lustre mounted with ``flock``). Where it does not (Lustre's ``localflock``), two machines may both compute a cell;
+    what is published is checked to be whole all the same. A file system without any locks gets a file that names
+    the holder instead, which a dead holder on another machine leaves behind until it is deleted.
+
+    Args:
+        path: of the lock; the file is there while somebody holds it or waits for it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._note = path.with_suffix(".holder.json")
+        self._lock = FileLock(path, blocking=False)
+
+    def acquire(self) -> bool:
+        """Take the lock if nobody holds it.
+
+        Raises:
+            UserError: the folder can't be written.
+        """
+        try:
+            make_folder(self._path.parent)
+            self._lock.acquire()
+            note = {"host": socket.gethostname(), "process": os.getpid(), "since": time.time()}
+            self._note.write_text(json.dumps(note))
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            self._lock.release(force=True)
+            raise unwritable(self._path, error if isinstance(error, OSError) else OSError(str(error))) from error
+        return True
+
+    def wait(self, waiting: Callable[[str], None]) -> None:
+        """Take the lock as soon as its holder gives it back or dies.
+
+        Args:
+            waiting: called once with a line on who holds it, if somebody does.
+        """
+        told = False
+        while not self.acquire():
+            if not told:
+                waiting(self.holder())
+                told = True
+            time.sleep(_LOOK_S)
+
+    def holder(self) -> str:
+        """Who holds the lock, in words."""
+        try:
+            note = json.loads(self._note.read_text())
+            since = datetime.fromtimestamp(note["since"]).strftime("%Y-%m-%d %H:%M:%S")
+            return f"process {note['process']} on {note['host']}, since {since}"
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return "another process"
+
+    def release(self) -> None:
+        """Give the lock back; whoever waits takes it. Nothing happens where it is not held."""
+        if not self._lock.is_locked:
+            return
+        # While it is held: another's file must not be deleted. Who waits notices that its file is no longer the one.
+        with contextlib.suppress(OSError):
+            self._note.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+        self._lock.release(force=True)

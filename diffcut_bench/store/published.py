@@ -1,0 +1,173 @@
+"""A finished cell's files: written with their checksums, and checked when they are read."""
+
+import hashlib
+import io
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.store.atomic import write_atomically
+from diffcut_bench.store.rows import ImageRow
+from diffcut_bench.store.schema import NewerSchemaError, Result, typed
+
+SUMS = "SHA256SUMS"
+_RESULT, _ROWS = "result.json", "per_image.parquet"
+
+
+class DamagedError(UserError):
+    """A finished cell's file is missing, or is not what was written."""
+
+    def __init__(self, what: str, where: Path) -> None:
+        super().__init__(
+            what, str(where), "the next run of this cell computes it again; `diffcut-bench verify` has all"
+        )
+
+
+def publish(folder: Path, result: Result, rows: Sequence[ImageRow], config_yaml: str, images: Collection[int]) -> None:
+    """Write a cell's files into a folder, and last their checksums, in the form of ``sha256sum``.
+
+    Args:
+        folder: where they go.
+        result, rows, config_yaml: contents.
+        images: places in the data set that the cell is of.
+
+    Raises:
+        UserError: an image is in neither rows nor failures, or twice; or the folder can't be written.
+    """
+    _check_complete(folder, result, rows, images)
+    contents = {_ROWS: _parquet(rows), "config.yaml": config_yaml.encode(), _RESULT: result.to_json().encode()}
+    for name, content in contents.items():
+        write_atomically(folder / name, content)
+    write_atomically(folder / SUMS, "".join(f"{_sha256(content)}  {name}\n" for name, content in contents.items()))
+
+
+def read_result(folder: Path) -> Result:
+    """The result of a finished cell.
+
+    Raises:
+        DamagedError: the file is missing, changed, or no result.
+        UserError: a newer version wrote it.
+    """
+    path = folder / _RESULT
+    try:
+        return Result.from_json(_content(path).decode())
+    except NewerSchemaError as error:
+        raise UserError(str(error), str(path), "update diffcut_bench, or take another output_dir") from error
+    except ValueError as error:
+        raise DamagedError(f"no result that can be read ({error})", path) from error
+
+
+def read_rows(folder: Path) -> list[ImageRow]:
+    """Rows of a finished cell's per_image.parquet.
+
+    Raises:
+        DamagedError: the file is missing, changed, or holds no rows of images.
+    """
+    path = folder / _ROWS
+    content = _content(path)
+    try:
+        rows = typed(list[ImageRow], pq.read_table(io.BytesIO(content)).to_pylist())
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DamagedError(f"rows that can't be read ({str(error).splitlines()[0]})", path) from error
+    classes = {len(counts) for row in rows for counts in (row.tp, row.fp, row.fn)}
+    if len(classes) > 1 or len({row.index for row in rows}) < len(rows):
+        raise DamagedError("rows of an image twice, or of several numbers of classes", path)
+    return rows
+
+
+def check_published(folder: Path, key: str | None = None) -> tuple[Result, list[ImageRow]]:
+    """Result and rows of a finished cell, after everything that must hold between them was looked at.
+
+    Args:
+        folder: of the cell.
+        key: that the result must have; None: the one that the folder is named by, if it is.
+
+    Raises:
+        DamagedError: something does not hold.
+        UserError: a newer version wrote the result.
+    """
+    result, rows = read_result(folder), read_rows(folder)
+    if key is None:
+        named = re.fullmatch(r".*-([0-9a-f]{12})", folder.name)
+        key = named[1] if named else ""
+    if not result.key.startswith(key):
+        raise DamagedError(f"the result of another cell, with key {result.key[:12]} instead of {key[:12]}", folder)
+    failed = [failure.index for failure in result.failures if failure.index is not None]
+    if len(rows) + len(result.failures) != result.dataset.n_images or {row.index for row in rows} & set(failed):
+        have = f"{len(rows)} rows and {len(result.failures)} failures"
+        raise DamagedError(f"{have} of {result.dataset.n_images} images", folder)
+    if any(len(row.tp) != len(result.metrics.iou_per_class) for row in rows):
+        raise DamagedError(f"rows of another number of classes than {len(result.metrics.iou_per_class)}", folder)
+    if (folder / SUMS).is_file():
+        for name in _sums(folder):
+            _content(folder / name)
+    return result, rows
+
+
+def _content(path: Path) -> bytes:
+    """Bytes of a published file, compared with its checksum where its folder has any.
+
+    Raises:
+        DamagedError: the file can't be read, or they differ.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"can't be read ({error.strerror or error})", path) from error
+    if (path.parent / SUMS).is_file() and _sums(path.parent).get(path.name) != _sha256(content):
+        raise DamagedError(f"not what was written: its SHA-256 is not the one in {SUMS}", path)
+    return content
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Checksums of the files in a folder, by name.
+
+    Raises:
+        DamagedError: the list can't be read.
+    """
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"checksums can't be read ({error})", folder / SUMS) from error
+    if any(Path(name).name != name for name in sums) or not {_RESULT, _ROWS} <= sums.keys():
+        raise DamagedError("no checksums of a result and its rows", folder / SUMS)
+    return sums
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_complete(folder: Path, result: Result, rows: Sequence[ImageRow], images: Collection[int]) -> None:
+    have = [*(row.index for row in rows), *(failure.index for failure in result.failures)]
+    lacking = len(set(images) - set(have))
+    if lacking or len(have) != len(images):
+        surplus = len(have) - len(images) + lacking
+        raise UserError(
+            f"not published: of {len(images)} images {lacking} are missing and {surplus} are too many",
+            str(folder.absolute()),
+            "run the same command again: it computes what is missing",
+        )
+
+
+def _parquet(rows: Sequence[ImageRow]) -> bytes:
+    counts = pa.list_(pa.int64())
+    schema = pa.schema(
+        [
+            *(("index", pa.int64()), ("id", pa.string()), ("segments", pa.int64()), ("pixels", pa.int64())),
+            *(("tp", counts), ("fp", counts), ("fn", counts)),
+        ]
+    )
+    if any(row.table is not None for row in rows):
+        schema = schema.append(pa.field("table", pa.list_(counts)))
+    if any(row.void is not None for row in rows):
+        schema = schema.append(pa.field("void", pa.int64()))
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), buffer)
+    return buffer.getvalue()

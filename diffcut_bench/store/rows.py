@@ -1,0 +1,119 @@
+"""What is kept of each image, and the journal that a running cell adds to: a checked line for each batch."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from diffcut_bench.store.atomic import sync_folder
+from diffcut_bench.store.schema import Failure, Timings, typed
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """What is kept of one scored image; a row of per_image.parquet."""
+
+    index: int  # place in the data set
+    id: str
+    segments: int  # segments of the partition, before concept assignment and background rule
+    pixels: int  # scored pixels (void left out)
+    tp: list[int]  # pixels, one entry a class
+    fp: list[int]
+    fn: list[int]
+    # Entries [class, cluster, pixels] where clusters are matched once for the data set; counts follow at the end.
+    table: list[list[int]] | None = None
+    void: int | None = None  # pixels that are left out; None in older files
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an interrupted cell had done.
+
+    Attributes:
+        rows: by place in the data set, each image once.
+        failures: by place in the data set.
+        timings: of all that was done.
+        damaged: lines that were cut off, changed, or written by another version; their images have to be done again.
+    """
+
+    rows: list[ImageRow]
+    failures: dict[int, Failure]
+    timings: Timings
+    damaged: int = 0
+
+    def of(self, ids: Mapping[int, str]) -> "Progress":
+        """The part that is of these images, whose ids are given by place in the data set."""
+        rows = [row for row in self.rows if ids.get(row.index) == row.id]
+        failures = {index: failure for index, failure in self.failures.items() if ids.get(index) == failure.id}
+        return replace(self, rows=rows, failures=failures)
+
+
+def append_to_journal(path: Path, rows: Sequence[ImageRow], failures: Mapping[int, Failure], timings: Timings) -> None:
+    """Add a batch as one line, and see it to the disk.
+
+    Args:
+        path: of the journal, in a folder that exists and is named by the cell's key: a line of another cell is not
+            taken for one of this.
+        rows, failures, timings: of the batch.
+    """
+    entry: dict[str, Any] = {
+        "rows": [asdict(row) for row in rows],
+        "failures": {str(index): asdict(failure) for index, failure in failures.items()},
+        "timings": asdict(timings),
+    }
+    is_new = not path.exists()
+    with path.open("ab") as file:
+        # A leading newline ends a line that an earlier kill cut off.
+        file.write(b"\n" + json.dumps(entry | {"sha256": _digest(entry, path)}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    if is_new:
+        sync_folder(path.parent)
+
+
+def read_journal(path: Path) -> Progress:
+    """What the journal of a cell holds. Lines that are not as they were written are passed over and counted."""
+    rows: dict[int, ImageRow] = {}
+    failures: dict[int, Failure] = {}
+    timings, damaged = Timings(), 0
+    for line in path.read_bytes().split(b"\n"):
+        if not line:
+            continue
+        try:
+            entry = json.loads(line)
+            if entry.pop("sha256") != _digest(entry, path):
+                raise ValueError("the line was changed")
+            new_rows = typed(list[ImageRow], entry["rows"])
+            new_failures = typed(dict[str, Failure], entry["failures"])
+            spent = typed(Timings, entry["timings"])
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            damaged += 1
+            continue
+        rows |= {row.index: row for row in new_rows}
+        failures |= {int(index): failure for index, failure in new_failures.items()}
+        timings = timings.plus(spent)
+    failed = {index: failures[index] for index in failures if index not in rows}
+    return Progress([rows[index] for index in sorted(rows)], failed, timings, damaged)
+
+
+def join_progress(parts: Sequence[Progress]) -> Progress:
+    """What processes that worked side by side did together: work adds up, and the wall clock is the slowest's.
+
+    Processes that see one disk all bring the same journals: equal parts count once.
+    """
+    parts = [part for place, part in enumerate(parts) if part not in parts[:place]]
+    rows = {row.index: row for part in parts for row in part.rows}
+    failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
+    timings = reduce(Timings.plus, (part.timings for part in parts), Timings())
+    wall = max((part.timings.wall_s for part in parts), default=0.0)
+    damaged = sum(part.damaged for part in parts)
+    return Progress([rows[index] for index in sorted(rows)], failures, replace(timings, wall_s=wall), damaged)
+
+
+def _digest(entry: dict[str, Any], journal: Path) -> str:
+    """SHA-256 of a line's content and its cell's key."""
+    return hashlib.sha256(f"{journal.parent.name} {json.dumps(entry)}".encode()).hexdigest()
