@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import chosen_images
+from diffcut_bench.paths import portable, reopened
 from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise
 from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, read_rows
 
@@ -123,7 +124,7 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
     result = replace(
         first.result,
         key=cell.key,
-        config={**first.result.config, "shard": None},
+        config=portable({**reopened(first.result.config, first.folder.parent.parent), "shard": None}, output_dir),
         limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
         dataset=dataset,
         metrics=summarise(rows, names, protocol, identity["seed"]),
@@ -141,7 +142,9 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
 
 def missing_overrides(cell: ShardedCell) -> list[str]:
     """Overrides of ``diffcut-bench run`` that give the first shard that is missing its cell."""
-    config = RunConfig(**{**cell.found[0].result.config, "shard": f"{cell.missing[0]}/{cell.of}"})
+    first = cell.found[0]
+    stored = reopened(first.result.config, first.folder.parent.parent)
+    config = RunConfig(**{**stored, "shard": f"{cell.missing[0]}/{cell.of}"})
     chosen = [f"{group}={option}" for group, option in config.choices.items()]
     try:
         plain = load_config(chosen).to_dict()

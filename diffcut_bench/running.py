@@ -23,6 +23,7 @@ from diffcut_bench.evaluation import (
 )
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
 from diffcut_bench.naming import ClassNamer
+from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
@@ -177,7 +178,12 @@ class RunningCell:
             raise UserError(
                 "no pixel could be scored: every label is void",
                 f"dataset={dataset.name}, void={protocol.void}",
-                "check the label values, or use protocol.void=background",
+                "check the label values"
+                + (
+                    ", or use protocol.void=background"
+                    if protocol.void == "ignore" and dataset.background is not None
+                    else ""
+                ),
             )
         if config.max_failures is not None and progress.failures:
             _check_failures(len(progress.failures), list(progress.failures.values())[-1], config.max_failures)
@@ -190,18 +196,18 @@ class RunningCell:
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
         result = Result(
             key=self.key,
-            config=config.to_dict(),
+            config=portable(config.to_dict(), config.output_dir),
             limited=images < max(len(whole), whole.n_expected or 0),
             dataset=DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
             metrics=summarise(rows, dataset.class_names, protocol, config.seed),
             segments_per_image=segments_per_image(rows),
-            failures=[progress.failures[index] for index in sorted(progress.failures)],
+            failures=[_portable(progress.failures[index], config) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
             environment=environment(self.pipeline.device, config.seed, noise),
             protocol=asdict(protocol),
             identity=self.identity,
         )
-        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)))
         return result
 
     def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
@@ -214,6 +220,11 @@ class RunningCell:
             return
         for outcome in self.outcomes(missing):
             draw(outcome, dataset, picture_path(folder, outcome.example.id))
+
+
+def _portable(failure: Failure, config: RunConfig) -> Failure:
+    """Without places of this machine."""
+    return replace(failure, error=portable_text(failure.error, config.to_dict(), config.output_dir))
 
 
 def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:

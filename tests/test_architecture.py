@@ -21,7 +21,10 @@ ALLOWED = {
     "naming": {"errors", "backbones", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
-    "config": {"errors", "evaluation"},
+    "paths": {"errors"},
+    "overrides": {"errors", "paths"},
+    "mistakes": {"errors", "overrides", "paths"},
+    "config": {"errors", "evaluation", "mistakes", "overrides", "paths"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
     "reading": {"datasets", "evaluation", "features", "store"},
@@ -29,19 +32,20 @@ ALLOWED = {
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"naming", "segmenters", "store"},
+        *{"naming", "paths", "segmenters", "store"},
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
         *{"naming", "running", "store"},
     },
-    "merging": {"errors", "config", "experiment", "running", "store"},
+    "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "reporting", "store"},
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "features", "pipeline"},
-        *{"refinement", "reporting", "store"},
+        *{"errors", "config", "datasets", "environment", "features", "paths", "pipeline"},
+        *{"refinement", "reporting", "running", "store"},
     },
+    "segment_record": {"errors", "paths", "segmentation", "store"},
 }
 
 

@@ -97,7 +97,7 @@ MISTAKES = {
     "no backbone": (["run", "backbone=null"], "backbone", ""),
     "unknown target": (["run", "upsampler._target_=foo.Bar"], "foo", "upsampler"),
     "similarity": (["segment", "/no/such.jpg", "upsampler.similarity=foo"], "similarity", ""),
-    "glob": (["run", "-m", "refiner=glob(*)"], "is no override", "key=a,b"),
+    "glob of nothing": (["run", "-m", "refiner=glob(x*)"], "no option of refiner fits", "none, pamr"),
     "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
     "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
     "list of one": (["data", "list", "voc"], "data list takes no data set", "data verify"),

@@ -17,6 +17,7 @@ from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, ImageCounts
 from diffcut_bench.experiment import open_pass
+from diffcut_bench.paths import expanded, reopened
 from diffcut_bench.reporting import (
     Column,
     Curve,
@@ -86,7 +87,7 @@ def _output_dir(words: Sequence[str]) -> Path:
     if len(folders) > 1:
         raise UserError("a report is of one folder", " ".join(folders), f"diffcut-bench report {folders[0]}")
     config = load_config([word for word in words if word not in folders])
-    return Path(folders[0] if folders else config.output_dir)
+    return Path(expanded(folders[0], "DIR") if folders else config.output_dir)
 
 
 def _read_results(folder: Path) -> list[_Found]:
@@ -288,7 +289,7 @@ def _draw_missing(folder: Path, result: Result, rows: Sequence[ImageRow]) -> lis
     if not missing:
         return []
     try:
-        config = RunConfig(**result.config)
+        config = RunConfig(**reopened(result.config, folder.parent.parent))
     except TypeError as error:
         return [f"pictures can't be drawn: the config is of another version ({error})"]
     say(f"drawing  {_counted(len(missing), 'picture')} of {folder.name}")
