@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.overrides import GROUPS, conf_dir, is_searchpath, known_options
+from diffcut_bench.overrides import GROUPS, conf_dir, is_searchpath, known_options, option_files
 from diffcut_bench.paths import is_path_option
 
 REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
@@ -107,7 +107,10 @@ def _one_of_several(key: str, value: str) -> str:
 
 def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> UserError:
     known = known_options("experiment", overrides)
-    if value in known and culprit.startswith("+"):
+    if value in known_options("experiment"):
+        what, hint = "this experiment is a table or figure of many cells", f"diffcut-bench reproduce {value}"
+        return UserError(what, culprit, hint)
+    if value in known:
         return UserError("experiment is a group already", culprit, f"without the plus: experiment={value}")
     hint = "a file of your own, experiment/NAME.yaml, is found in DIR with hydra.searchpath=[DIR]"
     return UserError(f"unknown option experiment={value}", culprit, f"{hint}; {did_you_mean(value, known)}")
@@ -148,23 +151,35 @@ def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
 
 
 def _closest(key: str, overrides: Sequence[str], known: Mapping[str, bool]) -> str:
-    """Suggestions: the options that have the key, keys that look like it, or the keys beside it."""
-    group, _, last = key.partition(".")
-    if group in GROUPS and last:
-        having = [
-            each for each in known_options(group, overrides) if key in _known_keys([*overrides, f"{group}={each}"])
-        ]
-        if having:
-            return f"{' or '.join(f'{group}={option}' for option in having[:4])} has it"
+    """Suggestions: keys that look like it, the options that have it, or the keys beside it."""
     given = {override.partition("=")[0].lstrip("+") for override in overrides}
     settings = [name for name, is_group in known.items() if not is_group and not name.endswith("_target_")]
     parent, _, last = key.rpartition(".")
     beside = [name for name in settings if name.rpartition(".")[0] == (parent if parent in known else "")]
-    close = _alike(last, beside if parent in known else settings) or difflib.get_close_matches(key, settings, 3, 0.7)
+    close = _alike(last, beside if parent in known else settings)
+    if parent in GROUPS and not close:
+        having = _options_with(parent, last, overrides)
+        if having:
+            return f"{' or '.join(f'{parent}={option}' for option in having[:4])} has it"
+        if not beside:
+            return f"this {parent} takes no settings; choose another: {', '.join(known_options(parent, overrides))}"
+    close = close or difflib.get_close_matches(key, settings, 3, 0.7)
     fresh = [name for name in close if name not in given]
     if close and not fresh:
         return f"take it away: {close[0]} is set already"
     return f"did you mean {' or '.join(fresh)}?" if fresh else f"available: {', '.join(sorted(beside)) or 'none'}"
+
+
+def _options_with(group: str, setting: str, overrides: Sequence[str]) -> list[str]:
+    """Options of a group that have a setting, by their files and those of their families."""
+    having = []
+    for path in option_files(group, overrides):
+        text = path.read_text(encoding="utf-8")
+        families = [path.parent / "family" / f"{name}.yaml" for name in re.findall(r"family/(\w+)@", text)]
+        texts = [text, *(family.read_text(encoding="utf-8") for family in families if family.is_file())]
+        if any(re.search(rf"^ *{re.escape(setting)}:", each, re.MULTILINE) for each in texts):
+            having.append(path.stem)
+    return having
 
 
 def _alike(last: str, keys: Sequence[str]) -> list[str]:

@@ -29,9 +29,14 @@ def conf_dir() -> Path:
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
     """Options of a group, those in folders that ``hydra.searchpath`` among the overrides names included."""
+    return sorted({path.stem for path in option_files(group, overrides)})
+
+
+def option_files(group: str, overrides: Sequence[str] = ()) -> list[Path]:
+    """Files of `known_options`."""
     searched = [entry for override in overrides if is_searchpath(override) for entry in _search_entries(override)]
     folders = [conf_dir(), *(folder for entry in searched for folder in _search_folders(entry))]
-    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+    return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
 
 
 def is_searchpath(override: str) -> bool:
