@@ -34,7 +34,7 @@ def explain(overrides: Sequence[str], error: Exception) -> UserError:
     key, separator, value = culprit.partition("=")
     name = key.lstrip("+~").split("@")[0]
     if key.startswith("~"):
-        return UserError(f"there is no {name} to take away", culprit, _closest(name, before, _known_keys(before)))
+        return _explain_removal(name, culprit, before)
     if not separator:
         return UserError(f"{culprit!r} is no override", culprit, _written_as_override(culprit, overrides))
     if "Ambiguous value" in str(reason) or "requires --multirun" in str(reason):
@@ -79,6 +79,15 @@ def explain_value(error: OmegaConfBaseException, values: Mapping[str, Any], kind
         return UserError(what, key, f"write {key}={int(value)}")
     example = "DIR" if is_path_option(key) else "N" if kind == "int" else "…"
     return UserError(what.replace("not None", "not null"), key, f"write {key}={example}; conf/config.yaml describes it")
+
+
+def _explain_removal(name: str, culprit: str, before: Sequence[str]) -> UserError:
+    known = _known_keys(before)
+    if name in GROUPS:
+        return UserError(f"a run needs {name}", culprit, _known_option("none", known_options(name, before)))
+    if name in known:
+        return UserError(f"{name} has another value", culprit, f"~{name} takes it away whatever it is")
+    return UserError(f"there is no {name} to take away", culprit, _closest(name, before, known))
 
 
 def _written_as_override(word: str, overrides: Sequence[str]) -> str:
