@@ -33,6 +33,7 @@ class UserError(Exception):
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``did you mean …? available: …`` for a name that is not known."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=2, cutoff=0.5)
+    folded = {name.lower(): name for name in names}
+    close = [folded[name] for name in difflib.get_close_matches(word.lower(), folded, n=2, cutoff=0.5)]
     question = f"did you mean {' or '.join(close)}? " if close else ""
     return f"{question}available: {', '.join(names) or 'none'}"

@@ -23,7 +23,10 @@ ALLOWED = {
     "naming": {"errors", "backbones", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
-    "config": {"errors", "evaluation"},
+    "paths": {"errors"},
+    "overrides": {"errors", "paths"},
+    "mistakes": {"errors", "overrides", "paths"},
+    "config": {"errors", "evaluation", "mistakes", "overrides", "paths"},
     "trust": {"errors", "config"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
@@ -34,19 +37,20 @@ ALLOWED = {
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "fingerprints"},
-        *{"naming", "pipeline", "segmenters", "store"},
+        *{"naming", "paths", "pipeline", "segmenters", "store"},
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
         *{"naming", "running", "store"},
     },
-    "merging": {"errors", "config", "experiment", "running", "store"},
+    "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "evaluation", "reporting", "store"},
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "features", "pipeline"},
-        *{"refinement", "reporting", "store"},
+        *{"errors", "config", "datasets", "environment", "features", "paths", "pipeline"},
+        *{"refinement", "reporting", "running", "store"},
     },
+    "segment_record": {"errors", "paths", "segmentation", "store"},
 }
 
 

@@ -13,6 +13,7 @@ from diffcut_bench.commands.report_parts import PageText, Parts, rank
 from diffcut_bench.commands.terminal import errors, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import (
     Column,
     Curve,
@@ -26,7 +27,7 @@ from diffcut_bench.reporting import (
     results_table,
     sweep_figures,
 )
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Result, read_result, write_atomically
 from diffcut_bench.trust import option_words
 
 _Found = tuple[Path, Result]
@@ -74,7 +75,8 @@ def _output_dir(words: Sequence[str]) -> tuple[Path, list[str]]:
     overrides = [word for word in words if word not in folders]
     of_folder = [word for word in overrides if word.startswith("output_dir=")]
     config = load_config(of_folder)
-    return Path(folders[0] if folders else config.output_dir), [word for word in overrides if word not in of_folder]
+    folder = Path(expanded(folders[0], "DIR") if folders else config.output_dir)
+    return folder, [word for word in overrides if word not in of_folder]
 
 
 def _check(overrides: Sequence[str], results: Sequence[Result]) -> None:
@@ -123,7 +125,7 @@ class _Report:
         """Every result and reproduction that can be read and shown."""
         for path in sorted(self.folder.glob("results/*/result.json")):
             try:
-                result = Result.from_json(path.read_text(encoding="utf-8"))
+                result = read_result(path.parent)
                 self._try(path.parent, result)
             except Exception as error:  # whatever a file of somebody else's makes a reader or a table raise
                 self._leave_out(path, error)
