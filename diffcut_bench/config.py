@@ -50,6 +50,7 @@ class RunConfig:
     if_exists: str
     # Of later versions: configs in older results lack them.
     limit_seed: int | None = None
+    max_seconds: float | None = None
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
@@ -70,6 +71,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, not {value}")
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            found.append(f"max_seconds must be above 0, not {self.max_seconds}")
         if self.shard is not None and self.shard_of() is None:
             found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:

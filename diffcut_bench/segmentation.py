@@ -19,6 +19,7 @@ from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.store import write_atomically
+from diffcut_bench.time_limit import TookTooLongError
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
@@ -107,6 +108,7 @@ class PictureSegmenter:
             refiner=instantiate("refiner", config.refiner),
             protocol=build_protocol(config.protocol),
             device=device,
+            max_seconds=config.max_seconds,
         )
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
@@ -119,7 +121,7 @@ class PictureSegmenter:
             image: path, Pillow image, or RGB array [height, width, 3] of uint8.
 
         Raises:
-            UserError: the file is missing or no picture.
+            UserError: the file is missing or no picture, or it took longer than the config's ``max_seconds``.
         """
         picture = _as_rgb(image)
         protocol = self._pipeline.protocol
@@ -139,7 +141,11 @@ class PictureSegmenter:
         refined = tuple(max(round(side * min(_LARGEST / max(size), 1)), 1) for side in size)
         eval_image = resize_image(example.eval_image, (refined[0], refined[1]))
         assert example.image is not None
-        labels = segment_images(self._pipeline, example.image[None], eval_image[None])
+        try:
+            labels = segment_images(self._pipeline, example.image[None], eval_image[None])
+        except TookTooLongError as error:
+            where = str(image) if isinstance(image, (str, Path)) else "this picture"
+            raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         whole = upsample_nearest(labels, (size[0], size[1]))[0]
         segments = whole.unique(return_inverse=True)[1]
         if self._namer is None:

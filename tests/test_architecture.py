@@ -11,11 +11,13 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 ALLOWED = {
     "errors": set(),
     "heap": set(),
+    "interruption": set(),
+    "time_limit": {"errors"},
     "distributed": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors"},
+    "datasets": {"errors", "interruption"},
     "evaluation": {"errors"},
     "store": {"errors"},
     "naming": {"errors", "backbones", "store"},
@@ -24,8 +26,11 @@ ALLOWED = {
     "config": {"errors", "evaluation"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "store"},
-    "reading": {"datasets", "evaluation", "features", "store"},
-    "pipeline": {"errors", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+    "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},
+    "pipeline": {
+        *{"errors", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+        *{"time_limit"},
+    },
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
@@ -33,14 +38,14 @@ ALLOWED = {
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"naming", "running", "store"},
+        *{"interruption", "naming", "running", "store"},
     },
     "merging": {"errors", "config", "experiment", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "reporting", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "pipeline"},
-        *{"refinement", "reporting", "store"},
+        *{"refinement", "reporting", "store", "time_limit"},
     },
 }
 
