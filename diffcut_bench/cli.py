@@ -1,6 +1,7 @@
 """The command line: ``diffcut-bench COMMAND``. Knows everything; nothing knows it."""
 
 import argparse
+import contextlib
 import difflib
 import itertools
 import os
@@ -23,28 +24,39 @@ from diffcut_bench.commands.verify import verify
 from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
+from diffcut_bench.interruption import signals_raised
 from diffcut_bench.pipeline import is_out_of_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 after a user's mistake, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 2 after a user's mistake, 128 + n after signal n (Ctrl-C: 130)."""
     keep_freed_memory()
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
-    try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except UserError as error:
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        oom = UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
-        errors.print(str(oom), markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        errors.print("interrupted; what is done is kept, and the same command goes on from here")
-        return 130
+    with signals_raised() as ending:
+        try:
+            return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        except BaseException as error:
+            # After a signal, whatever comes up is its consequence.
+            if ending.signal is not None or isinstance(error, KeyboardInterrupt):
+                if not console.quiet:
+                    with contextlib.suppress(OSError):  # a terminal that hung up
+                        errors.print(ending.words, markup=False, highlight=False, soft_wrap=True)
+                return ending.code
+            mistake = _mistake(error)
+            if mistake is None:
+                raise
+            errors.print(str(mistake), markup=False, highlight=False, soft_wrap=True)
+            return 2
+
+
+def _mistake(error: BaseException) -> UserError | None:
+    """What a user can mend; None: it keeps its traceback."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+        return UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
+    return None
 
 
 class _Parser(argparse.ArgumentParser):

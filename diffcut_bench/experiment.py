@@ -15,6 +15,7 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
+from diffcut_bench.interruption import held_back
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
 from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
@@ -228,7 +229,9 @@ def _score_and_close(
     try:
         _score(cells, opened, draw, report, say)
     finally:
-        for line in opened.features.close():
+        with held_back():
+            lines = opened.features.close()
+        for line in lines:
             say(line)
 
 

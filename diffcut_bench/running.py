@@ -97,7 +97,14 @@ class RunningCell:
         self.config, self.images, self.workers = config, images, workers
         protocol = _effective_protocol(config, build_protocol(config.protocol))
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-        self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, namer=namer, **stages)
+        self.pipeline = Pipeline(
+            features=features,
+            protocol=protocol,
+            device=features.device,
+            namer=namer,
+            max_seconds=config.max_seconds,
+            **stages,
+        )
         _check_attention(config, self.pipeline)
         if protocol.matching == "dataset":
             _check_dataset_matching(config, self.pipeline, images.dataset)

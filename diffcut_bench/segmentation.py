@@ -23,6 +23,7 @@ from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.running import NUMERICS_VERSION
 from diffcut_bench.store import write_atomically
+from diffcut_bench.time_limit import TookTooLongError
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
@@ -113,6 +114,7 @@ class PictureSegmenter:
             refiner=instantiate("refiner", config.refiner),
             protocol=build_protocol(config.protocol),
             device=device,
+            max_seconds=config.max_seconds,
         )
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
@@ -140,7 +142,8 @@ class PictureSegmenter:
                 also of uint16), or of floats from 0 to 1.
 
         Raises:
-            UserError: the file is missing or no picture, the array is none of these, or there are no pixels.
+            UserError: the file is missing or no picture, the array is none of these, there are no pixels, or it took
+                longer than the config's ``max_seconds``.
         """
         picture = _as_rgb(image, self._config.max_pixels)
         protocol = self._pipeline.protocol
@@ -159,7 +162,13 @@ class PictureSegmenter:
         assert example.image is not None
         # What a network sees of one colour varies with the distance to its padding.
         is_plain = bool((np.asarray(picture) == np.asarray(picture)[0, 0]).all())
-        segments = torch.zeros_like(example.label) if is_plain else self._segments(example.image, example.eval_image)
+        try:
+            segments = (
+                torch.zeros_like(example.label) if is_plain else self._segments(example.image, example.eval_image)
+            )
+        except TookTooLongError as error:
+            where = str(image) if isinstance(image, (str, Path)) else "this picture"
+            raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
         device = self._pipeline.device

@@ -11,13 +11,15 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 ALLOWED = {
     "errors": set(),
     "heap": set(),
+    "interruption": set(),
+    "time_limit": {"errors"},
     "distributed": set(),
     "checks": set(),
     "fingerprints": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors"},
+    "datasets": {"errors", "interruption"},
     "evaluation": {"errors"},
     "store": {"errors"},
     "naming": {"errors", "backbones", "store"},
@@ -30,9 +32,10 @@ ALLOWED = {
     "trust": {"errors", "config"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
-    "reading": {"datasets", "evaluation", "features", "store"},
+    "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},
     "pipeline": {
         *{"errors", "checks", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+        *{"time_limit"},
     },
     "environment": {"errors", "store"},
     "running": {
@@ -41,14 +44,14 @@ ALLOWED = {
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"naming", "running", "store"},
+        *{"interruption", "naming", "running", "store"},
     },
     "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "evaluation", "reporting", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "paths", "pipeline"},
-        *{"refinement", "reporting", "running", "store"},
+        *{"refinement", "reporting", "running", "store", "time_limit"},
     },
     "segment_record": {"errors", "paths", "segmentation", "store"},
 }

@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
+from diffcut_bench.commands.jobs import launched_job, loky_follows
 from diffcut_bench.commands.passes import open_tracker, run_with_progress, say_failures, tell
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import (
@@ -29,7 +31,6 @@ from diffcut_bench.config import (
 from diffcut_bench.distributed import workers
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import pass_key
-from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.overrides import is_launcher, is_searchpath
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.running import FinishedCell
@@ -73,7 +74,8 @@ def sweep(overrides: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; we say it
     broken: Exception | SystemExit | None = None
     try:
-        task()
+        with loky_follows():
+            task()
     except (Exception, SystemExit) as error:
         broken = error
     finally:
@@ -165,13 +167,15 @@ def _draw_sweep(folder: Path, results: Sequence[Result]) -> None:
 
 
 def _sweep_pass(composed: DictConfig) -> None:
-    """The cells of one pass, in whatever process the launcher chose; how each ended is noted in the sweep's folder."""
+    """One pass, in whatever process the launcher chose."""
     launched = HydraConfig.get()
-    if launched.launcher._target_ != _BASIC:
-        _enter_job(Path(launched.runtime.cwd))
-    folder = Path(launched.sweep.dir)
+    with launched_job(Path(launched.runtime.cwd)) if launched.launcher._target_ != _BASIC else nullcontext():
+        _score_pass(Path(launched.sweep.dir), int(composed[_PASS]))
+
+
+def _score_pass(folder: Path, number: int) -> None:
+    """The cells of one pass; how each ended is noted in the sweep's folder."""
     passes = json.loads((folder / "cells.json").read_text())
-    number = int(composed[_PASS])
     cells: list[list[str]] = [cell["overrides"] for cell in passes[number]]
     first = sum(len(before) for before in passes[:number])
     shared = [override for override in cells[0] if all(override in cell for cell in cells)]
@@ -201,13 +205,6 @@ def _sweep_pass(composed: DictConfig) -> None:
 
 def _counted(number: int, what: str, plural: str = "s") -> str:
     return f"{number} {what}{'' if number == 1 else plural}"
-
-
-def _enter_job(folder: Path) -> None:
-    """Make a process that a launcher started like the one that asked for it; ``folder`` is the one it was in."""
-    os.chdir(folder)
-    keep_freed_memory()
-    os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
 
 
 def _shared_work(configs: Sequence[RunConfig]) -> str:
