@@ -26,7 +26,7 @@ from diffcut_bench.reporting import (
     results_table,
     sweep_figures,
 )
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Result, read_result, write_atomically
 from diffcut_bench.trust import option_words
 
 _Found = tuple[Path, Result]
@@ -123,7 +123,7 @@ class _Report:
         """Every result and reproduction that can be read and shown."""
         for path in sorted(self.folder.glob("results/*/result.json")):
             try:
-                result = Result.from_json(path.read_text(encoding="utf-8"))
+                result = read_result(path.parent)
                 self._try(path.parent, result)
             except Exception as error:  # whatever a file of somebody else's makes a reader or a table raise
                 self._leave_out(path, error)
