@@ -90,7 +90,10 @@ def test_cells_are_found_by_folder_name_and_key(two, tmp_path):
     with pytest.raises(UserError, match="2 cells begin with"):
         find_cell("", out)
     (folder / "result.json").write_text("{")
-    with pytest.raises(UserError, match="can't be read"):
+    with pytest.raises(UserError, match="not what was written"):
+        find_cell(folder.name, out)
+    (folder / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="no result that can be read"):
         find_cell(folder.name, out)
 
 
@@ -137,5 +140,5 @@ def test_rows_that_can_not_be_read_are_a_user_error(cli, two, tmp_path):
     for command in (("show", two[0].folder), ("compare", two[0].folder, two[1].folder)):
         done = cli(*command, f"output_dir={tmp_path / 'out'}")
         assert done.code == 2
-        assert "rows of this cell can't be read" in done.err
+        assert "not what was written" in done.err
         assert len(done.err.strip().splitlines()) == 3

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from diffcut_bench.commands.finished import rows_of
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError, did_you_mean
@@ -30,7 +29,7 @@ from diffcut_bench.reporting import (
     results_table,
     row_counts,
 )
-from diffcut_bench.store import ImageRow, Result, read_result
+from diffcut_bench.store import ImageRow, Result, check_published, read_result
 
 _SHOWN = 5
 
@@ -62,7 +61,7 @@ def compare(options: argparse.Namespace) -> int:
             f"{first.dataset.name} and {second.dataset.name}",
             "compare cells of one data set",
         )
-    rows, left_out = _same_images(rows_of(first_folder, first), rows_of(second_folder, second))
+    rows, left_out = _same_images(*(check_published(folder)[1] for folder in (first_folder, second_folder)))
     if not rows:
         raise UserError(
             "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
@@ -90,7 +89,7 @@ def show(options: argparse.Namespace) -> int:
     if options.images < 0:
         raise UserError("--images takes a number from 0 on", f"--images {options.images}", "such as --images 3")
     folder, result = find_cell(options.cell, Path(load_config(options.overrides).output_dir))
-    rows = rows_of(folder, result)
+    _, rows = check_published(folder)
     results_table([(folder, result)]).print(console)
     class_table(result, rows).print(console)
     image_table(rows, options.images).print(console)

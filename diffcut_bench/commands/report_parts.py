@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from diffcut_bench.commands.finished import rows_of
 from diffcut_bench.commands.redrawing import draw_pictures
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError
@@ -30,7 +29,7 @@ from diffcut_bench.reporting import (
     text_of,
 )
 from diffcut_bench.running import picture_path
-from diffcut_bench.store import ImageRow, Result
+from diffcut_bench.store import ImageRow, Result, check_published
 
 _Gallery = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
 _NAN = float("nan")
@@ -113,9 +112,9 @@ class Parts:
         notes: list[str] = []
         rows: list[ImageRow] = []
         try:
-            rows = rows_of(folder, result)
+            _, rows = check_published(folder)
         except UserError as error:
-            notes.append(f"no pictures: per_image.parquet can't be read ({error.what})")
+            notes.append(f"no pictures: its rows can't be taken ({error.what})")
         intervals = _class_intervals(result, rows)
         whole = replace(result, metrics=replace(result.metrics, iou_per_class_ci95=intervals))
         classes = class_table(whole, rows, table)
