@@ -19,7 +19,7 @@ ALLOWED = {
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors", "interruption"},
+    "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
     "naming": {"errors", "backbones", "store"},

@@ -24,6 +24,7 @@ from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, p
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import process_context
+from diffcut_bench.store import sync_folder, sync_tree
 
 FORMAT = 1
 SHARD = 128  # pairs a shard: what an interrupted preparation loses at most, for each process
@@ -186,10 +187,12 @@ def _write(
         whole.save_to_disk(str(complete))
     (complete / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     del whole
+    sync_tree(complete)
     replaced = work / "replaced"
     if folder.exists():
         folder.rename(replaced)
     complete.rename(folder)
+    sync_folder(folder.parent)
     shutil.rmtree(work.parent)
 
 
@@ -222,8 +225,10 @@ def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: i
         hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})).save_to_disk(
             str(temporary)
         )
+    sync_tree(temporary)
     shutil.rmtree(_shard(work, start), ignore_errors=True)
     temporary.rename(_shard(work, start))
+    sync_folder(work)
     return len(rows)
 
 

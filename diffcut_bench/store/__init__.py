@@ -1,6 +1,6 @@
 """Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
 
-from diffcut_bench.store.atomic import remove_leftovers, unwritable, write_atomically
+from diffcut_bench.store.atomic import remove_leftovers, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
 from diffcut_bench.store.published import SUMS, DamagedError, check_published, check_sums, read_result, read_rows
@@ -43,6 +43,8 @@ __all__ = [
     "read_result",
     "read_rows",
     "remove_leftovers",
+    "sync_folder",
+    "sync_tree",
     "typed",
     "unwritable",
     "write_atomically",
