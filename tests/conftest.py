@@ -5,6 +5,7 @@ import os
 os.environ["COLUMNS"] = "200"  # read by the command line's console when it is imported
 
 import json
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,16 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
         return Finished(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """What makes a server on 127.0.0.1 one of https that this process trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(DATA / "localhost.pem"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(DATA / "localhost.pem")
+    return context
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -330,14 +331,15 @@ def test_cityscapes_download_says_what_to_do_by_hand(cli, tmp_path):
     assert "gtFine_trainvaltest.zip" in done.err
 
 
-def test_download_fetches_unpacks_and_prepares(cli, tmp_path, monkeypatch):
+def test_download_fetches_unpacks_and_prepares(cli, tmp_path, monkeypatch, tls):
     miniatures.write_ade20k(tmp_path / "content", miniatures.values(1, 2))
     (tmp_path / "served").mkdir()
     miniatures.archive(tmp_path / "content", tmp_path / "served" / "ade.zip")
     handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "served"))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}/ade.zip"
+        url = f"https://127.0.0.1:{server.server_port}/ade.zip"
         card = replace(ade20k_module.CARD, archives=(Archive("ade.zip", (url,)),))
         monkeypatch.setattr(ade20k_module, "CARD", card)
         root = tmp_path / "root"
@@ -346,6 +348,9 @@ def test_download_fetches_unpacks_and_prepares(cli, tmp_path, monkeypatch):
     assert done.code == 0, done.err
     assert "licence:" in done.out
     assert "prepared 2 of 2000" in done.out
+    digest = hashlib.sha256((root / "ade.zip").read_bytes()).hexdigest()
+    assert f"warning: no checksum of ade.zip was published. Its SHA-256 is {digest}" in done.out
+    assert (root / "ade.zip.sha256").read_text() == f"{digest}  ade.zip\n"
 
 
 def test_data_without_a_name_is_explained(cli):

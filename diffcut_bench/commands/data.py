@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from filelock import FileLock
 from rich.markup import escape
 from rich.table import Table
 
@@ -20,7 +21,8 @@ from diffcut_bench.datasets import (
     prepared_folder,
     verify,
 )
-from diffcut_bench.datasets.download import fetch, unpack
+from diffcut_bench.datasets.download import fetch
+from diffcut_bench.datasets.unpacking import unpack
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import open_dataset
 
@@ -104,15 +106,26 @@ def _download(benchmark: Benchmark) -> None:
         )
     root = Path(benchmark.root).expanduser()
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".downloading.lock"):  # two of them would write the same partial file
+            _fetch_and_unpack(benchmark, root)
+    except OSError as error:
+        raise UserError(
+            f"can't write ({error.strerror or error})", str(root), "choose another dataset.root=DIR"
+        ) from error
+
+
+def _fetch_and_unpack(benchmark: Benchmark, root: Path) -> None:
+    try:
         benchmark.find(root)
     except UserError:  # something is missing: what was unpacked before, and lost since, is unpacked again
-        for archive in card.archives:
+        for archive in benchmark.card.archives:
             (root / archive.unpack_into / f".unpacked-{archive.name}").unlink(missing_ok=True)
-    for archive in card.archives:
+    for archive in benchmark.card.archives:
         with progress(archive.name, "bytes") as report:
-            path = fetch(archive, root, report)
+            path = fetch(archive, root, report, say=say)
         console.print(f"unpacking {archive.name}", highlight=False)
-        unpack(path, root / archive.unpack_into)
+        unpack(path, root, archive.unpack_into, archive.unpacked_size)
 
 
 def _data_verify(options: argparse.Namespace) -> int:

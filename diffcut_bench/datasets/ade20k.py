@@ -20,7 +20,7 @@ CARD = Card(
     archives=(
         Archive(
             name="ADEChallengeData2016.zip",
-            urls=("http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
+            urls=("https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
             md5="7328b3957e407ddae1d3cbf487f149ef",
             size=967382037,
         ),

@@ -9,10 +9,14 @@ class Archive:
 
     Attributes:
         name: file name.
-        urls: addresses of this same file, http or https, tried in order.
-        md5: hexadecimal checksum; None where none was published (the unpacked content is what `data verify` checks).
+        urls: addresses of this same file, https alone, tried in order.
+        md5: hexadecimal checksum; None where none was published.
         size: bytes, where known.
         unpack_into: folder below the data set's root where its content goes.
+        sha256: hexadecimal checksum, where one was published. An archive without any is known by the one that its first
+            download had, which is kept beside it.
+        unpacked_size: bytes that its content may take on a disk; None: ten times its own size and 16 MiB, which fits
+            pictures and PNG labels. Larger for what packs better.
     """
 
     name: str
@@ -20,6 +24,8 @@ class Archive:
     md5: str | None = None
     size: int | None = None
     unpack_into: str = "."
+    sha256: str | None = None
+    unpacked_size: int | None = None
 
 
 @dataclass(frozen=True)

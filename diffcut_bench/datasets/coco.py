@@ -28,16 +28,17 @@ CARD = Card(
     archives=(
         Archive(
             name="val2017.zip",
-            urls=("http://images.cocodataset.org/zips/val2017.zip",),
+            # The bucket behind images.cocodataset.org, whose own certificate is for another name.
+            urls=("https://s3.amazonaws.com/images.cocodataset.org/zips/val2017.zip",),
             md5="442b8da7639aecaf257c1dceb8ba8c80",
             size=815585330,
+            sha256="4f7e2ccb2866ec5041993c9cf2a952bbed69647b115d0f74da7ce8f4bef82f05",
             unpack_into="images",
         ),
         Archive(
             name="stuffthingmaps_trainval2017.zip",
             urls=(
                 "https://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
-                "http://calvin.inf.ed.ac.uk/wp-content/uploads/data/cocostuffdataset/stuffthingmaps_trainval2017.zip",
             ),
             unpack_into="stuffthingmaps",
         ),

@@ -28,10 +28,7 @@ CARD = Card(
     archives=(
         Archive(
             name="VOCtrainval_03-May-2010.tar",
-            urls=(
-                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
-                "http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",
-            ),
+            urls=("https://thor.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar",),
             md5="da459979d0c395079b5c75ee67908abb",
         ),
         Archive(
@@ -40,6 +37,8 @@ CARD = Card(
                 "https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz",
                 "https://roozbehm.info/pascal-context/trainval.tar.gz",
             ),
+            # 10103 maps of at most 500×500 ids of 16 bits, should they not be packed inside their files.
+            unpacked_size=5_200_000_000,
         ),
     ),
 )

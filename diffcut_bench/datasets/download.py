@@ -1,110 +1,102 @@
-"""Fetches a data set's archives and unpacks them. Both steps may be interrupted and run again."""
+"""Fetches a data set's archives, over https alone. It may be interrupted and run again."""
 
-import errno
-import gzip
 import hashlib
 import os
 import re
-import shutil
-import tarfile
 import time
 import urllib.request as web
-import zipfile
-import zlib
 from collections.abc import Callable
 from http.client import HTTPException, HTTPResponse
-from io import BufferedReader
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 
 from diffcut_bench.datasets.card import Archive
+from diffcut_bench.datasets.unpacking import file_error
 from diffcut_bench.errors import UserError
 
 Report = Callable[[int, int | None], None]
+Say = Callable[[str], None]
 
 _TRIES = 5
 _PAUSE_S = 1.0
 _BLOCK = 1 << 20
 _HANDLERS: tuple[type[web.BaseHandler], ...] = (
-    *(web.ProxyHandler, web.HTTPHandler, web.HTTPSHandler, web.UnknownHandler),
+    *(web.ProxyHandler, web.HTTPSHandler, web.UnknownHandler),  # a redirect to http is an unknown type of address
     *(web.HTTPRedirectHandler, web.HTTPErrorProcessor, web.HTTPDefaultErrorHandler),
 )
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
-def fetch(archive: Archive, folder: Path, report: Report | None = None, timeout_s: float = 60) -> Path:
+def fetch(
+    archive: Archive,
+    folder: Path,
+    report: Report | None = None,
+    timeout_s: float = 60,
+    say: Say = lambda line: None,
+) -> Path:
     """Download an archive; a partial ``.part`` file is gone on with, a complete and correct file is left alone.
+
+    Where no checksum was published, the SHA-256 that the first download had is written to ``<archive name>.sha256``, in
+    the form of ``sha256sum``, and every later one has to have it too.
 
     Args:
         archive: what to fetch.
         folder: where to put it; made if missing.
         report: called with bytes so far and bytes in all (None if unknown) after every block.
         timeout_s: seconds without an answer after which a connection counts as lost.
+        say: called with a warning where no checksum was published.
 
     Returns:
         The file.
 
     Raises:
-        UserError: no address gave the file, its size or MD5 is not the expected one, or it can't be written.
+        UserError: no address gave the file, its size or a checksum is not the expected one, or it can't be written.
     """
     target = folder / archive.name
     part = folder / f"{archive.name}.part"
     try:
-        if target.is_file() and _mismatch(target, archive) is None:
-            return target
-        folder.mkdir(parents=True, exist_ok=True)
-        failures = []
-        for url in archive.urls:
-            failure = _try_url(url, archive, part, report, timeout_s)
-            if failure is None:
-                break
-            failures.append(f"{url} ({failure})")
-        else:
-            raise UserError(
-                f"{archive.name} could not be downloaded",
-                ", ".join(failures) or "no address is known",
-                f"run again to go on where it stopped, or get the file by hand and save it as {target.absolute()}",
+        if not target.is_file() or _mismatch(target, archive, folder) is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            if part.is_symlink():
+                part.unlink()  # or what comes would be written through it
+            url = _receive_from_any(archive, part, target, report, timeout_s)
+            mismatch = _mismatch(part, archive, folder)
+            if mismatch is not None:
+                part.unlink()
+                hint = "run again: it is fetched anew"
+                if _recorded(archive, folder) is not None:
+                    hint += f"; if its authors have replaced the file, delete {_record(archive, folder)} first"
+                raise UserError(f"the downloaded file is damaged: {mismatch}", url, hint)
+            part.replace(target)
+        if archive.md5 is None and archive.sha256 is None and _recorded(archive, folder) is None:
+            found = _digest(target, "sha256")
+            record = _record(archive, folder)
+            new = record.with_name(f".{record.name}.new")
+            new.unlink(missing_ok=True)
+            with new.open("x") as file:
+                file.write(f"{found}  {archive.name}\n")
+            new.replace(record)
+            say(
+                f"warning: no checksum of {archive.name} was published. Its SHA-256 is {found}; "
+                f"later downloads are compared with that, as it now stands in {record}"
             )
-        mismatch = _mismatch(part, archive)
-        if mismatch is not None:
-            part.unlink()
-            raise UserError(f"the downloaded file is damaged: {mismatch}", url, "run again: it is fetched anew")
-        part.replace(target)
     except OSError as error:
-        raise _file_error(error, target) from error
+        raise file_error(error, target) from error
     return target
 
 
-def unpack(path: Path, destination: Path) -> None:
-    """Unpack a .tar, .tar.gz, .tgz or .zip; entries join what is there, and a second call does nothing.
-
-    Args:
-        path: the archive.
-        destination: where its content goes; made if missing. ``.unpacked-<archive name>`` in it marks it as done.
-
-    Raises:
-        UserError: the archive is damaged or of another kind, it points outside its folder, or a file can't be written.
-    """
-    marker = destination / f".unpacked-{path.name}"
-    if marker.exists():
-        return
-    # Below the destination, so that moving is renaming; a fixed name, so that the next run clears what a crash left.
-    temporary = destination / f".unpacking-{path.name}"
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        _extract(path, temporary)
-        _move_into(temporary, destination)
-        marker.touch()
-    except tarfile.FilterError as error:
-        raise _unsafe(path, error.tarinfo.name) from error
-    except _DAMAGED as error:
-        hint = "delete it and fetch it again"
-        raise UserError(f"the archive is truncated or damaged ({error})", str(path), hint) from error
-    except OSError as error:
-        raise _file_error(error, destination) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report | None, timeout_s: float) -> str:
+    """Complete ``part`` from the first address that gives it, which is returned."""
+    failures = []
+    for url in archive.urls:
+        failure = _try_url(url, archive, part, report, timeout_s)
+        if failure is None:
+            return url
+        failures.append(f"{url} ({failure})")
+    raise UserError(
+        f"{archive.name} could not be downloaded",
+        ", ".join(failures) or "no address is known",
+        f"run again to go on where it stopped, or get the file by hand and save it as {target.absolute()}",
+    )
 
 
 def _try_url(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> str | None:
@@ -158,14 +150,15 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
         if page or response.headers.get_content_type() == "text/html":
             raise URLError("the server answered with a web page")
         with part.open("ab" if have else "wb") as file:
-            while block:
+            while block and (archive.size is None or have <= archive.size):
                 file.write(block)
                 have += len(block)
                 if report is not None:
                     report(have, total)
                 block = _read(response)
             os.fsync(file.fileno())
-    if total is not None and have < total:  # http.client takes an early end for the end
+    longer = archive.size is not None and have > archive.size  # no more of it is wanted: its size is compared next
+    if total is not None and have < total and not longer:  # http.client takes an early end for the end
         raise ConnectionError(f"the connection was lost after {have} of {total} bytes")
 
 
@@ -190,59 +183,33 @@ def _read(response: HTTPResponse) -> bytes:
         raise ConnectionError(f"the connection was lost: {error}") from error
 
 
-def _mismatch(path: Path, archive: Archive) -> str | None:
-    """Expected and found size or MD5 where they differ."""
+def _mismatch(path: Path, archive: Archive, folder: Path) -> str | None:
+    """Expected and found size or checksum where they differ."""
     size = path.stat().st_size
     if archive.size not in (None, size):
         return f"expected {archive.size} bytes, found {size}"
-    if archive.md5 is not None:
-        with path.open("rb") as file:
-            md5 = hashlib.file_digest(file, "md5").hexdigest()
-        if md5 != archive.md5:
-            return f"expected MD5 {archive.md5}, found {md5}"
+    sha256 = archive.sha256 or _recorded(archive, folder)
+    for name, kind, expected in (("MD5", "md5", archive.md5), ("SHA-256", "sha256", sha256)):
+        if expected is not None and (found := _digest(path, kind)) != expected:
+            return f"expected {name} {expected}, found {found}"
     return None
 
 
-def _extract(path: Path, folder: Path) -> None:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():  # zipfile would quietly put these elsewhere
-                if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
-                    raise _unsafe(path, name)
-            archive.extractall(folder)
-    elif path.name.endswith((".tar.gz", ".tgz")):
-        with gzip.open(path) as stream:
-            _extract_tar(stream, folder)
-    elif path.suffix == ".tar":
-        with path.open("rb") as file:
-            _extract_tar(file, folder)
-    else:
-        raise UserError("unknown kind of archive", str(path), "known are .tar, .tar.gz, .tgz and .zip")
+def _digest(path: Path, kind: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest()
 
 
-def _extract_tar(stream: gzip.GzipFile | BufferedReader, folder: Path) -> None:
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        archive.extractall(folder, filter="data")
-        # tarfile takes a cut or broken header for the end; reading on to the end also checks gzip's checksum.
-        ended = stream.tell() == archive.offset + tarfile.BLOCKSIZE
-        if not ended or any(block.strip(b"\0") for block in iter(lambda: stream.read(_BLOCK), b"")):
-            raise tarfile.ReadError("it breaks off")
+def _record(archive: Archive, folder: Path) -> Path:
+    return folder / f"{archive.name}.sha256"
 
 
-def _move_into(source: Path, destination: Path) -> None:
-    for entry in source.iterdir():
-        target = destination / entry.name
-        if target.is_dir() and entry.is_dir() and not entry.is_symlink():
-            _move_into(entry, target)
-        else:
-            entry.replace(target)
-
-
-def _unsafe(path: Path, name: str) -> UserError:
-    return UserError(f"unsafe entry in the archive: {name}", str(path), "don't use it; get it from its authors' page")
-
-
-def _file_error(error: OSError, where: Path) -> UserError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError("the disk is full", str(where), "make room and run again; what was fetched is kept")
-    return UserError(f"file error: {error}", str(where), "check the path and its permissions, then run again")
+def _recorded(archive: Archive, folder: Path) -> str | None:
+    """The SHA-256 of an earlier download, where no checksum was published."""
+    record = _record(archive, folder)
+    if archive.md5 is not None or archive.sha256 is not None or not record.is_file():
+        return None
+    words = record.read_text(errors="replace").split()
+    if not words or not re.fullmatch(r"[0-9a-f]{64}", words[0]):
+        raise UserError("no SHA-256 in it", str(record), "delete it, and the next download's is written there")
+    return words[0]

@@ -22,12 +22,10 @@ CARD = Card(
     archives=(
         Archive(
             name="VOCtrainval_11-May-2012.tar",
-            urls=(
-                "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-                "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-            ),
+            urls=("https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",),
             md5="6cd6e144f989b92b3379bac3b3de84fd",
             size=1999639040,
+            sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
         ),
     ),
 )

@@ -1,23 +1,23 @@
 import errno
-import gzip
 import hashlib
 import io
 import random
 import re
-import tarfile
+import ssl
 import threading
-import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import download
 from diffcut_bench.datasets.card import Archive
-from diffcut_bench.datasets.download import fetch, unpack
+from diffcut_bench.datasets.download import fetch
 from diffcut_bench.errors import UserError
 
+BENCHMARKS = ("voc", "context", "coco_object", "cityscapes27", "ade20k")
 BODY = random.Random(0).randbytes(3_000_000)
 MD5 = hashlib.md5(BODY).hexdigest()
 
@@ -27,12 +27,13 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.socket = tls.wrap_socket(self.socket, server_side=True)
         self.log: list[tuple[str, str | None, int]] = []
 
     def url(self, manner: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{manner}"
+        return f"https://127.0.0.1:{self.server_port}/{manner}"
 
     def ranges(self) -> list[str | None]:
         return [asked for _, asked, _ in self.log]
@@ -60,6 +61,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404, {})
         elif manner == "moved":
             self.answer(302, {"Location": "/file"})
+        elif manner == "to-http":
+            self.answer(302, {"Location": f"http://127.0.0.1:{self.server.server_port}/file"})
         elif manner == "to-ftp":
             self.answer(302, {"Location": "ftp://127.0.0.1/file"})
         elif manner == "page":
@@ -79,10 +82,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch, tls: ssl.SSLContext) -> Iterator[Server]:
     monkeypatch.setattr(download, "_PAUSE_S", 0.0)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    with Server() as running:
+    with Server(tls) as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -190,8 +192,8 @@ def test_next_address_is_tried(server, tmp_path):
     assert [path for path, _, _ in server.log] == ["/missing", "/page", "/file"]
 
 
-def test_no_network_names_addresses_and_the_place_by_hand(tmp_path):
-    server = Server()
+def test_no_network_names_addresses_and_the_place_by_hand(tmp_path, tls):
+    server = Server(tls)
     url = server.url("file")
     server.server_close()
     with pytest.raises(UserError) as caught:
@@ -201,14 +203,97 @@ def test_no_network_names_addresses_and_the_place_by_hand(tmp_path):
     assert str(tmp_path / "data.tar") in caught.value.hint
 
 
-def test_only_http(server, tmp_path):
+def test_only_https(server, tmp_path):
     secret = tmp_path / "secret"
     secret.write_bytes(BODY)
+    plain = server.url("file").replace("https", "http")
     with pytest.raises(UserError) as caught:
-        fetch(archive(secret.as_uri(), server.url("to-ftp")), tmp_path)
+        fetch(archive(secret.as_uri(), server.url("to-ftp"), server.url("to-http"), plain), tmp_path)
     assert "unknown url type: file" in caught.value.where
     assert "unknown url type: ftp" in caught.value.where
+    assert caught.value.where.count("unknown url type: http)") == 2
     assert list(tmp_path.iterdir()) == [secret]
+
+
+def test_a_server_that_is_not_who_it_says_gives_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(UserError) as caught:
+        fetch(archive(server.url("file")), tmp_path)
+    assert "CERTIFICATE_VERIFY_FAILED" in caught.value.where
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_known_archive_comes_over_https():
+    built = [instantiate("dataset", load_config([f"dataset={name}"]).dataset) for name in BENCHMARKS]
+    urls = [url for benchmark in built for archive in benchmark.card.archives for url in archive.urls]
+    assert len(urls) >= 6
+    assert all(url.startswith("https://") for url in urls)
+
+
+def test_credentials_of_an_address_are_not_shown(tmp_path, monkeypatch):
+    with pytest.raises(UserError) as caught:
+        fetch(archive("http://me:secret@127.0.0.1/file?token=hidden"), tmp_path)
+    assert "http://127.0.0.1/file?token=***" in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+def test_without_a_published_checksum_the_first_one_met_is_kept_and_compared(server, tmp_path):
+    unknown, digest = archive(server.url("file"), md5=None), hashlib.sha256(BODY).hexdigest()
+    said: list[str] = []
+    path = fetch(unknown, tmp_path, say=said.append)
+    record = tmp_path / "data.tar.sha256"
+    assert record.read_text() == f"{digest}  data.tar\n"
+    assert len(said) == 1
+    assert digest in said[0]
+    assert str(record) in said[0]
+    fetch(unknown, tmp_path, say=said.append)
+    path.unlink()
+    fetch(unknown, tmp_path, say=said.append)
+    assert len(said) == 1
+    record.write_text(f"{'0' * 64}  data.tar\n")
+    with pytest.raises(UserError, match=f"expected SHA-256 {'0' * 64}, found {digest}") as caught:
+        fetch(unknown, tmp_path, say=said.append)
+    assert f"delete {record}" in caught.value.hint
+
+
+def test_a_file_got_by_hand_is_remembered_too(tmp_path):
+    (tmp_path / "data.tar").write_bytes(BODY)
+    said: list[str] = []
+    fetch(archive("https://127.0.0.1/never-asked", md5=None), tmp_path, say=said.append)
+    assert hashlib.sha256(BODY).hexdigest() in said[0]
+
+
+def test_a_published_sha256_is_compared(server, tmp_path):
+    with pytest.raises(UserError, match=f"expected SHA-256 {'0' * 64}"):
+        fetch(Archive("data.tar", (server.url("file"),), sha256="0" * 64), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_record_that_is_none_is_a_user_error(tmp_path):
+    (tmp_path / "data.tar").write_bytes(BODY)
+    (tmp_path / "data.tar.sha256").write_bytes(b"\xff\x00")
+    with pytest.raises(UserError, match="no SHA-256 in it"):
+        fetch(archive("https://127.0.0.1/never-asked", md5=None), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["data.tar.part", "data.tar.sha256", ".data.tar.sha256.new"])
+def test_nothing_is_written_through_a_link_that_lies_there(server, tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / name).symlink_to(outside)
+    if name == "data.tar.sha256":
+        outside.write_text(hashlib.sha256(BODY).hexdigest())
+    kept = outside.read_bytes()
+    fetch(archive(server.url("file"), md5=None), folder)
+    assert outside.read_bytes() == kept
+
+
+def test_more_than_was_announced_is_not_received(server, tmp_path):
+    with pytest.raises(UserError, match=r"expected 1000 bytes, found 1048576"):
+        fetch(archive(server.url("no-ranges"), size=1000), tmp_path)
 
 
 def test_full_disk_keeps_the_part(server, tmp_path, monkeypatch):
@@ -231,123 +316,4 @@ def test_full_disk_keeps_the_part(server, tmp_path, monkeypatch):
 def test_unwritable_place_is_a_user_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(UserError, match="file error"):
-        fetch(archive("http://127.0.0.1/never-asked"), tmp_path / "taken")
-
-
-FILES = {"VOC/a.txt": b"a" * 3000, "VOC/deep/b.txt": b"b" * 700, "readme": b"hello"}
-
-
-def pack(path: Path, files: dict[str, bytes]) -> Path:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
-            for name, content in files.items():
-                packed.writestr(name, content)
-        return path
-    with tarfile.open(path, "w" if path.suffix == ".tar" else "w:gz") as packed:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            packed.addfile(entry, io.BytesIO(content))
-    return path
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-KINDS = ["x.tar", "x.tar.gz", "x.tgz", "x.zip"]
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_unpacks_beside_what_is_there(tmp_path, name):
-    (tmp_path / "out/VOC/deep").mkdir(parents=True)
-    (tmp_path / "out/VOC/deep/mine").write_bytes(b"kept")
-    (tmp_path / "out/readme").write_bytes(b"old")
-    unpack(pack(tmp_path / name, FILES), tmp_path / "out")
-    assert content(tmp_path / "out") == FILES | {"VOC/deep/mine": b"kept", f".unpacked-{name}": b""}
-    assert not (tmp_path / f"out/.unpacking-{name}").exists()
-
-
-def test_second_call_does_nothing(tmp_path):
-    path = pack(tmp_path / "x.tar", FILES)
-    unpack(path, tmp_path / "out")
-    (tmp_path / "out/readme").write_bytes(b"mine now")
-    path.unlink()
-    unpack(path, tmp_path / "out")
-    assert (tmp_path / "out/readme").read_bytes() == b"mine now"
-
-
-def pack_with_link(path: Path) -> Path:
-    with tarfile.open(pack(path, FILES), "a") as packed:
-        link = tarfile.TarInfo("latest")
-        link.type, link.linkname = tarfile.SYMTYPE, "VOC"
-        packed.addfile(link)
-    return path
-
-
-def test_unpacks_again_after_a_crash_while_moving(tmp_path):
-    for _ in range(2):
-        unpack(pack_with_link(tmp_path / "x.tar"), tmp_path / "out")
-        (tmp_path / "out/.unpacked-x.tar").unlink()
-    assert (tmp_path / "out/latest").readlink() == Path("VOC")
-    assert content(tmp_path / "out").items() >= FILES.items()
-
-
-def test_link_is_not_followed_into_a_folder_of_its_name(tmp_path):
-    (tmp_path / "out/latest").mkdir(parents=True)
-    with pytest.raises(UserError, match="file error"):
-        unpack(pack_with_link(tmp_path / "x.tar"), tmp_path / "out")
-    assert list((tmp_path / "out/latest").iterdir()) == []
-
-
-def test_clears_what_a_crash_left(tmp_path):
-    (tmp_path / "out/.unpacking-x.tar").mkdir(parents=True)
-    (tmp_path / "out/.unpacking-x.tar/half").write_bytes(b"ha")
-    unpack(pack(tmp_path / "x.tar", FILES), tmp_path / "out")
-    assert content(tmp_path / "out") == FILES | {".unpacked-x.tar": b""}
-
-
-def assert_refused(path: Path, what: str) -> UserError:
-    with pytest.raises(UserError, match=what) as caught:
-        unpack(path, path.parent / "out")
-    assert list((path.parent / "out").iterdir()) == []
-    assert caught.value.where == str(path)
-    return caught.value
-
-
-# A tar cut within its first file, between two entries, and within a header; the others near their end.
-@pytest.mark.parametrize(
-    ("name", "keep"), [("x.tar", 3000), ("x.tar", 3584), ("x.tar", 3700), *((name, -30) for name in KINDS[1:])]
-)
-def test_truncated_archive(tmp_path, name, keep):
-    path = pack(tmp_path / name, FILES)
-    path.write_bytes(path.read_bytes()[:keep])
-    assert "fetch it again" in assert_refused(path, "truncated or damaged").hint
-
-
-def test_damaged_checksum(tmp_path):
-    path = pack(tmp_path / "x.tar.gz", FILES)
-    damaged = bytearray(path.read_bytes())
-    damaged[-8] ^= 1
-    path.write_bytes(damaged)
-    assert_refused(path, "CRC")
-
-
-def test_damaged_header_is_not_taken_for_the_end(tmp_path):
-    path = pack(tmp_path / "x.tar", FILES)
-    damaged = bytearray(path.read_bytes())
-    damaged[3584] ^= 1
-    path.write_bytes(gzip.compress(damaged))
-    assert_refused(path.rename(tmp_path / "x.tgz"), "breaks off")
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_entry_outside_the_folder(tmp_path, name):
-    path = pack(tmp_path / name, {"good": b"1", "../evil": b"2"})
-    assert_refused(path, "unsafe entry in the archive: ../evil")
-    assert not list(tmp_path.rglob("evil"))
-
-
-def test_unknown_kind(tmp_path):
-    (tmp_path / "x.rar").write_bytes(b"")
-    assert_refused(tmp_path / "x.rar", "unknown kind")
+        fetch(archive("https://127.0.0.1/never-asked"), tmp_path / "taken")
