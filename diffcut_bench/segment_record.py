@@ -103,7 +103,9 @@ class SegmentRecord:
             return _checked(json.loads(self.path.read_text(encoding="utf-8")), self.folder.parent)
         except FileNotFoundError:
             return {"schema_version": SCHEMA_VERSION, "configs": {}, "images": []}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"damaged, or not written by this command ({error})",
                 str(self.path.absolute()),

@@ -1,6 +1,9 @@
+import re
+
 import numpy as np
 import pytest
 import skimage.data
+import torch
 from PIL import Image
 
 import diffcut_bench
@@ -41,6 +44,76 @@ def test_pictures_are_turned_upright(tmp_path):
 def test_unknown_backbone_is_a_user_error():
     with pytest.raises(UserError, match="unknown option backbone=nope"):
         diffcut_bench.segment(skimage.data.coffee(), "nope")
+
+
+@pytest.mark.parametrize("kind", ["floats", "alpha", "grey", "grey 16"])
+def test_arrays_of_other_kinds_are_the_same_picture(kind):
+    array = skimage.data.coffee()[::4, ::4]
+    grey = array[..., 1]
+    arrays = {
+        "floats": (array, (array / 255).astype(np.float32)),
+        "alpha": (array, np.dstack([array, np.full(grey.shape, 255, dtype=np.uint8)])),
+        "grey": (np.dstack([grey] * 3), grey),
+        "grey 16": (np.dstack([grey] * 3), grey.astype(np.uint16) * 257),
+    }
+    plain, other = (diffcut_bench.segment(each, "colour", FAST) for each in arrays[kind])
+    assert np.array_equal(plain.image, other.image)
+    assert np.array_equal(plain.labels, other.labels)
+
+
+RGB = np.zeros((4, 5, 3))
+NO_PICTURES = {
+    "beyond 1": (RGB + 255.0, "the floats are 255 to 255, not from 0 to 1"),
+    "below 0": (RGB - 0.5, "not from 0 to 1"),
+    "not a number": (RGB * np.nan, "not from 0 to 1"),
+    "infinite": (RGB + np.inf, "not from 0 to 1"),
+    "whole numbers": (RGB.astype(np.int64), "the values are int64"),
+    "booleans": (RGB.astype(bool), "the values are bool"),
+    "16-bit colours": (RGB.astype(np.uint16), "the values are uint16"),
+    "colours first": (np.zeros((3, 4, 5)), "with the colours first"),
+    "a batch": (np.zeros((1, 4, 5, 3)), r"the shape is \[1, 4, 5, 3\]"),
+    "a line": (np.zeros(5), r"the shape is \[5\]"),
+    "words": (np.array([["a"]]), "the values are"),
+    "objects": (np.array([[None]]), "the values are object"),
+    "a tensor": (torch.zeros(3, 4, 5), "a Tensor"),
+    "None": (None, "a NoneType"),
+    "no rows": (np.zeros((0, 5, 3), dtype=np.uint8), "without pixels"),
+    "no columns": (np.zeros((5, 0, 3)), "without pixels"),
+    "an empty picture": (Image.new("RGB", (0, 5)), "without pixels"),
+    "floats of unknown range": (Image.new("F", (4, 5)), "no picture"),
+    "an empty path": ("", "an empty path"),
+    "a folder": (".", "a folder, not a picture"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PICTURES)
+def test_what_is_no_picture_is_a_user_error(kind):
+    image, what = NO_PICTURES[kind]
+    with pytest.raises(UserError) as caught:
+        diffcut_bench.segment(image, "colour", FAST)
+    assert re.search(what, str(caught.value)), caught.value
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "colour"])
+@pytest.mark.parametrize("size", [(1, 1), (300, 200), (40, 3)])
+def test_a_picture_of_one_colour_is_one_segment(backbone, size):
+    result = diffcut_bench.segment(Image.new("RGB", size, (200, 30, 90)), backbone, FAST)
+    assert result.labels.shape == size[::-1]
+    assert result.num_segments == 1
+    assert result.describe()[0]["mean_rgb"] == [200, 30, 90]
+
+
+def test_a_picture_of_nearly_one_colour_is_looked_at():
+    pixels = np.full((64, 96, 3), 40, dtype=np.uint8)
+    pixels[:, 48:] = 220
+    assert diffcut_bench.segment(pixels, "colour", "protocol.image_size=256").num_segments == 2
+
+
+def test_the_home_folder_and_variables_are_expanded(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert diffcut_bench.segment("~/a.png", "colour", FAST).labels.shape == (30, 40)
+    assert diffcut_bench.segment("$HOME/a.png", "colour", FAST).labels.shape == (30, 40)
 
 
 def test_more_than_256_segments_need_16_bits(tmp_path):
