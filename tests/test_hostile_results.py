@@ -33,7 +33,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def out(original, tmp_path) -> Path:
-    """The output folder of one cell, to do with as one likes."""
+    """The output folder of one cell, to do with as one likes, and its data where they lay as seen from there."""
+    (tmp_path / "shapes").symlink_to(original / "shapes")
     shutil.copytree(original / "out", tmp_path / "out", ignore=shutil.ignore_patterns("SHA256SUMS"))
     return tmp_path / "out"
 

@@ -30,7 +30,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def swept(original, tmp_path) -> Path:
-    """The sweep's output folder, to do with as one likes."""
+    """The sweep's output folder, to do with as one likes, and its data where they lay as seen from there."""
+    (tmp_path / "shapes").symlink_to(original / "shapes")
     shutil.copytree(original / "out", tmp_path / "out", ignore=shutil.ignore_patterns("SHA256SUMS"))
     return tmp_path / "out"
 
