@@ -243,6 +243,9 @@ def _load(place: str, benchmark: Benchmark) -> hf.Dataset:
         records = hf.load_from_disk(place)
     except Exception as error:  # whatever arrow, fsspec and datasets raise on absent or damaged files
         reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        user = place.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        if user:  # file systems name the place without its scheme, where nothing else would know it for credentials
+            reason = reason.replace(f"{user}@", "")
         raise UserError(f"no prepared data set there, or a damaged one ({reason})", place, again) from error
     if manifest.source != benchmark.source:
         raise UserError(f"prepared for {manifest.source}, but {benchmark.source} is wanted", place, again)
