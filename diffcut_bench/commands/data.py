@@ -98,13 +98,13 @@ def _download(benchmark: Benchmark) -> None:
         raise UserError(
             f"{benchmark.name} can't be fetched without a login", card.homepage, card.by_hand or "see there"
         )
-    if benchmark.root is None:
+    root = benchmark.place
+    if root is None:
         raise UserError("dataset.root is not set", "where the archives are to go", "add dataset.root=DIR")
     if benchmark.n_expected is None:
         raise UserError(
             "only the published split can be fetched", f"dataset={benchmark.name}", "leave split and ids out"
         )
-    root = Path(benchmark.root).expanduser()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / ".downloading.lock"):  # two of them would write the same partial file

@@ -23,6 +23,7 @@ CARD = Card(
             urls=("https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip",),
             md5="7328b3957e407ddae1d3cbf487f149ef",
             size=967382037,
+            sha256="7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
         ),
     ),
 )

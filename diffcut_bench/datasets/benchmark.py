@@ -54,6 +54,11 @@ class Benchmark:
     n_expected: int | None = None
     read_label_file: LabelReader | None = None
 
+    @property
+    def place(self) -> Path | None:
+        """The root as a path; YAML makes a number of a folder named 2012."""
+        return None if self.root is None else Path(str(self.root)).expanduser()
+
     def from_originals(self) -> SegmentationDataset:
         """The data set read from its original files.
 

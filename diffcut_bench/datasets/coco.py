@@ -127,10 +127,11 @@ def _choice(ids: str) -> str:
     """Names a choice of images; a list's name holds its content, so that two lists never share a prepared form."""
     if ids in ("curated", "all"):
         return ids
-    if not Path(ids).is_file():
-        raise UserError("no such list of ids", str(Path(ids).absolute()), "dataset.ids=curated|all|FILE")
-    digest = hashlib.sha256("\n".join(listed_ids(Path(ids))).encode()).hexdigest()
-    return f"list-{Path(ids).stem}-{digest[:8]}"
+    path = Path(ids).expanduser()
+    if not path.is_file():
+        raise UserError("no such list of ids", str(path.absolute()), "dataset.ids=curated|all|FILE")
+    digest = hashlib.sha256("\n".join(listed_ids(path)).encode()).hexdigest()
+    return f"list-{path.stem}-{digest[:8]}"
 
 
 def _find(root: Path, split: str, ids: str) -> Pairs:
@@ -142,7 +143,7 @@ def _find(root: Path, split: str, ids: str) -> Pairs:
         found = ({path.stem for path in folder.iterdir() if _NAME.fullmatch(path.stem)} for folder in (images, labels))
         chosen = sorted(set.union(*found))
     else:
-        chosen = listed_ids(Path(ids))
+        chosen = listed_ids(Path(ids).expanduser())
     if not chosen:
         raise UserError("no COCO image here", str(images), "unpack the archive there")
     return Pairs(chosen, [images / f"{i}.jpg" for i in chosen], [labels / f"{i}.png" for i in chosen])

@@ -93,7 +93,7 @@ def open_benchmark(
     if prepared != "auto":
         return benchmark.from_records(_load(prepared, benchmark))
     folder = prepared_folder(benchmark, data_dir)
-    if benchmark.root is not None and (Path(benchmark.root).expanduser().is_dir() or not folder.is_dir()):
+    if benchmark.place is not None and (benchmark.place.is_dir() or not folder.is_dir()):
         return prepare(benchmark, data_dir, num_proc, report)
     if not folder.is_dir():
         raise UserError(
@@ -120,7 +120,7 @@ def prepare(
     """
     originals = benchmark.from_originals()
     folder = prepared_folder(benchmark, data_dir)
-    root = Path(benchmark.root or "").expanduser().absolute()
+    root = (benchmark.place or Path()).absolute()
     manifest = Manifest(benchmark.source, _origin(originals, root), str(root), len(originals))
     records = _current(folder, manifest, benchmark)
     if records is None:
@@ -255,6 +255,9 @@ def _load(place: str, benchmark: Benchmark) -> hf.Dataset:
         records = hf.load_from_disk(place)
     except Exception as error:  # whatever arrow, fsspec and datasets raise on absent or damaged files
         reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
+        user = place.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        if user:  # file systems name the place without its scheme, where nothing else would know it for credentials
+            reason = reason.replace(f"{user}@", "")
         raise UserError(f"no prepared data set there, or a damaged one ({reason})", place, again) from error
     if manifest.source != benchmark.source:
         raise UserError(f"prepared for {manifest.source}, but {benchmark.source} is wanted", place, again)

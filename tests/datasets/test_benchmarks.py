@@ -10,7 +10,7 @@ import pytest
 from miniatures import values
 
 from diffcut_bench.config import build_protocol, instantiate, load_config
-from diffcut_bench.datasets import Benchmark, listed_ids
+from diffcut_bench.datasets import Benchmark, listed_ids, open_benchmark, prepare
 from diffcut_bench.datasets.coco import curated_ids
 from diffcut_bench.errors import UserError
 from diffcut_bench.reading import read_label
@@ -203,6 +203,16 @@ def test_coco_takes_a_list_of_ids(tmp_path):
     (tmp_path / "mine.txt").write_text("000000000724\n")
     data = benchmark("coco_stuff27", tmp_path, f"dataset.ids={tmp_path / 'mine.txt'}").from_originals()
     assert data.records["id"][:] == ["000000000724"]
+
+
+def test_a_root_and_a_list_that_read_like_something_else(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    miniatures.write_coco(tmp_path / "2017", values(3))
+    (tmp_path / "mine.txt").write_text("000000000724\n")
+    listed = benchmark("coco_stuff27", Path("2017"), "dataset.ids='~/mine.txt'")
+    assert prepare(listed, tmp_path / "data").records["id"][:] == ["000000000724"]
+    assert len(open_benchmark(listed, tmp_path / "data")) == 1
 
 
 def test_lists_of_ids_never_share_a_prepared_form(tmp_path):

@@ -175,6 +175,14 @@ def test_nothing_there_is_a_user_error(tmp_path):
         open_benchmark(voc(None), tmp_path, prepared=str(tmp_path / "nowhere"))
 
 
+@pytest.mark.parametrize("place", ["memory://me:secret@bucket/voc", "s9://me:secret@bucket/voc?sig=secret"])
+def test_credentials_of_a_place_are_not_shown(tmp_path, place):
+    with pytest.raises(UserError, match="no prepared data set there") as caught:
+        open_benchmark(voc(None), tmp_path, prepared=place)
+    assert "://bucket/voc" in caught.value.where
+    assert "secret" not in str(caught.value)
+
+
 def test_another_format_is_not_taken(benchmark, tmp_path):
     prepare(benchmark, tmp_path / "data")
     path = tmp_path / "data" / "voc-val" / "manifest.json"
