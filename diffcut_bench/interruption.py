@@ -21,7 +21,7 @@ _SAME_EVENT_S = 1.0
 # Children have this long to end by themselves, and then are killed.
 _GRACE_S = 1.5
 # A job that was asked to end stays this long: loky kills all its workers as soon as it misses one, and they may write.
-_WRITING_S = 0.8
+_WRITING_S = 0.5
 _LOOK_S = 0.1
 
 
@@ -130,6 +130,12 @@ def held_back() -> Iterator[None]:
 def is_interrupted() -> bool:
     """Whether a signal asked this process to end."""
     return _ending is not None and _ending.signal is not None
+
+
+def raise_if_interrupted() -> None:
+    """Raise what a library may have swallowed, such as one that calls Python back."""
+    if _ending is not None:
+        _ending.raise_if_due()
 
 
 def end_children() -> None:
