@@ -15,7 +15,7 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
-from diffcut_bench.interruption import held_back
+from diffcut_bench.interruption import held_back, raise_if_interrupted
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
 from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
@@ -268,6 +268,7 @@ def _score(
         for cell, batch in zip(cells, batches, strict=True):
             seen |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
             cell.take(batch, wall * batch.timings.wall_s / counted, draw)
+        raise_if_interrupted()
         done += len(seen)
         if report:
             report(done, total)

@@ -20,8 +20,11 @@ _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if 
 _SAME_EVENT_S = 1.0
 # Children have this long to end by themselves, and then are killed.
 _GRACE_S = 1.5
+_BIRTH_S = 0.3
+# After the signal, until libraries have to be through with what they do at the end of a process.
+_CLEANING_S = 1.0
 # A job that was asked to end stays this long: loky kills all its workers as soon as it misses one, and they may write.
-_WRITING_S = 0.8
+_WRITING_S = 0.5
 _LOOK_S = 0.1
 
 
@@ -59,6 +62,7 @@ class Ending:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self.since = signal.Signals(number), time.monotonic()
+            threading.excepthook = lambda thread: None  # threads that miss a child have nothing to tell
             end_children()
             self.raise_if_due()
         elif time.monotonic() - self.since > _SAME_EVENT_S:
@@ -66,7 +70,7 @@ class Ending:
 
     def end(self, code: int) -> NoReturn:
         """End this process now, as everything is written: no thread is waited for, and libraries only for a moment."""
-        latest = max(self.since + _GRACE_S - time.monotonic(), _LOOK_S)
+        latest = max(self.since + _CLEANING_S - time.monotonic(), _LOOK_S)
         deadline = threading.Timer(latest, os._exit, (code,))
         deadline.daemon = True
         deadline.start()
@@ -99,7 +103,7 @@ def signals_raised() -> Iterator[Ending]:
         yield _ending or Ending()
         return
     ours = Ending()
-    before = {number: signal.getsignal(number) for number in _ENDING}
+    before, excepthook = {number: signal.getsignal(number) for number in _ENDING}, threading.excepthook
     replaced = [number for number, now in before.items() if now in (signal.SIG_DFL, signal.default_int_handler)]
     _ending = ours
     try:
@@ -109,6 +113,7 @@ def signals_raised() -> Iterator[Ending]:
     finally:
         for number in replaced:
             signal.signal(number, before[number])
+        threading.excepthook = excepthook
         _ending = None
 
 
@@ -132,14 +137,23 @@ def is_interrupted() -> bool:
     return _ending is not None and _ending.signal is not None
 
 
+def raise_if_interrupted() -> None:
+    """Raise what a library may have swallowed, such as one that calls Python back."""
+    if _ending is not None:
+        _ending.raise_if_due()
+
+
 def end_children() -> None:
     """Ask processes that multiprocessing or loky started here to end, and kill those that do not in time."""
     children = multiprocessing.active_children()
+    start = time.monotonic()
+    # Twice: one that is just being born does not hear the first.
+    for patience in (_BIRTH_S, _GRACE_S):
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join(max(start + patience - time.monotonic(), 0))
     for child in children:
-        child.terminate()
-    latest = time.monotonic() + _GRACE_S
-    for child in children:
-        child.join(max(latest - time.monotonic(), 0))
         if child.exitcode is None and child.pid is not None:
             with contextlib.suppress(OSError):
                 os.kill(child.pid, getattr(signal, "SIGKILL", signal.SIGTERM))

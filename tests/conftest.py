@@ -6,9 +6,12 @@ os.environ["COLUMNS"] = "200"  # read by the command line's console when it is i
 
 import json
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +23,10 @@ from diffcut_bench.cli import main
 DATA = Path(__file__).parent / "data"
 # The whole pipeline with the real network on 4×4 patches: a tenth of a second an image.
 SMALL = ("protocol.image_size=128", "protocol.eval_size=32")
+# What the user is promised; a process that is asked to end needs a tenth of it, one of loky's half.
+NONE_LEFT_S = 2.0
+
+linux = pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are found in /proc")
 
 
 @pytest.fixture
@@ -80,6 +87,20 @@ def place(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         return shapes_overrides(Path("shapes"), Path("out"))
 
     return enter
+
+
+def driven(code: str, *arguments: str) -> Any:
+    """What a program prints as JSON; it starts commands with `killing`."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def finished_cells(output_dir: Path) -> dict[str, tuple[object, ...]]:

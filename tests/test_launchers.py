@@ -1,12 +1,13 @@
 """The launchers' jobs give what Hydra's own gives, and what went wrong in one of them is said."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 import ray
-from conftest import finished_cells
+from conftest import NONE_LEFT_S, driven, finished_cells, linux
 from joblib.externals.loky import get_reusable_executor
 from submitit import Job
 
@@ -32,6 +33,44 @@ def test_jobs_equal_passes_one_after_the_other(cli, place, launcher, monkeypatch
     assert "mIoU" in done.out
     assert done.err.count("tau must lie in [0, 1], not 2") == 4
     assert "Traceback" not in done.err
+
+
+# Once in the middle of the work, asked to end; once as its workers start, killed; then left alone.
+KILLED = """
+import json, random, signal, sys, time
+from pathlib import Path
+from killing import end, journalled, processes, start, wait_for
+
+arguments, errors, ended = sys.argv[1:], Path("errors.txt"), []
+for number, ready in (
+    (signal.SIGTERM, lambda child: journalled(Path("out")) >= 2),
+    (signal.SIGKILL, lambda child: len(processes(child)) >= 3),
+    (signal.SIGKILL, lambda child: journalled(Path("out")) > before),
+):
+    before = journalled(Path("out"))
+    child = start(arguments, errors)
+    wait_for(lambda: ready(child))
+    time.sleep(random.Random(number).uniform(0, 0.2))
+    ended.append(end(child, number))
+said = errors.read_text()
+print(json.dumps({"ended": ended, "last": end(start(arguments, errors)), "said": said}))
+"""
+
+
+@linux
+@pytest.mark.slow
+def test_no_job_of_joblib_is_left_when_the_sweep_is_ended(cli, place):
+    base = [*place("basic"), "limit=7,8", "batch_size=1"]
+    assert cli("run", "-m", *base).code == 0
+    place("ended")
+    report = driven(KILLED, "run", "-m", *base, "hydra/launcher=joblib")
+    assert [code for code, _ in report["ended"]] == [128 + signal.SIGTERM, -signal.SIGKILL, -signal.SIGKILL]
+    assert max(seconds for _, seconds in report["ended"]) < NONE_LEFT_S, report["ended"]
+    assert "interrupted (SIGTERM); what is done is kept" in report["said"]
+    assert "Traceback" not in report["said"]
+    assert report["last"][0] == 0
+    assert finished_cells(Path("out")) == finished_cells(Path("../basic/out"))
+    assert len(finished_cells(Path("out"))) == 2
 
 
 @pytest.mark.slow

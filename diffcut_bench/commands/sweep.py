@@ -31,6 +31,7 @@ from diffcut_bench.config import (
 from diffcut_bench.distributed import workers
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import pass_key
+from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.overrides import is_launcher, is_searchpath
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.running import FinishedCell
@@ -77,6 +78,7 @@ def sweep(overrides: list[str]) -> int:
         with loky_follows():
             task()
     except (Exception, SystemExit) as error:
+        raise_if_interrupted()
         broken = error
     finally:
         sys.argv = before
@@ -189,6 +191,7 @@ def _score_pass(folder: Path, number: int) -> None:
     except UserError as error:
         ended = [error] * len(cells)
     except Exception as error:  # the other passes go on; the error is listed at the end
+        raise_if_interrupted()
         crashed = UserError(f"{type(error).__name__}: {error}", " ".join(cells[0]), "run this cell alone to see more")
         ended = [crashed] * len(cells)
     for place, (cell, end) in enumerate(zip(cells, ended, strict=True)):

@@ -1,5 +1,9 @@
 import json
 import multiprocessing
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import datasets as hf
@@ -209,6 +213,20 @@ def test_a_folder_of_the_users_is_left_alone(benchmark, tmp_path):
     with pytest.raises(UserError, match="in the way"):
         prepare(benchmark, tmp_path / "data")
     assert precious.read_text() == "x"
+
+
+def test_a_process_that_dies_is_said(benchmark, tmp_path, small_shards):
+    def kill_one() -> None:
+        while not multiprocessing.active_children():
+            time.sleep(0.01)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    with pytest.raises(UserError, match="a process that prepares died") as caught:
+        prepare(benchmark, tmp_path / "data", num_proc=2)
+    killer.join()
+    assert "num_proc=1" in caught.value.hint
 
 
 @pytest.mark.parametrize("damage", ["arrow gone", "arrow cut", "manifest cut", "rows gone"])
