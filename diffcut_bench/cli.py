@@ -1,11 +1,15 @@
 """The command line: ``diffcut-bench COMMAND``. Knows everything; nothing knows it."""
 
 import argparse
+import contextlib
+import difflib
+import itertools
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from diffcut_bench import __version__
@@ -17,37 +21,61 @@ from diffcut_bench.commands.features import features
 from diffcut_bench.commands.run import run
 from diffcut_bench.commands.terminal import console, errors
 from diffcut_bench.commands.verify import verify
+from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
+from diffcut_bench.interruption import signals_raised
 from diffcut_bench.pipeline import is_out_of_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 after a user's mistake, 130 when interrupted."""
+    """Run one command; returns the exit code: 0, 2 after a user's mistake, 128 + n after signal n (Ctrl-C: 130)."""
     keep_freed_memory()
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
-    try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
-    except UserError as error:
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        oom = UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
-        errors.print(str(oom), markup=False, highlight=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        errors.print("interrupted; what is done is kept, and the same command goes on from here")
-        return 130
+    with signals_raised() as ending:
+        try:
+            return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        except BaseException as error:
+            # After a signal, whatever comes up is its consequence.
+            if ending.signal is not None or isinstance(error, KeyboardInterrupt):
+                if not console.quiet:
+                    with contextlib.suppress(OSError):  # a terminal that hung up
+                        errors.print(ending.words, markup=False, highlight=False, soft_wrap=True)
+                return ending.code
+            mistake = _mistake(error)
+            if mistake is None:
+                raise
+            errors.print(str(mistake), markup=False, highlight=False, soft_wrap=True)
+            return 2
+
+
+def _mistake(error: BaseException) -> UserError | None:
+    """What a user can mend; None: it keeps its traceback."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+        return UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
+    return None
 
 
 class _Parser(argparse.ArgumentParser):
     """argparse with our kind of error."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message, self.prog, f"{self.prog} --help")
+        _, found, words = message.partition("unrecognized arguments: ")
+        raise UserError(message, self.prog, self._meant(words) if found else f"{self.prog} --help")
+
+    def _meant(self, words: str) -> str:
+        """How words with a dash before them may have been meant."""
+        word, _, following = words.partition(" ")
+        name = word.lstrip("-")
+        if Path(word).exists():
+            return f"write ./{word} for a file of this name"
+        if name.partition("=")[0].partition(".")[0] in (*GROUPS, *RunConfig.__dataclass_fields__):
+            return f"options of a run have no dashes: {name if '=' in name else f'{name}={following or chr(8230)}'}"
+        flags = difflib.get_close_matches(word, self._option_string_actions, n=1)
+        return f"did you mean {flags[0]}? {self.prog} --help" if flags else f"{self.prog} --help"
 
 
 @dataclass(frozen=True)
@@ -93,7 +121,12 @@ _COMMANDS = {
     "show": _Command(compare.show, "one finished cell: classes, best and worst images", compare.add_show_arguments),
     "tune": _Command(tune.tune, "choose tau on training images, report on the validation split", tune.add_arguments),
     "merge": _Command(merge.merge_shards, "put finished shards of a cell together", merge.add_arguments),
-    "segment": _Command(segment.segment, "segment your own pictures", segment.add_arguments, "IMAGE|KEY=VALUE"),
+    "segment": _Command(
+        segment.segment,
+        "segment your own pictures: files, or folders of them",
+        segment.add_arguments,
+        "IMAGE|DIR|KEY=VALUE",
+    ),
     "verify": _Command(
         verify, "check that everything in an output folder is what was written", metavar="DIR|KEY=VALUE"
     ),
@@ -108,6 +141,13 @@ _COMMANDS = {
         bench.bench, "speed of each stage against plain versions, floors and rivals", _add_bench_arguments
     ),
 }
+
+
+def _without_separator(words: Sequence[str]) -> list[str]:
+    """The words without ``--``. Whatever begins with a dash after it is a file or folder, and is named as one."""
+    before = list(itertools.takewhile(lambda word: word != "--", words))
+    after = words[len(before) + 1 :]
+    return [*before, *(f"./{word}" if word.startswith("-") else word for word in after)]
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -126,10 +166,11 @@ def _dispatch(arguments: list[str]) -> int:
     parser = _Parser(
         prog=f"diffcut-bench {name}",
         description=command.text,
-        epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/.",
+        epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/. "
+        "In every path ~ and $NAME are expanded.",
     )
     command.add_arguments(parser)
-    parser.add_argument("overrides", nargs="*", metavar=command.metavar)
-    options = parser.parse_intermixed_args(arguments[1:])
+    parser.add_argument("overrides", nargs="*", default=[], metavar=command.metavar)
+    options = parser.parse_intermixed_args(_without_separator(arguments[1:]))
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
     return command.execute(options)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource, open_source
+from diffcut_bench.interruption import held_back
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.pipeline import score_together
 from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
@@ -202,8 +203,8 @@ def open_dataset(config: RunConfig, report: Report | None = None) -> Segmentatio
     """
     built = instantiate("dataset", config.dataset)
     if isinstance(built, Benchmark):
-        return open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
-    return built
+        built = open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
+    return replace(built, max_pixels=config.max_pixels)
 
 
 def open_features(config: RunConfig, protocol: Protocol, device: torch.device) -> FeatureSource:
@@ -228,7 +229,9 @@ def _score_and_close(
     try:
         _score(cells, opened, draw, report, say)
     finally:
-        for line in opened.features.close():
+        with held_back():
+            lines = opened.features.close()
+        for line in lines:
             say(line)
 
 

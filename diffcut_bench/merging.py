@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import chosen_images
+from diffcut_bench.paths import portable, reopened
 from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, check_published, read_result, read_rows
 
@@ -139,7 +140,10 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     result = replace(
         first.result,
         key=cell.key,
-        config={**first.result.config, "shard": None},
+        config=portable(
+            {**reopened(first.result.config, first.folder.parent.parent), "shard": None},
+            target.finished_dir.parent.parent,
+        ),
         limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
         dataset=with_coverage(dataset, rows, names),
         metrics=summarise(rows, names, protocol, identity["seed"]),
@@ -159,7 +163,9 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
 
 def missing_overrides(cell: ShardedCell) -> list[str]:
     """Overrides of ``diffcut-bench run`` that give the first shard that is missing its cell."""
-    config = RunConfig(**{**cell.found[0].result.config, "shard": f"{cell.missing[0]}/{cell.of}"})
+    first = cell.found[0]
+    stored = reopened(first.result.config, first.folder.parent.parent)
+    config = RunConfig(**{**stored, "shard": f"{cell.missing[0]}/{cell.of}"})
     chosen = [f"{group}={option}" for group, option in config.choices.items()]
     try:
         plain = load_config(chosen).to_dict()

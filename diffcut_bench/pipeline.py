@@ -33,6 +33,7 @@ from diffcut_bench.segmenters import (
     segment_together,
 )
 from diffcut_bench.store import Failure, Timings
+from diffcut_bench.time_limit import time_limit
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
@@ -50,6 +51,7 @@ class Pipeline:
     protocol: Protocol
     device: torch.device
     namer: ClassNamer | None = None
+    max_seconds: float | None = None  # that segmenting an image may take
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     if isinstance(pipeline.segmenter, LabelSource):
         raise UserError("segmentations made elsewhere are of a data set", "segmenter=precomputed", "choose a segmenter")
     if isinstance(pipeline.segmenter, CountingSegmenter) and pipeline.segmenter.counts_classes:
-        raise UserError(
-            "this segmenter counts the classes of an annotation", "segmenter", "give it a number of its own"
-        )
+        raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
     try:
         return _segment(pipeline, images, eval_images).cpu()
     except ValueError as error:
@@ -180,13 +180,15 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
 
 @torch.inference_mode()
 def _segment(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
-    size = (eval_images.shape[-2], eval_images.shape[-1])
+    size, limit = (eval_images.shape[-2], eval_images.shape[-1]), (pipeline.max_seconds, ["picture"] * len(images))
     if isinstance(pipeline.segmenter, ImageSegmenter):
-        maps = [pipeline.segmenter.segment_image(image) for image in eval_images]
+        with time_limit(*limit):
+            maps = [pipeline.segmenter.segment_image(image) for image in eval_images]
         return torch.stack([check_label_map("segmenter", ids, size) for ids in maps])
     assert not isinstance(pipeline.segmenter, LabelSource)
     features = pipeline.features.compute(images).float()
-    (partition,) = _partitions([pipeline.segmenter], features)
+    with time_limit(*limit):
+        (partition,) = _partitions([pipeline.segmenter], features)
     eval_images = eval_images.to(pipeline.device)
     labels = check_label_map("upsampler", pipeline.upsampler(features, partition, size), (len(images), *size))
     if pipeline.refiner is not None:
@@ -273,9 +275,8 @@ class _Run:
                     "use a smaller batch_size or protocol.image_size, or device=cpu",
                 ) from error
             if len(group) == len(takers) == 1:
-                self.fail(
-                    takers, group[0].index, Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
-                )
+                failure = Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
+                self.fail(takers, group[0].index, failure)
                 return
         if len(takers) > 1:
             for taker in takers:
@@ -304,10 +305,10 @@ class _Run:
         for taker in takers:
             segmenter = self.pipelines[taker].segmenter
             if isinstance(segmenter, LabelSource):
-                with self._stage("segment_s", (taker,)):
-                    found[taker] = self._made_elsewhere(self.pipelines[taker], segmenter, group)
+                with self._stage("segment_s", (taker,), group):
+                    found[taker] = self._made_before(self.pipelines[taker], segmenter, group)
             elif isinstance(segmenter, ImageSegmenter):
-                with self._stage("segment_s", (taker,)):
+                with self._stage("segment_s", (taker,), group):
                     size = (labels.shape[1], labels.shape[2])
                     maps = [check_label_map("segmenter", segmenter.segment_image(e.eval_image), size) for e in group]
                     found[taker] = self._stacked(maps)
@@ -316,7 +317,7 @@ class _Run:
         if cutting:
             with self._stage("features_s", tuple(cutting)):
                 features = self.features.of(group)
-            with self._stage("segment_s", tuple(cutting)):
+            with self._stage("segment_s", tuple(cutting), group):
                 partitions = _partitions(list(cutting.values()), features, _annotated(cutting.values(), labels))
             for taker, partition in zip(cutting, partitions, strict=True):
                 with self._stage("segment_s", (taker,)):
@@ -326,9 +327,7 @@ class _Run:
                     found[taker] = prediction, (partition.amax(dim=(1, 2)) + 1).tolist()
         return found
 
-    def _made_elsewhere(
-        self, pipeline: Pipeline, source: LabelSource, group: list[Example]
-    ) -> tuple[Tensor, list[int]]:
+    def _made_before(self, pipeline: Pipeline, source: LabelSource, group: list[Example]) -> tuple[Tensor, list[int]]:
         maps, protocol = [], pipeline.protocol
         for example in group:
             prepared = prepare_prediction(
@@ -404,12 +403,13 @@ class _Run:
         return torch.stack(images).to(self.device, non_blocking=True)
 
     @contextmanager
-    def _stage(self, name: str, takers: tuple[int, ...]) -> Iterator[None]:
+    def _stage(self, name: str, takers: tuple[int, ...], limited: Sequence[Example] = ()) -> Iterator[None]:
         """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
         start = time.perf_counter()
-        yield
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize()
+        with time_limit(self.pipelines[0].max_seconds, [example.id for example in limited], len(takers)):
+            yield
+            if self.device.type != "cpu":
+                torch.accelerator.synchronize()
         for taker in takers:
             seconds = self.seconds[taker]
             seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)

@@ -1,5 +1,6 @@
 """Pairs of a data set on their way to the pipeline: decoded, cropped, resized, with features where they are stored."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -12,8 +13,10 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.features import FeatureSource
+from diffcut_bench.interruption import is_interrupted, process_context
 from diffcut_bench.store import Failure
 
 T = TypeVar("T")
@@ -96,24 +99,43 @@ def example_loader(
         keep_images: give images also where their features are in the store.
     """
     reader = _Reader(dataset, indices, protocol, features, keep_images)
-    # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
-    context = "spawn" if num_workers else None
     return DataLoader(
         reader,
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
         pin_memory=pin_memory,
-        multiprocessing_context=context,
+        multiprocessing_context=process_context() if num_workers else None,
     )
 
 
 def read_ahead(batches: Iterable[T]) -> Iterator[T]:
-    """The batches; the next one is read in a thread while one is worked on."""
-    waiting = iter(batches)
+    """The batches; the next one is read in a thread while one is worked on.
+
+    Raises:
+        UserError: a process that reads died.
+    """
     end = object()
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as thread:
+    thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+    try:
+        # In the thread: begun in the main one, torch would raise a worker's death in the middle of whatever runs there.
+        waiting = thread.submit(iter, batches).result()
         coming: Future[Any] = thread.submit(next, waiting, end)
-        while (batch := coming.result()) is not end:
+        while (batch := _read(coming)) is not end:
             coming = thread.submit(next, waiting, end)
             yield batch
+    finally:
+        thread.shutdown(wait=not is_interrupted())  # it may wait for a worker that is gone
+
+
+def _read(coming: Future[Any]) -> Any:
+    try:
+        return coming.result()
+    except RuntimeError as error:
+        if re.match(r"DataLoader worker \(pid", str(error)) is None:
+            raise
+        raise UserError(
+            f"a process that reads images died ({error}), often for want of memory",
+            "num_workers",
+            "run the same command with fewer, or with num_workers=0; what is done is kept",
+        ) from error

@@ -24,6 +24,7 @@ from diffcut_bench.evaluation import (
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
 from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.naming import ClassNamer
+from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
@@ -96,7 +97,14 @@ class RunningCell:
         self.config, self.images, self.workers = config, images, workers
         protocol = _effective_protocol(config, build_protocol(config.protocol))
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
-        self.pipeline = Pipeline(features=features, protocol=protocol, device=features.device, namer=namer, **stages)
+        self.pipeline = Pipeline(
+            features=features,
+            protocol=protocol,
+            device=features.device,
+            namer=namer,
+            max_seconds=config.max_seconds,
+            **stages,
+        )
         _check_attention(config, self.pipeline)
         if protocol.matching == "dataset":
             _check_dataset_matching(config, self.pipeline, images.dataset)
@@ -232,7 +240,12 @@ class RunningCell:
             raise UserError(
                 "no pixel could be scored: every label is void",
                 f"dataset={dataset.name}, void={protocol.void}",
-                "check the label values, or use protocol.void=background",
+                "check the label values"
+                + (
+                    ", or use protocol.void=background"
+                    if protocol.void == "ignore" and dataset.background is not None
+                    else ""
+                ),
             )
         if config.max_failures is not None and progress.failures:
             _check_failures(len(progress.failures), list(progress.failures.values())[-1], config.max_failures)
@@ -245,7 +258,7 @@ class RunningCell:
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
         result = Result(
             key=self.key,
-            config=config.to_dict(),
+            config=portable(config.to_dict(), config.output_dir),
             limited=images < max(len(whole), whole.n_expected or 0),
             dataset=with_coverage(
                 DatasetRecord(dataset.name, self.images.fingerprint, images, whole.n_expected, len(whole)),
@@ -254,13 +267,13 @@ class RunningCell:
             ),
             metrics=summarise(rows, dataset.class_names, protocol, config.seed),
             segments_per_image=segments_per_image(rows),
-            failures=[replace(progress.failures[index], index=index) for index in sorted(progress.failures)],
+            failures=[_portable(progress.failures[index], index, config) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
             environment=environment(self.pipeline.device, config.seed, noise),
             protocol=asdict(protocol),
             identity=self.identity,
         )
-        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(config.to_dict())), self.images.indices)
+        self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.images.indices)
         return result
 
     def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
@@ -292,6 +305,11 @@ def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: 
     annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
     never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
     return replace(record, void_share=share, unannotated=never)
+
+
+def _portable(failure: Failure, index: int, config: RunConfig) -> Failure:
+    """With its place in the data set, without places of this machine."""
+    return replace(failure, error=portable_text(failure.error, config.to_dict(), config.output_dir), index=index)
 
 
 def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:

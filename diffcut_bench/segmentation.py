@@ -6,19 +6,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
+from torch import Tensor
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.datasets.base import to_rgb
+from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
 from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.features import FeatureSource
+from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.paths import expanded
 from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
+from diffcut_bench.running import NUMERICS_VERSION
 from diffcut_bench.store import write_atomically
+from diffcut_bench.time_limit import TookTooLongError
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
@@ -97,8 +102,10 @@ class PictureSegmenter:
     def __init__(self, config: RunConfig, class_names: Sequence[str] = ()) -> None:
         namer = instantiate("namer", config.namer)
         if bool(class_names) != (namer is not None):
-            what = "classes without a namer" if class_names else "a namer without classes"
-            raise UserError(what, "segment", 'diffcut-bench segment photo.jpg --classes "cat, sofa" namer=clip_b16')
+            if class_names:
+                raise UserError("classes without a namer", "segment", "add namer=clip_b16")
+            raise UserError("a namer without classes", "segment", 'add --classes "cat, sofa", or leave the namer out')
+        self._config = config
         device = choose_device(config.device)
         self._pipeline = Pipeline(
             features=FeatureSource(instantiate("backbone", config.backbone).to(device), device),
@@ -107,21 +114,38 @@ class PictureSegmenter:
             refiner=instantiate("refiner", config.refiner),
             protocol=build_protocol(config.protocol),
             device=device,
+            max_seconds=config.max_seconds,
         )
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
         self._namer = namer and namer.for_classes(class_names, background, device)
 
-    def __call__(self, image: str | Path | Image.Image | NDArray[np.uint8]) -> Segmentation:
-        """Segment one picture.
+    def identity(self) -> dict[str, Any]:
+        """Everything but the picture that its segments and their names depend on."""
+        config, features = self._config, self._pipeline.features
+        return {
+            "numerics_version": NUMERICS_VERSION,
+            "features_version": FEATURES_VERSION,
+            "backbone": backbone_identity(features.backbone, config.backbone),
+            **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
+            "words": self._namer and self._namer.identity(),
+            "classes": self._class_names,
+            "device_type": self._pipeline.device.type,
+            "torch": torch.__version__.partition("+")[0],
+        }
+
+    def __call__(self, image: str | Path | Image.Image | NDArray[Any]) -> Segmentation:
+        """Segment one picture. One whose pixels are all equal is one segment.
 
         Args:
-            image: path, Pillow image, or RGB array [height, width, 3] of uint8.
+            image: path, Pillow image, or array: RGB(A) [height, width, 3 or 4] or grey [height, width], of uint8 (grey
+                also of uint16), or of floats from 0 to 1.
 
         Raises:
-            UserError: the file is missing or no picture.
+            UserError: the file is missing or no picture, the array is none of these, there are no pixels, or it took
+                longer than the config's ``max_seconds``.
         """
-        picture = _as_rgb(image)
+        picture = _as_rgb(image, self._config.max_pixels)
         protocol = self._pipeline.protocol
         example = prepare_example(
             0,
@@ -135,13 +159,16 @@ class PictureSegmenter:
             input_size=self._pipeline.features.backbone.image_size,
         )
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        size = example.label.shape
-        refined = tuple(max(round(side * min(_LARGEST / max(size), 1)), 1) for side in size)
-        eval_image = resize_image(example.eval_image, (refined[0], refined[1]))
         assert example.image is not None
-        labels = segment_images(self._pipeline, example.image[None], eval_image[None])
-        whole = upsample_nearest(labels, (size[0], size[1]))[0]
-        segments = whole.unique(return_inverse=True)[1]
+        # What a network sees of one colour varies with the distance to its padding.
+        is_plain = bool((np.asarray(picture) == np.asarray(picture)[0, 0]).all())
+        try:
+            segments = (
+                torch.zeros_like(example.label) if is_plain else self._segments(example.image, example.eval_image)
+            )
+        except TookTooLongError as error:
+            where = str(image) if isinstance(image, (str, Path)) else "this picture"
+            raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
         device = self._pipeline.device
@@ -151,16 +178,24 @@ class PictureSegmenter:
             pixels, segments.numpy(), tuple((self._class_names[i], round(score, 6)) for i, score in found)
         )
 
+    def _segments(self, image: Tensor, eval_image: Tensor) -> Tensor:
+        """Segments [height, width], contiguous from 0, of a network input and the picture at the wanted size."""
+        rows, cols = eval_image.shape[-2:]
+        scale = min(_LARGEST / max(rows, cols), 1)
+        refined = resize_image(eval_image, (max(round(rows * scale), 1), max(round(cols * scale), 1)))
+        labels = segment_images(self._pipeline, image[None], refined[None])
+        return upsample_nearest(labels, (rows, cols))[0].unique(return_inverse=True)[1]
+
 
 def segment(
-    image: str | Path | Image.Image | NDArray[np.uint8],
+    image: str | Path | Image.Image | NDArray[Any],
     backbone: str = "efficientnet_lite0",
     *overrides: str,
 ) -> Segmentation:
     """Segment one picture in one line.
 
     Args:
-        image: path, Pillow image, or RGB array [height, width, 3] of uint8.
+        image: path, Pillow image or array, see `PictureSegmenter`.
         backbone: option name.
         overrides: further Hydra overrides, such as ``"segmenter.tau=0.4"``.
 
@@ -173,16 +208,43 @@ def segment(
     return PictureSegmenter(load_config(["protocol=strict", f"backbone={backbone}", *overrides]))(image)
 
 
-def _as_rgb(image: str | Path | Image.Image | NDArray[np.uint8]) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    if isinstance(image, np.ndarray):
-        return to_rgb(Image.fromarray(image))
-    path = Path(image).expanduser()
+def _as_rgb(image: str | Path | Image.Image | NDArray[Any], max_pixels: int) -> Image.Image:
+    if isinstance(image, (str, Path)):
+        return _read(Path(expanded(str(image), "picture")), max_pixels)
+    try:
+        picture = to_rgb(Image.fromarray(_eight_bits(image)) if isinstance(image, np.ndarray) else image)
+    except Exception as error:  # as in `_read`, and whatever is no picture at all
+        hint = "a path, a Pillow image, or an array [height, width, 3] of uint8 0..255 or floats 0..1"
+        raise UserError(f"no picture: {error}", f"a {type(image).__name__}", hint) from error
+    if not picture.width or not picture.height:
+        raise UserError("a picture without pixels", f"{picture.width} × {picture.height}", "check what made it")
+    return picture
+
+
+def _eight_bits(array: NDArray[Any]) -> NDArray[Any]:
+    """An array that Pillow takes.
+
+    Raises:
+        ValueError: it is none of a picture.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        turned = array.ndim == 3 and array.shape[0] in (3, 4)
+        raise ValueError(f"the shape is {list(array.shape)}" + (", with the colours first" if turned else ""))
+    if np.issubdtype(array.dtype, np.floating):
+        if array.size and not (array.min() >= 0 and array.max() <= 1):
+            raise ValueError(f"the floats are {array.min():g} to {array.max():g}, not from 0 to 1")
+        return (array * 255).round().astype(np.uint8)
+    if array.dtype != np.uint8 and not (array.dtype == np.uint16 and array.ndim == 2):
+        raise ValueError(f"the values are {array.dtype}")
+    return array
+
+
+def _read(path: Path, max_pixels: int) -> Image.Image:
+    if path.is_dir():
+        raise UserError("a folder, not a picture", str(path), "name a picture in it")
     if not path.is_file():
         raise UserError("no such picture", str(path), "check the path")
     try:
-        with Image.open(path) as picture:
-            return to_rgb(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        return decode_rgb(path.read_bytes(), path.name, max_pixels, upright=True)
+    except Exception as error:  # Pillow raises OSError, ValueError, NotImplementedError, struct.error and more
         raise UserError(f"not a picture that can be read ({error})", str(path), "convert it to JPEG or PNG") from error

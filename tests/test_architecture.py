@@ -11,42 +11,49 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 ALLOWED = {
     "errors": set(),
     "heap": set(),
+    "interruption": set(),
+    "time_limit": {"errors"},
     "distributed": set(),
     "checks": set(),
     "fingerprints": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors"},
+    "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
     "naming": {"errors", "backbones", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
-    "config": {"errors", "evaluation"},
+    "paths": {"errors"},
+    "overrides": {"errors", "paths"},
+    "mistakes": {"errors", "overrides", "paths"},
+    "config": {"errors", "evaluation", "mistakes", "overrides", "paths"},
     "trust": {"errors", "config"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
-    "reading": {"datasets", "evaluation", "features", "store"},
+    "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},
     "pipeline": {
         *{"errors", "checks", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
+        *{"time_limit"},
     },
     "environment": {"errors", "store"},
     "running": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "fingerprints"},
-        *{"naming", "pipeline", "segmenters", "store"},
+        *{"naming", "paths", "pipeline", "segmenters", "store"},
     },
     "experiment": {
         *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"naming", "running", "store"},
+        *{"interruption", "naming", "running", "store"},
     },
-    "merging": {"errors", "config", "experiment", "running", "store"},
+    "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "evaluation", "reporting", "store"},
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "features", "pipeline"},
-        *{"refinement", "reporting", "store"},
+        *{"errors", "config", "datasets", "environment", "features", "paths", "pipeline"},
+        *{"refinement", "reporting", "running", "store", "time_limit"},
     },
+    "segment_record": {"errors", "paths", "segmentation", "store"},
 }
 
 

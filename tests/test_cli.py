@@ -68,6 +68,27 @@ def test_a_failed_cell_does_not_stop_the_others(cli, shapes, tmp_path):
     assert len(list((tmp_path / "out" / "results").glob("*/result.json"))) == 1
 
 
+def test_equal_cells_of_a_sweep_are_one(cli, shapes, tmp_path):
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "limit=1"]
+    done = cli("run", "-m", *overrides, "segmenter.tau=0.5,0.50,0.7", "segmenter.alpha=5,5.0")
+    assert done.code == 0, done.err
+    assert "sweep of 2 cells in 1 pass over images" in done.out
+    assert "4 more equal one of these" in done.out
+    assert len(list((tmp_path / "out" / "results").iterdir())) == 2
+    alone = cli("run", "-m", *overrides, "segmenter.tau=0.5,0.50")
+    assert "sweep of 1 cell in 1 pass" in alone.out
+    assert "finished before" in alone.out
+
+
+def test_every_line_of_a_sweep_tells_its_cell_apart(cli, shapes, tmp_path):
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "limit=1"]
+    done = cli("run", "-m", *overrides, "protocol=glob(*)", "refiner=none")
+    assert done.code == 0, done.err
+    for number, name in enumerate(("paper", "released", "strict")):
+        assert f"cell {number + 1}: protocol={name}\n" in done.out
+    assert "as above" not in done.out
+
+
 def test_sweeps_expand_lists_ranges_and_choices():
     cells = expand_sweep(["a=1,2", "b=range(0,0.3,0.1)", "c=x"])
     assert len(cells) == 6
@@ -97,7 +118,23 @@ MISTAKES = {
     "no backbone": (["run", "backbone=null"], "backbone", ""),
     "unknown target": (["run", "upsampler._target_=foo.Bar"], "foo", "upsampler"),
     "similarity": (["segment", "/no/such.jpg", "upsampler.similarity=foo"], "similarity", ""),
-    "glob": (["run", "-m", "refiner=glob(*)"], "is no override", "key=a,b"),
+    "glob of nothing": (["run", "-m", "refiner=glob(x*)"], "no option of refiner fits", "none, pamr"),
+    "launcher alone": (["run", "hydra/launcher=joblib"], "a launcher starts the passes of a sweep", "add -m"),
+    "launcher's key": (["run", "-m", "hydra.launcher.n_jobs=2"], "no such setting", "hydra/launcher=joblib"),
+    "another launcher's key": (
+        ["run", "-m", "hydra/launcher=joblib", "hydra.launcher.jobs=2"],
+        "no such",
+        "conf/hydra",
+    ),
+    "sweeper": (["run", "-m", "hydra/sweeper=optuna"], "hydra/sweeper has no effect here", "run -m"),
+    "dashes": (["run", "--dataset=voc"], "unrecognized arguments", "no dashes: dataset=voc"),
+    "dashes and blank": (["run", "--segmenter.tau", "0.4"], "unrecognized arguments", "no dashes: segmenter.tau="),
+    "flag's name": (["run", "--multi-run"], "unrecognized arguments", "did you mean --multirun?"),
+    "batch size": (["run", "batch_size=1e9"], "batch_size must be a whole number", "batch_size=1000000000"),
+    "limit": (["run", "limit=0"], "limit must be at least 1", "conf/config.yaml"),
+    "device": (["run", "device=gpu"], "device 'gpu' is not available", "device=auto"),
+    "list for a path": (["run", "dataset=voc", "dataset.root=[a]"], "must be a path", "dataset.root=DIR"),
+    "dashes in a name": (["segment", "--", "-dash.jpg"], "no such picture", "check the path"),
     "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
     "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
     "list of one": (["data", "list", "voc"], "data list takes no data set", "data verify"),
@@ -121,6 +158,12 @@ def test_a_mistake_ends_in_three_lines(cli, tmp_path, mistake):
     assert lines[2].startswith("next:  ")
     assert next_ in lines[2]
     assert "Traceback" not in done.err
+
+
+def test_a_missing_argument_is_named_alone(cli):
+    done = cli("compare", "one")
+    assert done.code == 2
+    assert done.err.splitlines()[0] == "error: the following arguments are required: CELL"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")

@@ -1,6 +1,6 @@
 import pytest
 
-from diffcut_bench.config import conf_dir, instantiate, load_config, quote_if_needed
+from diffcut_bench.config import conf_dir, expand_sweep, instantiate, load_config, quote_if_needed
 from diffcut_bench.errors import UserError
 
 
@@ -40,7 +40,39 @@ def test_every_option_composes(group):
         ("segmenter.tau=0.1,0.2", "several values", "add -m"),
         ("shard=3/2", "shard must be i/n", "conf/config.yaml"),
         ("shard=0/2", "shard must be i/n", "conf/config.yaml"),
+        ("segmenter.tau=[0.1,0.2],3", "several values", "segmenter.tau=[[0.1,0.2],3] for a list"),
         ("nonsense", "no override", "key=value"),
+        ("colour", "no override", "did you mean backbone=colour?"),
+        ("backbone:colour", "no override", "backbone=colour"),
+        ("dataset", "no override", "dataset=OPTION, of ade20k"),
+        ("dataset=VOC", "unknown option", "did you mean voc?"),
+        ("refiner=null", "unknown option refiner=null", "did you mean none?"),
+        ("dataset.num_classes=3", "unknown key dataset.num_classes", "dataset=folder has it"),
+        ("segmenter.clusters=3", "unknown key", "segmenter=kmeans or segmenter=spectral has it"),
+        ("backbone.timestep=3", "unknown key", "backbone=sd14"),
+        ("dataset.rot=/x", "unknown key", "this dataset takes no settings; choose another: ade20k"),
+        ("segmenter.alphas=5", "unknown key", "take it away: segmenter.alpha is set already"),
+        ("+segmenter.tau=0.4", "segmenter.tau is there already", "segmenter.tau=0.4"),
+        ("+foo=1", "unknown key foo", "available:"),
+        ("~segmenter", "a run needs segmenter", "available: autosc"),
+        ("~segmenter.tau=0.9", "segmenter.tau has another value", "~segmenter.tau takes it away"),
+        ("~nope", "there is no nope to take away", "available:"),
+        ("+experiment=table1", "many cells", "diffcut-bench reproduce table1"),
+        ("+experiment=mine", "unknown option experiment=mine", "hydra.searchpath"),
+        ("experiment=mine", "unknown option experiment=mine", "hydra.searchpath"),
+        ("protocol=glob(*)", "several values", "add -m"),
+        ("limit=none", "limit must be a whole number or null, not none", "write limit=null"),
+        ("batch_size=1e9", "batch_size must be a whole number", "write batch_size=1000000000"),
+        ("batch_size=true", "batch_size must be a whole number, not True", "batch_size=N"),
+        ("device=null", "device must be text, not null", "device="),
+        ("output_dir=null", "output_dir must be text, not null", "output_dir=DIR"),
+        ("num_workers=5000", "num_workers must be at most 1024", "conf/config.yaml"),
+        ("hydra.run.dir=/tmp/x", "hydra.run.dir has no effect here", "output_dir=DIR"),
+        ("hydra.sweep.dir=/tmp/x", "hydra.sweep.dir has no effect here", "output_dir=DIR"),
+        ("hydra.mode=MULTIRUN", "hydra.mode has no effect here", "run -m"),
+        ("hydra/sweeper=optuna", "hydra/sweeper has no effect here", "run -m"),
+        ("hydra.verbose=true", "hydra.verbose has no effect here", "hydra.searchpath"),
+        ("hydra/launcher=joblib", "a launcher starts the passes of a sweep", "add -m"),
         ("+segmenter.taus=1", None, None),
     ],
 )
@@ -54,6 +86,81 @@ def test_mistakes_are_explained(override, what, next_):
         load_config(["segmenter.alpha=3", override])
     assert what in caught.value.what
     assert next_ in caught.value.hint
+
+
+def test_the_order_of_overrides_does_not_move_the_blame():
+    with pytest.raises(UserError) as caught:
+        load_config(["dataset.num_classes=3", "dataset=folder", "segmenter.tauu=3"])
+    assert caught.value.where == "segmenter.tauu=3"
+
+
+def test_a_key_of_an_option_of_the_users_own_is_known(tmp_path):
+    (tmp_path / "segmenter").mkdir()
+    (tmp_path / "segmenter" / "mine.yaml").write_text("_target_: diffcut_bench.segmenters.DiffCut\nstrength: 1\n")
+    own = f"hydra.searchpath=[{tmp_path}]"
+    with pytest.raises(UserError) as caught:
+        load_config([own, "segmenter.strength=2"])
+    assert caught.value.hint == "segmenter=mine has it"
+    with pytest.raises(UserError) as caught:
+        load_config([own, "segmenter=mien"])
+    assert "did you mean mine" in caught.value.hint
+
+
+@pytest.mark.parametrize(("written", "said"), [("[a,true,b]", "true"), ("[1,false]", "false"), ("[a,null]", "null")])
+def test_a_list_with_a_yes_or_a_nothing_among_words_is_refused(written, said):
+    with pytest.raises(UserError, match=f"{said} among the words or numbers") as caught:
+        load_config(["dataset=folder", f"dataset.class_names={written}"])
+    assert "quote" in caught.value.hint
+    assert load_config(["dataset=folder", "dataset.class_names=['yes','null']"]).dataset["class_names"] == [
+        "yes",
+        "null",
+    ]
+
+
+def test_an_argument_that_a_target_does_not_take_is_named_with_those_that_it_takes():
+    with pytest.raises(UserError, match=r"there is no segmenter\.taus") as caught:
+        instantiate("segmenter", load_config(["+segmenter.taus=1"]).segmenter)
+    assert "did you mean segmenter.tau" in caught.value.hint
+    with pytest.raises(UserError) as caught:
+        instantiate("refiner", {"_target_": "datetime.timedelta", "days": "3", "hours": 1})
+    assert caught.value.hint == "check refiner.days=3, refiner.hours=1"
+
+
+def test_a_sweep_over_options_by_pattern(tmp_path):
+    names = [path.stem for path in sorted((conf_dir() / "protocol").glob("*.yaml"))]
+    assert expand_sweep(["protocol=glob(*)"]) == [[f"protocol={name}"] for name in names]
+    assert expand_sweep(["protocol=glob(*,exclude=s*)"]) == [["protocol=paper"], ["protocol=released"]]
+    assert expand_sweep(["backbone=glob([sd14,dino_b8])"]) == [["backbone=dino_b8"], ["backbone=sd14"]]
+    (tmp_path / "protocol").mkdir()
+    (tmp_path / "protocol" / "mine.yaml").write_text("name: mine\n")
+    own = f"hydra.searchpath=[{tmp_path}]"
+    assert expand_sweep([own, "protocol=glob(m*)"]) == [[own, "protocol=mine"]]
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "next_"),
+    [
+        ("protocol=glob(x*)", "no option of protocol fits", "available: paper"),
+        ("segmenter.tau=glob(*)", "glob() is for the options of a group", "key=a,b"),
+        ("segmenter.tau=range(1,0)", "a sweep over no value", "range(start,stop,step)"),
+        ("segmenter.tau=range(0,1,0)", "is no override", "key=value"),
+        ("segmenter.tau=interval(0,1)", "an interval is no list of values", "range(start,stop,step)"),
+        ("segmenter.tau=range(0,1,0.000001)", "a sweep of more than 10000 cells", "fewer values"),
+        ("seed=range(0,1000000000)", "a sweep of more than 10000 cells", "fewer values"),
+    ],
+)
+def test_sweeps_that_can_not_be(override, what, next_):
+    with pytest.raises(UserError) as caught:
+        expand_sweep(["limit=1", override])
+    assert what in caught.value.what
+    assert caught.value.where == override
+    assert next_ in caught.value.hint
+
+
+def test_a_sweep_over_folders_keeps_their_names():
+    assert expand_sweep(["dataset.root=2024.10,2024.20"]) == [["dataset.root=2024.10"], ["dataset.root=2024.20"]]
+    roots = [load_config(["dataset=voc", *cell]).dataset["root"] for cell in expand_sweep(["dataset.root=1e3, 007"])]
+    assert roots == ["1e3", "007"]
 
 
 def test_all_values_out_of_range_are_said_at_once():

@@ -37,20 +37,29 @@ def test_an_intact_folder_is_fine(cli, done, tmp_path):
     assert cli("verify", tmp_path / "nowhere").code == 2
 
 
-@pytest.mark.parametrize("name", ["result.json", "per_image.parquet", "config.yaml", "SHA256SUMS"])
+@pytest.mark.parametrize("name", ["result.json", "per_image.parquet", "SHA256SUMS"])
 def test_a_damaged_file_is_named_and_computed_again(cli, done, tmp_path, name):
     base, folder = done
     before = finished_cells(tmp_path / "out")
     flip(folder / name, 40)
     found = cli("verify", tmp_path / "out")
     assert found.code == 1
-    assert str(folder / name.replace("SHA256SUMS", "per_image.parquet")) in found.out
+    assert f"result   {folder}" in found.out
     again = cli("run", *base)
     assert again.code == 0
     assert f"damaged  {folder}" in again.out
     assert "computed again" in again.out
     assert finished_cells(tmp_path / "out") == before
     assert cli("verify", tmp_path / "out").code == 0
+
+
+def test_a_changed_config_is_found_and_costs_no_result(cli, done, tmp_path):
+    base, folder = done
+    flip(folder / "config.yaml", 40)
+    found = cli("verify", tmp_path / "out")
+    assert found.code == 1
+    assert "config.yaml is not what was written" in found.out
+    assert "skipped" in cli("run", *base).out
 
 
 def test_a_missing_file_is_no_finished_cell(cli, done, tmp_path):
@@ -96,7 +105,7 @@ def test_journals_records_and_older_results_are_looked_at(cli, tmp_path):
     assert found.code == 1
     assert "1 lines cut off or changed" in found.out
     assert "cells.json: can't be read" in found.out
-    assert f"{old / 'per_image.parquet'}: can't be read" in found.out
+    assert f"{old / 'per_image.parquet'}: rows of this cell can't be read (No such file" in found.out
 
 
 def test_a_killed_resume_is_resumed(cli, shapes, tmp_path, monkeypatch):

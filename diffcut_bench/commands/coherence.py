@@ -48,7 +48,8 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.experiment import open_dataset, open_features
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.reading import example_loader, read_label
+from diffcut_bench.interruption import held_back
+from diffcut_bench.reading import example_loader, read_ahead, read_label
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.store import DatasetRecord, Environment, Failure, cell_key, write_atomically
 
@@ -264,7 +265,9 @@ def _measure(
                 features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
                 report(len(features), len(plan.ids))
     finally:
-        for line in source.close():
+        with held_back():
+            lines = source.close()
+        for line in lines:
             say(line)
     scores = pair_scores(features, plan)
     interval = auc_interval(scores, plan, seed=config.seed)
@@ -282,9 +285,10 @@ def _features(
 ) -> Iterator[Tensor]:
     """Feature map [channels, rows, cols] of each image."""
     protocol = build_protocol(config.protocol)
-    for batch in example_loader(
+    loader = example_loader(
         dataset, indices, protocol, source, batch_size=config.batch_size, num_workers=config.num_workers
-    ):
+    )
+    for batch in read_ahead(loader):
         for item in batch:
             if isinstance(item, Failure):
                 raise UserError(item.error, item.id, "the file was readable before; run again")

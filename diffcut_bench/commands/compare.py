@@ -18,6 +18,7 @@ from diffcut_bench.evaluation import (
     images_per_class,
     paired_bootstrap,
 )
+from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import (
     Column,
     Table,
@@ -104,7 +105,8 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
     """
     results = output_dir / "results"
     known = {path.parent.name: path.parent for path in sorted(results.glob("*/result.json"))}
-    found = [Path(name)] if (Path(name) / "result.json").is_file() else [known[name]] if name in known else []
+    folder = Path(expanded(name, "CELL"))
+    found = [folder] if (folder / "result.json").is_file() else [known[name]] if name in known else []
     if not found:
         found = [path for title, path in known.items() if title.rpartition("-")[2].startswith(name)]
     if len(found) > 1:

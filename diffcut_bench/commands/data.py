@@ -141,6 +141,7 @@ def _data_verify(options: argparse.Namespace) -> int:
         highlight=False,
         soft_wrap=True,
     )
-    console.print(f"fingerprint  {found.fingerprint}", highlight=False, soft_wrap=True)
+    fingerprint = found.fingerprint or "none: a file can't be read"
+    console.print(f"fingerprint  {fingerprint}", highlight=False, soft_wrap=True)
     say(f"verdict      {found.verdict}")
     return 0 if found.fine else 1

@@ -9,6 +9,7 @@ from diffcut_bench.commands.terminal import console, errors
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.merging import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
+from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import results_table
 from diffcut_bench.trust import option_words, trusted
 
@@ -30,7 +31,7 @@ def merge_shards(options: argparse.Namespace) -> int:
     config = load_config(options.overrides)
     if config.if_exists == "resume":
         raise UserError("there is nothing to resume in a merge", "if_exists=resume", "if_exists=skip or overwrite")
-    places = [Path(config.output_dir), *map(Path, options.others)]
+    places = [Path(config.output_dir), *(Path(expanded(word, "--from")) for word in options.others)]
     for place in places[1:]:
         if not (place / "results").is_dir():
             raise UserError("no results here", str(place / "results"), "name the output_dir that the shards ran with")

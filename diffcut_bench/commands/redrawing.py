@@ -9,6 +9,7 @@ from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import open_pass
+from diffcut_bench.paths import reopened
 from diffcut_bench.reporting import draw_outcome
 from diffcut_bench.running import picture_path
 from diffcut_bench.store import Result
@@ -37,7 +38,7 @@ def draw_pictures(
     if pictures.is_symlink():
         return "pictures can't be drawn: their folder is a link"
     try:
-        config = _within(trusted(result.config, overrides), output_dir, overrides)
+        config = _within(trusted(reopened(result.config, output_dir), overrides), output_dir, overrides)
         with cache_only():
             opened = open_pass(config)
             cell = opened.cell(config)

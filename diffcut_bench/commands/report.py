@@ -13,6 +13,7 @@ from diffcut_bench.commands.report_parts import PageText, Parts, rank
 from diffcut_bench.commands.terminal import errors, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import (
     Column,
     Curve,
@@ -74,7 +75,8 @@ def _output_dir(words: Sequence[str]) -> tuple[Path, list[str]]:
     overrides = [word for word in words if word not in folders]
     of_folder = [word for word in overrides if word.startswith("output_dir=")]
     config = load_config(of_folder)
-    return Path(folders[0] if folders else config.output_dir), [word for word in overrides if word not in of_folder]
+    folder = Path(expanded(folders[0], "DIR") if folders else config.output_dir)
+    return folder, [word for word in overrides if word not in of_folder]
 
 
 def _check(overrides: Sequence[str], results: Sequence[Result]) -> None:

@@ -17,6 +17,7 @@ from diffcut_bench.commands.tune import training_configs, tune_setting
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
+from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import Column, Curve, Table, draw_curves, protocols_in_force, write_figure
 from diffcut_bench.reproduction import (
     MEASURES,
@@ -337,7 +338,7 @@ def _folders(texts: Sequence[str]) -> dict[str, Path]:
         row, separator, folder = text.rpartition("=")
         if not separator or not row or not folder:
             raise UserError(f"{text!r} names no folder", "--predictions", 'write --predictions "ROW=DIR"')
-        folders[row] = Path(folder).expanduser()
+        folders[row] = Path(expanded(folder, "--predictions"))
     return folders
 
 

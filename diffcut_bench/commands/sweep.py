@@ -6,15 +6,17 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
+from diffcut_bench.commands.jobs import launched_job, loky_follows
 from diffcut_bench.commands.passes import open_tracker, run_with_progress, say_failures, tell
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import (
@@ -29,10 +31,10 @@ from diffcut_bench.config import (
 from diffcut_bench.distributed import workers
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.experiment import pass_key
-from diffcut_bench.heap import keep_freed_memory
+from diffcut_bench.overrides import is_launcher, is_searchpath
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.running import FinishedCell
-from diffcut_bench.store import Result, read_result, write_atomically
+from diffcut_bench.store import Result, cell_key, read_result, write_atomically
 
 _READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
 _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one pass after the other, in here
@@ -44,21 +46,26 @@ warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated
 def sweep(overrides: list[str]) -> int:
     """Every combination; cells that one pass over the images can score are one job of Hydra's launcher.
 
-    All of them are checked before the first runs.
+    All of them are checked before the first runs. Of cells with equal settings (``tau=0.5,0.50``) the first is run.
     """
-    own = [quote_if_needed(override) for override in overrides if override.startswith("hydra")]
+    own = [quote_if_needed(word) for word in overrides if is_launcher(word) or is_searchpath(word)]
     _check_launcher(own)
-    cells = expand_sweep(overrides)
-    passes: dict[str, list[dict[str, object]]] = {}
-    output_dir = ""
-    for cell in cells:
+    expanded = expand_sweep([word for word in overrides if not is_launcher(word)])
+    different: dict[str, tuple[list[str], RunConfig]] = {}
+    for cell in expanded:
         config = load_config(cell)
         build_protocol(config.protocol)
+        different.setdefault(cell_key(config.to_dict()), (cell, config))
+    cells = [cell for cell, _ in different.values()]
+    passes: dict[str, list[dict[str, object]]] = {}
+    for cell, config in different.values():
         passes.setdefault(pass_key(config), []).append({"overrides": cell, "config": config.to_dict()})
-        output_dir = output_dir or config.output_dir
-    folder = _new_folder(Path(output_dir), list(passes.values()))
-    over = f"{len(passes)} pass{'es' if len(passes) > 1 else ''} over images"
-    say(f"sweep of {len(cells)} cells in {over}; a pass shares reading and features")
+    folder = _new_folder(Path(next(iter(different.values()))[1].output_dir), list(passes.values()))
+    twins = len(expanded) - len(cells)
+    say(
+        f"sweep of {_counted(len(cells), 'cell')} in {_counted(len(passes), 'pass', 'es')} over images; "
+        f"a pass shares reading and features{f'; {twins} more equal one of these' if twins else ''}"
+    )
     task = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(_sweep_pass)
     before = sys.argv
     # Absolute: a cluster's machines work elsewhere.
@@ -67,7 +74,8 @@ def sweep(overrides: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; we say it
     broken: Exception | SystemExit | None = None
     try:
-        task()
+        with loky_follows():
+            task()
     except (Exception, SystemExit) as error:
         broken = error
     finally:
@@ -90,6 +98,10 @@ def _check_launcher(overrides: Sequence[str]) -> None:
             raise
         where, hint = f"{group}={name}", did_you_mean(name, error.options or ())
         raise UserError(f"unknown launcher {name}", where, hint) from error
+    except HydraException as error:
+        named = any(override.startswith("hydra/launcher=") for override in overrides)
+        hint = "see conf/hydra/launcher/ for its keys" if named else "choose one first: hydra/launcher=joblib"
+        raise UserError("the launcher has no such setting", " ".join(overrides), hint) from error
     if target == _BASIC:
         return
     if workers().count > 1:
@@ -155,17 +167,20 @@ def _draw_sweep(folder: Path, results: Sequence[Result]) -> None:
 
 
 def _sweep_pass(composed: DictConfig) -> None:
-    """The cells of one pass, in whatever process the launcher chose; how each ended is noted in the sweep's folder."""
+    """One pass, in whatever process the launcher chose."""
     launched = HydraConfig.get()
-    if launched.launcher._target_ != _BASIC:
-        _enter_job(Path(launched.runtime.cwd))
-    folder = Path(launched.sweep.dir)
+    with launched_job(Path(launched.runtime.cwd)) if launched.launcher._target_ != _BASIC else nullcontext():
+        _score_pass(Path(launched.sweep.dir), int(composed[_PASS]))
+
+
+def _score_pass(folder: Path, number: int) -> None:
+    """The cells of one pass; how each ended is noted in the sweep's folder."""
     passes = json.loads((folder / "cells.json").read_text())
-    number = int(composed[_PASS])
     cells: list[list[str]] = [cell["overrides"] for cell in passes[number]]
     first = sum(len(before) for before in passes[:number])
     shared = [override for override in cells[0] if all(override in cell for cell in cells)]
-    say(f"pass {number + 1} of {len(passes)}, {len(cells)} cells: {' '.join(shared)}")
+    everywhere = set.intersection(*(set(cell["overrides"]) for cells_of_pass in passes for cell in cells_of_pass))
+    say(f"pass {number + 1} of {len(passes)}, {_counted(len(cells), 'cell')}: {' '.join(shared) or 'the default'}")
     ended: Sequence[FinishedCell | UserError]
     try:
         configs = [RunConfig(**cell["config"]) for cell in passes[number]]
@@ -182,17 +197,14 @@ def _sweep_pass(composed: DictConfig) -> None:
             record["error"] = str(end)
         else:
             record["folder"] = str(end.folder.absolute())
-            own = " ".join(override for override in cell if override not in shared) or "as above"
+            own = " ".join(override for override in cell if override not in everywhere) or "as above"
             say(f"cell {first + place + 1}: {own}{', skipped: finished before' if end.skipped else ''}")
         if workers().leads:
             write_atomically(folder / "cells" / f"{first + place:05d}.json", json.dumps(record, indent=1) + "\n")
 
 
-def _enter_job(folder: Path) -> None:
-    """Make a process that a launcher started like the one that asked for it; ``folder`` is the one it was in."""
-    os.chdir(folder)
-    keep_freed_memory()
-    os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
+def _counted(number: int, what: str, plural: str = "s") -> str:
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def _shared_work(configs: Sequence[RunConfig]) -> str:

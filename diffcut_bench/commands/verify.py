@@ -10,7 +10,7 @@ from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import build_protocol, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.running import match_rows, summarise
-from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, list_sets, read_journal
+from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, check_sums, list_sets, read_journal
 
 _RECORDS = ("sweeps/*/cells.json", "sweeps/*/cells/*.json", "reproductions/*/reproduction.json", "segments/*.json")
 
@@ -55,6 +55,7 @@ def _check_results(folder: Path) -> Iterator[str]:
     for cell in cells:
         try:
             result, rows = check_published(cell)
+            check_sums(cell)
             unsummed += not (cell / SUMS).is_file()
             _check_scores(result, rows)
         except UserError as error:

@@ -9,6 +9,7 @@ from typing import Literal
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place
 from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError
 
 CLASSES = 150
@@ -43,6 +44,7 @@ def ade20k(
     Raises:
         UserError: ``labels`` is neither.
     """
+    text("dataset.split", split)
     if labels not in ("released", "correct"):
         raise UserError(
             f"unknown ADE20K labels {labels!r}", "dataset=ade20k", "protocol.ade20k_labels=released|correct"

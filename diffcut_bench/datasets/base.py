@@ -11,8 +11,9 @@ from typing import Any
 import datasets as hf
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from diffcut_bench.datasets.decoding import MAX_PIXELS, conversion, decode, decode_rgb, grey_step
 from diffcut_bench.errors import UserError
 
 VOID = -1
@@ -32,10 +33,11 @@ class SegmentationDataset:
         name: option name.
         records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
         class_names: the classes scored, in the order of their ids.
-        lookup: class id of each raw label value 0..255 (`label_lookup`); −1 is void.
+        lookup: class id of each raw label value from 0 on (`label_lookup`); −1 is void.
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
         read_label_file: how a label file becomes an index picture, where it isn't one already (``.mat``).
+        max_pixels: width times height of a picture that is decoded at most; it changes no number, so it is in no key.
     """
 
     name: str
@@ -45,6 +47,7 @@ class SegmentationDataset:
     background: int | None = None
     n_expected: int | None = None
     read_label_file: LabelReader | None = None
+    max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
         return len(self.records)
@@ -67,10 +70,11 @@ class SegmentationDataset:
             RGB image, and class ids [height, width] with −1 for void.
 
         Raises:
-            ValueError: a file can't be decoded, sizes differ, or a label value is unknown; the message names the file.
+            ValueError: a file can't be decoded or is too large, sizes differ, or a label value is unknown; the message
+                names the file.
         """
         row = self._row(index)
-        image = to_rgb(_decode(_bytes(row["image"]), _name(row["image"])))
+        image = decode_rgb(_bytes(row["image"]), _name(row["image"]), self.max_pixels)
         raw, where = self._raw_label(row["label"]), _name(row["label"])
         if raw.shape != image.size[::-1]:
             raise ValueError(
@@ -94,18 +98,19 @@ class SegmentationDataset:
             except (ValueError, OSError) as error:
                 raise ValueError(f"{where}: can't be decoded ({error})") from error
         data = _bytes(cell)
-        label = _decode(data, where)
-        if label.mode not in ("L", "P", "1", "I", "I;16"):
+        label = decode(data, where, self.max_pixels)
+        if label.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
             raise ValueError(f"{where}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
-        return np.asarray(label) // _grey_step(data)
+        return np.asarray(label) // grey_step(data)
 
     def image_digest(self, index: int) -> str:
-        """SHA-256 of an image file's bytes.
+        """SHA-256 of an image file's bytes, and of how its colours are made where they are not the stored ones.
 
         Raises:
             ValueError: the file can't be read.
         """
-        return hashlib.sha256(_bytes(self._row(index)["image"])).hexdigest()
+        data = _bytes(self._row(index)["image"])
+        return hashlib.sha256(data + conversion(data, self.max_pixels)).hexdigest()
 
     def intact(self, index: int) -> bool:
         """Whether a prepared pair still has the bytes that it was prepared with; True where no digest is kept."""
@@ -132,6 +137,9 @@ class SegmentationDataset:
         """SHA-256 of ids, image and label bytes, and the meaning of the labels.
 
         A prepared data set carries each pair's digest, so that its files need not be read again.
+
+        Raises:
+            ValueError: a file can't be read.
         """
         digest = hashlib.sha256()
         digest.update(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
@@ -139,7 +147,7 @@ class SegmentationDataset:
             rows = self.records.select_columns(["id", DIGEST])
             pairs = [(row["id"], row[DIGEST]) for row in rows]
         else:
-            pairs = [(row["id"], pair_digest(*self.encoded(row))) for row in self._undecoded]
+            pairs = [(row["id"], self._pair(row)) for row in self._undecoded]
         for image_id, pair in pairs:
             digest.update(f"\0{image_id}\0{pair}".encode())
         return digest.hexdigest()
@@ -152,6 +160,10 @@ class SegmentationDataset:
             self.read_label_file(Path(label_path)).save(buffer, format="PNG")
             return _bytes(row["image"]), buffer.getvalue()
         return _bytes(row["image"]), _bytes(row["label"])
+
+    def _pair(self, row: dict[str, Any]) -> str:
+        image, label = self.encoded(row)
+        return pair_digest(image + conversion(image, self.max_pixels), label)
 
     @cached_property
     def _undecoded(self) -> hf.Dataset:
@@ -221,7 +233,7 @@ def existing_root(root: str | Path | None, option: str) -> Path:
     """
     if root is None:
         raise UserError(f"{option} is not set", "the data set's folder", f"add {option}=DIR")
-    path = Path(root).expanduser()
+    path = Path(str(root)).expanduser()  # YAML makes a number of a folder named 2012
     if not path.is_dir():
         raise UserError("data set folder not found", str(path.absolute()), f"check the path, or set {option}=DIR")
     return path
@@ -232,43 +244,8 @@ def undecoded(records: hf.Dataset) -> hf.Dataset:
     return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
 
 
-def _decode(data: bytes, where: str) -> Image.Image:
-    """The stored pixels: an EXIF orientation is not followed, since annotations are made on the pixels as they lie."""
-    try:
-        picture = Image.open(io.BytesIO(data))
-        picture.load()
-    except UnidentifiedImageError as error:  # its text is the address of our buffer
-        raise ValueError(f"{where}: can't be decoded (no picture format that is known)") from error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
-        raise ValueError(f"{where}: can't be decoded ({error})") from error
-    return picture
-
-
-def _grey_step(data: bytes) -> int:
-    """What Pillow multiplies grey PNGs of 2 and 4 bits with to fill 8: their raw values are indices all the same."""
-    is_png = data.startswith(b"\x89PNG")
-    depth, colour_type = (data[24], data[25]) if is_png else (8, 0)
-    return 255 // (2**depth - 1) if colour_type == 0 and depth in (2, 4) else 1
-
-
 def _name(cell: Cell) -> str:
     return str(cell["path"])
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Eight-bit RGB; 16-bit grey is scaled down, where Pillow would clip it to white.
-
-    Raises:
-        ValueError: a floating-point picture, whose range is not known.
-    """
-    if picture.mode == "F":
-        raise ValueError("a floating-point picture has no known range; convert it to 8 or 16 bits")
-    if picture.mode.startswith("I"):
-        grey = np.asarray(picture).astype(np.int64)
-        return Image.fromarray((grey if grey.max() <= 255 else grey // 257).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
-    return picture.convert("RGB")
 
 
 def _bytes(cell: Cell) -> bytes:

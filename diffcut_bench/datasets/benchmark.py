@@ -1,12 +1,14 @@
 """A published benchmark: where its originals lie, what its labels mean, and how it is opened."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import datasets as hf
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from diffcut_bench.datasets.base import LabelReader, SegmentationDataset, existing_root, records_from_files
 from diffcut_bench.datasets.card import Card
@@ -95,16 +97,29 @@ def first_place(root: Path, places: Iterable[str], what: str) -> Path:
 def listed_ids(path: Path) -> list[str]:
     """Ids of a list file: the first word of each line, blank lines passed over.
 
+    A word that ends like a picture (``/JPEGImages/x.jpg /SegmentationClass/x.png``, as many lists of VOC have it)
+    stands for its stem; all such words of a line have to agree.
+
     Raises:
-        UserError: the list is no text, is empty, or names an id twice.
+        UserError: the list is no text, is empty, names an id twice, or pairs an image with another one's label.
     """
     try:
-        ids = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the list of images can't be read ({error})", str(path), "save it as UTF-8 text") from error
+    ids = [_listed_id(line, path) for line in lines if line.strip()]
     if not ids:
         raise UserError("the list of images is empty", str(path), "restore it from the data set's archive")
     if len(set(ids)) < len(ids):
-        twice = next(image_id for image_id in ids if ids.count(image_id) > 1)
+        twice = next(image_id for image_id, count in Counter(ids).items() if count > 1)
         raise UserError(f"the list names {twice} twice", str(path), "restore it from the data set's archive")
     return ids
+
+
+def _listed_id(line: str, path: Path) -> str:
+    words = line.split()
+    pictures = [word for word in words if PurePosixPath(word).suffix.lower() in Image.registered_extensions()]
+    stems = [PurePosixPath(word).stem for word in pictures]
+    if len(set(stems)) > 1:
+        raise UserError(f"the list pairs {pictures[0]} with {pictures[1]}", str(path), "each line names one image")
+    return stems[0] if words[0] in pictures else words[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place
 from diffcut_bench.datasets.card import Card
+from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError
 
 CLASS_NAMES = (
@@ -34,6 +35,7 @@ def cityscapes27(root: str | None, split: str = "val") -> Benchmark:
         root: holds ``leftImg8bit`` and ``gtFine``.
         split: ``val`` (500 frames of three cities) or ``train``.
     """
+    text("dataset.split", split)
     values = range(FIRST_ID, LAST_ID + 1)
     return Benchmark(
         name="cityscapes27",

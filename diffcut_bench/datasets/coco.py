@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
 from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError, did_you_mean
 
 UNLABELLED = 255
@@ -101,6 +102,8 @@ def _benchmark(
     lookup: NDArray[np.int64],
     background: int | None,
 ) -> Benchmark:
+    text("dataset.split", split)
+    text("dataset.ids", ids)
     if split not in ("val2017", "train2017"):
         raise UserError(f"unknown split {split!r}", f"dataset={name}", did_you_mean(split, ("val2017", "train2017")))
     if split == "train2017" and ids == "curated":

@@ -1,18 +1,23 @@
 """PASCAL-Context: labels of 459 ids as MATLAB files, images and split of VOC 2010."""
 
 import json
+import math
+import zlib
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import scipy.io
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.io.matlab import MatReadError
 
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
 from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.datasets.decoding import MAX_PIXELS
+from diffcut_bench.datasets.options import text
 
 BACKGROUND = 59
 CARD = Card(
@@ -59,6 +64,7 @@ def context(root: str | None, split: str = "val") -> Benchmark:
         root: a folder that holds VOC 2010 and the ``trainval`` folder of .mat files.
         split: name of the list.
     """
+    text("dataset.split", split)
     table = json.loads((files("diffcut_bench.datasets") / "context.json").read_text())
     classes = dict.fromkeys(range(_IDS), BACKGROUND) | {int(i): c for i, c in table["class_of_id"].items()}
     return Benchmark(
@@ -79,15 +85,29 @@ def read_label_map(path: Path) -> Image.Image:
     """``LabelMap`` of a PASCAL-Context .mat file as a 16-bit picture of raw ids.
 
     Raises:
-        ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name).
+        ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name) of ids 0..65535,
+            or has more than `MAX_PIXELS` of them.
     """
     try:
+        # A few bytes of .mat unpack to gigabytes: sizes are read before content is.
+        sizes = {name: size for name, size, _ in scipy.io.whosmat(path)}
+        if math.prod(sizes.get("LabelMap", ())) > MAX_PIXELS:
+            raise ValueError(f"a LabelMap of {'×'.join(map(str, sizes['LabelMap']))} is too large")
         variables = scipy.io.loadmat(path, variable_names=["LabelMap"])
-    except (MatReadError, TypeError, KeyError, IndexError, NotImplementedError) as error:
+    except (MatReadError, TypeError, KeyError, IndexError, NotImplementedError, zlib.error) as error:
         raise ValueError(f"no MATLAB 5 file ({error})") from error
     if "LabelMap" not in variables:
         raise ValueError("no variable LabelMap: this is not a PASCAL-Context label")
-    return Image.fromarray(np.asarray(variables["LabelMap"]).astype(np.uint16))
+    ids = np.asarray(variables["LabelMap"])
+    if ids.ndim != 2 or ids.dtype.kind not in "buif" or not ids.size or _is_off(ids):
+        raise ValueError(f"LabelMap is no map of ids 0..65535, but {ids.dtype} of {'×'.join(map(str, ids.shape))}")
+    return Image.fromarray(ids.astype(np.uint16))
+
+
+def _is_off(ids: NDArray[np.generic]) -> bool:
+    """Whether some value is no whole number of 16 bits."""
+    with np.errstate(invalid="ignore"):
+        return not np.array_equal(ids, ids.astype(np.uint16))
 
 
 def _find(root: Path, split: str) -> Pairs:

@@ -1,12 +1,16 @@
-"""The user's own data: a folder with ``images/`` and ``labels/``, paired by stem."""
+"""The user's own data: a folder with ``images/`` and ``labels/``, paired by name, in sub-folders or not."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
 from diffcut_bench.datasets.base import SegmentationDataset, existing_root, label_lookup, records_from_files
+from diffcut_bench.datasets.options import names, whole_number
 from diffcut_bench.errors import UserError
+
+_LARGEST = 65535  # raw value of a 16-bit label
 
 
 def folder(
@@ -19,67 +23,103 @@ def folder(
     """Images and index PNGs of one folder.
 
     Args:
-        root: holds ``images/`` and ``labels/``; a label has the stem of its image. Hidden files are passed over.
-        num_classes: raw label values are class ids 0..``num_classes`` − 1.
-        ignore_index: raw value without annotation; None if every pixel has a class.
-        background: class treated by the background rule; None for no such class.
-        class_names: one for each class; ``class 0`` … if not given.
+        root: holds ``images/`` and ``labels/``. A label has the place and stem of its image: ``labels/a/x.png`` belongs
+            to ``images/a/x.jpg``, and their id is ``a/x``. Hidden files are passed over.
+        num_classes: raw label values are class ids 0..``num_classes`` − 1; from 1 on where 0 is ``ignore_index``.
+        ignore_index: raw value without annotation; None if every pixel has a class. 0: raw values 1..``num_classes``
+            are the classes.
+        background: raw value of the class treated by the background rule; None for no such class.
+        class_names: one for each class; ``class 0`` …, by raw value, if not given.
 
     Raises:
-        UserError: the folder, a partner, or a sensible ``num_classes`` is missing.
+        UserError: the folder, a partner, or a sensible ``num_classes`` is missing, or an option is of the wrong kind.
     """
     top = existing_root(root, "dataset.root")
-    if not isinstance(num_classes, int) or not 1 <= num_classes <= 256:
+    values = _class_values(num_classes, ignore_index)
+    scored = f"{len(values)} classes, raw values {values[0]}..{values[-1]}"
+    if background is not None and whole_number("dataset.background", background, 0, _LARGEST) not in values:
         raise UserError(
-            f"dataset.num_classes must be 1 to 256, not {num_classes}", str(top), "add dataset.num_classes=N"
+            f"dataset.background={background} is no class id", scored, "set dataset.background=null or a class id"
         )
-    if ignore_index is not None and not num_classes <= ignore_index <= 255:
-        raise UserError(
-            f"dataset.ignore_index={ignore_index} is a class id or no 8-bit value",
-            f"{num_classes} classes, ids 0..{num_classes - 1}",
-            f"set dataset.ignore_index=null or a value of {num_classes}..255",
-        )
-    if background is not None and not 0 <= background < num_classes:
-        raise UserError(
-            f"dataset.background={background} is no class id",
-            f"{num_classes} classes, ids 0..{num_classes - 1}",
-            "set dataset.background=null or a class id",
-        )
-    if class_names is not None and (
-        isinstance(class_names, str) or len(class_names) != num_classes or len(set(class_names)) != num_classes
-    ):
-        raise UserError(
-            f"{class_names} are not {num_classes} different class names",
-            "dataset.class_names",
-            "give one name for each class, in the order of the ids",
-        )
-    images, labels = _by_stem(top / "images", pictures=True), _by_stem(top / "labels", pictures=False)
-    for stem in sorted(images.keys() ^ labels.keys()):
-        present = images.get(stem) or labels[stem]
-        other = "label" if stem in images else "image"
-        raise UserError(
-            f"no {other} for {present.name}", str(present), f"add {other}s/{stem}.*, or take {present.name} away"
-        )
+    given = None if class_names is None else names("dataset.class_names", class_names, len(values))
+    images, labels = _paired(top / "images", top / "labels")
     ids = sorted(images)
     if not ids:
         raise UserError("no images here", str(top / "images"), "put pictures there, with labels of the same stem")
     return SegmentationDataset(
         name="folder",
         records=records_from_files(ids, [images[i] for i in ids], [labels[i] for i in ids]),
-        class_names=tuple(class_names) if class_names else tuple(f"class {i}" for i in range(num_classes)),
-        lookup=label_lookup({i: i for i in range(num_classes)}, void=[] if ignore_index is None else [ignore_index]),
-        background=background,
+        class_names=given or tuple(f"class {value}" for value in values),
+        lookup=label_lookup(
+            {value: index for index, value in enumerate(values)},
+            void=[] if ignore_index is None else [ignore_index],
+            size=max(256, values[-1] + 1, (ignore_index or 0) + 1),
+        ),
+        background=None if background is None else values.index(background),
     )
 
 
-def _by_stem(place: Path, *, pictures: bool) -> dict[str, Path]:
+def _class_values(num_classes: int | None, ignore_index: int | None) -> range:
+    """Raw values of the classes, in their order."""
+    if num_classes is None:
+        raise UserError("dataset.num_classes is not set", "dataset=folder", "add dataset.num_classes=N")
+    most = _LARGEST if ignore_index is not None else _LARGEST + 1
+    count = whole_number("dataset.num_classes", num_classes, 1, most)
+    if ignore_index is None:
+        return range(count)
+    if whole_number("dataset.ignore_index", ignore_index, 0, _LARGEST) == 0:
+        return range(1, count + 1)
+    if ignore_index < count:
+        raise UserError(
+            f"dataset.ignore_index={ignore_index} is a class id",
+            f"{count} classes, raw values 0..{count - 1}",
+            f"dataset.ignore_index=null, one of {count}..{_LARGEST}, or 0, where raw values 1..{count} are the classes",
+        )
+    return range(count)
+
+
+def _paired(image_place: Path, label_place: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of both folders by id, each with its partner."""
+    images, no_images = _by_id(image_place, set(Image.registered_extensions()))
+    labels, no_labels = _by_id(label_place, {".png"})
+    lonely = sorted(images.keys() ^ labels.keys())
+    if not lonely:
+        return images, labels
+    first = lonely[0]
+    present = images.get(first) or labels[first]
+    what, other, unread = ("label", label_place, no_labels) if first in images else ("image", image_place, no_images)
+    more = f" (and for {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+    if first in unread:
+        kind = "PNG, mode L or P, whose raw values are class ids" if what == "label" else "PNG, JPEG or another picture"
+        raise UserError(
+            f"no {what} for {present.name}{more}: {unread[first].name} is of another kind",
+            str(unread[first]),
+            f"{what}s must be {kind}: save it as {other.name}/{first}.png",
+        )
+    suffix = ".png" if what == "label" else ".*"
+    raise UserError(
+        f"no {what} for {present.name}{more}",
+        str(present),
+        f"add {other.name}/{first}{suffix}, or take {present.name} away",
+    )
+
+
+def _by_id(place: Path, suffixes: set[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of these suffixes below a folder by id (their place without suffix), and files of other ones."""
     existing_root(place, "dataset.root")
-    suffixes = set(Image.registered_extensions()) if pictures else {".png"}
     found: dict[str, Path] = {}
-    for path in sorted(place.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in found:
-            raise UserError(f"two files for {path.stem}", f"{found[path.stem]} and {path.name}", "keep one of the two")
-        found[path.stem] = path
-    return found
+    others: dict[str, Path] = {}
+    for parent, folders, files in os.walk(place, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in files if not name.startswith(".")):
+            path = Path(parent) / name
+            image_id = path.relative_to(place).with_suffix("").as_posix()
+            if path.suffix.lower() not in suffixes:
+                others[image_id] = path
+            elif image_id in found:
+                raise UserError(
+                    f"two files for {image_id}", f"{found[image_id]} and {path.name}", "keep one of the two"
+                )
+            else:
+                found[image_id] = path
+    return found, others

@@ -11,9 +11,9 @@ import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import datasets as hf
@@ -23,6 +23,8 @@ from filelock import FileLock
 from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, pair_digest, undecoded
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.errors import UserError
+from diffcut_bench.interruption import process_context
+from diffcut_bench.store import sync_folder, sync_tree
 
 FORMAT = 1
 SHARD = 128  # pairs a shard: what an interrupted preparation loses at most, for each process
@@ -164,12 +166,18 @@ def _write(
     if report:
         report(done, len(originals))
     write_shard = partial(_write_shard, originals, work, SHARD)
-    # Not fork: a forked child inherits torch's and arrow's threads in whatever state they are.
-    with ProcessPoolExecutor(num_proc, get_context("spawn")) if num_proc > 1 else _InProcess() as pool:
-        for pairs in pool.map(write_shard, missing):
-            done += pairs
-            if report:
-                report(done, len(originals))
+    try:
+        with ProcessPoolExecutor(num_proc, process_context()) if num_proc > 1 else _InProcess() as pool:
+            for pairs in pool.map(write_shard, missing):
+                done += pairs
+                if report:
+                    report(done, len(originals))
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that prepares died, often for want of memory",
+            f"num_proc={num_proc}",
+            "run the same command with fewer, or with num_proc=1; what is done is kept",
+        ) from error
     whole = hf.concatenate_datasets([hf.load_from_disk(str(_shard(work, start))) for start in starts])
     if whole["id"][:] != originals.records["id"][:]:
         raise UserError("the prepared shards do not add up", str(work), "delete this folder and prepare again")
@@ -179,10 +187,12 @@ def _write(
         whole.save_to_disk(str(complete))
     (complete / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     del whole
+    sync_tree(complete)
     replaced = work / "replaced"
     if folder.exists():
         folder.rename(replaced)
     complete.rename(folder)
+    sync_folder(folder.parent)
     shutil.rmtree(work.parent)
 
 
@@ -215,8 +225,10 @@ def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: i
         hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})).save_to_disk(
             str(temporary)
         )
+    sync_tree(temporary)
     shutil.rmtree(_shard(work, start), ignore_errors=True)
     temporary.rename(_shard(work, start))
+    sync_folder(work)
     return len(rows)
 
 

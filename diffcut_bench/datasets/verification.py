@@ -32,7 +32,7 @@ class Verification:
         pixels: pixels of each class, by name, and of void.
         aligned: share of the comparable images whose own label follows their edges better than another's; None where
             too few were comparable.
-        fingerprint: of the content.
+        fingerprint: of the content; None where a file can't be read.
     """
 
     pairs: int
@@ -40,7 +40,7 @@ class Verification:
     problems: list[str]
     pixels: dict[str, int]
     aligned: float | None
-    fingerprint: str
+    fingerprint: str | None
 
     @property
     def verdict(self) -> str:
@@ -80,10 +80,11 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
     for index in range(len(dataset)):
         try:
             if not dataset.intact(index):
-                raise ValueError(f"{ids[index]}: its bytes are not those that were prepared")
+                raise ValueError("its bytes are not those that were prepared")
             image, label = dataset.read(index)
         except (ValueError, OSError) as error:
-            problems.append(str(error))
+            # Of a prepared pair the error knows a file's name alone, of a reader of labels perhaps none.
+            problems.append(f"{error}" if f"{ids[index]}" in f"{error}" else f"{ids[index]}: {error}")
         else:
             pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
             edges = _edges(image, label)
@@ -92,13 +93,17 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
             before = edges
         if report:
             report(index + 1, len(dataset))
+    try:
+        fingerprint = dataset.fingerprint()
+    except (ValueError, OSError):  # the file is among the problems
+        fingerprint = None
     return Verification(
         pairs=len(dataset),
         expected=dataset.n_expected,
         problems=problems,
         pixels=dict(zip(("void", *dataset.class_names), pixels.tolist(), strict=True)),
         aligned=float(np.mean(aligned)) if len(aligned) >= _ENOUGH else None,
-        fingerprint=dataset.fingerprint(),
+        fingerprint=fingerprint,
     )
 
 

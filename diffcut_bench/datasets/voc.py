@@ -6,6 +6,7 @@ from pathlib import Path
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
 from diffcut_bench.datasets.card import Archive, Card
+from diffcut_bench.datasets.options import text, truth_value
 
 CLASS_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -50,7 +51,10 @@ def voc(root: str | None, split: str = "val", background: bool = True) -> Benchm
         split: name of the list.
         background: score it as a class; if not, 0 is void like the borders, and void stays unscored in every protocol.
     """
-    classes = {value: value - 1 for value in range(1, 21)} | ({0: BACKGROUND} if background else {})
+    text("dataset.split", split)
+    classes = {value: value - 1 for value in range(1, 21)}
+    if truth_value("dataset.background", background):
+        classes[0] = BACKGROUND
     return Benchmark(
         name="voc",
         card=CARD,

@@ -1,9 +1,9 @@
 """Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
 
-from diffcut_bench.store.atomic import remove_leftovers, unwritable, write_atomically
+from diffcut_bench.store.atomic import remove_leftovers, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
-from diffcut_bench.store.published import SUMS, DamagedError, check_published, read_result, read_rows
+from diffcut_bench.store.published import SUMS, DamagedError, check_published, check_sums, read_result, read_rows
 from diffcut_bench.store.rows import ImageRow, Progress, join_progress, read_journal
 from diffcut_bench.store.schema import (
     DatasetRecord,
@@ -34,6 +34,7 @@ __all__ = [
     "Timings",
     "cell_key",
     "check_published",
+    "check_sums",
     "in_units",
     "join_progress",
     "list_sets",
@@ -42,6 +43,8 @@ __all__ = [
     "read_result",
     "read_rows",
     "remove_leftovers",
+    "sync_folder",
+    "sync_tree",
     "typed",
     "unwritable",
     "write_atomically",

@@ -59,7 +59,7 @@ def read_result(folder: Path) -> Result:
     except NewerSchemaError as error:
         raise UserError(str(error), str(path), "update diffcut_bench, or take another output_dir") from error
     except ValueError as error:
-        raise DamagedError(f"no result that can be read ({error})", path) from error
+        raise DamagedError(f"result can't be read ({error})", path) from error
 
 
 def read_rows(folder: Path) -> list[ImageRow]:
@@ -69,11 +69,10 @@ def read_rows(folder: Path) -> list[ImageRow]:
         DamagedError: the file is missing, changed, or holds no rows of images.
     """
     path = folder / _ROWS
-    content = _content(path)
     try:
-        rows = typed(list[ImageRow], pq.read_table(io.BytesIO(content)).to_pylist())
+        rows = typed(list[ImageRow], pq.read_table(io.BytesIO(_content(path))).to_pylist())
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DamagedError(f"rows that can't be read ({str(error).splitlines()[0]})", path) from error
+        raise DamagedError(f"rows of this cell can't be read ({str(error).splitlines()[0]})", path) from error
     classes = {len(counts) for row in rows for counts in (row.tp, row.fp, row.fn)}
     if len(classes) > 1 or len({row.index for row in rows}) < len(rows):
         raise DamagedError("rows of an image twice, or of several numbers of classes", path)
@@ -103,24 +102,34 @@ def check_published(folder: Path, key: str | None = None) -> tuple[Result, list[
         raise DamagedError(f"{have} of {result.dataset.n_images} images", folder)
     if any(len(row.tp) != len(result.metrics.iou_per_class) for row in rows):
         raise DamagedError(f"rows of another number of classes than {len(result.metrics.iou_per_class)}", folder)
-    if (folder / SUMS).is_file():
-        for name in _sums(folder):
-            _content(folder / name)
     return result, rows
+
+
+def check_sums(folder: Path) -> None:
+    """Compare every file of a finished cell that has a checksum with it.
+
+    Raises:
+        DamagedError: one differs or is missing.
+    """
+    try:
+        for name in _sums(folder) if (folder / SUMS).is_file() else ():
+            _content(folder / name)
+    except ValueError as error:
+        raise DamagedError(f"a file can't be read ({error})", folder) from error
 
 
 def _content(path: Path) -> bytes:
     """Bytes of a published file, compared with its checksum where its folder has any.
 
     Raises:
-        DamagedError: the file can't be read, or they differ.
+        ValueError: the file is not there, or they differ.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DamagedError(f"can't be read ({error.strerror or error})", path) from error
+        raise ValueError(error.strerror or f"{error}") from error
     if (path.parent / SUMS).is_file() and _sums(path.parent).get(path.name) != _sha256(content):
-        raise DamagedError(f"not what was written: its SHA-256 is not the one in {SUMS}", path)
+        raise ValueError(f"{path.name} is not what was written: its SHA-256 is not the one in {SUMS}")
     return content
 
 
@@ -128,15 +137,15 @@ def _sums(folder: Path) -> dict[str, str]:
     """Checksums of the files in a folder, by name.
 
     Raises:
-        DamagedError: the list can't be read.
+        ValueError: the list can't be read.
     """
     try:
         lines = (folder / SUMS).read_text().splitlines()
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
     except (OSError, ValueError) as error:
-        raise DamagedError(f"checksums can't be read ({error})", folder / SUMS) from error
+        raise ValueError(f"{SUMS}: {error}") from error
     if any(Path(name).name != name for name in sums) or not {_RESULT, _ROWS} <= sums.keys():
-        raise DamagedError("no checksums of a result and its rows", folder / SUMS)
+        raise ValueError(f"{SUMS} names no result and rows")
     return sums
 
 

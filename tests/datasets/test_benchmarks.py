@@ -10,7 +10,7 @@ import pytest
 from miniatures import values
 
 from diffcut_bench.config import build_protocol, instantiate, load_config
-from diffcut_bench.datasets import Benchmark
+from diffcut_bench.datasets import Benchmark, listed_ids
 from diffcut_bench.datasets.coco import curated_ids
 from diffcut_bench.errors import UserError
 from diffcut_bench.reading import read_label
@@ -227,6 +227,51 @@ def test_a_list_that_is_no_text_is_a_user_error(tmp_path):
     listed.write_bytes("2007_000033".encode("utf-16"))
     with pytest.raises(UserError, match="list of images"):
         benchmark("voc", tmp_path).from_originals()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeff2007_000033\r\n2007_000061\r\n",
+        "/JPEGImages/2007_000033.jpg /SegmentationClass/2007_000033.png\n"
+        "/JPEGImages/2007_000061.jpg /SegmentationClass/2007_000061.png\n",
+        "JPEGImages/2007_000033.jpg\n\nJPEGImages/2007_000061.jpg",
+        "2007_000033  1\n2007_000061 -1\n",
+        "2007_000033.jpg\n2007_000061.jpg\n",
+    ],
+)
+def test_lists_as_people_have_them(tmp_path, content):
+    miniatures.write_voc(tmp_path, values(0))
+    listed = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
+    listed.write_bytes(content.encode())
+    assert benchmark("voc", tmp_path).from_originals().records["id"][:] == ["2007_000033", "2007_000061"]
+
+
+def test_a_list_that_pairs_an_image_with_another_s_label_is_an_error(tmp_path):
+    (tmp_path / "mine.txt").write_text("/JPEGImages/a.jpg /SegmentationClass/b.png\n")
+    with pytest.raises(UserError, match=r"pairs /JPEGImages/a\.jpg with /SegmentationClass/b\.png"):
+        listed_ids(tmp_path / "mine.txt")
+
+
+def test_ids_with_dots_and_folders_stay_as_they_are(tmp_path):
+    (tmp_path / "mine.txt").write_text("city/frame.v2\n0001.5\n")
+    assert listed_ids(tmp_path / "mine.txt") == ["city/frame.v2", "0001.5"]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("value", ["2012", "null", "1.5"])
+def test_a_split_that_is_no_text_is_a_user_error(tmp_path, name, value):
+    with pytest.raises(UserError, match="split takes text"):
+        benchmark(name, tmp_path, f"dataset.split={value}")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "what"),
+    [("voc", "dataset.background=none", "true or false"), ("coco_object", "dataset.ids=5", "ids takes text")],
+)
+def test_options_of_another_kind_are_user_errors(tmp_path, name, override, what):
+    with pytest.raises(UserError, match=what):
+        benchmark(name, tmp_path, override)
 
 
 def test_an_id_listed_twice_is_an_error(tmp_path):

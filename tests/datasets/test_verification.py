@@ -1,27 +1,27 @@
 import miniatures
 import numpy as np
 import pytest
+import scipy.io
 from miniatures import values
 from PIL import Image, ImageDraw
 
-from diffcut_bench.datasets import ade20k, open_benchmark, prepare, verify, voc
+from diffcut_bench.datasets import ade20k, context, folder, open_benchmark, prepare, verify, voc
+from diffcut_bench.datasets.context import read_label_map
 
 
 def write_scenes(root, shift: int = 0, count: int = 14) -> None:
     """ADE20K in miniature: a disc at another place in each picture; labels are those of the picture ``shift`` on."""
     top = root / "ADEChallengeData2016"
-    for folder in ("images", "annotations"):
-        (top / folder / "validation").mkdir(parents=True)
+    for side in ("images", "annotations"):
+        (top / side / "validation").mkdir(parents=True)
     places = np.random.default_rng(0).integers(5, 60, (count, 2)).tolist()
     for number in range(count):
-        for folder, place, suffix in (("images", number, "jpg"), ("annotations", (number + shift) % count, "png")):
+        for side, place, suffix in (("images", number, "jpg"), ("annotations", (number + shift) % count, "png")):
             x, y = places[place]
-            canvas = Image.new(
-                "RGB" if folder == "images" else "L", (100, 100), (20, 90, 40) if folder == "images" else 1
-            )
-            ink = (220, 200, 90) if folder == "images" else 13
+            canvas = Image.new("RGB" if side == "images" else "L", (100, 100), (20, 90, 40) if side == "images" else 1)
+            ink = (220, 200, 90) if side == "images" else 13
             ImageDraw.Draw(canvas).ellipse((x, y, x + 35, y + 35), fill=ink)
-            canvas.save(top / folder / "validation" / f"ADE_val_{number:08d}.{suffix}")
+            canvas.save(top / side / "validation" / f"ADE_val_{number:08d}.{suffix}")
 
 
 def test_counts_pixels_of_each_class(tmp_path):
@@ -91,3 +91,47 @@ def test_a_flipped_byte_in_a_prepared_picture_is_found(tmp_path):
     arrow.write_bytes(bytes(rows))
     found = verify(open_benchmark(voc(None), tmp_path / "data"))
     assert found.problems == ["2007_000033: its bytes are not those that were prepared"]
+
+
+def test_every_problem_names_its_image_and_an_unreadable_file_ends_nothing(shapes):
+    for name, data in (
+        ("picture0", b"no picture"),
+        ("picture3", (shapes / "images" / "picture3.png").read_bytes()[:99]),
+    ):
+        (shapes / "images" / f"{name}.png").write_bytes(data)
+    Image.new("F", (150, 140)).save(shapes / "images" / "picture6.tif")
+    (shapes / "images" / "picture6.png").unlink()
+    Image.new("RGB", (10, 10)).save(shapes / "labels" / "picture2.png")
+    dataset = folder(str(shapes), num_classes=3)
+    (shapes / "images" / "picture5.png").unlink()  # while it runs
+    found = verify(dataset)
+    names = ("picture0", "picture2", "picture3", "picture5", "picture6")
+    assert [next(name for name in names if name in problem) for problem in found.problems] == list(names)
+    assert found.fingerprint is None
+    assert found.verdict.startswith("off: 5 problems")
+
+
+def test_problems_of_a_prepared_set_name_their_image_too(tmp_path):
+    miniatures.write_ade20k(tmp_path, values(1, 2))
+    top = tmp_path / "ADEChallengeData2016" / "annotations" / "validation"
+    Image.new("RGB", (6, 4)).save(top / "ADE_val_00000002.png")
+    prepare(ade20k(str(tmp_path)), tmp_path / "data")
+    found = verify(open_benchmark(ade20k(None), tmp_path / "data"))
+    assert [problem[:16] for problem in found.problems] == ["ADE_val_00000002"]
+
+
+@pytest.mark.parametrize("label", [np.array([[1.5]]), np.array([[-1]]), np.zeros((1, 1, 2), dtype=np.uint8)])
+def test_a_label_map_of_other_numbers_is_a_problem_of_its_file(tmp_path, label):
+    miniatures.write_context(tmp_path, values(2))
+    path = next(tmp_path.rglob("*.mat"))
+    scipy.io.savemat(path, {"LabelMap": label})
+    found = verify(context(str(tmp_path)).from_originals())
+    assert len(found.problems) == 1
+    assert path.name in found.problems[0]
+
+
+def test_a_label_map_that_unpacks_to_gigabytes_is_refused_by_its_size(tmp_path):
+    scipy.io.savemat(tmp_path / "a.mat", {"LabelMap": np.zeros((9000, 9000), np.uint8)}, do_compression=True)
+    assert (tmp_path / "a.mat").stat().st_size < 100_000
+    with pytest.raises(ValueError, match="LabelMap of 9000×9000 is too large"):
+        read_label_map(tmp_path / "a.mat")

@@ -1,0 +1,178 @@
+"""Overrides as people type them: written in Hydra's grammar, paths kept as text, and expanded to a sweep's cells."""
+
+import importlib.util
+import itertools
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
+from hydra.errors import HydraException
+
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.paths import expanded, is_path_option
+
+GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "protocol", "tracker")
+_SEARCHPATH = "hydra.searchpath"
+_LAUNCHER = ("hydra/launcher", "hydra.launcher")
+_MOST_CELLS = 10_000  # each is composed before the first runs
+
+
+def conf_dir() -> Path:
+    """The yaml options: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
+    """Options of a group, those in folders that ``hydra.searchpath`` among the overrides names included."""
+    return sorted({path.stem for path in option_files(group, overrides)})
+
+
+def option_files(group: str, overrides: Sequence[str] = ()) -> list[Path]:
+    """Files of `known_options`."""
+    searched = [entry for override in overrides if is_searchpath(override) for entry in _search_entries(override)]
+    folders = [conf_dir(), *(folder for entry in searched for folder in _search_folders(entry))]
+    return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+
+
+def is_searchpath(override: str) -> bool:
+    """Whether an override names folders with options of the user's own."""
+    return override.partition("=")[0].lstrip("+") == _SEARCHPATH
+
+
+def is_launcher(override: str) -> bool:
+    """Whether an override is for the launcher of a sweep."""
+    return override.lstrip("+~").startswith(_LAUNCHER)
+
+
+def refuse_without_effect(overrides: Sequence[str]) -> None:
+    """Refuse settings of Hydra's own that nothing here reads.
+
+    Raises:
+        UserError: there is one of them.
+    """
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if not key.startswith(("hydra.", "hydra/")) or is_searchpath(override):
+            continue
+        if is_launcher(override):
+            raise UserError("a launcher starts the passes of a sweep", override, "add -m, or leave the launcher out")
+        if key.startswith(("hydra.mode", "hydra.sweeper", "hydra/sweeper")):
+            hint = "diffcut-bench run -m sweeps over comma lists, range() and glob()"
+        elif key.startswith(("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")):
+            hint = "output_dir=DIR is the folder of all that is written"
+        else:
+            hint = "of Hydra's own settings, hydra.searchpath and (with run -m) hydra/launcher are read"
+        raise UserError(f"{key} has no effect here", override, hint)
+
+
+def quote_if_needed(override: str) -> str:
+    """An override as Hydra's grammar wants it.
+
+    A value that the grammar can't read, such as a path with brackets or blanks, is quoted; so is a path that would be
+    read as a number (``dataset.root=2012``). Folders of ``hydra.searchpath`` become addresses.
+
+    Raises:
+        UserError: a folder of ``hydra.searchpath`` is not there.
+    """
+    key, separator, value = override.partition("=")
+    if not separator:
+        return override
+    if is_searchpath(override):
+        return f"{key}=[{','.join(quoted(entry) for entry in _search_entries(override))}]"
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return f"{key}={quoted(value)}"
+    if is_path_option(key.lstrip("+")) and isinstance(parsed.value(), (bool, int, float)):
+        return f"{key}={quoted(value)}"
+    return override
+
+
+def quoted(value: str) -> str:
+    """A value that Hydra's grammar takes as it is."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Overrides of every cell: the product of comma lists, ``choice()``, ``range()`` and ``glob()``, in Hydra's order.
+
+    Raises:
+        UserError: an override can't be read, stands for no value, or there are too many cells.
+    """
+    alternatives = [_alternatives(text, overrides) for text in overrides]
+    cells = math.prod(len(each) for each in alternatives)
+    if cells > _MOST_CELLS:
+        swept = " ".join(text for text, each in zip(overrides, alternatives, strict=True) if len(each) > 1)
+        raise UserError(f"a sweep of more than {_MOST_CELLS} cells", swept, "sweep over fewer values at a time")
+    return [list(cell) for cell in itertools.product(*alternatives)]
+
+
+def _alternatives(text: str, overrides: Sequence[str]) -> list[str]:
+    """What a word of the command line stands for."""
+    try:
+        override = OverridesParser.create().parse_override(quote_if_needed(text))
+        if not override.is_sweep_override():
+            return [text]
+        values = _values(override, text, overrides)
+    except (HydraException, ValueError) as error:
+        raise UserError(f"{text!r} is no override", text, "write overrides as key=value or key=a,b") from error
+    if not values:
+        raise UserError("a sweep over no value", text, "range(start,stop,step) leaves stop out; glob(*) takes all")
+    return [f"{override.get_key_element()}={value}" for value in values]
+
+
+def _values(override: Override, text: str, overrides: Sequence[str]) -> list[str]:
+    value: Any = override.value()  # annotated there without Glob
+    if isinstance(value, Glob):
+        return _globbed(override.key_or_group, value, text, overrides)
+    if override.is_interval_sweep():
+        raise UserError("an interval is no list of values", text, "write key=a,b or key=range(start,stop,step)")
+    if isinstance(value, ChoiceSweep) and value.simple_form and is_path_option(override.key_or_group):
+        own = text.partition("=")[2]
+        if not set(own) & set("'\"[]{}()\\"):
+            return [path.strip() for path in own.split(",")]  # as typed: 2024.10 is no number here
+    values = list(itertools.islice(override.sweep_string_iterator(), _MOST_CELLS + 1))
+    # Hydra adds up steps, and 0.7000000000000001 would be another cell than 0.7.
+    return [f"{float(each):.12g}" for each in values] if override.is_range_sweep() else values
+
+
+def _globbed(group: str, pattern: Glob, text: str, overrides: Sequence[str]) -> list[str]:
+    known = known_options(group, overrides)
+    if not known:
+        raise UserError("glob() is for the options of a group", text, f"groups: {', '.join(GROUPS)}; write key=a,b")
+    found = pattern.filter(known)
+    if not found:
+        raise UserError(f"no option of {group} fits", text, did_you_mean("", known))
+    return found
+
+
+def _search_entries(override: str) -> list[str]:
+    """Addresses of a ``hydra.searchpath``; a plain folder is as good as ``file://`` and the folder."""
+    text = override.partition("=")[2]
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        value = text.removeprefix("[").removesuffix("]").split(",")
+    entries = [str(each) for each in value] if isinstance(value, list) else [text]
+    return [entry if entry.startswith("pkg://") else _address(entry) for entry in entries]
+
+
+def _address(entry: str) -> str:
+    folder = Path(expanded(entry.removeprefix("file://"), _SEARCHPATH)).absolute()
+    if not folder.is_dir():
+        raise UserError("no such folder", f"{_SEARCHPATH}: {folder}", "check the path: it holds segmenter/, dataset/ …")
+    return f"file://{folder}"
+
+
+def _search_folders(entry: str) -> list[Path]:
+    """Folders on disk of an address."""
+    if entry.startswith("pkg://"):
+        found = importlib.util.find_spec(entry.removeprefix("pkg://"))
+        return [Path(place) for place in (found.submodule_search_locations or ())] if found else []
+    return [Path(entry.removeprefix("file://"))]

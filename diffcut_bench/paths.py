@@ -1,0 +1,196 @@
+"""Paths in options and on the command line: which options are paths, how they are read, and how they are written where
+others read them.
+
+Read: ``~`` and environment variables are expanded. Written: relative to the output folder or the home folder, without
+the user's name, so that a result can be shown to anyone and is still found when its folder has been moved.
+"""
+
+# ruff: noqa: PTH100, PTH111, PTH118
+# Paths as texts, without following links: pathlib has no such functions.
+import getpass
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from diffcut_bench.errors import UserError, without_credentials
+
+_ALWAYS = ("output_dir", "data_dir", "root", "folder")  # options that are paths, by the last part of their key
+_ENDINGS = ("_dir", "_path", "_file", "_folder", "_root")  # … of any other name, such as those of your own options
+_SOMETIMES = ("prepared", "model", "vae", "ids")  # … a path, a URL, or a name: see `_looks_like_path`
+_NAMES = ("auto", "never", "curated", "all")  # that these take for something else than a path
+_OUTPUT = "{output_dir}"
+_USER = "USER"
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def is_path_option(key: str) -> bool:
+    """Whether an option (``output_dir``, ``dataset.root``) holds a path, always or where it looks like one."""
+    group, _, last = key.rpartition(".")
+    return "." not in group and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
+
+
+def expanded(text: str, where: str) -> str:
+    """A path as typed, with ``~`` and environment variables expanded; ``file://`` is taken off.
+
+    Args:
+        text: the path. One with a dollar sign that is there as it stands is taken as it stands.
+        where: option or argument that it belongs to, for the error.
+
+    Raises:
+        UserError: it is empty, or names a variable or user that there is none of.
+    """
+    if not text.strip():
+        raise UserError("an empty path", where, "name a folder or file; . is the folder that you are in")
+    text = text.removeprefix("file://") if text.startswith("file:///") else text
+    path = text
+    if "$" in text and not os.path.lexists(text):
+        for match in _VARIABLE.finditer(text):
+            name = match[1] or match[2]
+            if not name[0].isdecimal() and not os.environ.get(name):
+                raise UserError(f"${name} is not set", f"{where}: {text}", f"export {name}=…, or give the path in full")
+        path = os.path.expandvars(text)
+    path = os.path.expanduser(path)
+    if path.startswith("~"):
+        user = path.partition("/")[0]
+        raise UserError(f"no user {user[1:]}", f"{where}: {text}", f"write ./{path} for a folder or file named {user}")
+    return path
+
+
+def expand_options(config: dict[str, Any]) -> dict[str, Any]:
+    """A composed config with every path in it expanded.
+
+    Raises:
+        UserError: one is empty, no text, or names a variable or user that there is none of.
+    """
+
+    def expand(key: str, value: Any) -> Any:
+        if not is_path_option(key) or value is None or isinstance(value, dict):
+            return value
+        last = key.rpartition(".")[2]
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # of a yaml; on the command line it is text from the beginning
+        if not isinstance(value, str):
+            if last not in _ALWAYS:
+                return value
+            raise UserError(f"{key} must be a path, not {value}", key, f"{key}=DIR; in a yaml, quote it")
+        if last in _SOMETIMES and value.strip() and not _looks_like_path(value):
+            return value
+        return expanded(value, key)
+
+    return _map_values(config, expand)
+
+
+def portable(config: dict[str, Any], output_dir: str | Path) -> dict[str, Any]:
+    """A config as it may be shown to anyone; `reopened` undoes it.
+
+    A path below ``output_dir`` is written as ``{output_dir}/…``, one below the home folder as ``~/…``, any other as
+    ``{output_dir}/../…``; the user's own name in it becomes ``USER``. URLs lose their credentials, for good.
+    """
+
+    def carry(key: str, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        last = key.rpartition(".")[2]
+        names_path = is_path_option(key) and (last not in _SOMETIMES or _looks_like_path(value))
+        if value.startswith("/") or (names_path and value and "://" not in value):
+            return portable_path(value, output_dir)
+        return without_credentials(value)
+
+    return _map_values(config, carry)
+
+
+def portable_path(path: str | Path, output_dir: str | Path) -> str:
+    """A path as `portable` writes it."""
+    text = str(path)
+    if text.startswith((_OUTPUT, "~")):
+        return text
+    absolute, base, home = (os.path.abspath(each) for each in (text, output_dir, os.path.expanduser("~")))
+    if _is_below(absolute, base):
+        written = os.path.join(_OUTPUT, os.path.relpath(absolute, base))
+    elif _is_below(absolute, home) and home != os.path.sep:
+        written = os.path.join("~", os.path.relpath(absolute, home))
+    else:
+        written = os.path.join(_OUTPUT, os.path.relpath(absolute, base))
+    return "/".join(
+        _USER if part and part == _user() else part for part in written.removesuffix("/.").split(os.path.sep)
+    )
+
+
+def portable_text(text: str, config: dict[str, Any], output_dir: str | Path) -> str:
+    """A message as it may be shown to anyone: folders that options name are written as ``{dataset.root}/…``, the home
+    folder as ``~``, the user's own name in a path as ``USER``."""
+    places: dict[str, str] = {os.path.abspath(output_dir): _OUTPUT}
+
+    def note(key: str, value: Any) -> Any:
+        if isinstance(value, str) and is_path_option(key) and value.startswith("/"):
+            places.setdefault(os.path.normpath(value), f"{{{key}}}")
+        return value
+
+    _map_values(config, note)
+    places.setdefault(os.path.expanduser("~"), "~")
+    for place in sorted(places, key=len, reverse=True):
+        if place not in ("", os.path.sep):
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(place)}(?=/|$|[^\w.-])", places[place], text)
+    if _user():
+        text = re.sub(rf"(?<=/){re.escape(_user())}(?=/|$|[^\w.-])", _USER, text)
+    return without_credentials(text)
+
+
+def reopened(stored: dict[str, Any], output_dir: str | Path) -> dict[str, Any]:
+    """The config of a result that lies below ``output_dir``, with the paths that `portable` wrote as they are here.
+
+    Paths of older results, which are absolute or relative to the folder that the run was started in, stay as they are.
+    """
+
+    def find(key: str, value: Any) -> Any:
+        return reopened_path(value, output_dir) if isinstance(value, str) else value
+
+    return _map_values(stored, find)
+
+
+def reopened_path(text: str, output_dir: str | Path) -> str:
+    """A path that `portable_path` wrote, as it is here; any other text as it is."""
+    if text == _OUTPUT or text.startswith(f"{_OUTPUT}/"):
+        path = os.path.normpath(os.path.join(output_dir, text[len(_OUTPUT) + 1 :]))
+    elif text == "~" or text.startswith("~/"):
+        path = os.path.expanduser(text)
+    else:
+        return text
+    if _user() and not os.path.lexists(path):
+        return os.path.sep.join(_user() if part == _USER else part for part in path.split(os.path.sep))
+    return path
+
+
+def _looks_like_path(text: str) -> bool:
+    """Of an option that may also hold a name (``org/model``, ``auto``) or a URL."""
+    if text in _NAMES or not text:
+        return False
+    return text.startswith(("~", "$", ".", "/", "file:///", _OUTPUT)) or ("://" not in text and os.path.lexists(text))
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip(os.path.sep) + os.path.sep)
+
+
+def _user() -> str:
+    """The user's name; empty where this machine knows none."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return ""
+
+
+def _map_values(tree: dict[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """A copy with every value replaced; values of a list go by the key of the list."""
+
+    def walk(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: walk(f"{key}.{name}" if key else str(name), inner) for name, inner in value.items()}
+        if isinstance(value, (list, tuple)) and not (is_path_option(key) and key.rpartition(".")[2] in _ALWAYS):
+            return [walk(key, inner) for inner in value]
+        return change(key, value)
+
+    changed: dict[str, Any] = walk("", tree)
+    return changed

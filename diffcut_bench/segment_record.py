@@ -1,0 +1,168 @@
+"""segments.json: what `diffcut-bench segment` has written into a folder, picture by picture.
+
+An entry is of a file: its path and the SHA-256 of its content. Other settings replace it; another content or another
+path gets an entry and names of its own, so that no picture of an earlier call is written over. An entry stands there
+only while both of its pictures do. Several processes may add to one folder.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.paths import portable_path
+from diffcut_bench.segmentation import Segmentation
+from diffcut_bench.store import cell_key, unwritable, write_atomically
+
+SCHEMA_VERSION = 2
+_SETTINGS = 12  # digits of the key of the settings
+
+
+class SegmentRecord:
+    """The record of a folder, read anew before each addition.
+
+    Args:
+        folder: ``segments`` below the output folder.
+        config: of this call, as it may be shown to anyone (`diffcut_bench.paths.portable`).
+        identity: everything that segments depend on, see `PictureSegmenter.identity`.
+
+    Raises:
+        UserError: a segments.json is there that is damaged or none of ours.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
+        self.folder, self.path = folder, folder / "segments.json"
+        self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
+        self._read()
+
+    def find(self, image: Path) -> dict[str, Any] | None:
+        """The entry of a file that was segmented with these settings, its pictures being there."""
+        record = self._read()
+        try:
+            entry = self._entry(record["images"], image, _digest(image))
+        except OSError:  # whoever segments it says why
+            return None
+        return entry if entry and entry["settings"] == self._settings and self._is_whole(entry) else None
+
+    def add(self, image: Path, result: Segmentation) -> dict[str, Any]:
+        """Write the label and overlay pictures of a file, and its entry.
+
+        Raises:
+            UserError: the folder can't be written, or its record is damaged.
+        """
+        digest = _digest(image)
+        height, width = result.labels.shape
+        with self._locked():
+            record = self._read()
+            entry = self._entry(record["images"], image, digest)
+            name = self._name(entry, image, record)
+            # A kill before the new entry is there leaves pictures without one: the next call knows their name as free.
+            write_atomically(self._unfinished, name)
+            if entry is not None:
+                record["images"].remove(entry)
+                self._write(record)
+            entry = {
+                **{"image": portable_path(image, self.folder.parent), "sha256": digest, "settings": self._settings},
+                **{"width": width, "height": height},
+                **{"labels": f"{name}_labels.png", "overlay": f"{name}_overlay.png"},
+                "segments": result.describe(),
+            }
+            result.save(self.folder / entry["labels"], self.folder / entry["overlay"])
+            record["images"].append(entry)
+            record["configs"][self._settings] = self._config
+            self._write(record)
+            self._unfinished.unlink()
+        return entry
+
+    @property
+    def _unfinished(self) -> Path:
+        return self.folder / ".unfinished"
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = FileLock(self.folder / ".segments.lock")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+            cause = error if isinstance(error, OSError) else OSError(str(error))
+            raise unwritable(self.path, cause) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return _checked(json.loads(self.path.read_text(encoding="utf-8")), self.folder.parent)
+        except FileNotFoundError:
+            return {"schema_version": SCHEMA_VERSION, "configs": {}, "images": []}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"damaged, or not written by this command ({error})",
+                str(self.path.absolute()),
+                "move this file away, or choose another folder; its pictures are left alone",
+            ) from error
+
+    def _write(self, record: dict[str, Any]) -> None:
+        used = {entry["settings"] for entry in record["images"]}
+        record["configs"] = {key: config for key, config in record["configs"].items() if key in used}
+        write_atomically(self.path, json.dumps(record, indent=1) + "\n")
+
+    def _entry(self, entries: list[dict[str, Any]], image: Path, digest: str) -> dict[str, Any] | None:
+        place = portable_path(image, self.folder.parent)
+        # Of a record of version 1 only the path is known.
+        return next((each for each in entries if each["image"] == place and each["sha256"] in (digest, None)), None)
+
+    def _is_whole(self, entry: dict[str, Any]) -> bool:
+        return all((self.folder / str(entry[kind])).is_file() for kind in ("labels", "overlay"))
+
+    def _name(self, entry: dict[str, Any] | None, image: Path, record: dict[str, Any]) -> str:
+        """Of an entry's pictures; for a new one the stem, or stem-2 and so on where pictures of another file have it.
+
+        Upper and lower case are one name: on some file systems they are.
+        """
+        if entry is not None:
+            return str(entry["labels"]).removesuffix("_labels.png")
+        taken = {path.name.lower() for path in self.folder.glob("*_labels.png")}
+        if self._unfinished.is_file():
+            taken.discard(f"{self._unfinished.read_text()}_labels.png".lower())
+        taken |= {str(each["labels"]).lower() for each in record["images"]}
+        names = itertools.chain([image.stem], (f"{image.stem}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if f"{name}_labels.png".lower() not in taken)
+
+
+def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
+    """A record of this version or the one before, as one of this version.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: it is none.
+    """
+    if not isinstance(record, dict) or not isinstance(record.get("images"), list):
+        raise ValueError("no list of images")
+    if record.get("schema_version") not in (1, SCHEMA_VERSION):
+        raise ValueError(f"version {record.get('schema_version')}; known: 1 and {SCHEMA_VERSION}")
+    if record["schema_version"] == 1:
+        for entry in record["images"]:
+            entry["image"] = portable_path(entry["image"], output_dir)
+            entry.update(sha256=None, settings="version 1")
+        configs = {"version 1": record.get("config")}
+        record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
+    for entry in record["images"]:
+        texts = [entry["image"], entry["settings"], entry["labels"], entry["overlay"]]
+        if not all(isinstance(text, str) for text in texts) or not isinstance(entry["sha256"], (str, type(None))):
+            raise ValueError("an entry that is none")
+    if not isinstance(record["configs"], dict):
+        raise ValueError("no configs")
+    return record
+
+
+def _digest(image: Path) -> str:
+    with image.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
