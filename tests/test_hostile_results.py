@@ -47,12 +47,15 @@ def cell_of(out: Path) -> Path:
 def change(out: Path, path: str, value: object) -> None:
     """Another value in the result; the last name may be new."""
     record = json.loads(cell_of(out).read_text())
-    node = record
+    put(record, path, value)
+    cell_of(out).write_text(json.dumps(record))
+
+
+def put(record: dict[str, Any], path: str, value: object) -> None:
     *way, last = path.split("/")
     for name in way:
-        node = node[name]
-    node[last] = value
-    cell_of(out).write_text(json.dumps(record))
+        record = record[name]
+    record[last] = value
 
 
 def page_of(out: Path) -> str:
@@ -102,23 +105,26 @@ def test_no_target_of_a_result_is_run(out, cli, targets, tmp_path):
         marker.unlink()
     nodes = list(targets.values())
     cases = [(f"config/{place}", nodes[number % len(nodes)]) for number, place in enumerate(PLACES)]
-    cases += [("config/refiner/dilations", [1, node]) for node in nodes[:1]]
+    cases += [("config/refiner/dilations", [1, node]) for node in nodes]
     cases += [("config/segmenter/tau", {"deep": [nodes[0]]}), ("config/choices/segmenter", "../../x")]
-    whole = json.loads(cell_of(out).read_text())
-    for path, value in cases:
-        cell_of(out).write_text(json.dumps(whole))
-        change(out, path, value)
+    first = cell_of(out).parent
+    whole = json.loads((first / "result.json").read_text())
+    for number, (path, value) in enumerate(cases):
+        # Each the best of a data set of its own, so that its pictures are wanted.
+        folder = shutil.copytree(first, out / "results" / f"crafted{number}") if number else first
+        record = deepcopy(whole)
+        record["dataset"]["name"] = f"crafted{number}"
+        put(record, path, value)
         if path.startswith("config/choices"):
-            change(out, "config/segmenter", nodes[0])
-        shutil.rmtree(cell_of(out).parent / "pictures", ignore_errors=True)  # else nothing has to be drawn
-        done = cli("report", out)
-        assert done.code == 0, (path, done.err)
-        assert not marker.exists(), path
-        if path != "config/tracker":
-            assert "no option&#39;s own" in page_of(out), path
-        for command in (("show", cell_of(out).parent), ("compare", cell_of(out).parent, cell_of(out).parent)):
-            assert cli(*command, f"output_dir={out}").code == 0
-        assert not marker.exists(), path
+            put(record, "config/segmenter", nodes[0])
+        (folder / "result.json").write_text(json.dumps(record))
+    done = cli("report", out)
+    assert done.code == 0, done.err
+    assert not marker.exists()
+    assert page_of(out).count("no option&#39;s own") == len(cases) - 1, "a tracker is passed over"
+    for command in (("show", first), ("compare", first, out / "results" / "crafted1")):
+        assert cli(*command, f"output_dir={out}").code == 0
+    assert not marker.exists()
 
 
 def test_a_result_reads_no_environment(out, cli, monkeypatch):
@@ -331,6 +337,16 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_is_shown(out, cli):
     assert all(not place.startswith("/") for place, _ in listed)
 
 
+@pytest.mark.parametrize("text", [*BROKEN[:3], "[]"])
+def test_a_bad_file_is_a_user_error_of_the_other_commands(out, cli, text):
+    folder = cell_of(out).parent
+    (folder / "result.json").write_text(text)
+    for command in (("show", folder), ("compare", folder, folder)):
+        done = cli(*command, f"output_dir={out}")
+        assert done.code == 2
+        assert len(done.err.strip().splitlines()) == 3
+
+
 WRONG = [
     ("metrics", None),
     ("metrics/miou", "high"),
@@ -355,11 +371,7 @@ def test_a_result_of_wrong_types_never_ends_a_report(out, cli):
     good = json.loads(cell_of(out).read_text())
     for number, (path, value) in enumerate(WRONG):
         record = deepcopy(good)
-        *way, last = path.split("/")
-        node = record
-        for name in way:
-            node = node[name]
-        node[last] = value
+        put(record, path, value)
         place = out / "results" / f"bad{number:02}" / "result.json"
         place.parent.mkdir()
         place.write_text(json.dumps(record))
@@ -371,11 +383,18 @@ def test_a_result_of_wrong_types_never_ends_a_report(out, cli):
 
 
 def test_class_names_that_are_no_words_leave_the_other_results_alone(out, cli):
-    for names in ([True, False, 0], [0, 1, 2], ["a", None, "c"], "abc", 5):
-        change(out, "config/dataset/class_names", names)
-        done = cli("report", out)
-        assert done.code == 0
-        assert page_of(out).count("<details>") == 1
+    first = cell_of(out).parent
+    whole = json.loads((first / "result.json").read_text())
+    for number, names in enumerate(([True, False, 0], [0, 1, 2], ["a", None, "c"], "abc", 5)):
+        folder = shutil.copytree(first, out / "results" / f"odd{number}")
+        record = deepcopy(whole)
+        put(record, "config/dataset/class_names", names)
+        put(record, "dataset/name", f"odd{number}")
+        (folder / "result.json").write_text(json.dumps(record))
+    done = cli("report", out)
+    assert done.code == 0
+    assert page_of(out).count("<details>") == 6
+    assert page_of(out).count("<img ") == 2, "those of the result that is sound"
 
 
 def test_rows_of_another_kind_cost_the_pictures_only(out, cli):

@@ -99,6 +99,20 @@ def test_what_is_missing_is_named_with_the_command_that_computes_it(cli, place):
     assert cli("merge", "output_dir=an out's folder").code == 0
 
 
+def test_no_command_is_given_that_names_code_of_a_file(cli, place):
+    assert cli("run", *place("parts"), "limit=4", "shard=2/2").code == 0
+    path = only("out/results/*/result.json")
+    record = json.loads(path.read_text())
+    record["config"]["segmenter"] = {"_target_": "os.system", "command": "true"}
+    path.write_text(json.dumps(record))
+    (path.parent / "SHA256SUMS").unlink()
+    found = cli("merge", "output_dir=out")
+    assert found.code == 2
+    assert "segmenter=diffcut" in found.err
+    assert "os.system" not in found.err
+    assert "names code that is no option's own" in found.err
+
+
 def test_empty_shards_are_not_waited_for(cli, place):
     base = [*place("parts"), "limit=2"]
     cli("run", "-m", *base, "shard=1/5,2/5")

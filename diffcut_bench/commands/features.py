@@ -49,7 +49,7 @@ def _list(sets: list[StoredSet], folder: Path) -> int:
     if sets:
         console.print(table)
     total = sum(found.size for found in sets)
-    console.print(f"{len(sets)} sets, {in_units(total)} in {folder.absolute()}", highlight=False, soft_wrap=True)
+    say(f"{len(sets)} sets, {in_units(total)} in {folder.absolute()}")
     return 0
 
 
@@ -85,5 +85,5 @@ def _clear(sets: list[StoredSet], names: list[str]) -> int:
         )
     for found in sets:
         shutil.rmtree(found.folder)
-        console.print(f"deleted {found.folder.name}, {in_units(found.size)}", highlight=False, soft_wrap=True)
+        say(f"deleted {found.folder.name}, {in_units(found.size)}")
     return 0

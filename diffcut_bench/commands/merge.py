@@ -11,6 +11,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.merging import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import results_table
+from diffcut_bench.trust import option_words, trusted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +57,18 @@ def merge_shards(options: argparse.Namespace) -> int:
 
 
 def _say_incomplete(cell: ShardedCell) -> None:
-    """What a cell lacks, and the command that computes it."""
+    """What a cell lacks, and the command that computes it. A command that somebody will type names no code that only a
+    file asks for."""
     wanted = [f"{number}/{cell.of}" for number in cell.missing]
-    own = missing_overrides(cell)
+    config = cell.found[0].result.config
+    doubt = ""
+    try:
+        trusted(config)
+        own = missing_overrides(cell)
+    except UserError as error:
+        own, doubt = option_words(config.get("choices"), ()), f"  add its own values: {error.what} ({error.where})"
     command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
     command += [word for word in own if not word.startswith("shard=")] + [f"shard={','.join(wanted)}"]
-    errors.print(f"incomplete: {cell.found[0].folder.name} and its kin lack shard {', '.join(wanted)}; to compute:")
-    errors.print(f"  {shlex.join(command)}", highlight=False, markup=False, soft_wrap=True)
+    what = f"incomplete: {cell.found[0].folder.name} and its kin lack shard {', '.join(wanted)}; to compute:"
+    for line in (what, f"  {shlex.join(command)}", *([doubt] if doubt else [])):
+        errors.print(line, highlight=False, markup=False, soft_wrap=True)

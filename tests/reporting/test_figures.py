@@ -111,7 +111,8 @@ def test_an_unknown_cell_is_blank():
     (mesh,) = [each for each in axes.collections if isinstance(each, QuadMesh)]
     assert np.ma.getmaskarray(mesh.get_array()).tolist() == [[False, True], [False, False], [False, False]]
     assert axes.get_ylim() == (3, 0), "the first row is on top"
-    assert encode_figure(draw_heat_map(np.full((1, 1), NAN), ["a"], ["b"], "", "", ""), "png")
+    for value in (NAN, 3.0):
+        assert encode_figure(draw_heat_map(np.full((1, 1), value), ["a"], ["b"], "", "", ""), "png")
 
 
 def test_bars_are_sorted_and_absent_classes_left_out():
