@@ -77,8 +77,8 @@ class FeatureSource:
 
     def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
         """Channels, rows and columns that the backbone announces for an image of this height and width."""
-        stride = self.backbone.stride
-        return self.backbone.channels, size[0] // stride, size[1] // stride
+        rows, cols = (side // self.backbone.stride for side in size)
+        return rows * cols if self.backbone.channels_are_patches else self.backbone.channels, rows, cols
 
     def stored(self, example: Example) -> Tensor | None:
         """Features of an example with its image, if the store has any of the shape that the backbone announces."""

@@ -36,6 +36,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         self.dataset, self.indices, self.protocol, self.keep_images = dataset, indices, protocol, keep_images
         self.stride, self.input_size = features.backbone.stride, features.backbone.image_size
         self.channels, self.store = features.backbone.channels, features.store
+        self.channels_are_patches = features.backbone.channels_are_patches
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         )
         assert example.image is not None
         grid = (example.image.shape[1] // self.stride, example.image.shape[2] // self.stride)
-        features = None if self.store is None else self.store.get(digest, (self.channels, *grid))
+        channels = grid[0] * grid[1] if self.channels_are_patches else self.channels
+        features = None if self.store is None else self.store.get(digest, (channels, *grid))
         # Where the features are there, the image need not travel from a worker process.
         image = example.image if features is None or self.keep_images else None
         return replace(example, digest=digest, features=features, image=image)

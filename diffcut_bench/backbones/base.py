@@ -17,6 +17,7 @@ class Backbone(torch.nn.Module, ABC):
         name: option name.
         stride: pixels a patch, in both directions; image sides are multiples of it.
         channels: feature channels.
+        channels_are_patches: there is a channel for each patch, so that a picture of another shape has another number.
         image_size: pixels of the (longer) side of the images that the network wants; None: what the protocol says.
         attention_channels: last channels that are the class token's attention.
     """
@@ -24,6 +25,7 @@ class Backbone(torch.nn.Module, ABC):
     name: str
     stride: int
     channels: int
+    channels_are_patches: bool = False
     image_size: int | None = None
     attention_channels: int = 0
     # Settings of its own that cannot change features beyond what `fingerprint` says; all others are part of the key.

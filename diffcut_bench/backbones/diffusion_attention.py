@@ -30,6 +30,8 @@ class DiffusionAttention(DiffusionEncoder):
         UserError: files are missing, or an argument is out of range.
     """
 
+    channels_are_patches = True
+
     def __init__(
         self,
         name: str,
