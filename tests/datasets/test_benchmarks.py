@@ -277,7 +277,7 @@ def test_a_split_that_is_no_text_is_a_user_error(tmp_path, name, value):
 
 @pytest.mark.parametrize(
     ("name", "override", "what"),
-    [("voc", "dataset.background=none", "true or false"), ("coco_object", "dataset.ids=5", "ids takes text")],
+    [("voc", "dataset.background=none", "true or false"), ("coco_object", "dataset.ids=[1]", "ids takes text")],
 )
 def test_options_of_another_kind_are_user_errors(tmp_path, name, override, what):
     with pytest.raises(UserError, match=what):
