@@ -175,7 +175,7 @@ def _closest(key: str, overrides: Sequence[str], known: Mapping[str, bool]) -> s
     close = close or difflib.get_close_matches(key, settings, 3, 0.7)
     fresh = [name for name in close if name not in given]
     if close and not fresh:
-        return f"take it away: {close[0]} is set already"
+        return f"did you mean {close[0]}? it is set already: take one of the two away"
     return f"did you mean {' or '.join(fresh)}?" if fresh else f"available: {', '.join(sorted(beside)) or 'none'}"
 
 

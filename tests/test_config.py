@@ -51,7 +51,7 @@ def test_every_option_composes(group):
         ("segmenter.clusters=3", "unknown key", "segmenter=kmeans or segmenter=spectral has it"),
         ("backbone.timestep=3", "unknown key", "backbone=sd14"),
         ("dataset.rot=/x", "unknown key", "this dataset takes no settings; choose another: ade20k"),
-        ("segmenter.alphas=5", "unknown key", "take it away: segmenter.alpha is set already"),
+        ("segmenter.alphas=5", "unknown key", "did you mean segmenter.alpha? it is set already: take one"),
         ("+segmenter.tau=0.4", "segmenter.tau is there already", "segmenter.tau=0.4"),
         ("+foo=1", "unknown key foo", "available:"),
         ("~segmenter", "a run needs segmenter", "available: autosc"),
