@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.paths import is_path_option
 
 # An option's name, perhaps in a folder of its group; none leads out of it.
 _OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*")
@@ -33,8 +34,9 @@ def trusted(stored: object, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(stored, dict):
         raise UserError("the config is none", "config", "compute the cell again")
     _check_fields(stored)
-    if any("${" in text for text in _texts(stored)):
-        raise UserError("the config is not resolved: it holds ${…}", "config", "compute the cell again")
+    for key, text in _texts(stored):
+        if "${" in text or ("$" in text and is_path_option(key)):
+            raise UserError("the config is not resolved: it refers to something by $", key, "compute the cell again")
     composed = load_config([*option_words(stored.get("choices"), overrides), *overrides])
     for group in GROUPS:
         own, option = stored.get(group, {}), composed.choices.get(group)
@@ -96,14 +98,15 @@ def _instructions(node: object, place: str = "") -> dict[str, Any]:
     return found
 
 
-def _texts(node: object) -> Iterator[str]:
-    """Every text of a tree, names included."""
+def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
+    """Every text of a tree with its dotted key, and every key as text."""
     if isinstance(node, dict):
         for name, value in node.items():
-            yield str(name)
-            yield from _texts(value)
+            own = f"{key}.{name}" if key else str(name)
+            yield own, str(name)
+            yield from _texts(value, own)
     elif isinstance(node, list):
         for value in node:
-            yield from _texts(value)
+            yield from _texts(value, key)
     elif isinstance(node, str):
-        yield node
+        yield key, node

@@ -29,7 +29,7 @@ ALLOWED = {
     "overrides": {"errors", "paths"},
     "mistakes": {"errors", "overrides", "paths"},
     "config": {"errors", "evaluation", "mistakes", "overrides", "paths"},
-    "trust": {"errors", "config"},
+    "trust": {"errors", "config", "paths"},
     "coherence": {"errors", "datasets"},
     "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
     "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},

@@ -129,8 +129,12 @@ def test_no_target_of_a_result_is_run(out, cli, targets, tmp_path):
 
 def test_a_result_reads_no_environment(out, cli, monkeypatch):
     monkeypatch.setenv("DIFFCUT_SECRET", "hunter2-xyzzy")
-    for path in ("config/dataset/root", "config/segmenter/label_codes"):
-        change(out, path, "${oc.env:DIFFCUT_SECRET}")
+    for path, text in (
+        ("config/segmenter/label_codes", "${oc.env:DIFFCUT_SECRET}"),
+        ("config/dataset/root", "${oc.env:DIFFCUT_SECRET}"),
+        ("config/dataset/root", "/$DIFFCUT_SECRET"),
+    ):
+        change(out, path, text)
         done = cli("report", out)
         assert done.code == 0
         written = "".join(file.read_text() for file in (out / "reports").rglob("*") if file.is_file())

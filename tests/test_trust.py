@@ -93,6 +93,13 @@ def test_nothing_is_resolved(stored, path, text):
         trusted(changed(stored, "dataset/class_names", ["a", text]))
 
 
+@pytest.mark.parametrize("path", ["dataset/root", "backbone/model", "features/folder", "data_dir", "prepared"])
+def test_no_variable_of_the_environment_is_put_into_a_path(stored, path):
+    with pytest.raises(UserError, match="not resolved"):
+        trusted(changed(stored, path, "/tmp/$HOME/x"))
+    assert trusted(changed(stored, "dataset/class_names", ["$", "$HOME", "c"])).dataset["class_names"][1] == "$HOME"
+
+
 @pytest.mark.parametrize("whole", [None, 5, [], "x", {}, {"choices": 3}])
 def test_what_is_no_config_is_told(whole):
     with pytest.raises(UserError):

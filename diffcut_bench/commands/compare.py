@@ -105,7 +105,7 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
     """
     results = output_dir / "results"
     known = {path.parent.name: path.parent for path in sorted(results.glob("*/result.json"))}
-    folder = Path(expanded(name, "CELL"))
+    folder = Path(expanded(name, "CELL")) if name else results
     found = [folder] if (folder / "result.json").is_file() else [known[name]] if name in known else []
     if not found:
         found = [path for title, path in known.items() if title.rpartition("-")[2].startswith(name)]

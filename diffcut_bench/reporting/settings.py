@@ -182,7 +182,7 @@ def _short_paths(texts: list[str]) -> list[str]:
 
 
 def _is_place(text: str) -> bool:
-    return text.startswith(("/", "~")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+    return text.startswith(("/", "~", "{output_dir}")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def test_the_root_of_one_s_own_data_is_what_it_is_and_that_of_a_published_split_
     assert columns_of(*pair) == ["dataset.root"]
     told = compare_settings(pair)
     assert [texts["dataset.root"] for texts in told.texts] == ["…/A", "…/B"], "without what they share"
+    portable = [own_data(changed("config/dataset/root", f"{{output_dir}}/../{root}")) for root in "AB"]
+    assert [texts["dataset.root"] for texts in compare_settings(portable).texts] == ["…/A", "…/B"]
     published = [changed("key", key, changed("config/dataset/root", f"/{key}")) for key in "ab"]
     assert columns_of(*published) == ["key"]
 
