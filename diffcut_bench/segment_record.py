@@ -39,13 +39,15 @@ class SegmentRecord:
     def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
         self.folder, self.path = folder, folder / "segments.json"
         self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
-        self._read()
+        self._state, self._known = self._file_state(), self._read()
 
     def find(self, image: Path) -> dict[str, Any] | None:
         """The entry of a file that was segmented with these settings, its pictures being there."""
-        record = self._read()
+        state = self._file_state()
+        if state != self._state:  # read again only where it has changed: a folder may hold thousands
+            self._state, self._known = state, self._read()
         try:
-            entry = self._entry(record["images"], image, _digest(image))
+            entry = self._entry(self._known["images"], image, _digest(image))
         except OSError:  # whoever segments it says why
             return None
         return entry if entry and entry["settings"] == self._settings and self._is_whole(entry) else None
@@ -79,6 +81,14 @@ class SegmentRecord:
             self._write(record)
             self._unfinished.unlink()
         return entry
+
+    def _file_state(self) -> tuple[int, ...]:
+        """Changes whenever the record is written."""
+        try:
+            state = self.path.stat()
+        except OSError:
+            return ()
+        return state.st_ino, state.st_size, state.st_mtime_ns
 
     @property
     def _unfinished(self) -> Path:
@@ -157,8 +167,12 @@ def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
         configs = {"version 1": record.get("config")}
         record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
     for entry in record["images"]:
-        texts = [entry["image"], entry["settings"], entry["labels"], entry["overlay"]]
-        if not all(isinstance(text, str) for text in texts) or not isinstance(entry["sha256"], (str, type(None))):
+        texts, names = [entry["image"], entry["settings"]], [entry["labels"], entry["overlay"]]
+        if not all(isinstance(text, str) for text in texts + names) or not isinstance(entry["segments"], list):
+            raise ValueError("an entry that is none")
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"pictures in another folder: {' and '.join(names)}")
+        if not isinstance(entry["sha256"], str | None) or not all(isinstance(each, dict) for each in entry["segments"]):
             raise ValueError("an entry that is none")
     if not isinstance(record["configs"], dict):
         raise ValueError("no configs")

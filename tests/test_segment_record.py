@@ -169,6 +169,9 @@ def test_several_at_once_lose_nothing(tmp_path):
         '{"schema_version": 2, "configs": {}, "images": [5]}',
         '{"schema_version": 2, "configs": {}, "images": [{"image": "a"}]}',
         '{"schema_version": 2, "configs": [], "images": []}',
+        '{"schema_version": 1, "images": [{"image": "a", "labels": "../a", "overlay": "b", "segments": []}]}',
+        '{"schema_version": 1, "images": [{"image": "a", "labels": "a", "overlay": "/b", "segments": []}]}',
+        '{"schema_version": 1, "images": [{"image": "a", "labels": "a", "overlay": "b", "segments": [1]}]}',
     ],
 )
 def test_a_damaged_or_foreign_record_is_left_alone(text, tmp_path, cli):
