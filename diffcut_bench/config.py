@@ -80,8 +80,8 @@ class RunConfig:
         for name in ("num_proc", "num_workers"):
             if getattr(self, name) > _MOST_PROCESSES:
                 found.append(f"{name} must be at most {_MOST_PROCESSES}, not {getattr(self, name)}")
-        if self.max_seconds is not None and not self.max_seconds > 0:
-            found.append(f"max_seconds must be above 0, not {self.max_seconds}")
+        if self.max_seconds is not None and not 0 < self.max_seconds <= 1e6:
+            found.append(f"max_seconds must lie above 0 and up to 1000000, not {self.max_seconds}")
         if self.shard is not None and self.shard_of() is None:
             found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:

@@ -17,6 +17,7 @@ from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.paths import expanded
 from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
@@ -128,6 +129,7 @@ class PictureSegmenter:
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(features.backbone, config.backbone),
             **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
+            "code": code_fingerprint([self._pipeline.segmenter, self._pipeline.upsampler, self._pipeline.refiner]),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
             "device_type": self._pipeline.device.type,

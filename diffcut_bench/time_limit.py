@@ -39,7 +39,7 @@ def time_limit(max_seconds: float | None, images: Sequence[str], cells: int = 1)
         yield
         return
     seconds = max_seconds * len(images) * cells
-    last = threading.Timer(_LAST_RESORT * seconds, _end_process, (max_seconds, images))
+    last = threading.Timer(min(_LAST_RESORT * seconds, threading.TIMEOUT_MAX), _end_process, (max_seconds, images))
     last.daemon = True
     last.start()
     try:
@@ -61,7 +61,7 @@ def _alarm(seconds: float, message: str) -> Iterator[None]:
 
     handler = signal.signal(signal.SIGALRM, ring)
     start = time.monotonic()
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    left, interval = signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))  # 0 would be no alarm
     try:
         yield
     finally:

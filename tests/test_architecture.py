@@ -50,7 +50,7 @@ ALLOWED = {
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
     "reproduction": {"errors", "config", "evaluation", "reporting", "store"},
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "features", "paths", "pipeline"},
+        *{"errors", "config", "datasets", "environment", "features", "fingerprints", "paths", "pipeline"},
         *{"refinement", "reporting", "running", "store", "time_limit"},
     },
     "segment_record": {"errors", "paths", "segmentation", "store"},

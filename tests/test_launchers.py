@@ -11,6 +11,7 @@ from conftest import NONE_LEFT_S, driven, finished_cells, linux
 from joblib.externals.loky import get_reusable_executor
 from submitit import Job
 
+from diffcut_bench import interruption
 from diffcut_bench.config import conf_dir
 
 # Four passes; in each one cell that is fine and one that is not.
@@ -71,6 +72,13 @@ def test_no_job_of_joblib_is_left_when_the_sweep_is_ended(cli, place):
     assert report["last"][0] == 0
     assert finished_cells(Path("out")) == finished_cells(Path("../basic/out"))
     assert len(finished_cells(Path("out"))) == 2
+
+
+def test_one_job_at_a_time_is_this_process_and_does_not_end_with_its_parent(cli, place):
+    one = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert cli("run", "-m", *place("here"), "backbone=colour", "limit=1,2", *one).code == 0
+    assert len(finished_cells(Path("out"))) == 2
+    assert not interruption._follows
 
 
 @pytest.mark.slow

@@ -103,7 +103,7 @@ def test_a_picture_of_the_users_that_hangs_is_said():
     assert segmenter(Image.new("RGB", (40, 30))).num_segments == 1
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "nan"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
 def test_a_limit_is_above_zero(value):
-    with pytest.raises(UserError, match="max_seconds must be above 0"):
+    with pytest.raises(UserError, match="max_seconds must lie above 0"):
         load_config([f"max_seconds={value}"])

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
-from diffcut_bench.commands.jobs import launched_job, loky_follows
+from diffcut_bench.commands.jobs import launched_job, launching
 from diffcut_bench.commands.passes import open_tracker, run_with_progress, say_failures, tell
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import (
@@ -75,7 +75,7 @@ def sweep(overrides: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; we say it
     broken: Exception | SystemExit | None = None
     try:
-        with loky_follows():
+        with launching():
             task()
     except (Exception, SystemExit) as error:
         raise_if_interrupted()
