@@ -9,6 +9,7 @@ from diffcut_bench.commands.features import verify_sets
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import build_protocol, load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.paths import expanded
 from diffcut_bench.running import match_rows, summarise
 from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, check_sums, list_sets, read_journal
 
@@ -21,7 +22,7 @@ def verify(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such folder.
     """
-    folder = output_dir_of(options.overrides)
+    folder = _output_dir(options.overrides)
     if not folder.is_dir():
         raise UserError("no such folder", str(folder.absolute()), "diffcut-bench verify DIR, or output_dir=DIR")
     problems = [*_check_results(folder), *_check_journals(folder), *_check_records(folder)]
@@ -35,7 +36,7 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if damaged else 0
 
 
-def output_dir_of(words: Sequence[str]) -> Path:
+def _output_dir(words: Sequence[str]) -> Path:
     """The folder that is named, or the config's.
 
     Raises:
@@ -45,7 +46,7 @@ def output_dir_of(words: Sequence[str]) -> Path:
     if len(folders) > 1:
         raise UserError("this command is of one folder", " ".join(folders), f"name one, such as {folders[0]}")
     config = load_config([word for word in words if word not in folders])
-    return Path(folders[0] if folders else config.output_dir)
+    return Path(expanded(folders[0], "DIR") if folders else config.output_dir)
 
 
 def _check_results(folder: Path) -> Iterator[str]:
