@@ -30,6 +30,8 @@ def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image
     """
     try:
         picture = _open(data, max_pixels)
+        if picture.format == "EPS":  # Pillow would start Ghostscript on it
+            raise ValueError("EPS is a program, not pixels; convert it to PNG")
         size: tuple[int, int] | None = picture.size
         if picture.width * picture.height <= max_pixels:
             picture.load()

@@ -36,7 +36,7 @@ def embed_picture(path: Path) -> tuple[str, int, int]:
     Raises:
         OSError: it can't be read.
     """
-    with Image.open(path) as opened:
+    with Image.open(path, formats=("PNG",)) as opened:
         picture = opened.convert("RGB")
     if picture.width > _WIDEST:
         size = (_WIDEST, max(round(picture.height * _WIDEST / picture.width), 1))

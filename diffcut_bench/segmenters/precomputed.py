@@ -58,7 +58,7 @@ class Precomputed:
         """
         path = self.path(image_id)
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=("PNG", "TIFF", "BMP", "GIF", "PPM")) as picture:
                 if picture.mode in ("RGB", "RGBA"):
                     rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
                     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]

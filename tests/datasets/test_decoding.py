@@ -207,3 +207,10 @@ def test_segment_says_and_takes_the_limit(cli, tmp_path):
     refused = cli("segment", tmp_path / "a.png", *options, "max_pixels=1000")
     assert refused.code == 2
     assert "40×30 pixels are more than max_pixels=1000" in refused.err
+
+
+def test_a_picture_that_is_a_program_is_not_run():
+    buffer = io.BytesIO()
+    Image.new("L", (4, 4)).save(buffer, format="EPS")
+    with pytest.raises(ValueError, match="EPS is a program"):
+        decode(buffer.getvalue(), "x.eps")
