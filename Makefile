@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench clean
+.PHONY: help demo test slow lint types bench clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
@@ -22,8 +22,11 @@ demo: $(READY)  ## segment and score real photographs, sweep tau and alpha; repo
 	$(BIN)/diffcut-bench run -m segmenter.tau=0.3,0.4,0.5,0.6,0.7 segmenter.alpha=2,5,10
 	$(BIN)/diffcut-bench report outputs
 
-test: $(READY)  ## run all tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(TEST_PROCESSES) --dist worksteal
+test: $(READY)  ## run the tests, but those that are slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not slow" -n $(TEST_PROCESSES) --dist worksteal
+
+slow: $(READY)  ## run the slow tests: kills, launchers, runs at once
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal
 
 lint: $(READY)  ## check style and formatting
 	$(BIN)/ruff check .
