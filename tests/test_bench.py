@@ -171,6 +171,7 @@ def test_speeds_are_multiples_of_the_firsts_and_a_failure_spoils_no_other():
     assert (failed.error, failed.images_per_s, failed.ratio) == ("ValueError: of no use", None, None)
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatch):
     names = {"sklearn", "ncut_pytorch"}
     monkeypatch.setattr("diffcut_bench.bench.rivals.find_spec", lambda name: None if name in names else find_spec(name))

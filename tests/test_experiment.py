@@ -61,6 +61,7 @@ def test_the_same_cell_again_is_found(shapes, tmp_path):
     assert again.result == first.result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["released", "paper", "strict"])
 def test_numbers_do_not_depend_on_batch_size_or_workers(shapes, tmp_path, protocol):
     # Sizes differ between the pictures, so that under strict a batch holds several shapes.
@@ -369,6 +370,7 @@ def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
     choices = [
         *(["segmenter.tau=0.3"], ["segmenter.tau=0.6"], ["segmenter.alpha=2"], ["refiner=none"]),

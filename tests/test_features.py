@@ -72,6 +72,7 @@ def test_a_second_run_does_no_backbone_work(shapes, tmp_path, runs):
     assert again.result.metrics == first.result.metrics
 
 
+@pytest.mark.slow
 def test_nor_does_another_process_or_a_worker(shapes, tmp_path):
     run(shapes, tmp_path)
     for extra in (["segmenter.alpha=2"], ["segmenter.alpha=3", "num_workers=2"]):

@@ -61,6 +61,7 @@ def test_every_path_of_a_config_is_expanded(key, home, tmp_path):
         load_config([*own, f"{key}=~nobody-of-this-name/x"])
 
 
+@pytest.mark.slow
 def test_every_option_that_holds_a_path_is_known_as_one():
     words = ("root", "folder", "dir", "path", "file", "model", "vae")
     for yaml in conf_dir().glob("*/*.yaml"):

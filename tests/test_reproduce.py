@@ -188,6 +188,7 @@ def test_a_figure_is_curves_and_claims(cli, tmp_path):
     assert (folder / "mine.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_a_figure_of_several_rows_has_curves_of_each(cli, tmp_path):
     row = "  - {name: nearest, overrides: [upsampler=nearest]}\n"
     options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3), row + FIGURE)
@@ -210,6 +211,7 @@ def test_an_unwritable_folder_costs_no_work(cli, tmp_path):
     assert len(done.err.strip().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_table10_tunes_on_training_images_first(cli, tmp_path):
     shapes, training = write_shapes(tmp_path / "shapes", 4), write_shapes(tmp_path / "training", 4)
     row = "  - {name: tuned, published: {shapes: 50}, tune: {images: 3, grid: [0.2, 0.8]}, chosen: {shapes: 0.8}}\n"

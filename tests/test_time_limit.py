@@ -81,6 +81,7 @@ def test_a_call_that_cannot_be_interrupted_ends_the_process_with_its_traceback()
     assert "leave this image out" in hint
 
 
+@pytest.mark.slow
 def test_an_image_that_hangs_is_a_failure_and_the_others_are_scored(shapes, tmp_path):
     base = [*shapes_overrides(shapes, tmp_path / "out"), *HANGING, "limit=4", "batch_size=2"]
     picture = shapes / "images" / "picture2.png"

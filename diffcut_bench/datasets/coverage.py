@@ -51,9 +51,10 @@ def check_coverage(dataset: SegmentationDataset, indices: Sequence[int]) -> None
     present = dataset.num_classes - len(absent)
     if not ((void > 0 and absent and present <= 1) or (void >= _A_CLASS and len(absent) == 1) or void > _NEARLY_ALL):
         return
+    share = f"{100 * void:.1f} % of the pixels are void, which no score looks at" if present else "every label is void"
     never = f"; never annotated: {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}" if absent else ""
     raise UserError(
-        f"{100 * void:.1f} % of the pixels are void, which no score looks at{never}",
+        f"{share}{never}",
         f"labels of dataset={dataset.name}, {len(indices)} images",
         "check the label values and dataset.ignore_index; accept_labels=true scores them as they are",
     )

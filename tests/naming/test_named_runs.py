@@ -89,6 +89,7 @@ def test_named_segments_are_scored_as_they_are_called(cli, painted, planted, tmp
     assert low <= result.metrics.mean_image_jaccard <= high
 
 
+@pytest.mark.slow
 def test_a_pass_with_and_without_names_equals_its_cells_alone(cli, painted, planted, tmp_path):
     base = [*shapes_overrides(painted, tmp_path / "alone"), "backbone=colour", "limit=3", *planted]
     for own in (["namer=colours"], ["namer=colours", "namer.background_words=[crimson]"], ["namer=none"]):

@@ -59,6 +59,7 @@ def test_the_table_of_rivals_has_every_segmenter():
     assert shared == {("concepts", "none")}, "all go the same way"
 
 
+@pytest.mark.slow
 def test_hyper_parameters_of_cells_are_the_papers():
     cell = next(cell for cell in plan_cells(load_experiment("table1")) if cell.row.name == "DiffCut")
     assert cell.config.choices | {"tracker": "none"} == {
@@ -109,6 +110,7 @@ def test_a_rows_own_overrides_of_one_column_reach_that_cell_only(tmp_path):
         load_experiment("wrong", [f"hydra.searchpath=[file://{tmp_path}]"])
 
 
+@pytest.mark.slow
 def test_rows_of_diffseg_are_run_as_they_were_published():
     found = {}
     for name in ("table1", "table2", "table7", "table11"):
@@ -125,6 +127,7 @@ def test_rows_of_diffseg_are_run_as_they_were_published():
     assert {row for table, row in found if table == "table11"} == {"DiffSeg - SD1.4", "DiffSeg - SSD-1B"}
 
 
+@pytest.mark.slow
 def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
     autosc = [cell for cell in plan_cells(load_experiment("table2")) if cell.row.name == "AutoSC"]
     assert len(autosc) == 6
@@ -141,6 +144,7 @@ def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
         assert config.segmenter["clusters"] == clusters.get(column, "annotated")
 
 
+@pytest.mark.slow
 def test_weights_are_of_one_network():
     with pytest.raises(UserError, match="rows have the backbones sd14, vega, ssd1b") as refused:
         plan_cells(load_experiment("table7"), ["backbone.model=/weights"])
@@ -149,6 +153,7 @@ def test_weights_are_of_one_network():
     assert {cell.row.name for cell in cells if cell.config and cell.config.backbone["model"] == "/weights"} == {"vega"}
 
 
+@pytest.mark.slow
 def test_protocols_and_rules_side_by_side():
     under = resolve_under(["all"])
     assert list(under) == ["released", "paper", "strict", "overlap", "one_to_one"]
