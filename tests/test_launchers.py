@@ -36,25 +36,25 @@ def test_jobs_equal_passes_one_after_the_other(cli, place, launcher, monkeypatch
     assert "Traceback" not in done.err
 
 
-# Once in the middle of the work, asked to end; once as its workers start, killed; then left alone.
+# Asked to end, or killed: in the middle of the work and as its workers start, each in a folder of its own, so that there
+# is work left to be ended. What the last one left is then gone on with.
 KILLED = """
 import json, random, signal, sys, time
 from pathlib import Path
 from killing import end, journalled, processes, start, wait_for
 
 arguments, errors, ended = sys.argv[1:], Path("errors.txt"), []
-for number, ready in (
-    (signal.SIGTERM, lambda child: journalled(Path("out")) >= 2),
-    (signal.SIGKILL, lambda child: len(processes(child)) >= 3),
-    (signal.SIGKILL, lambda child: journalled(Path("out")) > before),
-):
-    before = journalled(Path("out"))
-    child = start(arguments, errors)
-    wait_for(lambda: ready(child))
-    time.sleep(random.Random(number).uniform(0, 0.2))
-    ended.append(end(child, number))
-said = errors.read_text()
-print(json.dumps({"ended": ended, "last": end(start(arguments, errors)), "said": said}))
+for number in range(6):
+    out = Path(f"out{number}")
+    child = start([*arguments, f"output_dir={out}"], errors)
+    if number % 3 == 1:
+        wait_for(lambda: len(processes(child)) >= 3)
+    else:
+        wait_for(lambda: journalled(out) >= 2)
+    time.sleep(random.Random(number).uniform(0, 0.1))
+    ended.append(end(child, signal.SIGKILL if number % 2 else signal.SIGTERM))
+last = end(start([*arguments, f"output_dir={out}"], errors))
+print(json.dumps({"ended": ended, "last": last, "said": errors.read_text()}))
 """
 
 
@@ -65,13 +65,13 @@ def test_no_job_of_joblib_is_left_when_the_sweep_is_ended(cli, place):
     assert cli("run", "-m", *base).code == 0
     place("ended")
     report = driven(KILLED, "run", "-m", *base, "hydra/launcher=joblib")
-    assert [code for code, _ in report["ended"]] == [128 + signal.SIGTERM, -signal.SIGKILL, -signal.SIGKILL]
+    assert [code for code, _ in report["ended"]] == [128 + signal.SIGTERM, -signal.SIGKILL] * 3
     assert max(seconds for _, seconds in report["ended"]) < NONE_LEFT_S, report["ended"]
     assert "interrupted (SIGTERM); what is done is kept" in report["said"]
     assert "Traceback" not in report["said"]
     assert report["last"][0] == 0
-    assert finished_cells(Path("out")) == finished_cells(Path("../basic/out"))
-    assert len(finished_cells(Path("out"))) == 2
+    assert finished_cells(Path("out5")) == finished_cells(Path("../basic/out"))
+    assert len(finished_cells(Path("out5"))) == 2
 
 
 def test_one_job_at_a_time_is_this_process_and_does_not_end_with_its_parent(cli, place):
