@@ -23,7 +23,7 @@ from filelock import FileLock
 from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, pair_digest, undecoded
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.errors import UserError
-from diffcut_bench.interruption import process_context
+from diffcut_bench.interruption import end_children, process_context
 from diffcut_bench.store import sync_folder, sync_tree
 
 FORMAT = 1
@@ -166,18 +166,19 @@ def _write(
     if report:
         report(done, len(originals))
     write_shard = partial(_write_shard, originals, work, SHARD)
-    try:
-        with ProcessPoolExecutor(num_proc, process_context()) if num_proc > 1 else _InProcess() as pool:
+    with ProcessPoolExecutor(num_proc, process_context()) if num_proc > 1 else _InProcess() as pool:
+        try:
             for pairs in pool.map(write_shard, missing):
                 done += pairs
                 if report:
                     report(done, len(originals))
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that prepares died, often for want of memory",
-            f"num_proc={num_proc}",
-            "run the same command with fewer, or with num_proc=1; what is done is kept",
-        ) from error
+        except BrokenProcessPool as error:
+            end_children()  # the pool would wait for ever for one that it started while it noticed the death
+            raise UserError(
+                "a process that prepares died, often for want of memory",
+                f"num_proc={num_proc}",
+                "run the same command with fewer, or with num_proc=1; what is done is kept",
+            ) from error
     whole = hf.concatenate_datasets([hf.load_from_disk(str(_shard(work, start))) for start in starts])
     if whole["id"][:] != originals.records["id"][:]:
         raise UserError("the prepared shards do not add up", str(work), "delete this folder and prepare again")
