@@ -7,6 +7,8 @@ import pytest
 import scipy.optimize
 import torch
 from conftest import blobs, same_partition, shapes_overrides
+from hypothesis import given
+from hypothesis import strategies as st
 from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import load_config
@@ -197,6 +199,22 @@ def test_greedy_merging_is_in_order_and_takes_what_was_taken_before():
     assert greedy_groups(near, torch.tensor([[False, True, True, True]])).int().tolist() == [
         [[0, 1, 1, 0], [0, 0, 0, 1]]
     ]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0, 1))
+def test_every_proposal_is_in_a_group_and_leads_one_only_if_no_earlier_group_has_it(seed, count, density):
+    generator = torch.Generator().manual_seed(seed)
+    near = (torch.rand(1, count, count, generator=generator) < density).triu(1)
+    near = near | near.mT | torch.eye(count).bool()
+    present = torch.rand(1, count, generator=generator) < 0.8
+    present[0, seed % count] = True
+    taken = torch.zeros(count).bool()
+    for group in greedy_groups(near, present)[0]:
+        leader = int((present[0] & ~taken).int().argmax())
+        assert not taken[leader]
+        assert torch.equal(group, near[0, leader] & present[0])
+        taken |= group
+    assert torch.equal(taken, present[0])
 
 
 def test_keys_may_be_coarser_than_patches():
