@@ -24,8 +24,10 @@ from diffcut_bench.evaluation import (
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.reading import example_loader, read_ahead
+from diffcut_bench.refinement import ConceptUpsampler
 from diffcut_bench.segmenters import (
     CountingSegmenter,
+    FinerSegmenter,
     GraphTooLargeError,
     ImageSegmenter,
     LabelSource,
@@ -52,6 +54,14 @@ class Pipeline:
     device: torch.device
     namer: ClassNamer | None = None
     max_seconds: float | None = None  # that segmenting an image may take
+
+    def __post_init__(self) -> None:
+        if isinstance(self.segmenter, FinerSegmenter) and isinstance(self.upsampler, ConceptUpsampler):
+            raise UserError(
+                "concepts are assigned to segments of patches, and this segmenter's are finer",
+                "segmenter, upsampler",
+                "use upsampler=nearest",
+            )
 
 
 @dataclass(frozen=True)
@@ -209,9 +219,18 @@ def _partitions(
     """`segment_together`; a graph that is too large for the memory is the user's to mend, before anything else runs."""
     try:
         partitions = segment_together(segmenters, features, class_counts)
-        return [check_label_map("segmenter", each, (len(features), *features.shape[2:])) for each in partitions]
+        return [
+            check_label_map("segmenter", partition, (len(features), *_grid_of(segmenter, features)))
+            for segmenter, partition in zip(segmenters, partitions, strict=True)
+        ]
     except GraphTooLargeError as error:
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
+
+
+def _grid_of(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:
+    """Rows and columns of the segmenter's partition."""
+    rows, cols = features.shape[2:]
+    return segmenter.grid(rows, cols) if isinstance(segmenter, FinerSegmenter) else (rows, cols)
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:

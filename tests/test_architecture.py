@@ -35,7 +35,7 @@ ALLOWED = {
     "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},
     "pipeline": {
         *{"errors", "checks", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
-        *{"time_limit"},
+        *{"refinement", "time_limit"},
     },
     "environment": {"errors", "store"},
     "running": {

@@ -202,8 +202,8 @@ def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatc
     assert next(iter(speeds)) == "diffcut" and speeds["diffcut"]["ratio"] == 1
     for name in ("diffseg", "slic", "felzenszwalb", "grid", "one_segment"):
         assert speeds[name]["images_per_s"] > 0 and speeds[name]["images"] == 2
-        pixels = name != "diffseg"
-        assert (speeds[name]["rows"], speeds[name]["cols"]) == ((32, 32) if pixels else (8, 8))
+        side = 512 if name == "diffseg" else 32
+        assert (speeds[name]["rows"], speeds[name]["cols"]) == (side, side)
     assert (speeds["one_segment"]["segments"], speeds["grid"]["segments"]) == (1, 16)
     assert [row["error"] for row in speeds.values() if row["error"]] == []
     assert (tmp_path / "bench" / "cost.png").read_bytes().startswith(b"\x89PNG")

@@ -11,6 +11,7 @@ import skimage.data
 from PIL import Image
 
 from diffcut_bench.config import GROUPS, conf_dir
+from diffcut_bench.reproduction import known_experiments
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,6 +36,12 @@ def test_readme_lists_every_option():
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_table_and_figure_is_listed():
+    page = (ROOT / "docs" / "reproducing.md").read_text()
+    listed = re.search(r"`NAME` is one of (.*?)\. Cells", page, re.DOTALL)
+    assert {name for names in re.findall(r"`([^`]+)`", listed[1]) for name in names.split()} == {*known_experiments()}
 
 
 def test_make_targets_of_the_readme_exist():

@@ -18,7 +18,7 @@ class Speed:
     Attributes:
         segmenter: name of the option.
         images: at a time.
-        rows, cols: of what was segmented: patches, or pixels for a segmenter of the picture itself.
+        rows, cols: of the partition: patches, or pixels where it is finer.
         images_per_s: at the least time of the repeats; None where it failed.
         ratio: images/s as a multiple of the first segmenter's.
         segments: mean an image.

@@ -4,6 +4,7 @@ from diffcut_bench.ncut import GraphTooLargeError
 from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import (
     CountingSegmenter,
+    FinerSegmenter,
     ImageSegmenter,
     LabelSource,
     Segmenter,
@@ -30,6 +31,7 @@ __all__ = [
     "DiffCut",
     "DiffSeg",
     "Felzenszwalb",
+    "FinerSegmenter",
     "Found",
     "GraphTooLargeError",
     "ImageSegmenter",

@@ -1,6 +1,7 @@
 """DiffSeg: merging of attention maps that lie close in Kullback-Leibler divergence."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,7 @@ from diffcut_bench.segmenters.arguments import check_count, check_positive
 
 # Of a distribution's sum, in half precision at worst.
 _TOLERANCE = 1e-2
+_LEAST_HALF = 2.0**-24  # above zero, in half precision
 
 
 @dataclass(frozen=True)
@@ -20,14 +22,17 @@ class DiffSeg:
     Features are attention maps: for each patch a distribution over a grid of keys, as ``backbone=sd14_attention`` gives
     them. Those of any other backbone are made into distributions over the patches by softmax of their cosines.
 
-    Anchors on a regular grid each become the mean of all maps closer than ``threshold``; these proposals are then
-    merged greedily. A patch's segment is the proposal of greatest value there; one that is greatest nowhere vanishes.
+    Anchors on a regular grid each become the mean of all maps closer than ``threshold``, in half precision; these
+    proposals are then merged greedily (`greedy_groups`). They are enlarged bilinearly, and a pixel's segment is the one
+    of greatest value there; one that is greatest nowhere vanishes. So the partition is finer than the patches, and is
+    scored as it is: ``upsampler=nearest``.
 
     Args:
         threshold: of the symmetric divergence (KL(p‖q) + KL(q‖p)) / 2, in nats, below which maps merge; above 0.
         anchors: a side of their grid, or as many as there are patches.
         iterations: the first gathers maps around the anchors, further ones merge proposals; at least 1.
         temperature: that divides the cosines, for features that are no distributions; above 0.
+        resolution: pixels of the partition's longer side.
 
     Raises:
         ValueError: an argument is out of range.
@@ -37,27 +42,34 @@ class DiffSeg:
     anchors: int = 16
     iterations: int = 3
     temperature: float = 0.15
+    resolution: int = 512
 
     def __post_init__(self) -> None:
         for name in ("threshold", "temperature"):
             check_positive(name, getattr(self, name))
-        for name in ("anchors", "iterations"):
+        for name in ("anchors", "iterations", "resolution"):
             check_count(name, getattr(self, name), 1)
 
-    def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
-        """Partition of each feature map."""
+    def grid(self, rows: int, cols: int) -> tuple[int, int]:
+        """Height and width of the partition: `resolution` along the longer side, the patches' aspect ratio."""
+        height, width = (max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols))
+        return height, width
+
+    def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch height width"]:
+        """Partition of each feature map, of the size that `grid` gives."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
-        anchors = _anchor_places(rows, cols, self.anchors).to(maps.device)
-        near = symmetric_kl(maps[:, anchors], maps) < self.threshold  # batch × anchors × patches
+        anchors = anchor_places(rows, cols, self.anchors).to(maps.device)
+        near = symmetric_kl(maps[:, anchors], maps, half=True) < self.threshold  # batch × anchors × patches
         near[:, torch.arange(len(anchors), device=maps.device), anchors] = True  # whatever rounding says
         proposals = _means(near, maps)
         present = torch.ones(proposals.shape[:2], dtype=torch.bool, device=maps.device)
         for _ in range(1, self.iterations):
             groups = greedy_groups(symmetric_kl(proposals, proposals) < self.threshold, present)
             proposals, present = _means(groups, proposals), groups.any(dim=2)
-        scores = interpolate(proposals.unflatten(2, keys), (rows, cols), mode="bilinear", align_corners=False)
-        return _contiguous(scores.masked_fill(~present[..., None, None], -torch.inf).argmax(dim=1))
+        enlarged = partial(interpolate, size=self.grid(rows, cols), mode="bilinear", align_corners=False)
+        found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
+        return _contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
 
 
 def attention_maps(
@@ -83,18 +95,35 @@ def attention_maps(
 
 
 def symmetric_kl(
-    first: Float[Tensor, "batch some keys"], second: Float[Tensor, "batch others keys"]
+    first: Float[Tensor, "batch some keys"], second: Float[Tensor, "batch others keys"], *, half: bool = False
 ) -> Float[Tensor, "batch some others"]:
-    """(KL(p‖q) + KL(q‖p)) / 2 of all pairs, in nats; zeros count as the least normal float32."""
-    logs, other_logs = (each.clamp_min(torch.finfo(torch.float32).tiny).log() for each in (first, second))
+    """(KL(p‖q) + KL(q‖p)) / 2 of all pairs, in nats; zeros count as the least number that is normal.
+
+    Args:
+        first, second: distributions over the same keys.
+        half: maps, logarithms and both divergences are rounded to half precision, zeros count as the least number of
+            it: about what DiffSeg's code computes in its first iteration, where a divergence of 1 is good to 0.0005.
+    """
+
+    def rounded(values: Tensor) -> Tensor:
+        return values.half().to(values.dtype) if half else values
+
+    least = _LEAST_HALF if half else torch.finfo(torch.float32).tiny
+    first, second = rounded(first), rounded(second)
+    logs, other_logs = (rounded(each.clamp_min(least).log()) for each in (first, second))
     own, other = (first * logs).sum(dim=2), (second * other_logs).sum(dim=2)
-    return (own[:, :, None] + other[:, None, :] - first @ other_logs.mT - logs @ second.mT) / 2
+    there = rounded(own[:, :, None] - first @ other_logs.mT)
+    back = rounded(other[:, None, :] - logs @ second.mT)
+    return rounded(there + back) / 2
 
 
 def greedy_groups(
     near: Bool[Tensor, "batch proposals proposals"], present: Bool[Tensor, "batch proposals"]
 ) -> Bool[Tensor, "batch groups proposals"]:
-    """The first proposal that is left takes all that are left and near it, until none is.
+    """The first proposal that is in no group yet makes one of all that are near it, until each is in one.
+
+    Those near it that an earlier group holds are taken again: a proposal may be in several groups, as in the authors'
+    code.
 
     Args:
         near: pairs that may merge.
@@ -104,11 +133,11 @@ def greedy_groups(
         Members of each group; images with fewer groups than others have empty ones at the end.
     """
     found = []
-    for close, left in zip(near.cpu(), present.cpu(), strict=True):
-        left, groups = left.clone(), []
+    for close, there in zip(near.cpu(), present.cpu(), strict=True):
+        left, groups = there.clone(), []
         while left.any():
             first = int(left.int().argmax())
-            group = close[first] & left
+            group = close[first] & there
             group[first] = True
             left &= ~group
             groups.append(group)
@@ -116,10 +145,10 @@ def greedy_groups(
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(near.device)
 
 
-def _anchor_places(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
-    """Patches at the centres of a regular grid of cells."""
+def anchor_places(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
+    """Numbers of the patches at the centres of a regular grid of cells: of 64 rows, 16 anchors stand in 1, 5, …, 61."""
     down, across = (
-        ((torch.arange(min(count, side)) + 0.5) * side / min(count, side)).floor().long() for side in (rows, cols)
+        ((torch.arange(min(count, side)) + 0.5) * side / min(count, side) - 0.5).floor().long() for side in (rows, cols)
     )
     return (down[:, None] * cols + across).flatten()
 

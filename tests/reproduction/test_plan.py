@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -55,8 +56,31 @@ def test_the_table_of_rivals_has_every_segmenter():
     listed = {cell.config.choices["segmenter"] for cell in cells}
     known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")}
     assert known - listed == {"precomputed", "maskclip"}
-    shared = {(cell.config.choices["upsampler"], cell.config.choices["refiner"]) for cell in cells}
-    assert shared == {("concepts", "none")}, "all go the same way"
+    assert {cell.config.choices["refiner"] for cell in cells} == {"none"}, "all go the same way"
+
+
+def test_masks_and_labels_of_rivals_are_scored_as_they_are():
+    """Concept assignment is DiffCut's own step: one upsampler a segmenter, in every table."""
+    chosen = {}
+    for experiment in map(load_experiment, known_experiments()):
+        for row in experiment.rows:
+            words = dict(word.split("=", 1) for word in [*experiment.common, *row.overrides] if "=" in word)
+            chosen.setdefault(words.get("segmenter"), set()).add(words.get("upsampler"))
+    for segmenter in ("diffseg", "maskcut", "tokencut", "lost", "found"):
+        assert chosen[segmenter] == {"nearest"}, segmenter
+    for segmenter in ("autosc", "spectral", "kway_ncut", "kmeans"):
+        assert chosen[segmenter] == {"concepts"}, segmenter
+
+
+def test_the_published_autosc_ran_with_its_bug_which_is_no_deviation():
+    table = load_experiment("table2")
+    row = next(row for row in table.rows if row.name == "AutoSC")
+    alone = replace(table, rows=[row], columns={"voc": table.columns["voc"]})
+    (cell,) = plan_cells(alone)
+    assert cell.config.segmenter["released_bug"] and cell.deviations == ()
+    for value, deviations in (("true", ()), ("false", ("segmenter.released_bug=False",))):
+        (cell,) = plan_cells(alone, [f"segmenter.released_bug={value}"])
+        assert cell.deviations == deviations
 
 
 @pytest.mark.slow
@@ -119,6 +143,7 @@ def test_rows_of_diffseg_are_run_as_they_were_published():
                 assert cell.not_run == "" and cell.config.choices["segmenter"] == "diffseg"
                 assert (cell.config.backbone["timestep"], cell.config.backbone["noise"]) == (300, False)
                 assert cell.config.backbone["image_size"] == 512
+                assert cell.config.choices["upsampler"] == "nearest"
                 settings = (cell.config.choices["backbone"], cell.config.choices["refiner"])
                 found.setdefault((name, cell.row.name), set()).add((*settings, cell.config.segmenter["threshold"]))
     assert found["table1", "DiffSeg"] == {("sd14_attention", "none", 1.1), ("sd14_attention", "none", 0.9)}

@@ -203,3 +203,9 @@ def test_a_cell_runs_from_end_to_end(cli, shapes, tmp_path, name):
 def test_a_method_brings_its_encoder_unless_another_is_asked_for(name, backbone):
     assert load_config([f"segmenter={name}"]).choices["backbone"] == backbone
     assert load_config([f"segmenter={name}", "backbone=ssd1b"]).choices["backbone"] == "ssd1b"
+
+
+@pytest.mark.parametrize("name", ["maskcut", "tokencut", "lost", "found", "diffseg"])
+def test_masks_are_scored_as_masks_unless_concepts_are_asked_for(name):
+    assert load_config([f"segmenter={name}"]).choices["upsampler"] == "nearest"
+    assert load_config([f"segmenter={name}", "upsampler=concepts"]).choices["upsampler"] == "concepts"
