@@ -61,4 +61,6 @@ def test_segments_are_pooled_before_the_head(tmp_path, monkeypatch):
     pooled = pool_segments(dense, torch.zeros(1, 64, 64, dtype=torch.long))[0]
     torch.testing.assert_close(encoder.project(pooled), visual.head(dense.mean(dim=(2, 3)).square()))
     assert asked == [("convnext", str(tmp_path / "open_clip_pytorch_model.bin"))]
+    plain = OpenClipEncoder("tiny", str(tmp_path), "convnext", image_size=64, normalise_input=False)
+    torch.testing.assert_close(plain(images), torch.nn.functional.avg_pool2d(images, 32))
     assert encoder.text(["a", "b"]).shape == (2, 2)
