@@ -218,7 +218,12 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
 def _judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
     """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
     options = {file.option for file in row.files}
-    found = [deviation for deviation in deviations if deviation.partition("=")[0] not in options]
+    found = []
+    for deviation in deviations:
+        option, _, value = deviation.partition("=")
+        if option not in options:
+            # A table is shown to others: of a file its name, not whose folder it lies in.
+            found.append(f"{option}={Path(value).name}" if option.endswith("_file") else deviation)
     for file in row.files:
         group, _, name = file.option.partition(".")
         settings = getattr(config, group)

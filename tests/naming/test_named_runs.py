@@ -38,9 +38,6 @@ def planted(tmp_path):
     (tmp_path / "options" / "namer" / "colours.yaml").write_text(
         "_target_: text_checkpoints.colour_namer\nbackground_words: [red, crimson]\n"
     )
-    (tmp_path / "options" / "namer" / "spoken.yaml").write_text(
-        "_target_: text_checkpoints.spoken_namer\nbackground_words: null\nclasses_file: null\n"
-    )
     return [f"hydra.searchpath=[file://{tmp_path / 'options'}]", NAMES]
 
 
@@ -224,36 +221,34 @@ def test_mistakes_with_classes_end_in_three_lines(cli, tmp_path, words, what):
     assert len(done.err.strip().splitlines()) == 3
 
 
-CLASSES = "0:background,red,crimson\n1:green\n2:invalid_class_id\n3:blue,azure\n"
-
-
-def test_the_content_of_a_class_list_is_in_the_key_and_not_its_place(cli, painted, planted, tmp_path, monkeypatch):
+def test_the_content_of_a_class_list_is_in_the_key_and_not_its_place(cli, shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
     out, first = tmp_path / "out", tmp_path / "classes.txt"
     second = tmp_path / "elsewhere" / "of another name.txt"
     second.parent.mkdir()
-    base = [*shapes_overrides(painted, out), "backbone=colour", "limit=1", planted[0], "namer=spoken"]
-    base += ["dataset.class_names=[background,green,blue]"]
+    base = [*shapes_overrides(shapes, out), "backbone=colour", "limit=1", "namer=clip_b16", "namer.image_size=32"]
+    base += [f"namer.model={tmp_path / 'tiny'}", "dataset.class_names=[background,disc,square]"]
+    content = "0:background,sofa\n1:square\n2:invalid_class_id\n3:disc,cat\n"
 
     def key(path):
         config = load_config([*base, f"namer.classes_file='{path}'"])
         return open_pass(config).cell(config).key
 
-    first.write_text(CLASSES)
+    first.write_text(content)
     done = cli("run", *base, f"namer.classes_file={first}")
     assert done.code == 0, done.err
     (path,) = out.glob("results/*/result.json")
     result = json.loads(path.read_text())
     assert result["identity"]["namer"]["classes_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
-    assert result["identity"]["namer"]["words"] == [["background", "red", "crimson"], ["green"], ["blue", "azure"]]
+    assert result["identity"]["namer"]["words"] == [["background", "sofa"], ["disc", "cat"], ["square"]]
     assert result["config"]["namer"]["classes_file"] == "~/classes.txt"
-    assert result["metrics"]["mean_image_jaccard"] > 0
     assert str(tmp_path) not in json.dumps(result)
     first.rename(second)
     assert key(second) == key("~/elsewhere/of another name.txt") == result["key"]
-    second.write_text(CLASSES.replace(",azure", ""))
+    second.write_text(content.replace(",cat", ""))
     assert key(second) != result["key"]
-    second.write_text(CLASSES.replace("green", "green,"))
+    second.write_text(content.replace("square", "square,"))
     damaged = cli("run", *base, f"namer.classes_file='{second}'")
     assert (damaged.code, len(damaged.err.strip().splitlines())) == (2, 3)
     assert damaged.err.splitlines()[:2] == ["error: id 1 has an empty name", f"where: {second}, line 2"]

@@ -108,8 +108,3 @@ class Spoken(Colours):
         self.heard = list(texts)
         spoken = [[word for word in text.replace(".", "").split() if word in COLOURS] for text in texts]
         return torch.tensor([COLOURS[words[0]] if words else (0.1, 0.1, 0.1) for words in spoken])
-
-
-def spoken_namer(**settings: Any) -> Namer:
-    """The same by `Spoken`."""
-    return Namer(Spoken(), **settings)

@@ -123,6 +123,17 @@ def test_a_row_without_the_file_that_it_was_published_with_is_another(filed, tmp
         assert first == ("namer.temperature=0.5", "names of namer.classes_file are not the released ones")
 
 
+def test_a_file_that_a_row_is_not_judged_by_is_named_without_its_folder():
+    cells = plan_cells(load_experiment("table4"), of_part={"voc": ["namer.classes_file=/home/someone/own.txt"]})
+    deviations = {(cell.row.name, cell.column): cell.deviations for cell in cells if cell.config}
+    assert deviations["MaskCLIP", "voc"] == ("namer.classes_file=own.txt",)
+    assert deviations["MaskCLIP", "context"] == ()
+    assert "names of namer.classes_file are not the released ones" in deviations["DiffCut", "voc"]
+    ours = "{} are our own, not the released ones, which {}=FILE takes"
+    files = [("names", "namer.classes_file"), ("templates", "namer.templates_file")]
+    assert deviations["DiffCut", "context"] == tuple(ours.format(*each) for each in files)
+
+
 def test_segments_of_the_users_need_no_names(filed, tmp_path):
     cells = plan_cells(filed[0], predictions={"R": tmp_path})
     assert [cell.deviations for cell in cells] == [(), ()]
