@@ -168,7 +168,8 @@ class Namer:
         self.encoder, self.temperature, self.pooling = encoder, temperature, pooling
         self._words, self._background_words = words, background_words
         self._class_list = None if classes_file is None else read_class_list(classes_file)
-        self._templates, self._files = TEMPLATES, {}
+        self._templates: Sequence[str] = TEMPLATES
+        self._files: dict[str, str] = {}
         if self._class_list is not None:
             self._files["classes_sha256"] = self._class_list.sha256
         if templates_file is not None:

@@ -15,6 +15,7 @@ from diffcut_bench.naming.prompts import split_synonyms
 
 _NO_CLASS = "invalid_class_id"
 _BACKGROUND = "background"
+_SHOWN = 5  # names that an error lists
 _FORM = "each line is id:name,synonym,… with ids from 0 on"
 
 
@@ -48,8 +49,9 @@ class ClassList:
             places[background] = self._find([_BACKGROUND])
         missing = [name for place, name in enumerate(class_names) if places[place] is None and place != background]
         if missing:
+            shown = ", ".join([*missing[:_SHOWN], *(["…"] if len(missing) > _SHOWN else [])])
             raise UserError(
-                f"{len(missing)} of {len(class_names)} classes are in no line: {', '.join(missing)}",
+                f"{len(missing)} of {len(class_names)} classes are in no line: {shown}",
                 f"{self.path}, which names {len(self.names)}",
                 "give each class a line that holds its name, or choose the list of this data set",
             )
