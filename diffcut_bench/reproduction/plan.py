@@ -1,8 +1,8 @@
 """From an experiment to the cells of a run: overrides, configs, published values, and what makes them other cells."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -197,24 +197,6 @@ def _at_point(config: RunConfig, point: Mapping[str, float]) -> RunConfig:
     return replace(config, **groups)
 
 
-def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
-    """What the user's overrides changed of what decides the value."""
-    found = []
-    for group in (group for group in GROUPS if group not in ("features", "tracker")):
-        if planned.choices.get(group) != actual.choices.get(group):
-            found.append(f"{group}={actual.choices.get(group)}")
-            continue
-        before, after = getattr(planned, group), getattr(actual, group)
-        for name in sorted({*before, *after} - _PLACES.get(group, set())):
-            if before.get(name) != after.get(name):
-                found.append(f"{group}.{name}={after.get(name)}")
-    for name in _SETTINGS_OF_DATA:
-        value: Any = getattr(actual, name)
-        if value != getattr(planned, name):
-            found.append(f"{name}={value}")
-    return tuple(found)
-
-
 def _judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
     """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
     options = {file.option for file in row.files}
@@ -240,9 +222,27 @@ def _judged_by_content(deviations: Sequence[str], row: Row, column: str, config:
 def _sha256(path: str) -> str | None:
     """Of a file's bytes; None where it can't be read, which its cell will say."""
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return sha256(Path(path).read_bytes()).hexdigest()
     except OSError:
         return None
+
+
+def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
+    """What the user's overrides changed of what decides the value."""
+    found = []
+    for group in (group for group in GROUPS if group not in ("features", "tracker")):
+        if planned.choices.get(group) != actual.choices.get(group):
+            found.append(f"{group}={actual.choices.get(group)}")
+            continue
+        before, after = getattr(planned, group), getattr(actual, group)
+        for name in sorted({*before, *after} - _PLACES.get(group, set())):
+            if before.get(name) != after.get(name):
+                found.append(f"{group}.{name}={after.get(name)}")
+    for name in _SETTINGS_OF_DATA:
+        value: Any = getattr(actual, name)
+        if value != getattr(planned, name):
+            found.append(f"{name}={value}")
+    return tuple(found)
 
 
 def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
