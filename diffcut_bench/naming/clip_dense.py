@@ -38,17 +38,18 @@ class ClipEncoder(TextImageEncoder):
         model: hub id, or a folder with the network, its preprocessor_config.json and its tokenizer.
         revision: branch, tag or commit of the hub.
         image_size: pixels of the longer side of what the network sees.
+        normalise_input: see `TextImageEncoder`.
 
     Raises:
         UserError: files are missing or damaged, or the checkpoint is neither CLIP nor SigLIP.
     """
 
     network: nn.Module
-    _scale: Tensor
-    _shift: Tensor
 
-    def __init__(self, name: str, model: str, revision: str = "main", image_size: int = 512) -> None:
-        super().__init__()
+    def __init__(
+        self, name: str, model: str, revision: str = "main", image_size: int = 512, normalise_input: bool = True
+    ) -> None:
+        super().__init__(normalise_input)
         self.name = name
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
         path = self._checkpoint.files["config.json"]
@@ -77,6 +78,7 @@ class ClipEncoder(TextImageEncoder):
             "revision": self._checkpoint.revision,
             "weights_sha256": self._checkpoint.fingerprint(),
             "image_size": str(self.image_size),
+            "normalise_input": str(self.normalise_input),
             "transformers": metadata.version("transformers"),
         }
 
@@ -110,8 +112,7 @@ class ClipEncoder(TextImageEncoder):
     def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         rows, cols = images.shape[2] // self.stride, images.shape[3] // self.stride
         vision: Any = self.network.vision_model
-        pixels = images * self._scale + self._shift
-        tokens = vision(pixel_values=pixels, interpolate_pos_encoding=True).last_hidden_state
+        tokens = vision(pixel_values=self._pixels(images), interpolate_pos_encoding=True).last_hidden_state
         patches: Tensor = tokens[:, -rows * cols :]  # CLIP's class token comes first
         if self._kind == "clip":
             project: Any = self.network.visual_projection
@@ -142,6 +143,13 @@ def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Flo
     return values + head.mlp(head.layernorm(values))
 
 
-def clip_namer(name: str, model: str, revision: str = "main", image_size: int = 512, **settings: Any) -> Namer:
+def clip_namer(
+    name: str,
+    model: str,
+    revision: str = "main",
+    image_size: int = 512,
+    normalise_input: bool = True,
+    **settings: Any,
+) -> Namer:
     """The ``namer=clip_b16`` and ``namer=siglip_b16`` options: a `Namer` over a `ClipEncoder`."""
-    return Namer(ClipEncoder(name, model, revision, image_size), **settings)
+    return Namer(ClipEncoder(name, model, revision, image_size, normalise_input), **settings)

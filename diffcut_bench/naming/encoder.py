@@ -14,11 +14,26 @@ from diffcut_bench.backbones import PretrainedBackbone
 class TextImageEncoder(PretrainedBackbone):
     """A backbone (`forward` gives its dense map of images) with words for its features.
 
+    Args:
+        normalise_input: bring colours to what the network was trained on; if not, it sees them in [0, 1] as they are,
+            as the released evaluation feeds its CLIP.
+
     Attributes:
         image_size: pixels of the longer side that images are brought to by `resized`.
+
+    Raises:
+        ValueError: ``normalise_input`` is neither true nor false.
     """
 
     image_size: int
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, normalise_input: bool = True) -> None:
+        super().__init__()
+        if not isinstance(normalise_input, bool):
+            raise ValueError(f"normalise_input takes true or false, not {normalise_input}")
+        self.normalise_input = normalise_input
 
     @abstractmethod
     def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
@@ -34,3 +49,7 @@ class TextImageEncoder(PretrainedBackbone):
         scale = self.image_size / max(images.shape[-2:]) / self.stride
         rows, cols = (max(round(side * scale), 1) * self.stride for side in images.shape[-2:])
         return interpolate(images, (rows, cols), mode="bilinear", antialias=True)
+
+    def _pixels(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        """What the network is given of colours in [0, 1]."""
+        return images * self._scale + self._shift if self.normalise_input else images

@@ -8,12 +8,15 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import interpolate, normalize
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.prompts import TEMPLATES, class_words
 from diffcut_bench.naming.text import word_embeddings
+from diffcut_bench.naming.text_files import read_class_list, read_templates
+
+POOLING = ("pixels", "nearest_exact")
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,36 @@ class ClassNamer:
         encoder: of images and texts, on its device.
         words: synonyms of each class.
         temperature: that cosines are divided by before the softmax.
+        templates: phrases with ``{}`` where a word goes.
+        pooling: see `pool_segments`.
+        files: SHA-256 of the files that words and templates were read from.
     """
 
-    def __init__(self, encoder: TextImageEncoder, words: Sequence[Sequence[str]], temperature: float) -> None:
+    def __init__(
+        self,
+        encoder: TextImageEncoder,
+        words: Sequence[Sequence[str]],
+        temperature: float,
+        templates: Sequence[str] = TEMPLATES,
+        pooling: str = "pixels",
+        files: Mapping[str, str] | None = None,
+    ) -> None:
         self.encoder, self.words, self.temperature = encoder, words, temperature
+        self.templates, self.pooling, self._files = templates, pooling, dict(files or {})
 
     def identity(self) -> dict[str, Any]:
         """Everything that names depend on; not the temperature, which no order of classes depends on."""
         return {
             **self.encoder.fingerprint(),
             "words": [list(own) for own in self.words],
-            "templates": list(TEMPLATES),
+            "templates": list(self.templates),
+            "pooling": self.pooling,
+            **self._files,
         }
 
     @cached_property
     def _embeddings(self) -> Tensor:
-        return word_embeddings(self.encoder.text, [word for own in self.words for word in own])
+        return word_embeddings(self.encoder.text, [word for own in self.words for word in own], self.templates)
 
     @torch.no_grad()
     def __call__(
@@ -65,7 +82,7 @@ class ClassNamer:
             images: colours in [0, 1], at any resolution.
             segments: ids from 0 of the same images, at any resolution.
         """
-        pooled = pool_segments(self.encoder(self.encoder.resized(images)), segments)
+        pooled = pool_segments(self.encoder(self.encoder.resized(images)), segments, self.pooling)
         features = normalize(self.encoder.project(pooled.flatten(0, 1)).float(), dim=1)
         cosines = best_synonyms(features @ self._embeddings.T, [len(own) for own in self.words])
         classes = cosines.argmax(dim=1)
@@ -76,23 +93,30 @@ class ClassNamer:
 
 
 def pool_segments(
-    dense: Float[Tensor, "batch channels rows cols"], segments: Int[Tensor, "batch height width"]
+    dense: Float[Tensor, "batch channels rows cols"],
+    segments: Int[Tensor, "batch height width"],
+    pooling: str = "pixels",
 ) -> Float[Tensor, "batch segments channels"]:
-    """Mean of a dense map over the pixels of each segment, a pixel taking the patch that it lies in.
+    """Mean of a dense map over each segment.
 
     Args:
         dense: features of patches.
         segments: ids from 0.
+        pooling: ``pixels``: over the segment's pixels, a pixel taking the patch that it lies in; ``nearest_exact``:
+            over the patches at whose centre the segment is, as in the released evaluation, where a segment between
+            the centres has none.
 
     Returns:
-        Zero for an id without a pixel.
+        Zero for an id without a pixel or patch.
     """
     rows, cols = dense.shape[2:]
+    count = int(segments.max()) + 1
+    if pooling == "nearest_exact":
+        segments = interpolate(segments[:, None].float(), (rows, cols), mode="nearest-exact")[:, 0].long()
     batch, height, width = segments.shape
     row = torch.arange(height, device=segments.device) * rows // height
     col = torch.arange(width, device=segments.device) * cols // width
     patch = row[:, None] * cols + col
-    count = int(segments.max()) + 1
     image = torch.arange(batch, device=segments.device)[:, None, None]
     cells = ((image * count + segments) * rows * cols + patch).flatten()
     # Whole numbers, so that the order in which pixels are counted is no matter.
@@ -115,10 +139,14 @@ class Namer:
         encoder: of images and texts.
         temperature: that cosines are divided by before the softmax; scores depend on it, names do not.
         words: synonyms ``a|b`` by class name, in place of the class's own name.
-        background_words: in place of the list in `prompts`.
+        background_words: in place of the list in `prompts`, or of what ``classes_file`` has.
+        classes_file: class list (`read_class_list`) in place of ``words`` and of the synonyms in `prompts`.
+        templates_file: phrases (`read_templates`) in place of those in `prompts`.
+        pooling: see `pool_segments`.
 
     Raises:
-        ValueError: the temperature is not positive.
+        ValueError: the temperature is not positive, or there is no such pooling.
+        UserError: a file can't be read or is not of its form, or both ``words`` and ``classes_file`` are given.
     """
 
     def __init__(
@@ -127,11 +155,25 @@ class Namer:
         temperature: float = 0.01,
         words: Mapping[str, str] | None = None,
         background_words: Sequence[str] | None = None,
+        classes_file: str | None = None,
+        templates_file: str | None = None,
+        pooling: str = "pixels",
     ) -> None:
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, not {temperature}")
-        self.encoder, self.temperature = encoder, temperature
+        if pooling not in POOLING:
+            raise ValueError(f"pooling must be {' | '.join(POOLING)}, not {pooling}")
+        if words and classes_file is not None:
+            raise UserError("two sources of class names", "namer.words, namer.classes_file", "leave one of them out")
+        self.encoder, self.temperature, self.pooling = encoder, temperature, pooling
         self._words, self._background_words = words, background_words
+        self._class_list = None if classes_file is None else read_class_list(classes_file)
+        self._templates: Sequence[str] = TEMPLATES
+        self._files: dict[str, str] = {}
+        if self._class_list is not None:
+            self._files["classes_sha256"] = self._class_list.sha256
+        if templates_file is not None:
+            self._templates, self._files["templates_sha256"] = read_templates(templates_file)
 
     def for_classes(self, class_names: Sequence[str], background: int | None, device: torch.device) -> ClassNamer:
         """The namer of these classes.
@@ -144,8 +186,19 @@ class Namer:
         Raises:
             UserError: a class is left without a word, or words are given for a class that there is not.
         """
+        words = self._class_words(class_names, background)
+        templates = self._templates
+        return ClassNamer(self.encoder.to(device), words, self.temperature, templates, self.pooling, self._files)
+
+    def _class_words(self, class_names: Sequence[str], background: int | None) -> tuple[tuple[str, ...], ...]:
+        if self._class_list is not None:
+            words = self._class_list.words(class_names, background)
+            if background is None or self._background_words is None:
+                return words
+            if not self._background_words:
+                raise UserError("the background has no word", "namer.background_words=[]", "give it a word, or null")
+            return (*words[:background], tuple(self._background_words), *words[background + 1 :])
         try:
-            words = class_words(class_names, background, self._words, self._background_words)
+            return class_words(class_names, background, self._words, self._background_words)
         except ValueError as error:
             raise UserError(str(error), "namer.words, namer.background_words", "give every class a word") from error
-        return ClassNamer(self.encoder.to(device), words, self.temperature)

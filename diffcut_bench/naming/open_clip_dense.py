@@ -39,20 +39,25 @@ class OpenClipEncoder(TextImageEncoder):
         architecture: open_clip's name of the network.
         revision: branch, tag or commit of the hub.
         image_size: pixels of the longer side of what the network sees.
+        normalise_input: see `TextImageEncoder`.
 
     Raises:
         UserError: open_clip can't be imported, or the weights are missing.
     """
 
     network: nn.Module
-    _scale: Tensor
-    _shift: Tensor
     stride = _STRIDE
 
     def __init__(
-        self, name: str, model: str, architecture: str, revision: str = "main", image_size: int = 1024
+        self,
+        name: str,
+        model: str,
+        architecture: str,
+        revision: str = "main",
+        image_size: int = 1024,
+        normalise_input: bool = True,
     ) -> None:
-        super().__init__()
+        super().__init__(normalise_input)
         library = _open_clip()
         self.name, self.architecture, self.image_size = name, architecture, image_size
         self._checkpoint = find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
@@ -70,6 +75,7 @@ class OpenClipEncoder(TextImageEncoder):
             "revision": self._checkpoint.revision,
             "weights_sha256": self._checkpoint.fingerprint(),
             "image_size": str(self.image_size),
+            "normalise_input": str(self.normalise_input),
             "open_clip": metadata.version("open_clip_torch"),
         }
 
@@ -94,11 +100,17 @@ class OpenClipEncoder(TextImageEncoder):
 
     def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         visual: Any = self.network.visual
-        return visual.trunk.forward_features(images * self._scale + self._shift)
+        return visual.trunk.forward_features(self._pixels(images))
 
 
 def open_clip_namer(
-    name: str, model: str, architecture: str, revision: str = "main", image_size: int = 1024, **settings: Any
+    name: str,
+    model: str,
+    architecture: str,
+    revision: str = "main",
+    image_size: int = 1024,
+    normalise_input: bool = True,
+    **settings: Any,
 ) -> Namer:
     """The ``namer=convnext_l`` option: a `Namer` over an `OpenClipEncoder`."""
-    return Namer(OpenClipEncoder(name, model, architecture, revision, image_size), **settings)
+    return Namer(OpenClipEncoder(name, model, architecture, revision, image_size, normalise_input), **settings)

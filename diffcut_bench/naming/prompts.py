@@ -67,14 +67,14 @@ def class_words(
     unknown = {*(words or {})} - {*class_names}
     if unknown:
         raise ValueError(f"words names classes that there are not: {', '.join(sorted(unknown))}")
-    given = {word.lower() for name in class_names for word in _split((words or {}).get(name, name))}
+    given = {word.lower() for name in class_names for word in split_synonyms((words or {}).get(name, name))}
     found = []
     for name in class_names:
         if name in (words or {}) or name not in SYNONYMS:
-            found.append(_split((words or {}).get(name, name)))
+            found.append(split_synonyms((words or {}).get(name, name)))
             continue
         # A synonym of ours that is another class's word would take that class's segments away.
-        own = _split(SYNONYMS[name])
+        own = split_synonyms(SYNONYMS[name])
         found.append(
             tuple(word for word in own if word.lower() == name.lower() or word.lower() not in given) or (name,)
         )
@@ -88,5 +88,6 @@ def class_words(
     return tuple(found)
 
 
-def _split(text: str) -> tuple[str, ...]:
+def split_synonyms(text: str) -> tuple[str, ...]:
+    """The words of ``cat|kitten``, without spaces around them and empty ones."""
     return tuple(word.strip() for word in text.split("|") if word.strip())

@@ -15,6 +15,7 @@ from diffcut_bench.naming.prompts import TEMPLATES
 
 # SigLIP was trained on texts filled up to their full length, CLIP ends each with a token that it looks for.
 _FILLED_UP = ("siglip",)
+_AT_ONCE = 256  # texts: a list with synonyms has thousands, which would fill the memory of a device
 
 
 def word_embeddings(
@@ -30,7 +31,8 @@ def word_embeddings(
         templates: phrases with ``{}`` where the word goes.
     """
     texts = [template.format(word) for word in words for template in templates]
-    unit = normalize(encode(texts).float(), dim=1).unflatten(0, (len(words), len(templates)))
+    found = torch.cat([encode(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)])
+    unit = normalize(found.float(), dim=1).unflatten(0, (len(words), len(templates)))
     return normalize(unit.mean(dim=1), dim=1)
 
 

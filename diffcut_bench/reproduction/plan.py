@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ class PlannedCell:
         published: in the table's unit.
         config: None where it can't be composed, or is not to be run.
         not_run: why it is not run.
-        deviations: settings of the user's that make it another cell than the published one.
+        deviations: settings of the user's, and files that it was published with and has not, that make it another cell
+            than the published one.
         weights: overrides of the user's that say where the backbone's weights come from.
         point: swept settings, for a figure.
     """
@@ -165,6 +167,7 @@ def _plan_points(
                 config = load_config(overrides)
                 build_protocol(config.protocol)
                 deviations = _deviations(load_config([*base, *point]), config) if own else ()
+                deviations = _judged_by_content(deviations, row, column, config)
                 first = config, deviations
         except UserError as error:
             errors.append(error)
@@ -192,6 +195,36 @@ def _at_point(config: RunConfig, point: Mapping[str, float]) -> RunConfig:
         number = int(value) if value.is_integer() else value
         groups[group] = {**groups.get(group, getattr(config, group)), name: number}
     return replace(config, **groups)
+
+
+def _judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
+    """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
+    options = {file.option for file in row.files}
+    found = []
+    for deviation in deviations:
+        option, _, value = deviation.partition("=")
+        if option not in options:
+            # A table is shown to others: of a file its name, not whose folder it lies in.
+            found.append(f"{option}={Path(value).name}" if option.endswith("_file") else deviation)
+    for file in row.files:
+        group, _, name = file.option.partition(".")
+        settings = getattr(config, group)
+        if name not in settings:  # such as segments that the user gives, which are not named
+            continue
+        path = settings[name]
+        if path is None:
+            found.append(f"{file.what} are our own, not the released ones, which {file.option}=FILE takes")
+        elif _sha256(path) != file.sha256.get(column):
+            found.append(f"{file.what} of {file.option} are not the released ones")
+    return tuple(found)
+
+
+def _sha256(path: str) -> str | None:
+    """Of a file's bytes; None where it can't be read, which its cell will say."""
+    try:
+        return sha256(Path(path).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:

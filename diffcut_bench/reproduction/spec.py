@@ -23,6 +23,21 @@ class Tuning:
 
 
 @dataclass
+class ReleasedFile:
+    """A file of the released code that the published row was run with, and that is not ours to ship.
+
+    Attributes:
+        option: that takes it.
+        what: it holds.
+        sha256: of its bytes, by column.
+    """
+
+    option: str
+    what: str
+    sha256: dict[str, str]
+
+
+@dataclass
 class Row:
     """A method of the table.
 
@@ -36,6 +51,7 @@ class Row:
         tune: a setting is chosen before the cells are run.
         chosen: what the paper chose, by column.
         of_column: further overrides of its cell in one column, such as a value tuned for a data set.
+        files: without them, or with others, its cells are not the published ones.
     """
 
     name: str
@@ -47,6 +63,7 @@ class Row:
     tune: Tuning | None = None
     chosen: dict[str, float] = field(default_factory=dict)
     of_column: dict[str, list[str]] = field(default_factory=dict)
+    files: list[ReleasedFile] = field(default_factory=list)
 
 
 @dataclass

@@ -56,6 +56,28 @@ def test_siglip_gives_an_image_of_like_patches_its_own_embedding(tmp_path):
 
 
 @torch.inference_mode()
+def test_the_network_sees_colours_as_they_are_where_asked_for(checkpoint):
+    folder, images, seen = checkpoint[0], torch.rand(1, 3, 16, 16), []
+    for normalise in (True, False):
+        encoder = ClipEncoder("tiny", folder, normalise_input=normalise)
+        encoder.read()
+        embeddings = encoder.network.vision_model.embeddings.patch_embedding
+        embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        encoder(images)
+    torch.testing.assert_close(seen[0], text_checkpoints.pixels(images))
+    assert torch.equal(seen[1], images)
+    fingerprints = [ClipEncoder("tiny", folder, normalise_input=n).fingerprint() for n in (True, False)]
+    assert fingerprints[0] != fingerprints[1]
+
+
+@pytest.mark.parametrize("value", ["no", "'false'", "0", "null"])
+def test_whether_colours_are_normalised_is_true_or_false(checkpoint, value):
+    config = load_config(["namer=clip_b16", f"namer.model={checkpoint[0]}", f"namer.normalise_input={value}"])
+    with pytest.raises(UserError, match="normalise_input"):  # under tests a check of types says it
+        instantiate("namer", config.namer)
+
+
+@torch.inference_mode()
 def test_batches_do_not_mix_images(checkpoint):
     encoder = ClipEncoder("tiny", checkpoint[0])
     images = torch.rand(3, 3, 16, 16)
@@ -68,6 +90,11 @@ def test_images_are_brought_to_the_networks_size(checkpoint):
     images = torch.rand(1, 3, 100, 50)
     assert torch.equal(encoder.resized(images), interpolate(images, (32, 16), mode="bilinear", antialias=True))
     assert encoder.resized(torch.rand(1, 3, 10, 100)).shape == (1, 3, 4, 32)
+    # Enlarging, as the released evaluation does to 2048 pixels without antialiasing, and the size as it is.
+    small = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(encoder.resized(small), interpolate(small, (32, 32), mode="bilinear"))
+    whole = torch.rand(1, 3, 32, 16)
+    assert torch.equal(encoder.resized(whole), whole)
 
 
 def test_the_fingerprint_names_weights_and_size(tmp_path):

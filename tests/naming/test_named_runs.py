@@ -1,5 +1,6 @@
 """`run namer=…` and `segment --classes` from the command line to what they write."""
 
+import hashlib
 import json
 import shutil
 
@@ -218,6 +219,95 @@ def test_mistakes_with_classes_end_in_three_lines(cli, tmp_path, words, what):
     assert done.code == 2
     assert what in done.err
     assert len(done.err.strip().splitlines()) == 3
+
+
+def test_the_content_of_a_class_list_is_in_the_key_and_not_its_place(cli, shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
+    out, first = tmp_path / "out", tmp_path / "classes.txt"
+    second = tmp_path / "elsewhere" / "of another name.txt"
+    second.parent.mkdir()
+    base = [*shapes_overrides(shapes, out), "backbone=colour", "limit=1", "namer=clip_b16", "namer.image_size=32"]
+    base += [f"namer.model={tmp_path / 'tiny'}", "dataset.class_names=[background,disc,square]"]
+    content = "0:background,sofa\n1:square\n2:invalid_class_id\n3:disc,cat\n"
+
+    def key(path):
+        config = load_config([*base, f"namer.classes_file='{path}'"])
+        return open_pass(config).cell(config).key
+
+    first.write_text(content)
+    done = cli("run", *base, f"namer.classes_file={first}")
+    assert done.code == 0, done.err
+    (path,) = out.glob("results/*/result.json")
+    result = json.loads(path.read_text())
+    assert result["identity"]["namer"]["classes_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert result["identity"]["namer"]["words"] == [["background", "sofa"], ["disc", "cat"], ["square"]]
+    assert result["config"]["namer"]["classes_file"] == "~/classes.txt"
+    assert str(tmp_path) not in json.dumps(result)
+    first.rename(second)
+    assert key(second) == key("~/elsewhere/of another name.txt") == result["key"]
+    second.write_text(content.replace(",cat", ""))
+    assert key(second) != result["key"]
+    second.write_text(content.replace("square", "square,"))
+    damaged = cli("run", *base, f"namer.classes_file='{second}'")
+    assert (damaged.code, len(damaged.err.strip().splitlines())) == (2, 3)
+    assert damaged.err.splitlines()[:2] == ["error: id 1 has an empty name", f"where: {second}, line 2"]
+
+
+def test_the_released_steps_are_other_cells(cli, shapes, tmp_path):
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
+    (tmp_path / "templates.txt").write_text("a photo of a {}\n")
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "backbone=colour", "limit=1", "namer=clip_b16"]
+    base += [f"namer.model={tmp_path / 'tiny'}", "namer.image_size=32", "dataset.class_names=[background,disc,square]"]
+    released = ["namer.normalise_input=false", "namer.pooling=nearest_exact"]
+    released.append(f"namer.templates_file={tmp_path / 'templates.txt'}")
+    done = cli("run", *base, *released)
+    assert done.code == 0, done.err
+    namer = result_of(tmp_path / "out")[0].identity["namer"]
+    assert (namer["normalise_input"], namer["pooling"], namer["templates"]) == (
+        *("False", "nearest_exact"),
+        ["a photo of a {}"],
+    )
+    opened = open_pass(load_config(base))
+    assert len({opened.cell(load_config([*base, *own])).key for own in ([], *([word] for word in released))}) == 4
+
+
+def test_a_class_list_gives_synonyms_to_the_classes_of_a_users_picture(cli, tmp_path):
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
+    Image.new("RGB", (40, 30)).save(tmp_path / "photo.png")
+    (tmp_path / "classes.txt").write_text("0:background,square\n1:cat,kitten\n2:disc\n3:sofa")
+    base = [tmp_path / "photo.png", "backbone=colour", f"namer.model={tmp_path / 'tiny'}", "namer.image_size=32"]
+    base += [f"namer.classes_file={tmp_path / 'classes.txt'}", SMALL[0], f"output_dir={tmp_path / 'out'}"]
+    done = cli("segment", "--classes", "sofa, cat, background", *base)
+    assert done.code == 0, done.err
+    done = cli("segment", "--classes", "sofa, dog", *base)
+    assert done.code == 2
+    assert "1 of 2 classes are in no line: dog" in done.err
+
+
+def test_a_table_says_whose_names_it_has(cli, shapes, tmp_path):
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
+    classes = tmp_path / "released.txt"
+    classes.write_text("0:background\n1:disc\n2:square\n")
+    digest = hashlib.sha256(classes.read_bytes()).hexdigest()
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "small4.yaml").write_text(
+        "title: S\nsource: me\nmeasure: jaccard\ncolumns: {shapes: [dataset=folder]}\n"
+        "rows:\n  - name: R\n    overrides: [backbone=colour, namer=clip_b16, namer.image_size=32]\n"
+        f"    files: [{{option: namer.classes_file, what: names, sha256: {{shapes: {digest}}}}}]\n"
+        "    published: {shapes: 50.0}\n"
+    )
+    shared = [word for word in shapes_overrides(shapes, tmp_path / "out") if word != "dataset=folder"]
+    base = ["reproduce", "small4", f"hydra.searchpath=[file://{tmp_path}]", *shared, "limit=1"]
+    base += ["dataset.class_names=[background,disc,square]", f"namer.model={tmp_path / 'tiny'}"]
+    without = cli(*base)
+    assert without.code == 0, without.err
+    written = tmp_path / "out" / "reproductions" / "small4" / "small4_cells.csv"
+    assert "names are our own, not the released ones, which namer.classes_file=FILE takes" in written.read_text()
+    given = cli(*base, "--for", "R", f"namer.classes_file={classes}")
+    assert given.code == 0, given.err
+    assert "limited" in written.read_text(), "an image, a folder"
+    assert "not the released ones" not in written.read_text()
 
 
 def test_cells_of_a_pass_share_one_network(painted, planted, tmp_path):

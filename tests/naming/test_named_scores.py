@@ -3,6 +3,7 @@ import json
 import pytest
 import torch
 from conftest import DATA
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from diffcut_bench.evaluation import Counts, contingency_table, count_named, mean_image_jaccard
 from diffcut_bench.reproduction import MEASURES, Measured, judge, load_experiment, plan_cells
@@ -23,6 +24,19 @@ def test_counts_of_named_pixels_are_the_confusions_own():
     assert counts.tp.tolist() == [1, 0, 2]
     assert counts.fp.tolist() == [1, 0, 1]
     assert counts.fn.tolist() == [0, 2, 0]
+
+
+def test_an_images_jaccard_is_torchmetrics_own():
+    """The released evaluation takes torchmetrics' macro average of each image, and the mean of these."""
+    generator = torch.Generator().manual_seed(0)
+    predictions, labels = torch.randint(0, 6, (2, 4, 30, 20), generator=generator)
+    labels[1].clamp_(max=2)
+    predictions[2].clamp_(min=1, max=3)
+    labels[3] = predictions[3] = 5
+    counts = [count_named(contingency_table(p, g, 7)) for p, g in zip(predictions, labels, strict=True)]
+    stacked = Counts(*(torch.stack([getattr(each, name) for each in counts]) for name in ("tp", "fp", "fn")))
+    expected = [multiclass_jaccard_index(p, g, 7) for p, g in zip(predictions, labels, strict=True)]
+    assert mean_image_jaccard(stacked)[0] == pytest.approx(torch.stack(expected).mean().item())
 
 
 def test_every_image_weighs_the_same():
@@ -70,6 +84,13 @@ def test_the_cells_of_table_4_are_the_released_ones():
     )
     assert ours.refiner["iterations"] == 15
     assert ours.refiner["dilations"] == [1, 2, 4, 8, 12, 24, 32, 64]
+    sees = {c: cells["DiffCut", c].namer["image_size"] for c in ("voc", "context", "coco_object")}
+    assert sees == {"voc": 1024, "context": 1024, "coco_object": 2048}
+    assert cells["DiffCut", "coco_object"].protocol["image_size"] == 1024, "the backbone's own"
+    background = {c: cells["DiffCut", c].namer["background_words"] for c in sees}
+    assert background == {"voc": None, "context": ["background"], "coco_object": ["background"]}
+    assert (ours.namer["normalise_input"], ours.namer["pooling"]) == (False, "nearest_exact")
+    assert (maskclip.namer["normalise_input"], maskclip.namer["pooling"]) == (True, "pixels")
     assert ours.protocol["eval_size"] == maskclip.protocol["eval_size"] == 1024
     chosen = {name: maskclip.choices[name] for name in ("backbone", "namer", "upsampler", "refiner")}
     assert chosen == {"backbone": "clip_b16", "namer": "clip_b16", "upsampler": "nearest", "refiner": "none"}

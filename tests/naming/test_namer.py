@@ -1,8 +1,14 @@
+import hashlib
+
 import numpy as np
 import pytest
 import text_checkpoints
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import interpolate, one_hot
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.naming import ClipEncoder, Namer
 from diffcut_bench.naming.namer import best_synonyms, pool_segments
 
@@ -71,6 +77,67 @@ def test_segments_are_means_over_their_pixels():
             torch.testing.assert_close(found[image, segment], expected, rtol=1e-4, atol=1e-5)
 
 
+@given(st.data())
+@settings(max_examples=40)
+def test_released_pooling_is_the_textbooks(data):
+    """Each mask brought to the map by nearest-exact; sums divided by areas; nothing where no patch is left."""
+    sides = [data.draw(st.integers(1, 12)) for _ in range(4)]
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    dense = torch.randn(2, 3, *sides[:2], generator=generator)
+    segments = torch.randint(0, 5, (2, *sides[2:]), generator=generator)
+    found = pool_segments(dense, segments, "nearest_exact")
+    masks = one_hot(segments, int(segments.max()) + 1).permute(0, 3, 1, 2).float()
+    masks = interpolate(masks, tuple(sides[:2]), mode="nearest-exact")
+    sums, areas = torch.einsum("bchw,bshw->bsc", dense, masks), masks.sum(dim=(2, 3))[..., None]
+    torch.testing.assert_close(found, sums / (areas + 1e-8), rtol=1e-4, atol=1e-5)
+
+
+def test_a_segment_between_the_centres_of_patches_counts_by_pixels_only():
+    dense = torch.eye(4).view(1, 4, 2, 2)
+    segments = torch.zeros(1, 8, 8, dtype=torch.long)
+    segments[0, 1, :4] = 1
+    assert pool_segments(dense, segments)[0, 1].tolist() == [1, 0, 0, 0]
+    assert pool_segments(dense, segments, "nearest_exact")[0].tolist() == [[0.25] * 4, [0] * 4]
+
+
+def test_words_and_phrases_come_from_files(tmp_path):
+    classes, phrases = tmp_path / "classes.txt", tmp_path / "phrases.txt"
+    classes.write_text("0:background,green\n1:warm,red,crimson\n2:cold,blue")
+    phrases.write_text("a {}\nthe {}\n")
+    given = {"classes_file": str(classes), "templates_file": str(phrases), "pooling": "nearest_exact"}
+    classes_of = (["warm", "cold", "background"], 2, CPU)
+    namer = Namer(text_checkpoints.Spoken(), **given).for_classes(*classes_of)
+    assert namer.words == (("warm", "red", "crimson"), ("cold", "blue"), ("background", "green"))
+    names = namer(coloured("rgb"), torch.arange(3).repeat_interleave(16).expand(1, 16, 48))
+    assert names.classes.tolist() == [[0, 2, 1]]
+    assert namer.encoder.heard[:3] == ["a warm", "the warm", "a red"]
+    identity = namer.identity()
+    assert identity["classes_sha256"] == hashlib.sha256(classes.read_bytes()).hexdigest()
+    assert identity["templates_sha256"] == hashlib.sha256(phrases.read_bytes()).hexdigest()
+    assert (identity["templates"], identity["pooling"]) == (["a {}", "the {}"], "nearest_exact")
+    own = Namer(text_checkpoints.Spoken(), **given, background_words=["red"]).for_classes(
+        ["warm", "cold", "background"], 2, CPU
+    )
+    assert own.words[2] == ("red",), "what the user says comes before the file"
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"pooling": "nearest"}, "pooling must be pixels | nearest_exact"),
+        ({"words": {"red": "crimson"}}, "two sources of class names"),
+        ({"background_words": []}, "the background has no word"),
+    ],
+)
+def test_settings_that_contradict_are_refused(tmp_path, settings, what):
+    (tmp_path / "classes.txt").write_text("0:background\n1:red")
+    with pytest.raises((ValueError, UserError)) as caught:
+        Namer(text_checkpoints.Colours(), classes_file=str(tmp_path / "classes.txt"), **settings).for_classes(
+            ["red", "background"], 1, CPU
+        )
+    assert what in str(caught.value)
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 @torch.inference_mode()
 def test_a_real_network_names_what_its_word_is_planted_at(tmp_path, monkeypatch, kind):
@@ -93,4 +160,5 @@ def test_the_identity_covers_words_and_weights_but_not_the_temperature():
 
     assert identity() == identity(temperature=1.0)
     assert identity() != identity(words={"red": "crimson"})
+    assert identity() != identity(pooling="nearest_exact")
     assert identity()["encoder"] == "colours"

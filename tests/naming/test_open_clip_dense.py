@@ -7,7 +7,7 @@ import torch
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.naming import OpenClipEncoder
+from diffcut_bench.naming import OpenClipEncoder, open_clip_dense
 from diffcut_bench.naming.namer import pool_segments
 
 
@@ -61,4 +61,31 @@ def test_segments_are_pooled_before_the_head(tmp_path, monkeypatch):
     pooled = pool_segments(dense, torch.zeros(1, 64, 64, dtype=torch.long))[0]
     torch.testing.assert_close(encoder.project(pooled), visual.head(dense.mean(dim=(2, 3)).square()))
     assert asked == [("convnext", str(tmp_path / "open_clip_pytorch_model.bin"))]
+    plain = OpenClipEncoder("tiny", str(tmp_path), "convnext", image_size=64, normalise_input=False)
+    torch.testing.assert_close(plain(images), torch.nn.functional.avg_pool2d(images, 32))
     assert encoder.text(["a", "b"]).shape == (2, 2)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_a_segment_of_the_whole_image_is_what_the_library_makes_of_the_image(tmp_path):
+    """With the library itself, where it can be imported: random weights of a smaller network of the same kind."""
+    try:
+        library = open_clip_dense._open_clip()
+    except UserError:
+        pytest.skip("open_clip can't be imported here")
+    network = library.create_model("convnext_base").eval()
+    torch.save(network.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    images = torch.rand(2, 3, 128, 64)
+    mean, deviation = (
+        torch.tensor(three).view(3, 1, 1) for three in (library.OPENAI_DATASET_MEAN, library.OPENAI_DATASET_STD)
+    )
+    for normalise, seen in ((True, (images - mean) / deviation), (False, images)):
+        encoder = OpenClipEncoder("real", str(tmp_path), "convnext_base", image_size=128, normalise_input=normalise)
+        dense = encoder(encoder.resized(images))
+        assert dense.shape[2:] == (4, 2)
+        pooled = pool_segments(dense, torch.zeros(2, 128, 64, dtype=torch.long))[:, 0]
+        torch.testing.assert_close(encoder.project(pooled), network.encode_image(seen), rtol=1e-4, atol=1e-5)
+    texts = ["a photo of a cat.", "the sofa"]
+    found = network.encode_text(library.get_tokenizer("convnext_base")(texts))
+    torch.testing.assert_close(encoder.text(texts), found, rtol=1e-4, atol=1e-5)

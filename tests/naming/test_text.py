@@ -19,6 +19,20 @@ def test_templates_are_averaged_as_unit_vectors():
     torch.testing.assert_close(found, torch.tensor([[half, half], [0.0, 1.0]]))
 
 
+def test_many_texts_are_read_a_few_at_a_time():
+    read = []
+
+    def encode(texts):
+        read.append(len(texts))
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    words = ["x" * (place % 50) for place in range(150)]
+    found = word_embeddings(encode, words, ["{}", "a {}", "the {}"])
+    assert max(read) < sum(read) == 450
+    one = [word_embeddings(encode, [word], ["{}", "a {}", "the {}"])[0] for word in words]
+    torch.testing.assert_close(found, torch.stack(one))
+
+
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
 def test_texts_are_read_as_transformers_reads_them(tmp_path, kind):
     network = text_checkpoints.write_checkpoint(tmp_path, kind)

@@ -99,3 +99,12 @@ class Colours(TextImageEncoder):
 def colour_namer(**settings: Any) -> Namer:
     """A namer by colour; the target of a yaml that a test writes."""
     return Namer(Colours(), **settings)
+
+
+class Spoken(Colours):
+    """Words that are no colours are there too, and are dark. Keeps what it was asked for."""
+
+    def text(self, texts: Sequence[str]) -> Tensor:
+        self.heard = list(texts)
+        spoken = [[word for word in text.replace(".", "").split() if word in COLOURS] for text in texts]
+        return torch.tensor([COLOURS[words[0]] if words else (0.1, 0.1, 0.1) for words in spoken])

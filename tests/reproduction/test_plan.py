@@ -1,3 +1,4 @@
+import hashlib
 import json
 from dataclasses import replace
 
@@ -20,8 +21,60 @@ def test_every_cell_composes(name):
     assert cells
     for cell in cells:
         assert (cell.config is None) == bool(cell.not_run)
-        assert cell.deviations == ()
+        assert cell.deviations == () or cell.row.files, "what the released code's files are needed for"
         assert cell.row.not_run or not cell.not_run, cell.not_run
+
+
+@pytest.fixture
+def filed(tmp_path):
+    """An experiment whose one row was published with a file, and where that file lies."""
+    (tmp_path / "experiment").mkdir()
+    released = tmp_path / "released.txt"
+    released.write_text("0:class 0\n")
+    digest = hashlib.sha256(released.read_bytes()).hexdigest()
+    (tmp_path / "experiment" / "filed.yaml").write_text(
+        "title: F\nsource: me\ncolumns: {a: [dataset=folder], b: [dataset=folder]}\n"
+        "rows:\n  - name: R\n    overrides: [backbone=colour, namer=clip_b16]\n    published: {a: 1.0, b: 2.0}\n"
+        f"    files: [{{option: namer.classes_file, what: names, sha256: {{a: {digest}}}}}]\n"
+    )
+    return load_experiment("filed", [f"hydra.searchpath=[file://{tmp_path}]"]), released
+
+
+def test_a_row_without_the_file_that_it_was_published_with_is_another(filed, tmp_path):
+    experiment, released = filed
+
+    def deviations(*overrides):
+        return [cell.deviations for cell in plan_cells(experiment, overrides)]
+
+    (without, _) = deviations()
+    assert without == ("names are our own, not the released ones, which namer.classes_file=FILE takes",)
+    moved = tmp_path / "elsewhere" / "of another name.txt"
+    moved.parent.mkdir()
+    moved.write_bytes(released.read_bytes())
+    for path in (released, moved):
+        first, second = deviations(f"namer.classes_file='{path}'")
+        assert first == (), "the content counts, not the place"
+        assert second == ("names of namer.classes_file are not the released ones",), "it is of another column"
+    moved.write_text("0:class 0,another\n")
+    for path in (moved, tmp_path / "nowhere.txt"):
+        (first, _) = deviations(f"namer.classes_file='{path}'", "namer.temperature=0.5")
+        assert first == ("namer.temperature=0.5", "names of namer.classes_file are not the released ones")
+
+
+def test_a_file_that_a_row_is_not_judged_by_is_named_without_its_folder():
+    cells = plan_cells(load_experiment("table4"), of_part={"voc": ["namer.classes_file=/home/someone/own.txt"]})
+    deviations = {(cell.row.name, cell.column): cell.deviations for cell in cells if cell.config}
+    assert deviations["MaskCLIP", "voc"] == ("namer.classes_file=own.txt",)
+    assert deviations["MaskCLIP", "context"] == ()
+    assert "names of namer.classes_file are not the released ones" in deviations["DiffCut", "voc"]
+    ours = "{} are our own, not the released ones, which {}=FILE takes"
+    files = [("names", "namer.classes_file"), ("templates", "namer.templates_file")]
+    assert deviations["DiffCut", "context"] == tuple(ours.format(*each) for each in files)
+
+
+def test_segments_of_the_users_need_no_names(filed, tmp_path):
+    cells = plan_cells(filed[0], predictions={"R": tmp_path})
+    assert [cell.deviations for cell in cells] == [(), ()]
 
 
 def values(name: str) -> dict[str, dict[str, float]]:
