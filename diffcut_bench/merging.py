@@ -132,7 +132,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     protocol = build_protocol(first.result.protocol)
     names = tuple(first.result.metrics.iou_per_class)
     if protocol.matching == "dataset":
-        rows = match_rows(rows, len(names), protocol.criterion)
+        rows = match_rows(rows, len(names), protocol)
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
     failures = [failure for shard in cell.found for failure in shard.result.failures]
     dataset = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))

@@ -16,10 +16,12 @@ from diffcut_bench.evaluation import (
     Counts,
     Criterion,
     Protocol,
+    Surplus,
     contingency_tables,
     count_matches,
     count_named,
     merge_backgrounds,
+    number_by_first_pixel,
 )
 from diffcut_bench.features import FeatureSource
 from diffcut_bench.naming import ClassNamer
@@ -39,7 +41,7 @@ from diffcut_bench.time_limit import time_limit
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
-_LARGEST_ID = 4095  # of clusters that are matched once for a data set
+_LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a file
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Outcome:
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
-        criterion: that matched clusters to classes.
+        criterion, surplus: of the matching of clusters to classes.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         named: the prediction holds classes, and nothing was matched.
     """
@@ -85,6 +87,7 @@ class Outcome:
     counts: Counts
     pixels: int
     criterion: Criterion = "overlap"
+    surplus: Surplus = "absent_class"
     table: Tensor | None = None
     named: bool = False
 
@@ -200,7 +203,9 @@ def _segment(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
     with time_limit(*limit):
         (partition,) = _partitions([pipeline.segmenter], features)
     eval_images = eval_images.to(pipeline.device)
+    partition = _numbered(pipeline.protocol, partition)
     labels = check_label_map("upsampler", pipeline.upsampler(features, partition, size), (len(images), *size))
+    labels = _numbered(pipeline.protocol, labels)
     if pipeline.refiner is not None:
         labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
     return labels
@@ -238,7 +243,16 @@ def _counts(table: Tensor, protocol: Protocol) -> Counts:
     if protocol.matching == "dataset":
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
-    return count_named(table) if protocol.matching == "named" else count_matches(table, protocol.criterion)
+    if protocol.matching == "named":
+        return count_named(table)
+    return count_matches(table, protocol.criterion, protocol.surplus)
+
+
+def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
+    """Segments [batch, rows, cols] by numbers that the protocol lets matter: PAMR's median and ties look at them."""
+    if protocol.surplus == "unmatched" and protocol.matching != "dataset":
+        return number_by_first_pixel(segments)
+    return segments
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -341,6 +355,7 @@ class _Run:
             for taker, partition in zip(cutting, partitions, strict=True):
                 with self._stage("segment_s", (taker,)):
                     size = (labels.shape[1], labels.shape[2])
+                    partition = _numbered(self.pipelines[taker].protocol, partition)
                     prediction = self.pipelines[taker].upsampler(features, partition, size)
                     prediction = check_label_map("upsampler", prediction, labels.shape)
                     found[taker] = prediction, (partition.amax(dim=(1, 2)) + 1).tolist()
@@ -359,11 +374,11 @@ class _Run:
                 multiple_of=self.features.backbone.stride,
                 input_size=self.features.backbone.image_size,
             )
-            # Ids mean something across images only where clusters are matched once for all of them.
-            if protocol.matching != "dataset":
+            # Gaps between the numbers count under the released matching. Greater numbers, as colours are, go by rank.
+            if prepared.max() > _LARGEST_ID:
+                if protocol.matching == "dataset":
+                    raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
                 prepared = prepared.unique(return_inverse=True)[1]
-            elif prepared.max() > _LARGEST_ID:
-                raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
             maps.append(prepared)
         return self._stacked(maps)
 
@@ -384,17 +399,18 @@ class _Run:
         pipeline, dataset = self.pipelines[taker], self.dataset
         protocol = pipeline.protocol
         with self._stage("evaluate_s", (taker,)):
+            prediction = _numbered(protocol, prediction)
             if dataset.background is not None and pipeline.namer is None:
-                rule, criterion = protocol.background_rule, protocol.criterion
+                rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
                 prediction = merge_backgrounds(
-                    prediction, labels, dataset.num_classes, dataset.background, rule, criterion
+                    prediction, labels, dataset.num_classes, dataset.background, rule, *matching
                 )
         if pipeline.refiner is not None and images is not None:
             with self._stage("refine_s", (taker,)):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if pipeline.namer is not None:
             with self._stage("segment_s", (taker,)):
-                # After the refiner, which numbers segments anew.
+                # After the refiner, which works on segments.
                 named = pipeline.namer(self._network_images(group), prediction).labels
                 prediction = check_label_map("namer", named, labels.shape)
         with self._stage("evaluate_s", (taker,)):
@@ -410,6 +426,7 @@ class _Run:
                     _counts(tables[place], protocol),
                     pixels[place],
                     protocol.criterion,
+                    protocol.surplus,
                     tables[place] if later else None,
                     pipeline.namer is not None,
                 )

@@ -15,7 +15,6 @@ from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
-    Criterion,
     ImageCounts,
     Protocol,
     count_matches_together,
@@ -42,7 +41,7 @@ from diffcut_bench.store import (
 )
 
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
-NUMERICS_VERSION = 1
+NUMERICS_VERSION = 2
 
 Draw = Callable[[Outcome, SegmentationDataset, Path], None]
 Say = Callable[[str], None]
@@ -252,7 +251,7 @@ class RunningCell:
         self._draw_missing(self.cell.work_dir / "pictures", draw)
         rows = progress.rows
         if protocol.matching == "dataset":
-            rows = match_rows(rows, dataset.num_classes, protocol.criterion)
+            rows = match_rows(rows, dataset.num_classes, protocol)
         wall = progress.timings.wall_s
         images, whole = len(self.images.indices), self.images.whole
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
@@ -318,7 +317,7 @@ def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
     return SegmentsPerImage(mean=sum(counts) / len(counts), min=min(counts), max=max(counts))
 
 
-def match_rows(rows: Sequence[ImageRow], num_classes: int, criterion: Criterion) -> list[ImageRow]:
+def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -> list[ImageRow]:
     """Rows with their counts, after one matching of clusters to classes for all of them."""
     clusters = max((entry[1] + 1 for row in rows for entry in row.table or ()), default=0)
     tables = []
@@ -327,7 +326,7 @@ def match_rows(rows: Sequence[ImageRow], num_classes: int, criterion: Criterion)
         for class_id, cluster, pixels in row.table or ():
             table[class_id, cluster] = pixels
         tables.append(table)
-    counts = count_matches_together(tables, criterion)
+    counts = count_matches_together(tables, protocol.criterion, protocol.surplus)
     return [
         replace(row, tp=tp.tolist(), fp=fp.tolist(), fn=fn.tolist())
         for row, (tp, fp, fn) in zip(rows, counts, strict=True)

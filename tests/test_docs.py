@@ -1,6 +1,7 @@
 """The README's Python runs as printed, and the docs name only options and files that exist."""
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import miniatures
 import numpy as np
 import pytest
 import skimage.data
+from conftest import shapes_overrides
 from PIL import Image
 
 from diffcut_bench.config import GROUPS, conf_dir
 from diffcut_bench.reproduction import known_experiments
+from diffcut_bench.store import read_result, read_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -87,6 +90,22 @@ def test_the_worked_example_of_a_backbone_runs(tmp_path, monkeypatch, cli):
     assert "[2, 32, 8, 4]" in checked.out
     assert cli("run", "backbone=gratings", "limit=2", "protocol.image_size=256", *overrides).code == 0
     assert cli("features", "list", f"output_dir={tmp_path / 'out'}").out.startswith("set")
+
+
+@pytest.mark.slow
+def test_the_worked_example_of_numbers_shows_what_it_says(tmp_path, monkeypatch, cli, shapes):
+    page = (ROOT / "docs" / "protocol.md").read_text()
+    (tmp_path / "renumbered.py").write_text(re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0])
+    monkeypatch.syspath_prepend(tmp_path)
+    (command,) = re.findall(r"```\ndiffcut-bench ([^`]*renumbered[^`]*)```", page)
+    words = shlex.split(command.replace("\\\n", "").replace("range(10)", "0,1"))
+    own = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2", "protocol.background_rule=one_to_one"]
+    done = cli(*(word for word in words if not word.startswith("dataset")), *own)
+    assert done.code == 0, done.err
+    found: dict[str, set[str]] = {"released": set(), "paper": set(), "strict": set()}
+    for cell in (tmp_path / "out" / "results").iterdir():
+        found[read_result(cell).protocol["name"]].add(str(read_rows(cell)))
+    assert {name: len(rows) for name, rows in found.items()} == {"released": 2, "paper": 1, "strict": 1}
 
 
 def test_every_benchmark_has_a_page():

@@ -51,7 +51,7 @@ def plain_assignment(features: Tensor, partition: Tensor, size: tuple[int, int])
 def plain_refinement(
     images: Tensor, labels: Tensor, iterations: int = 10, dilations: Sequence[int] = (1, 2, 4, 8)
 ) -> Tensor:
-    """PAMR, median filter, new numbers, image by image; 32 copies of each mask hold its neighbours.
+    """Masks numbered, PAMR, median filter, image by image; 32 copies of each mask hold its neighbours.
 
     Args:
         images: [batch, 3, height, width] in [0, 1].
@@ -74,13 +74,12 @@ def plain_refinement(
         outer = [place for place in range(9) if place != 4]
         logits = -((around[:, :, outer].flatten(1, 2) - image[:, None]).abs() / scale).mean(dim=0)
         affinity = logits.softmax(dim=0)
-        masks = one_hot(segments).movedim(2, 0).to(image.dtype)
+        masks = one_hot(segments.unique(return_inverse=True)[1]).movedim(2, 0).to(image.dtype)
         for _ in range(iterations):
             masks = (neighbours(masks)[:, :, outer].flatten(1, 2) * affinity).sum(dim=1)
         best = masks.argmax(dim=0)
         windows = unfold(pad(best[None, None].float(), [1] * 4, mode="replicate"), 3)
-        smooth = windows[0].median(dim=0).values.long()
-        refined.append(smooth.unique(return_inverse=True)[1].view(height, width))
+        refined.append(windows[0].median(dim=0).values.long().view(height, width))
     return torch.stack(refined)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from diffcut_bench.commands.redrawing import draw_pictures
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, images_per_class
+from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, choices_in_force, images_per_class
 from diffcut_bench.reporting import (
     DatasetPart,
     GalleryPicture,
@@ -152,7 +152,7 @@ class Parts:
             ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
             ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
             ("settings", ", ".join(settings)),
-            ("protocol", ", ".join(f"{name}={value}" for name, value in result.protocol.items())),
+            ("protocol", ", ".join(f"{name}={value}" for name, value in choices_in_force(result.protocol).items())),
             ("device", made_in.device),
             ("noise drawn on", made_in.noise_generator),
             ("seed", str(made_in.seed)),

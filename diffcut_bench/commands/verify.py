@@ -78,7 +78,7 @@ def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
         return
     protocol, names = build_protocol(result.protocol), tuple(result.metrics.iou_per_class)
     if protocol.matching == "dataset":
-        rows = match_rows(rows, len(names), protocol.criterion)
+        rows = match_rows(rows, len(names), protocol)
     found = summarise(rows, names, protocol, result.environment.seed)
     if abs(found.miou - result.metrics.miou) > 1e-9 or abs(found.pixel_accuracy - result.metrics.pixel_accuracy) > 1e-9:
         raise ValueError(f"its mIoU is {result.metrics.miou}, and that of its rows {found.miou}")

@@ -6,6 +6,7 @@ from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
     Criterion,
+    Surplus,
     assign_clusters,
     contingency_table,
     contingency_tables,
@@ -15,8 +16,9 @@ from diffcut_bench.evaluation.matching import (
     match_image,
     merge_background,
     merge_backgrounds,
+    number_by_first_pixel,
 )
-from diffcut_bench.evaluation.protocol import Protocol
+from diffcut_bench.evaluation.protocol import Protocol, choices_in_force
 
 __all__ = [
     "FEWEST_IMAGES",
@@ -26,8 +28,10 @@ __all__ = [
     "ImageCounts",
     "PairedDifference",
     "Protocol",
+    "Surplus",
     "assign_clusters",
     "bootstrap_interval",
+    "choices_in_force",
     "contingency_table",
     "contingency_tables",
     "count_matches",
@@ -39,5 +43,6 @@ __all__ = [
     "mean_image_jaccard",
     "merge_background",
     "merge_backgrounds",
+    "number_by_first_pixel",
     "paired_bootstrap",
 ]

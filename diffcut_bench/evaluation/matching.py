@@ -10,6 +10,7 @@ from torch import Tensor
 
 BackgroundRule = Literal["unmatched", "overlap", "one_to_one"]
 Criterion = Literal["overlap", "iou"]
+Surplus = Literal["absent_class", "unmatched"]
 
 IGNORED = -1
 
@@ -65,18 +66,54 @@ def contingency_table(
     return contingency_tables(prediction[None], label[None], num_classes)[0]
 
 
+def number_by_first_pixel(labels: Integer[Tensor, "batch height width"]) -> Int[Tensor, "batch height width"]:
+    """Segments numbered in the order in which they begin, row by row: the same whatever numbers they had before.
+
+    Args:
+        labels: ids from 0.
+
+    Returns:
+        Ids contiguous from 0 within each image.
+    """
+    flat = labels.flatten(1).long()
+    places = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    begin = torch.full((len(flat), int(flat.max()) + 1), flat.shape[1], device=flat.device)
+    begin.scatter_reduce_(1, flat, places, "amin")
+    return begin.argsort(dim=1).argsort(dim=1).gather(1, flat).view_as(labels)
+
+
 def assign_clusters(
-    table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap"
+    tables: Int[Tensor, "*images classes clusters"],
+    criterion: Criterion = "overlap",
+    surplus: Surplus = "absent_class",
 ) -> Int[Tensor, " classes"]:
     """Cluster of each class in the one-to-one assignment of greatest total overlap or IoU.
 
     Args:
-        table: contingency table with at least as many clusters (columns) as classes.
+        tables: contingency table with at least as many clusters (columns) as classes; or those of several images, whose
+            sum is assigned once.
         criterion: ``overlap`` sums shared pixels (released), ``iou`` sums intersection over union (paper's text).
+        surplus: what becomes of a cluster that the assignment gives to a class it shares no pixel with:
+            ``absent_class`` (released): it is that class's, ties broken as SciPy does, so that the order of the columns
+            decides; ``unmatched``: nobody's, and no order of the columns changes what is counted.
 
     Returns:
-        Column assigned to each class. Ties are broken as SciPy does, so an absent class may be given a cluster.
+        Column assigned to each class; −1 for a class without a cluster, under ``unmatched``.
     """
+    table = tables.sum(dim=0) if tables.dim() == 3 else tables
+    classes = len(table)
+    if surplus == "absent_class" or not classes:
+        return _best_columns(table, criterion)
+    # Columns in an order that only their contents decide; the empty ones come last, and what no class needs is dropped.
+    contents = tables.flatten(0, -2)
+    order = contents.unique(dim=1, return_inverse=True)[1].argsort(descending=True, stable=True)
+    order = order[: max(classes, int(contents.any(dim=0).sum()))]
+    assigned = order[_best_columns(table[:, order], criterion)]
+    return assigned.where(table[torch.arange(classes), assigned] > 0, -1)
+
+
+def _best_columns(table: Tensor, criterion: Criterion) -> Tensor:
+    """Column of each class in the assignment of greatest score, as SciPy finds it."""
     score = table.double()
     if criterion == "iou":
         union = score.sum(dim=1, keepdim=True) + score.sum(dim=0, keepdim=True) - score
@@ -92,6 +129,7 @@ def merge_backgrounds(
     background: int,
     rule: BackgroundRule,
     criterion: Criterion = "overlap",
+    surplus: Surplus = "absent_class",
 ) -> Integer[Tensor, "batch height width"]:
     """Merge predicted clusters into one background cluster; uses the annotation, as every rule of the field does.
 
@@ -103,7 +141,9 @@ def merge_backgrounds(
         rule: ``unmatched`` (released): match the foreground classes alone, background pixels ignored; what is not
             assigned to a class present in the label is background. ``overlap`` (paper, supplement H): a cluster whose
             most frequent class is the background is background. ``one_to_one``: nothing is merged.
-        criterion: of the foreground matching under ``unmatched``.
+        criterion: of the foreground matching under the rule ``unmatched``.
+        surplus: of that matching, see `assign_clusters`; where clusters tie in all that they share with the
+            foreground, their numbers decide (`number_by_first_pixel`).
 
     Returns:
         Cluster ids; the merged one is ``max(prediction) + 1`` of its image.
@@ -124,7 +164,8 @@ def merge_backgrounds(
         if rule == "unmatched":
             present = foreground.sum(dim=1) > 0
             row[:] = True
-            row[assign_clusters(foreground[:, : max(num_classes - 1, count)], criterion)[present]] = False
+            kept = assign_clusters(foreground[:, : max(num_classes - 1, count)], criterion, surplus)[present]
+            row[kept[kept >= 0]] = False
         else:
             row[: table.shape[1]] = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
     is_merged = merged.to(prediction.device).gather(1, prediction.flatten(1)).view_as(prediction)
@@ -138,22 +179,26 @@ def merge_background(
     background: int,
     rule: BackgroundRule,
     criterion: Criterion = "overlap",
+    surplus: Surplus = "absent_class",
 ) -> Integer[Tensor, "height width"]:
     """`merge_backgrounds` of one image."""
-    return merge_backgrounds(prediction[None], label[None], num_classes, background, rule, criterion)[0]
+    return merge_backgrounds(prediction[None], label[None], num_classes, background, rule, criterion, surplus)[0]
 
 
-def count_matches(table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap") -> Counts:
+def count_matches(
+    table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
+) -> Counts:
     """TP, FP, FN of each class after the one-to-one assignment of clusters to classes in an image.
 
     Args:
         table: of the image, see `contingency_tables`.
         criterion: what the assignment maximises.
+        surplus: see `assign_clusters`.
 
     Returns:
         Pixels. Clusters left over by the assignment count as no class's false positives.
     """
-    return _counts_of(table, assign_clusters(table, criterion))
+    return _counts_of(table, assign_clusters(table, criterion, surplus))
 
 
 def count_named(table: Int[Tensor, "classes _"]) -> Counts:
@@ -166,30 +211,29 @@ def count_named(table: Int[Tensor, "classes _"]) -> Counts:
 
 
 def count_matches_together(
-    tables: Sequence[Int[Tensor, "classes _"]], criterion: Criterion = "overlap"
+    tables: Sequence[Int[Tensor, "classes _"]], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> list[Counts]:
     """TP, FP, FN of each image after *one* assignment of clusters to classes for all of them (``matching=dataset``).
 
     Args:
         tables: of each image; cluster ids mean the same in all.
         criterion: what the assignment maximises over the sum of the tables.
+        surplus: see `assign_clusters`.
 
     Returns:
         Counts of each image; what the assignment leaves over counts as no class's false positives.
     """
     columns = max(table.shape[1] for table in tables)
-    padded = [torch.nn.functional.pad(table, (0, columns - table.shape[1])) for table in tables]
-    total = torch.zeros_like(padded[0])
-    for table in padded:
-        total += table
-    assigned = assign_clusters(total, criterion)
+    padded = torch.stack([torch.nn.functional.pad(table, (0, columns - table.shape[1])) for table in tables])
+    assigned = assign_clusters(padded, criterion, surplus)
     return [_counts_of(table, assigned) for table in padded]
 
 
 def _counts_of(table: Tensor, columns: Tensor) -> Counts:
-    """Counts of each class with the cluster that it was assigned."""
-    tp = table[torch.arange(len(table)), columns]
-    return Counts(tp, table.sum(dim=0)[columns] - tp, table.sum(dim=1) - tp)
+    """Counts of each class with the cluster that it was assigned; one without (−1) has false negatives alone."""
+    assigned = columns >= 0
+    tp = table[torch.arange(len(table)), columns] * assigned
+    return Counts(tp, table.sum(dim=0)[columns] * assigned - tp, table.sum(dim=1) - tp)
 
 
 def match_image(
@@ -200,6 +244,7 @@ def match_image(
     *,
     background: int | None = None,
     criterion: Criterion = "overlap",
+    surplus: Surplus = "absent_class",
 ) -> Counts:
     """Score one image: background rule, then Hungarian matching (PAMR between the two is the pipeline's affair).
 
@@ -210,6 +255,7 @@ def match_image(
         background_rule: see `merge_backgrounds`.
         background: id of the background class; the last one unless given. Not looked at under ``one_to_one``.
         criterion: see `assign_clusters`.
+        surplus: see `assign_clusters`. Under ``unmatched`` no number of a cluster changes the counts.
 
     Returns:
         TP, FP and FN pixels, ``num_classes`` of each.
@@ -225,12 +271,15 @@ def match_image(
     for name, value, allowed in (
         ("background_rule", background_rule, ("unmatched", "overlap", "one_to_one")),
         ("criterion", criterion, ("overlap", "iou")),
+        ("surplus", surplus, ("absent_class", "unmatched")),
     ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     index = num_classes - 1 if background is None else background
-    prediction = merge_background(prediction, label, num_classes, index, background_rule, criterion)
-    return count_matches(contingency_table(prediction, label, num_classes), criterion)
+    if surplus == "unmatched":
+        prediction = number_by_first_pixel(prediction[None])[0]
+    prediction = merge_background(prediction, label, num_classes, index, background_rule, criterion, surplus)
+    return count_matches(contingency_table(prediction, label, num_classes), criterion, surplus)
 
 
 def iou_per_class(

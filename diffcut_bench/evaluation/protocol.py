@@ -1,10 +1,11 @@
 """The evaluation protocol: every choice that a published figure depends on, by name."""
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from diffcut_bench.evaluation.counts import AbsentClasses
-from diffcut_bench.evaluation.matching import BackgroundRule, Criterion
+from diffcut_bench.evaluation.matching import BackgroundRule, Criterion, Surplus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,9 @@ class Protocol:
         matching: clusters are matched to classes in each image, or once for the ``dataset``; or they are classes
             already (``named``, which a namer implies).
         criterion: what the matching maximises.
+        surplus: a cluster matched with a class that it shares no pixel with is that class's false positives
+            (``absent_class``, released) or nobody's (``unmatched``; segments are then numbered by their first pixel
+            before each stage, so that the numbers they come with change nothing).
         absent_classes: a class never annotated or predicted is left out of the mean (``nan``) or counts as ``zero``.
         ade20k_labels: raw 0..149 as the classes (the released off-by-one) or 1..150 (``correct``); ADE20K alone
             looks at it.
@@ -41,6 +45,7 @@ class Protocol:
     void: Literal["background", "ignore"]
     matching: Literal["per_image", "dataset", "named"]
     criterion: Criterion
+    surplus: Surplus = "absent_class"  # what was computed before it was a choice
     absent_classes: AbsentClasses
     ade20k_labels: Literal["released", "correct"]
     label_codes: Literal["exact", "float32"]
@@ -59,3 +64,13 @@ class Protocol:
             problems.append(f"eval_size must be a positive whole number or original, not {self.eval_size!r}")
         if problems:
             raise ValueError("; ".join(problems))
+
+
+def choices_in_force(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The choices of a protocol as a result records it; one that has come since stands at what was computed then.
+
+    Args:
+        recorded: ``protocol`` of a result; empty in the oldest, of which nothing can be said.
+    """
+    later = {field.name: field.default for field in fields(Protocol) if field.default is not MISSING}
+    return {**recorded, **{name: value for name, value in later.items() if name not in recorded}} if recorded else {}

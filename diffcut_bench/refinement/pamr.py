@@ -119,10 +119,10 @@ def refine_labels(
     iterations: int = 10,
     dilations: Sequence[int] = (1, 2, 4, 8),
 ) -> Int[Tensor, "batch height width"]:
-    """PAMR of the one-hot masks of a label map, argmax, median filter, new numbers.
+    """PAMR of the one-hot masks of a label map, argmax, median filter.
 
-    The released evaluation numbers the refined segments anew. That is no detail: without gaps in the numbering, the
-    matching that follows must give a surplus cluster to some class, absent or not (docs/protocol.md).
+    The masks are numbered before they are refined, as in the released evaluation: a segment that the refinement removes
+    leaves a gap, and under the released matching that is no detail (docs/protocol.md).
 
     Args:
         image: colours in [0, 1], at the resolution of the labels.
@@ -130,8 +130,9 @@ def refine_labels(
         iterations, dilations: see `pamr`.
 
     Returns:
-        Refined segment ids, contiguous from 0 within each image, in the order of the old ones.
+        Numbers of the masks: those of an image's segments, from 0 in ascending order of their ids in ``labels``.
     """
+    labels = _renumber(labels, int(labels.max()) + 1)
     segments = torch.arange(int(labels.max()) + 1, device=labels.device)
     propagate = _propagation(image, iterations, dilations)
     best = labels.new_zeros(labels.shape)
@@ -141,7 +142,7 @@ def refine_labels(
         value, place = propagate(masks).max(dim=1)
         best = torch.where(value > most, part[place], best)  # the first wins a tie, as argmax over all masks would have
         most = torch.maximum(value, most)
-    return _renumber(median_filter(best), len(segments))
+    return median_filter(best)
 
 
 def _renumber(labels: Tensor, ids: int) -> Tensor:

@@ -13,7 +13,7 @@ from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.evaluation import Criterion, assign_clusters, contingency_table
+from diffcut_bench.evaluation import Criterion, Surplus, assign_clusters, contingency_table
 from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.store import write_atomically
@@ -75,7 +75,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     colours = palette(dataset.num_classes)
     label_colours = np.where((label < 0)[..., None], _VOID_GREY, colours[np.clip(label, 0, None)]).astype(np.uint8)
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
-    matched = matched_classes(table, outcome.criterion, named=outcome.named)
+    matched = matched_classes(table, outcome.criterion, outcome.surplus, named=outcome.named)
     by_cluster = np.where((matched < 0)[:, None], _UNMATCHED_GREY, colours[np.clip(matched, 0, None)]).astype(np.uint8)
     panels = [
         _enlarge(image),
@@ -91,12 +91,12 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     write_atomically(path, encode_png(_compose(panels, captions, legend)))
 
 
-def matched_classes(table: Tensor, criterion: Criterion, *, named: bool = False) -> NDArray[np.int64]:
+def matched_classes(table: Tensor, criterion: Criterion, surplus: Surplus, *, named: bool = False) -> NDArray[np.int64]:
     """Class that each cluster matched, or that it is.
 
     Args:
         table: contingency table [classes, clusters].
-        criterion: what the matching maximises.
+        criterion, surplus: of the matching.
         named: clusters are classes.
 
     Returns:
@@ -106,8 +106,8 @@ def matched_classes(table: Tensor, criterion: Criterion, *, named: bool = False)
         return np.arange(table.shape[1], dtype=np.int64)
     classes = np.full(table.shape[1], -1, dtype=np.int64)
     present = table.sum(dim=1) > 0
-    for index, cluster in enumerate(assign_clusters(table, criterion).tolist()):
-        if present[index]:
+    for index, cluster in enumerate(assign_clusters(table, criterion, surplus).tolist()):
+        if present[index] and cluster >= 0:
             classes[cluster] = index
     return classes
 

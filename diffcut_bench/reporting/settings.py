@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
+from diffcut_bench.evaluation import choices_in_force
 from diffcut_bench.store import Result
 
 STAGES = ("segmenter", "upsampler", "refiner")
@@ -65,7 +66,7 @@ def settings_of(result: Result) -> dict[str, Any]:
     settings: dict[str, Any] = {group: choices.get(group, "?") for group in ("dataset", "backbone", *STAGES)}
     if choices.get("namer", "none") != "none":
         settings["namer"] = choices["namer"]
-    settings |= {f"protocol.{name}": value for name, value in result.protocol.items()}
+    settings |= {f"protocol.{name}": value for name, value in choices_in_force(result.protocol).items()}
     skipped = set(_IMMATERIAL)
     if result.dataset.n_expected is not None:
         skipped.add("dataset.root")  # of a published split it says where the files lie, not which they are

@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
-from diffcut_bench.evaluation import FEWEST_IMAGES
+from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
 from diffcut_bench.reporting.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Result, write_atomically
@@ -214,7 +214,7 @@ def protocols_in_force(results: Sequence[Result]) -> list[str]:
     by_name: dict[str, dict[str, list[str]]] = {}
     for result in results:
         choices = by_name.setdefault(text_of(result.protocol.get("name", "unknown")), {})
-        for field, value in result.protocol.items():
+        for field, value in choices_in_force(result.protocol).items():
             if str(value) not in choices.setdefault(field, []):
                 choices[field].append(str(value))
     return [

@@ -321,7 +321,7 @@ def _images(outcomes: Sequence[Outcome], dataset: SegmentationDataset, rows: Seq
         matched = matched_once
         if matched is None:
             table = contingency_table(outcome.prediction, outcome.example.label, dataset.num_classes)
-            matched = matched_classes(table, outcome.criterion, named=outcome.named)
+            matched = matched_classes(table, outcome.criterion, outcome.surplus, named=outcome.named)
         classes = np.where(prediction < len(matched), matched.take(prediction, mode="clip"), -1)
         masks = {
             "prediction": {"mask_data": np.where(classes < 0, unmatched, classes), "class_labels": names},
@@ -344,7 +344,7 @@ def _matched_once(
     table = torch.zeros(dataset.num_classes, max(dataset.num_classes, clusters), dtype=torch.long)
     for class_id, cluster, pixels in entries:
         table[class_id, cluster] += pixels
-    return matched_classes(table, outcomes[0].criterion)
+    return matched_classes(table, outcomes[0].criterion, outcomes[0].surplus)
 
 
 def _cell_rows(results: Sequence[Result]) -> Rows:

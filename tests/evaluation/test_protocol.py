@@ -1,11 +1,13 @@
 import pytest
 
-from diffcut_bench.evaluation import Protocol
+from diffcut_bench.config import load_config
+from diffcut_bench.evaluation import Protocol, choices_in_force
 
 RELEASED = {
     **{"name": "released", "crop": "center", "image_size": 1024, "eval_size": 128, "similarity": "dot"},
     **{"background_rule": "unmatched", "void": "background", "matching": "per_image", "criterion": "overlap"},
-    **{"absent_classes": "nan", "ade20k_labels": "released", "label_codes": "float32", "zero_affinity": "drop"},
+    **{"surplus": "absent_class", "absent_classes": "nan", "ade20k_labels": "released"},
+    **{"label_codes": "float32", "zero_affinity": "drop"},
 }
 
 
@@ -19,3 +21,16 @@ def test_all_problems_are_said_at_once():
         Protocol(**wrong)
     for word in ("similarity", "void", "image_size", "eval_size"):
         assert word in str(caught.value)
+
+
+def test_a_result_from_before_a_choice_is_told_as_what_was_computed():
+    older = {name: value for name, value in RELEASED.items() if name != "surplus"}
+    assert choices_in_force(older) == RELEASED
+    assert Protocol(**older) == Protocol(**RELEASED)
+    assert choices_in_force({**RELEASED, "surplus": "unmatched"})["surplus"] == "unmatched"
+    assert choices_in_force({}) == {}, "of the oldest nothing is known"
+
+
+def test_the_sets_say_whose_a_surplus_cluster_is():
+    sets = {name: load_config([f"protocol={name}"]).protocol["surplus"] for name in ("released", "paper", "strict")}
+    assert sets == {"released": "absent_class", "paper": "unmatched", "strict": "unmatched"}

@@ -42,6 +42,16 @@ def test_two_components_cost_nothing():
     assert sorted([int(side.sum()), int((~side).sum())]) == [5, 7]
 
 
+def test_a_threshold_with_nothing_below_it_wins_nothing():
+    """Its NCut is 0/0, which in the released code ends the recursion: of blocks that hardly touch, a vector may have
+    one sign alone, and then 0.99 times its least entry is below all of them."""
+    weights = torch.block_diag(torch.ones(5, 5), torch.ones(7, 7), torch.ones(4, 4))
+    indicator = torch.tensor([1.0] * 5 + [2.0] * 7 + [3.0] * 4)
+    cost, side = best_bipartition(weights, weights.sum(dim=1), indicator, 100)
+    assert cost == 0
+    assert 0 < side.sum() < 16
+
+
 def test_a_graph_without_volume_has_no_cut():
     cost, _ = best_bipartition(torch.zeros(3, 3), torch.zeros(3), torch.zeros(3), 100)
     assert cost == float("inf")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, blobs, same_partition
+from conftest import DATA, agreement, blobs, same_partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +36,22 @@ def test_equals_all_released_partitions(shared, solver, tau, alpha):
 def test_recovers_planted_groups(solver):
     features, truth = blobs(7, 40)
     assert same_partition(recursive_ncut(features, 0.5, 10, solver=solver, zero_affinity="keep")[0], truth)
+
+
+@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("zero_affinity", ["drop", "keep"])
+@pytest.mark.parametrize("label_codes", ["exact", "float32"])
+def test_blocks_that_hardly_touch_are_told_apart(solver, zero_affinity, label_codes):
+    """The released code finds one segment on most such seeds (docs/protocol.md)."""
+    truth = torch.arange(3).repeat_interleave(100)
+    for seed in range(6):
+        noise = torch.randn(300, 320, generator=torch.Generator().manual_seed(seed))
+        features = torch.eye(320)[truth] + 0.02 * noise
+        switches = {"solver": solver, "zero_affinity": zero_affinity, "label_codes": label_codes}
+        labels = recursive_ncut(features[None], 0.5, 10, **switches)[0]
+        assert len(labels.unique()) == 3
+        astray = 0 if zero_affinity == "keep" else 2  # the least similar pair is in the first cut only
+        assert agreement(labels.numpy(), truth.numpy()) >= 1 - astray / len(truth)
 
 
 def test_equals_the_textbook_version():

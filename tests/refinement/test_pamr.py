@@ -8,6 +8,7 @@ from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from diffcut_bench.evaluation import match_image
 from diffcut_bench.refinement import PamrRefiner, median_filter, pamr, refine_labels
 
 
@@ -81,10 +82,33 @@ def test_moves_a_boundary_to_the_edge_in_the_image():
     assert (refined == (image[:, 0] > 0.5)).float().mean() > 0.99
 
 
-def test_labels_are_contiguous_afterwards():
+def test_masks_are_numbered_from_zero_in_the_order_of_their_ids():
     labels = torch.zeros(1, 16, 16, dtype=torch.long)
     labels[..., 8:] = 9
     assert refine_labels(torch.rand(1, 3, 16, 16), labels, iterations=0).unique().tolist() == [0, 1]
+
+
+def test_a_mask_that_vanishes_leaves_a_gap_and_the_matching_an_empty_column():
+    labels = torch.zeros(128, 128, dtype=torch.long)
+    labels[:, 64:] = 2
+    labels[5, 5] = 1
+    refined = refine_labels(torch.zeros(1, 3, 128, 128), labels[None])[0]
+    assert torch.equal(refined, torch.where(labels == 1, 0, labels))
+    counts = match_image(refined, torch.zeros_like(refined), num_classes=2)
+    assert [each.tolist() for each in counts] == [[8192, 0], [0, 0], [8192, 0]]
+
+
+@pytest.mark.shared
+def test_maps_and_counts_where_masks_vanish_equal_the_released_ones(shared):
+    golden = np.load(shared / "golden" / "refined_counts.npz")
+    refined = refine_labels(torch.from_numpy(golden["images"]), torch.from_numpy(golden["labels"]).long())
+    assert np.array_equal(refined, golden["refined"])
+    assert sum(len(image.unique()) <= int(image.max()) for image in refined) > 7, "gaps"
+    for image, truth, classes, expected in zip(
+        refined, golden["ground_truth"], golden["num_classes"].tolist(), golden["counts"], strict=True
+    ):
+        counts = match_image(image, torch.from_numpy(truth).long(), classes)
+        assert np.array_equal(torch.stack(counts), expected[:, :classes])
 
 
 def test_half_precision_is_sound_on_a_plain_image():
@@ -115,7 +139,7 @@ def test_segments_in_turns_give_the_same_labels(monkeypatch):
         assert torch.equal(refine_labels(image, labels), whole)
 
 
-def test_refined_labels_are_contiguous_and_keep_their_order():
+def test_each_image_of_a_batch_has_its_own_numbers():
     labels = torch.tensor([[[7, 7, 7, 7], [7, 7, 3, 3], [7, 7, 3, 3]], [[5, 5, 9, 9], [5, 5, 9, 9], [5, 5, 9, 9]]])
     refined = refine_labels(torch.zeros(2, 3, 3, 4), labels, iterations=0)
     assert refined[0].unique().tolist() == [0, 1]

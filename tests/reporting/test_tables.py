@@ -54,6 +54,15 @@ def test_protocols_of_different_names_are_one_column():
     assert [line.split(":")[0] for line in footer(results)] == ["protocol released", "protocol paper"]
 
 
+def test_an_older_result_says_what_became_of_surplus_clusters_and_differs_from_a_newer_one():
+    assert "surplus" not in RESULT.protocol
+    assert ", surplus=absent_class" in footer([RESULT])[0]
+    results = [RESULT, changed(protocol={"surplus": "unmatched"})]
+    assert "surplus" in printed(*results).splitlines()[1]
+    assert "surplus=absent_class|unmatched" in footer(results)[0]
+    assert "surplus" not in printed(RESULT, changed(protocol={"surplus": "absent_class"})).splitlines()[1]
+
+
 def test_limited_results_say_so():
     limited = replace(RESULT, limited=True, dataset=replace(RESULT.dataset, name="voc", n_images=15, n_expected=1449))
     assert "15 of 1449 images of voc" in footer([limited])[-1]
