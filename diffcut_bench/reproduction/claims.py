@@ -71,12 +71,13 @@ def _of_rows(
     leads: dict[str, Lead] = {}
     untold: dict[str, str] = {}
     for number, column in enumerate(asked):
-        own = places.get((claim.row, column), len(cells))
+        own = places.get((claim.row, column), -1)
         others = {name: places[name, column] for name in claim.others if (name, column) in places}
         run = {name: measured[place] for name, place in others.items() if place in measured}
         left = [cells[place] for name, place in others.items() if name not in run]
         if own not in measured or not run:
-            untold[column] = failed.get(own, "") if own not in measured else "none of the rows beside it was run"
+            why = failed.get(own, cells[own].not_run if own >= 0 else "")
+            untold[column] = why if own not in measured else "none of the rows beside it was run"
             continue
         published = {cell.row.name: cell.published for cell in left if cell.published is not None}
         contest = Contest(measured[own], run, published, tuple(cell.row.name for cell in left if not cell.row.not_run))

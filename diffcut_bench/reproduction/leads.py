@@ -75,8 +75,9 @@ class Lead:
 def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
     """How far a row is ahead of the best of the others in one column.
 
-    What is published of a row that was not run stands for it in every sample. The best of the others is found anew in
-    each: that it was picked for being the best is part of the interval.
+    The best of the others is found anew in each sample: that it was picked for being the best is part of the interval.
+    What is published of a row that was not run is a score of the same images as well, and its distance from ours is
+    the same in every sample.
 
     Args:
         contest: of the column.
@@ -97,13 +98,13 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
     if len({own[0][2] for own in of_rows}) > 1:
         raise ValueError("other classes are scored")
     by_seed, resampled = [], []
-    stated = list(contest.published.values())
     for number in range(max(map(len, rows))):
         # A row that draws no noise has one cell, which is set beside each seed's of the others.
         (ours, sample, _), *others = (own[min(number, len(own) - 1)] for own in of_rows)
-        by_seed.append(ours - max([*(value for value, _, _ in others), *stated]))
+        behind = ours - max(contest.published.values(), default=float("-inf"))
+        by_seed.append(min(ours - max(value for value, _, _ in others), behind))
         best = torch.stack([each for _, each, _ in others]).amax(dim=0)
-        resampled.append(sample - (best.clamp_min(max(stated)) if stated else best))
+        resampled.append((sample - best).clamp_max(behind))
     return Lead(tuple(by_seed), torch.stack(resampled).mean(dim=0), len(shared[0]))
 
 
