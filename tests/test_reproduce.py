@@ -97,7 +97,7 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     assert table.to_markdown() == (folder / "table1.md").read_text()
     blocks = [row[:2] for row in table.rows if row[1] and not row[1].startswith("published (")]
     lines = ("ours", "difference", "tolerance", "verdict")  # no interval of so few images
-    assert blocks[-4:] == [("DiffCut", "published"), *(("", line) for line in lines)]
+    assert blocks[-5:] == [("DiffCut", "published"), *(("", line) for line in lines)]
     notes = "\n".join(table.notes)
     assert f"DiffCut: backbone.model={checkpoint}" in notes
     assert "one matching of clusters to classes for the whole data set" in notes
@@ -105,7 +105,7 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     assert "limited: 2 of 5105 images" in notes
     assert "DiffCut: noise drawn on the cpu; the released code drew on CUDA" in notes
     claims = Table.from_dict(record["claims"])
-    assert {row[-1] for row in claims.rows} == {"not run: none of the rows beside it was run"}
+    assert all(row[-1].startswith("not run: none of the rows beside it was run") for row in claims.rows)
 
     again = cli("reproduce", "table1", *base)
     assert again.code == 0
