@@ -1,4 +1,4 @@
-"""``diffcut-bench reproduce``: a table or figure of the paper: published, ours, interval, verdict."""
+"""``diffcut-bench reproduce``: a table or figure of the paper: published, ours, tolerance, verdict."""
 
 import argparse
 import json
