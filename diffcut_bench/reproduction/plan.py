@@ -21,7 +21,9 @@ _PLACES = {
     "namer": {"model", "revision"},
 }
 # What the released computation used where an option's default depends on the machine: asking for it is no deviation.
-_RELEASED = {"backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16"}}
+_RELEASED = {
+    "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
+}
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
@@ -268,9 +270,11 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             found.append(f"{group}={actual.choices.get(group)}")
             continue
         before, after = getattr(planned, group), getattr(actual, group)
+        unread = set(_PLACES.get(group, set()))
         if group == "backbone":
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
-        for name in sorted({*before, *after} - _PLACES.get(group, set())):
+            unread |= {"seed", "generator"} if after.get("noise") is False else set()
+        for name in sorted({*before, *after} - unread):
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     for name in _SETTINGS_OF_DATA:

@@ -106,12 +106,12 @@ def claims_table(experiment: Experiment, checked: Sequence[Checked], results: Se
         return Table(experiment.name, experiment.title, columns, curves, notes)
     names = ("claim", "set beside", "ours", "verdict")
     rows = tuple((each.text, each.beside or "–", each.ours, str(each.verdict)) for each in checked)
-    tolerance = MEASURES[experiment.measure].noise
+    noise = MEASURES[experiment.measure].noise
     notes = (
         "ours: how far the row is ahead of the best of the others, with the 95 % interval of the paired bootstrap over "
         "the images that all of them have; rows that can't be run here stand with what is published of them",
         "reproduced: the interval lies above 0, and the size, where one is stated, is ours but for its rounding and "
-        f"{tolerance:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)",
+        f"{noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)",
     )
     return Table(f"{experiment.name}_claims", f"{experiment.title}: claims", tuple(map(Column, names)), rows, notes)
 

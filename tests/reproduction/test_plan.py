@@ -155,7 +155,10 @@ def test_a_cell_that_draws_noise_is_planned_for_each_seed(two_kinds):
     ]
     assert all(cell.deviations == () for cell in cells), "seeds are asked for to measure, not to deviate"
     assert cells[1].config == load_config(cells[1].overrides)
-    assert cells[1].config.backbone["seed"] == 43
+    own = plan_cells(two_kinds, ["backbone.seed=7", "device=cpu"], seeds=2)
+    assert [cell.config.backbone.get("seed") for cell in own] == [7, 8, 7, None]
+    assert own[1].config == load_config(own[1].overrides)
+    assert [cell.deviations for cell in own] == [*[("backbone.seed=7",)] * 2, (), ()], "one draws none"
 
 
 def test_overrides_of_one_column_reach_that_column_only():
