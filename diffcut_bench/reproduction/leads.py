@@ -138,6 +138,9 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     else:
         values = {column: lead.text(measure) for column, lead in told.items()}
     said = "; ".join(f"{column} {value}".strip() for column, value in values.items())
+    if len(leads) > len(told):
+        columns = {column: measure.text(lead.value, signed=True, more=1) for column, lead in leads.items()}
+        said += "; " + ", ".join(f"{column} {value}" for column, value in columns.items())
     if limits:
         return said, Verdict("limited", "; ".join(limits))
     contradictions = []

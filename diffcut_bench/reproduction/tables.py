@@ -146,7 +146,11 @@ def _block(
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
-    published = {column: measure.text(cell.published) for column, (cell, _, _) in own.items()}
+    stated = {column: cell.published for column, (cell, _, _) in own.items()}
+    published = {
+        column: measure.text(value, more=0 if value is None else measure.more_stated(value))
+        for column, value in stated.items()
+    }
     if not any(ours for _, ours, _ in own.values()):
         alike = {verdict for _, _, verdict in own.values()}
         if len(alike) == 1:

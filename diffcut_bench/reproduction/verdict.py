@@ -38,8 +38,11 @@ class Measure:
                 are taken as stated too: 71.68 is rounded by 0.005 and 65.2 by 0.05.
             deviation: standard deviation of our value over seeds of the noise; None: not measured.
         """
-        digits = max(self.digits, len(str(stated).partition(".")[2]))
-        return 0.5 * 10.0**-digits + max(self.noise, 2 * (deviation or 0.0))
+        return 0.5 * 10.0 ** -(self.digits + self.more_stated(stated)) + max(self.noise, 2 * (deviation or 0.0))
+
+    def more_stated(self, value: float) -> int:
+        """Digits of a published value beyond those that the paper prints."""
+        return max(0, len(str(value).partition(".")[2]) - self.digits)
 
     def text(self, value: float | None, *, signed: bool = False, more: int = 0) -> str:
         """A value in the table's unit, halves rounded up as people do; a dash where there is none.

@@ -134,7 +134,8 @@ def test_in_every_column_one_that_is_behind_is_enough(tmp_path):
     checked = told(behind, each_column=True)
     assert str(checked.verdict) == "differs: reversed in b"
     assert checked.ours == "a +2.00 (+2.00 – +2.00); b −1.00 (−1.00 – −1.00)"
-    assert told(behind, by=0.5).verdict.word == "reproduced", "their mean is ahead"
+    mean = told(behind, by=0.5)
+    assert (mean.verdict.word, mean.ours) == ("reproduced", "+0.50 (+0.50 – +0.50); a +2.00, b −1.00")
     assert told(behind, columns=["a"], each_column=True).verdict.word == "reproduced"
 
 
@@ -147,7 +148,7 @@ def test_what_can_not_be_run_stands_with_its_published_value(tmp_path):
 
 def test_other_cells_than_the_published_are_limited_and_their_difference_is_told(tmp_path):
     checked = told(both(tmp_path, 62, 60, limits=("limit=3",)))
-    assert (str(checked.verdict), checked.ours) == ("limited: limit=3", "+2.00 (+2.00 – +2.00)")
+    assert (str(checked.verdict), checked.ours) == ("limited: limit=3", "+2.00 (+2.00 – +2.00); a +2.00, b +2.00")
     few = {
         key: cell(tmp_path, hits(60 + 2 * (key[0] == "ours"))[:9]) for key in itertools.product(("ours", "theirs"), "a")
     }

@@ -86,6 +86,8 @@ def test_values_are_printed_with_the_measures_digits_and_a_minus_sign():
     assert MIOU.text(-30.55, signed=True) == "−30.6"
     assert MIOU.text(0.04, signed=True) == "+0.0"
     assert MIOU.text(61.65) == "61.7", "halves are rounded up, as people do"
+    assert (MIOU.more_stated(71.68), MIOU.text(71.68, more=1)) == (1, "71.68")
+    assert (MIOU.more_stated(65.2), MIOU.more_stated(50.0), MIOU.more_stated(1e-07)) == (0, 0, 0)
     assert (MIOU.plain(-30.5512), MIOU.plain(None)) == ("-30.551", "")
     assert MIOU.text(None) == MIOU.text(float("nan")) == "–"
     assert MEASURES["auc"].text(0.83, more=1) == "0.830"
