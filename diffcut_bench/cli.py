@@ -111,7 +111,7 @@ _COMMANDS = {
     "run": _Command(run, "score one cell, or a sweep with -m", _add_run_arguments),
     "reproduce": _Command(
         reproduce.reproduce,
-        "a table or figure of the paper: published, ours, interval, verdict",
+        "a table or figure of the paper: published, ours, tolerance, verdict",
         reproduce.add_arguments,
     ),
     "report": _Command(

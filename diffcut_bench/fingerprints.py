@@ -10,7 +10,7 @@ import hashlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
@@ -53,11 +53,17 @@ def code_fingerprint(stages: Iterable[object], settings: Iterable[object] = ()) 
             continue
         if any(part in _INSTALLED for part in Path(path).parts):
             top = name.partition(".")[0]
-            found |= {package: _version(package) for package in packages_distributions().get(top, ())}
+            found |= {package: _version(package) for package in _distributions().get(top, ())}
         else:
             found[name] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
             waiting += _used_by(module)
     return dict(sorted(found.items()))
+
+
+@functools.cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Installed packages by the modules that they hold: finding them out takes a good part of a second."""
+    return packages_distributions()
 
 
 def _targets(node: object) -> Iterator[str]:

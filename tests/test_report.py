@@ -247,6 +247,19 @@ def test_reproductions_stand_by_number_tables_first(swept, cli):
     assert table_of(swept, "table11") == [{"method": "DiffCut", "verdict": "reproduced"}]
 
 
+def test_claims_about_a_tables_rows_stand_below_it(swept, cli):
+    columns = [{"name": name, "numeric": False} for name in ("claim", "verdict")]
+    claims = {"name": "c", "title": "claims", "columns": columns, "notes": [], "shared": ""}
+    write_reproduction(swept, "table1", claims={**claims, "rows": [["first <everywhere>", "differs: absent"]]})
+    write_reproduction(swept, "table2", claims={**claims, "rows": [["too", "many", "cells"]]})
+    done = cli("report", swept, "--gallery", "0")
+    assert (done.code, done.err.count("left out")) == (0, 1)
+    assert "first &lt;everywhere&gt;" in page_of(swept)
+    for verdict in ('good">reproduced 1', 'bad">differs 1'):
+        assert f'<span class="badge {verdict}</span>' in page_of(swept)
+    assert table_of(swept, "table1_claims") == [{"claim": "first <everywhere>", "verdict": "differs: absent"}]
+
+
 def test_images_are_chosen_from_both_ends_and_the_middle():
     def rows(count: int) -> list[ImageRow]:
         return [ImageRow(i, f"i{i}", 1, 100, [i], [100 - i], [0]) for i in range(count)]

@@ -10,6 +10,7 @@ import diffusion_checkpoints as checkpoints
 import miniatures
 import numpy as np
 import pytest
+import torch
 from conftest import shapes_overrides, write_shapes
 from PIL import Image
 
@@ -59,7 +60,7 @@ def verdicts(folder: Path, name: str) -> dict[tuple[str, str], dict[str, str]]:
 
 
 @pytest.mark.slow
-def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path):
+def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     base = [*data, "--for", "DiffCut", f"backbone.model={checkpoint}", f"output_dir={tmp_path / 'out'}"]
     planned = cli("reproduce", "table1", "--dry-run", *base)
     assert planned.code == 0, planned.err
@@ -74,9 +75,9 @@ def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path
     folder = tmp_path / "out" / "reproductions" / "table1"
     rows = verdicts(folder, "table1")
     own = {column: rows["DiffCut", column] for column in COLUMNS}
-    assert own["voc"]["verdict"] == "reproduced"
-    assert float(own["voc"]["low"]) - 0.5 <= 65.2 <= float(own["voc"]["high"]) + 0.5
-    assert own["ade20k"]["verdict"] == "differs"
+    for column in ("voc", "ade20k"):
+        assert (own[column]["verdict"], own[column]["tolerance"]) == ("differs", "0.350")
+    assert float(own["voc"]["low"]) <= 65.2 <= float(own["voc"]["high"]), "that of two images holds anything"
     assert own["context"]["verdict"] == "limited: 2 of 5105 images"
     assert own["coco_object"]["verdict"] == "limited: dataset.ids=all"
     assert own["cityscapes27"]["verdict"].startswith("not run: cityscapes27 is not prepared")
@@ -95,13 +96,16 @@ def test_table1_gives_every_verdict(cli, data, two_are_all, checkpoint, tmp_path
     table = Table.from_dict(record["table"])
     assert table.to_markdown() == (folder / "table1.md").read_text()
     blocks = [row[:2] for row in table.rows if row[1] and not row[1].startswith("published (")]
-    lines = ("ours", "difference", "verdict")  # no interval of so few images
-    assert blocks[-4:] == [("DiffCut", "published"), *(("", line) for line in lines)]
+    lines = ("ours", "difference", "tolerance", "verdict")  # no interval of so few images
+    assert blocks[-5:] == [("DiffCut", "published"), *(("", line) for line in lines)]
     notes = "\n".join(table.notes)
     assert f"DiffCut: backbone.model={checkpoint}" in notes
     assert "one matching of clusters to classes for the whole data set" in notes
     assert "protocol released: crop=center, image_size=1024" in notes
     assert "limited: 2 of 5105 images" in notes
+    assert "DiffCut: noise drawn on the cpu; the released code drew on CUDA" in notes
+    claims = Table.from_dict(record["claims"])
+    assert all(row[-1].startswith("not run: none of the rows beside it was run") for row in claims.rows)
 
     again = cli("reproduce", "table1", *base)
     assert again.code == 0
@@ -202,6 +206,76 @@ def test_a_figure_of_several_rows_has_curves_of_each(cli, tmp_path):
     assert verdict["everything is possible [nearest]"].startswith("limited: 2 of 3 images")
 
 
+CLAIMS = """  - {name: one segment, overrides: [segmenter=one_segment]}
+  - {name: the same, overrides: [segmenter=one_segment]}
+common: [backbone=colour, backbone.stride=16, refiner=none]
+claims:
+  - {text: cutting helps, kind: exceeds, row: ours, others: [one segment, the same]}
+  - {text: by a point, kind: exceeds, row: ours, others: [one segment], by: 1}
+  - {text: cutting does harm, kind: exceeds, row: one segment, others: [ours], each_column: true}
+  - {text: a name helps, kind: exceeds, row: one segment, others: [the same]}
+"""
+
+
+def test_effects_that_are_absent_or_reversed_are_refused(cli, tmp_path):
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 12), CLAIMS)
+    done = cli("reproduce", "mine", *options)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions" / "mine"
+    record = json.loads((folder / "reproduction.json").read_text())
+    assert [(row[0], row[3]) for row in record["claims"]["rows"]] == [
+        *(("cutting helps", "reproduced"), ("by a point", "differs: of another size than +1.0 ± 0.35")),
+        *(("cutting does harm", "differs: reversed in shapes"), ("a name helps", "differs: absent")),
+    ]
+
+
+def diffusion_beside_colour(checkpoint: Path) -> str:
+    """A row that draws noise, beside one that draws none."""
+    overrides = f"[backbone=ssd1b, 'backbone.model={checkpoint}']"
+    row = f"  - {{name: diffusion, overrides: {overrides}, published: {{shapes: 50}}}}\n"
+    return row + "common: [backbone=colour, refiner=none]\n"
+
+
+def test_what_draws_noise_is_run_with_several_seeds(cli, checkpoint, tmp_path):
+    claims = "claims: [{text: colour helps, kind: exceeds, row: ours, others: [diffusion]}]\n"
+    options = own_experiment(
+        tmp_path, write_shapes(tmp_path / "shapes", 3), diffusion_beside_colour(checkpoint) + claims
+    )
+    done = cli("reproduce", "mine", "--seeds", 2, *options)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions" / "mine"
+    record = json.loads((folder / "reproduction.json").read_text())
+    cells = Table.from_dict(record["cells"])
+    named = [dict(zip((column.name for column in cells.columns), row, strict=True)) for row in cells.rows]
+    assert named == list(csv.DictReader((folder / "mine_cells.csv").open()))
+    mean, *seeds = (row for row in named if row["method"] == "diffusion")
+    found = [Result.from_json(p.read_text()) for p in (tmp_path / "out" / "results").glob("*/result.json")]
+    scores = {r.config["backbone"]["seed"]: 100 * r.metrics.miou for r in found if "seed" in r.config["backbone"]}
+    assert {row["seed"]: row["ours"] for row in seeds} == {str(s): f"{score:.3f}" for s, score in scores.items()}
+    assert set(scores) == {42, 43} and len(found) == 3, "what draws no noise is run once"
+    assert {row["verdict"] for row in seeds} == {"one of 2 seeds"}
+    assert (mean["seed"], mean["ours"]) == ("mean of 2", f"{np.mean([*scores.values()]):.3f}")
+    deviation = np.std([*scores.values()], ddof=1)
+    assert mean["deviation"] == f"{deviation:.3f}"
+    assert float(mean["tolerance"]) == pytest.approx(0.05 + max(0.3, 2 * deviation), abs=1e-3)
+    assert "deviation over 2 seeds" in [row[1] for row in record["table"]["rows"]]
+    assert [row[1] for row in record["claims"]["rows"]] == ["diffusion"]
+    status = cli("reproduce", "mine", "--status", "--seeds", 2, *options)
+    assert "3 cells to run: 3 finished" in status.out and "diffusion, seed 43" in status.out
+    refused = cli("reproduce", "mine", "--seeds", 1, *options)
+    assert (refused.code, "two seeds at least" in refused.err) == (2, True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA generator here")
+def test_noise_of_cuda_where_there_is_none_is_the_fate_of_rows_that_draw_some(cli, checkpoint, tmp_path):
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 2), diffusion_beside_colour(checkpoint))
+    done = cli("reproduce", "mine", "backbone.generator=cuda", *options)
+    assert done.code == 0, done.err
+    rows = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")
+    assert rows["diffusion", "shapes"]["verdict"].startswith("not run: no noise generator on 'cuda' here")
+    assert rows["ours", "shapes"]["verdict"] in ("reproduced", "differs"), "it has no such setting"
+
+
 def test_an_unwritable_folder_costs_no_work(cli, tmp_path):
     (tmp_path / "file").write_text("")
     options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3))
@@ -241,7 +315,7 @@ def test_speed_and_coherence_are_measures_of_their_own(cli, tmp_path, measure, n
     ours = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["ours", "shapes"]
     if measure == "auc":
         (record,) = (json.loads(p.read_text()) for p in (tmp_path / "out" / "coherence").glob("*/coherence.json"))
-        assert ours["ours"] == f"{record['backbones'][0]['auc']:.5f}"
+        assert ours["ours"] == f"{record['backbones'][0]['auc']:.4f}"
         assert ours["verdict"] == "differs"
     else:
         (result,) = (Result.from_json(p.read_text()) for p in (tmp_path / "out").glob("results/*/result.json"))

@@ -45,7 +45,8 @@ class DiffusionEncoder(PretrainedBackbone):
         autocast: normalisations and softmax in float32 where the UNet is in half precision, as released.
         noise: add the noise; False: the clean latent is given at ``timestep``.
         seed: of the noise.
-        generator: device that draws the noise, ``cpu`` or the accelerator's type: they draw different numbers.
+        generator: device that draws the noise, which is another on each type of device: ``auto`` is the one that the
+            network runs on (CUDA in the released code), or a type of device, such as ``cpu``.
         channels_last: memory format of the convolutions.
         compile: `torch.compile` both networks at the first image.
         whole_unet: keep all of the UNet, for `self_attention` of the decoder.
@@ -74,7 +75,7 @@ class DiffusionEncoder(PretrainedBackbone):
         autocast: bool = True,
         noise: bool = True,
         seed: int = 42,
-        generator: str = "cpu",
+        generator: str = "auto",
         channels_last: bool = False,
         compile: bool = False,
         whole_unet: bool = False,
@@ -84,8 +85,9 @@ class DiffusionEncoder(PretrainedBackbone):
         self.blocks = tuple(block) if isinstance(block, (list, tuple)) else (str(block),)
         self._options: dict[str, Any] = {
             **{"timestep": timestep, "weights_dtype": weights_dtype, "autocast": autocast, "noise": noise},
-            **{"seed": seed, "generator": generator, "channels_last": channels_last, "compile": compile},
+            **{"seed": seed, "channels_last": channels_last, "compile": compile},
         }
+        self._generator = generator
         self._dtypes = {"vae": vae_dtype, "unet": unet_dtype}
         numbers = {"timestep": timestep, "seed": seed, "image_size": image_size, "text_encoders": text_encoders}
         _check(self.blocks, {"weights": weights_dtype, **self._dtypes}, numbers)
@@ -95,9 +97,10 @@ class DiffusionEncoder(PretrainedBackbone):
             raise UserError(f"text_encoders={text_encoders} does not fit a {kind} UNet", model, "choose the other")
         self._timestep = torch.tensor(timestep)
         try:
-            torch.Generator(generator)
+            torch.Generator("cpu" if generator == "auto" else generator)
         except (RuntimeError, TypeError) as error:
-            raise UserError(f"no noise generator on {generator!r} here", f"backbone={name}", "generator=cpu") from error
+            what, hint = f"no noise generator on {generator!r} here", "backbone.generator=auto"
+            raise UserError(what, f"backbone={name}", f"{hint} draws on the device that computes") from error
         steps = self._weights.scheduler_config.get("num_train_timesteps", 1000)
         if not 0 <= timestep < steps:
             raise UserError(f"timestep {timestep} out of range", f"backbone={name}", f"0 <= timestep < {steps}")
@@ -121,7 +124,7 @@ class DiffusionEncoder(PretrainedBackbone):
             **{name: str(value) for name, value in self._options.items()},
             "autocast": str(self._uses_autocast()),
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
-            "noise_generator": self._options["generator"],
+            **{"generator": self._drawn_on(), "noise_generator": self._drawn_on()},
         }
 
     @torch.no_grad()
@@ -201,9 +204,13 @@ class DiffusionEncoder(PretrainedBackbone):
         """Standard normal [1, c, h, w] from the seed alone: every image gets the same."""
         shape = (1, *latents.shape[1:])
         if shape not in self._noises:
-            source = torch.Generator(self._options["generator"]).manual_seed(self._options["seed"])
+            source = torch.Generator(self._drawn_on()).manual_seed(self._options["seed"])
             self._noises[shape] = torch.randn(shape, generator=source, device=source.device)
         return self._noises[shape].to(latents.device)
+
+    def _drawn_on(self) -> str:
+        """Type of the device that draws the noise."""
+        return self.device.type if self._generator == "auto" else self._generator
 
     def _dtype(self, part: str) -> torch.dtype:
         name = self._dtypes[part]

@@ -4,15 +4,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import (
     FEWEST_IMAGES,
-    Counts,
-    ImageCounts,
     PairedDifference,
     image_scores,
     images_per_class,
@@ -23,6 +19,8 @@ from diffcut_bench.reporting import (
     Column,
     Table,
     class_table,
+    common_images,
+    counts_of,
     image_table,
     interval_text,
     percent,
@@ -61,22 +59,25 @@ def compare(options: argparse.Namespace) -> int:
             f"{first.dataset.name} and {second.dataset.name}",
             "compare cells of one data set",
         )
-    rows, left_out = _same_images(*(check_published(folder)[1] for folder in (first_folder, second_folder)))
-    if not rows:
+    own = [check_published(folder)[1] for folder in (first_folder, second_folder)]
+    in_first, in_second = common_images(own)
+    pairs = list(zip(in_first, in_second, strict=True))
+    left_out = sum(map(len, own)) - 2 * len(pairs)
+    if not pairs:
         raise UserError(
             "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
         )
-    metrics = [_metric([pair[side] for pair in rows], names, first) for side in (0, 1)]
+    metrics = [counts_of(rows, first) for rows in (in_first, in_second)]
     before, after = (metric.columns() for metric in metrics)
     told = paired_bootstrap(before, after, metrics[0].scores_of, seed=options.draw)
     table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
     table.print(console)
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
-    notes += [f"paired bootstrap over {len(rows)} images, 2000 resamples; the second cell less the first"]
+    notes += [f"paired bootstrap over {len(pairs)} images, 2000 resamples; the second cell less the first"]
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
     annotated = images_per_class(metrics[0].table()[2]).tolist()
-    _difference_table(told, names, [len(rows), len(rows), *annotated], notes).print(console)
-    _moved(rows).print(console)
+    _difference_table(told, names, [len(pairs), len(pairs), *annotated], notes).print(console)
+    _moved(pairs).print(console)
     return 0
 
 
@@ -114,20 +115,6 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
     if not found:
         raise UserError(f"no finished cell {name!r}", str(results.absolute()), did_you_mean(name, known))
     return found[0], read_result(found[0])
-
-
-def _same_images(first: Sequence[ImageRow], second: Sequence[ImageRow]) -> tuple[list[tuple[ImageRow, ImageRow]], int]:
-    """Rows of images that both have, and how many are in one only."""
-    by_id = {row.id: row for row in second}
-    pairs = [(row, by_id[row.id]) for row in first if row.id in by_id]
-    return pairs, len(first) + len(second) - 2 * len(pairs)
-
-
-def _metric(rows: Sequence[ImageRow], names: Sequence[str], result: Result) -> ImageCounts:
-    metric = ImageCounts(len(names), result.protocol.get("absent_classes", "nan"))
-    for place, row in enumerate(rows):
-        metric.update(place, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
-    return metric
 
 
 def _difference_table(

@@ -135,7 +135,9 @@ class _Report:
         for path in sorted(self.folder.glob("reproductions/*/reproduction.json"), key=_place):
             try:
                 raw = json.loads(path.read_text(encoding="utf-8"))
-                self.reproductions.append(_reproduction(raw, self._name(path.parent.name)))
+                name = path.parent.name
+                claims = self._name(f"{name}_claims") if isinstance(raw, dict) and raw.get("claims") else None
+                self.reproductions.append(_reproduction(raw, self._name(name), claims))
             except Exception as error:  # likewise
                 self._leave_out(path, error)
 
@@ -208,8 +210,8 @@ def _place(path: Path) -> tuple[object, ...]:
     return not name.startswith("table"), parts
 
 
-def _reproduction(raw: Any, name: str) -> Reproduction:
-    """What ``diffcut-bench reproduce`` wrote; ``name`` is that of the table's files."""
+def _reproduction(raw: Any, name: str, of_claims: str | None) -> Reproduction:
+    """What ``diffcut-bench reproduce`` wrote; the names are those of the tables' files."""
     if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
         raise ValueError("it holds no titled table")
     table = Table.from_dict({**raw["table"], "name": name})
@@ -221,7 +223,8 @@ def _reproduction(raw: Any, name: str) -> Reproduction:
         ]
         references = [(str(label), float(value)) for label, value in raw["curves"].get("references", ())]
         drawn = draw_curves(curves, raw["curves"]["x_label"], raw["curves"]["y_label"], references)
-    return Reproduction(raw["title"], table, drawn)
+    claims = Table.from_dict({**raw["claims"], "name": of_claims}) if of_claims else None
+    return Reproduction(raw["title"], table, drawn, claims)
 
 
 def _counted(number: int, what: str) -> str:

@@ -1,9 +1,9 @@
-"""``diffcut-bench reproduce``: a table or figure of the paper: published, ours, interval, verdict."""
+"""``diffcut-bench reproduce``: a table or figure of the paper: published, ours, tolerance, verdict."""
 
 import argparse
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,17 @@ from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
 from diffcut_bench.paths import expanded
-from diffcut_bench.reporting import Column, Curve, Table, draw_curves, protocols_in_force, write_figure
+from diffcut_bench.reporting import Column, Curve, Table, draw_curves, write_figure
 from diffcut_bench.reproduction import (
-    MEASURES,
     Experiment,
     Measured,
     PlannedCell,
-    Point,
-    Verdict,
-    cells_table,
-    check_claim,
-    claims_table,
+    average_seeds,
+    figure_curves,
     known_experiments,
     load_experiment,
     plan_cells,
-    redrawn_table,
+    redraw,
     resolve_under,
 )
 from diffcut_bench.running import FinishedCell
@@ -51,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--predictions", metavar="ROW=DIR", action="append", default=[], help="segmentations of a row: DIR/COLUMN/*.png"
     )
     parser.add_argument(
+        "--seeds", metavar="N", type=int, help="run what draws noise with N seeds: their mean and deviation"
+    )
+    parser.add_argument(
         *("--for",),
         dest="of_part",
         nargs=2,
@@ -67,6 +66,8 @@ def reproduce(options: argparse.Namespace) -> int:
     Raises:
         UserError: the name, a row, a column or an override is unknown.
     """
+    if options.seeds is not None and options.seeds < 2:
+        raise UserError("a deviation needs two seeds at least", f"--seeds {options.seeds}", "such as --seeds 3")
     experiment = load_experiment(options.name, options.overrides)
     of_part: dict[str, list[str]] = {}
     for part, override in options.of_part:
@@ -77,6 +78,7 @@ def reproduce(options: argparse.Namespace) -> int:
         under=resolve_under(options.under.split(",")) if options.under else None,
         predictions=_folders(options.predictions),
         of_part=of_part,
+        seeds=options.seeds or 1,
     )
     if options.dry_run or options.status:
         _look(experiment, cells, whole=options.dry_run)
@@ -87,10 +89,15 @@ def reproduce(options: argparse.Namespace) -> int:
     except OSError as error:
         raise unwritable(folder, error) from error
     measured, failed = _measure(experiment, cells)
-    table, curves = _tables(experiment, cells, measured, failed)
-    table.print(console)
-    say_failures([ours.result for ours in measured.values() if ours.result is not None])
-    _write(folder, experiment, table, cells_table(experiment, cells, measured, failed), curves)
+    results = [ours.result for ours in measured.values() if ours.result is not None]
+    cells, measured, failed = average_seeds(cells, measured, failed)
+    tables = redraw(experiment, cells, measured, failed)
+    curves = figure_curves(experiment, cells, measured) if experiment.sweep else None
+    for name in ("table", "claims"):
+        if name in tables:
+            tables[name].print(console)
+    say_failures(results)
+    _write(folder, experiment, tables, curves)
     runnable = any(not cell.not_run for cell in cells)
     return 2 if runnable and not measured else 0
 
@@ -114,10 +121,8 @@ def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict
         for place, end in zip(places, _run([_config(cells[place]) for place in places], experiment.name), strict=True):
             if isinstance(end, UserError):
                 failed[place] = _reason(end)
-            elif experiment.measure == "images_per_s":
-                measured[place] = Measured(end.result.timings.images_per_s, None, cells[place].deviations, end.result)
             else:
-                measured[place] = Measured.of(end.result, cells[place].deviations, experiment.measure)
+                measured[place] = Measured.of(end.result, cells[place].deviations, experiment.measure, end.folder)
     return measured, failed
 
 
@@ -135,7 +140,7 @@ def _tuned(cell: PlannedCell) -> Measured:
     tuned = tune_setting(cell.overrides, tuning.setting, tuning.grid, tuning.images)
     setting, paper = tuning.setting.rpartition(".")[2], cell.row.chosen.get(cell.column)
     remark = f"{setting} {tuned.chosen:g} chosen" + (f", published {paper:g}" if paper is not None else "")
-    measured = Measured.of(tuned.cell.result, cell.deviations)
+    measured = Measured.of(tuned.cell.result, cell.deviations, folder=tuned.cell.folder)
     searched = min(each.result.dataset.n_images - len(each.result.failures) for each in tuned.training)
     few = (f"{searched} of {tuning.images} training images",) if searched < tuning.images else ()
     return replace(measured, limits=(*few, *measured.limits), remark=remark)
@@ -152,79 +157,11 @@ def _coherence(cell: PlannedCell) -> Measured:
     return Measured(backbone["auc"], (low, high), tuple(limits))
 
 
-def _tables(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: dict[int, Measured], failed: dict[int, str]
-) -> tuple[Table, dict[str, Any] | None]:
-    """The table to print, and the curves of a figure."""
-    if not experiment.sweep:
-        return redrawn_table(experiment, cells, measured, failed), None
-    measure = MEASURES[experiment.measure]
-    checked = []
-    for part in _parts(cells):
-        for claim in experiment.claims:
-            curve = [
-                place
-                for place, cell in enumerate(cells)
-                if _part(cell) == part
-                and all((cell.point or {}).get(key) == value for key, value in claim.where.items())
-            ]
-            points = [Point((cells[p].point or {})[claim.axis], measured[p]) for p in curve if p in measured]
-            ours, verdict = check_claim(claim, points, measure, len(curve))
-            if not points:
-                why = next((failed.get(place, cells[place].not_run) for place in curve), "")
-                verdict = Verdict("not run", why)
-            checked.append((" ".join([claim.text, *_told_apart(cells, part)]), ours, verdict))
-    notes = protocols_in_force([ours.result for ours in measured.values() if ours.result is not None])
-    return claims_table(experiment, checked, notes), _curves(experiment, cells, measured)
-
-
-def _curves(experiment: Experiment, cells: Sequence[PlannedCell], measured: dict[int, Measured]) -> dict[str, Any]:
-    """The figure's curves, as reproduction.json keeps them."""
-    axis = experiment.axis or next(iter(cells[0].point or {}), "")
-    lines: dict[str, list[tuple[float, Measured]]] = {}
-    for place, ours in sorted(measured.items()):
-        point = dict(cells[place].point or {})
-        x = point.pop(axis)
-        label = ", ".join(f"{name.rpartition('.')[2]} {value:g}" for name, value in point.items())
-        parts = _told_apart(cells, _part(cells[place]))
-        lines.setdefault(" ".join([label, *parts]).strip() or cells[place].row.name, []).append((x, ours))
-    curves = []
-    for label, points in lines.items():
-        points.sort(key=lambda point: point[0])
-        ends = [ours.interval for _, ours in points if ours.interval is not None]
-        curves.append(
-            {
-                **{"label": label, "x": [x for x, _ in points], "y": [ours.value for _, ours in points]},
-                **{"low": [low for low, _ in ends], "high": [high for _, high in ends]},
-            }
-        )
-    return {
-        **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[experiment.measure].name},
-        **{"curves": curves, "references": [list(pair) for pair in experiment.references.items()]},
-    }
-
-
-def _part(cell: PlannedCell) -> tuple[str, str, str]:
-    """What a curve is of, beside its settings."""
-    return cell.row.name, cell.column, cell.under
-
-
-def _parts(cells: Sequence[PlannedCell]) -> list[tuple[str, str, str]]:
-    """What there are curves of; a row that is not run has none, unless nothing has."""
-    return list(dict.fromkeys(map(_part, [cell for cell in cells if cell.config is not None] or cells)))
-
-
-def _told_apart(cells: Sequence[PlannedCell], part: tuple[str, str, str]) -> list[str]:
-    """Row, column and protocol of a curve, as far as there are several of them."""
-    several = [len(set(names)) > 1 for names in zip(*_parts(cells), strict=True)]
-    return [f"[{name}]" for name, needed in zip(part, several, strict=True) if needed]
-
-
-def _write(folder: Path, experiment: Experiment, table: Table, cells: Table, curves: dict[str, Any] | None) -> None:
-    record = {"schema_version": 1, "name": experiment.name, "title": experiment.title}
-    record |= {"table": table.to_dict(), "curves": curves}
+def _write(folder: Path, experiment: Experiment, tables: Mapping[str, Table], curves: dict[str, Any] | None) -> None:
+    record = {"schema_version": 1, "name": experiment.name, "title": experiment.title, "curves": curves}
+    record |= {name: table.to_dict() for name, table in tables.items()}
     write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
-    paths = [*table.write(folder), *cells.write(folder)]
+    paths = [path for table in tables.values() for path in table.write(folder)]
     if curves is not None and curves["curves"]:
         drawn = [Curve(**curve) for curve in curves["curves"]]
         references = [(str(name), float(value)) for name, value in curves["references"]]

@@ -1,7 +1,21 @@
 """Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
 
-from diffcut_bench.evaluation.counts import ImageCounts, image_scores, images_per_class, mean_image_jaccard
-from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, bootstrap_interval, paired_bootstrap
+from diffcut_bench.evaluation.counts import (
+    ImageCounts,
+    image_scores,
+    images_per_class,
+    jaccard_columns,
+    jaccard_of,
+    mean_image_jaccard,
+)
+from diffcut_bench.evaluation.intervals import (
+    FEWEST_IMAGES,
+    PairedDifference,
+    bootstrap_interval,
+    paired_bootstrap,
+    percentile_interval,
+    resampled_scores,
+)
 from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
@@ -39,10 +53,14 @@ __all__ = [
     "count_named",
     "image_scores",
     "images_per_class",
+    "jaccard_columns",
+    "jaccard_of",
     "match_image",
     "mean_image_jaccard",
     "merge_background",
     "merge_backgrounds",
     "number_by_first_pixel",
     "paired_bootstrap",
+    "percentile_interval",
+    "resampled_scores",
 ]

@@ -141,12 +141,17 @@ def mean_image_jaccard(counts: Counts, resamples: int = 2000, seed: int = 42) ->
         counts: TP, FP, FN [images × classes].
         resamples, seed: of the bootstrap.
     """
+    rows = jaccard_columns(counts)
+    low, high = bootstrap_interval(rows, jaccard_of, resamples, seed)[:, 0].tolist()
+    return jaccard_of(rows.sum(dim=0)).item(), (low, high)
+
+
+def jaccard_columns(counts: Counts) -> Float[Tensor, "images 2"]:
+    """Score of each image, and whether it has one: what `jaccard_of` takes sums of."""
     scores = image_scores(counts)
-    scored = ~scores.isnan()
-    rows = torch.stack([scores.nan_to_num(), scored.double()], dim=1)
+    return torch.stack([scores.nan_to_num(), (~scores.isnan()).double()], dim=1)
 
-    def mean(sums: Tensor) -> Tensor:
-        return sums[..., :1] / sums[..., 1:]
 
-    low, high = bootstrap_interval(rows, mean, resamples, seed)[:, 0].tolist()
-    return mean(rows.sum(dim=0)).item(), (low, high)
+def jaccard_of(sums: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch 1"]:
+    """Mean of per-image Jaccard from sums over images."""
+    return sums[..., :1] / sums[..., 1:]

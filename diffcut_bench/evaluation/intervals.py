@@ -52,7 +52,27 @@ def bootstrap_interval(
     Returns:
         Lower and upper end for each score. They mean little for fewer than `FEWEST_IMAGES`; with one they coincide.
     """
-    return _percentiles(score(_resampled_sums(rows, resamples, seed)), level)
+    return percentile_interval(resampled_scores(rows, score, resamples, seed), level)
+
+
+def resampled_scores(
+    rows: Float[Tensor, "images columns"],
+    score: Callable[[Float[Tensor, "resamples columns"]], Float[Tensor, "resamples scores"]],
+    resamples: int = 2000,
+    seed: int = 42,
+) -> Float[Tensor, "resamples scores"]:
+    """Scores of bootstrap samples; of as many rows the same images are drawn, so that methods can be compared in pairs.
+
+    Args:
+        rows, score, resamples, seed: see `bootstrap_interval`.
+    """
+    return score(_resampled_sums(rows, resamples, seed))
+
+
+def percentile_interval(scores: Float[Tensor, "resamples scores"], level: float = 0.95) -> Float[Tensor, "2 scores"]:
+    """Lower and upper end that hold ``level`` of the resampled scores; NaN is left out."""
+    tail = (1 - level) / 2
+    return torch.nanquantile(scores, torch.tensor([tail, 1 - tail], dtype=scores.dtype), dim=0)
 
 
 def paired_bootstrap(
@@ -77,7 +97,7 @@ def paired_bootstrap(
     """
     if len(first) != len(second):
         raise ValueError(f"paired rows differ in number: {len(first)} and {len(second)}")
-    drawn = [score(_resampled_sums(rows, resamples, seed)) for rows in (first, second)]
+    drawn = [resampled_scores(rows, score, resamples, seed) for rows in (first, second)]
     differences = drawn[1] - drawn[0]
     told = differences.isfinite().sum(dim=0).clamp_min(1)
     # Half of the ties go to either side, so that two equal methods have a p-value of 1.
@@ -88,7 +108,7 @@ def paired_bootstrap(
         first=scores[0],
         second=scores[1],
         difference=scores[1] - scores[0],
-        interval=_percentiles(differences, level),
+        interval=percentile_interval(differences, level),
         # No finite number of resamples shows a probability of zero.
         p_value=(2 * torch.minimum(below, above) / told).clamp(1 / resamples, 1),
     )
@@ -103,8 +123,3 @@ def _resampled_sums(rows: Tensor, resamples: int, seed: int) -> Tensor:
         draws = generator.multinomial(images, np.full(images, 1 / images), size=min(block, resamples - start))
         sums.append(torch.from_numpy(draws).double() @ rows.double())
     return torch.cat(sums)
-
-
-def _percentiles(scores: Tensor, level: float) -> Tensor:
-    tail = (1 - level) / 2
-    return torch.nanquantile(scores, torch.tensor([tail, 1 - tail], dtype=scores.dtype), dim=0)

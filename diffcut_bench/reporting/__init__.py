@@ -1,6 +1,13 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import class_table, image_table, ranked_images, row_counts
+from diffcut_bench.reporting.details import (
+    class_table,
+    common_images,
+    counts_of,
+    image_table,
+    ranked_images,
+    row_counts,
+)
 from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.reporting.figures import (
     Curve,
@@ -55,7 +62,9 @@ __all__ = [
     "WandbTracker",
     "choose_images",
     "class_table",
+    "common_images",
     "compare_settings",
+    "counts_of",
     "draw_class_bars",
     "draw_curves",
     "draw_heat_map",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from diffcut_bench.evaluation import Counts, image_scores, images_per_class
+from diffcut_bench.evaluation import Counts, ImageCounts, image_scores, images_per_class
 from diffcut_bench.reporting.tables import NO_INTERVAL, Column, Table, interval_text, percent, scored_images
 from diffcut_bench.store import ImageRow, Result
 
@@ -59,3 +59,18 @@ def row_counts(rows: Sequence[ImageRow]) -> Counts:
         return torch.tensor([getattr(row, name) for row in rows])
 
     return Counts(stacked("tp"), stacked("fp"), stacked("fn"))
+
+
+def common_images(cells: Sequence[Sequence[ImageRow]]) -> list[list[ImageRow]]:
+    """Each cell's rows of the images that all of them have, in the order of the first."""
+    by_id = [{row.id: row for row in rows} for rows in cells]
+    shared = [row.id for row in cells[0] if all(row.id in own for own in by_id)]
+    return [[own[name] for name in shared] for own in by_id]
+
+
+def counts_of(rows: Sequence[ImageRow], result: Result) -> ImageCounts:
+    """The metric of a cell with some of its rows, in their order."""
+    metric = ImageCounts(len(result.metrics.iou_per_class), result.protocol.get("absent_classes", "nan"))
+    for place, row in enumerate(rows):
+        metric.update(place, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
+    return metric

@@ -50,11 +50,15 @@ class Headline:
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table of the paper beside ours, and its curves if it has any."""
+    """A table of the paper beside ours, its curves if it has any, and what the text says about its rows."""
 
     title: str
     table: Table
     figure: Figure | None = None
+    claims: Table | None = None
+
+    def tables(self) -> list[Table]:
+        return [self.table, *([self.claims] if self.claims else [])]
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ class Page:
 
     def tables(self) -> list[Table]:
         """Every table of the page, in order."""
-        papers, classes = [each.table for each in self.reproductions], [each.classes for each in self.datasets]
+        papers = [table for each in self.reproductions for table in each.tables()]
+        classes = [each.classes for each in self.datasets]
         return [*papers, self.results, *classes, self.versions]
 
 
@@ -189,7 +194,7 @@ def _first_word(text: str) -> str:
 def _count_verdicts(reproductions: Sequence[Reproduction]) -> list[tuple[str, int]]:
     """How many rows ended how, in the order of the tones; ``not`` keeps its second word."""
     words: Counter[str] = Counter()
-    tables = [reproduction.table for reproduction in reproductions]
+    tables = [table for reproduction in reproductions for table in reproduction.tables()]
     for verdict in (table.rows[row][col] for table in tables for row, col in sorted(verdict_places(table))):
         first = _first_word(verdict)
         words[" ".join(verdict.split()[:2]).strip(":,;.").lower() if first == "not" else first] += 1

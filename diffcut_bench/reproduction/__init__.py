@@ -1,15 +1,20 @@
 """The paper's tables and figures: which cells, what was published, and whether ours agree."""
 
-from diffcut_bench.reproduction.claims import Point, check_claim
-from diffcut_bench.reproduction.plan import PlannedCell, plan_cells, resolve_under
+from diffcut_bench.reproduction.claims import Checked, check_claims
+from diffcut_bench.reproduction.curves import Point, check_curve, figure_curves
+from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, mean_lead, measure_lead
+from diffcut_bench.reproduction.plan import PlannedCell, average_seeds, plan_cells, resolve_under
 from diffcut_bench.reproduction.spec import Claim, Experiment, Row, Tuning, known_experiments, load_experiment
-from diffcut_bench.reproduction.tables import cells_table, claims_table, redrawn_table
+from diffcut_bench.reproduction.tables import cells_table, claims_table, redraw, redrawn_table
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
 
 __all__ = [
     "MEASURES",
+    "Checked",
     "Claim",
+    "Contest",
     "Experiment",
+    "Lead",
     "Measure",
     "Measured",
     "PlannedCell",
@@ -17,13 +22,20 @@ __all__ = [
     "Row",
     "Tuning",
     "Verdict",
+    "average_seeds",
     "cells_table",
-    "check_claim",
+    "check_claims",
+    "check_curve",
+    "check_lead",
     "claims_table",
+    "figure_curves",
     "judge",
     "known_experiments",
     "load_experiment",
+    "mean_lead",
+    "measure_lead",
     "plan_cells",
+    "redraw",
     "redrawn_table",
     "resolve_under",
 ]

@@ -1,92 +1,105 @@
-"""What the text says about curves, checked on ours."""
+"""What the text says about curves and rows, checked on ours."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from diffcut_bench.reproduction.spec import Claim
-from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict
+from diffcut_bench.errors import UserError
+from diffcut_bench.reproduction.curves import Point, check_curve, name_part, parts_of
+from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, measure_lead
+from diffcut_bench.reproduction.plan import PlannedCell, part_of
+from diffcut_bench.reproduction.spec import Claim, Experiment
+from diffcut_bench.reproduction.verdict import MEASURES, Measured, Verdict
 
 
 @dataclass(frozen=True)
-class Point:
-    """A measured point of a curve: its place on the axis, its value."""
+class Checked:
+    """A statement of the text, what ours do in words, the verdict, and what ours were set beside."""
 
-    x: float
-    measured: Measured
+    text: str
+    ours: str
+    verdict: Verdict
+    beside: str = ""
 
 
-def check_claim(claim: Claim, points: Sequence[Point], measure: Measure, planned: int) -> tuple[str, Verdict]:
-    """What our curve does, in words, and whether that agrees with the text.
-
-    A point contradicts a statement only if its whole interval, widened by the measure's tolerance, does.
+def check_claims(
+    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+) -> list[Checked]:
+    """Every statement of the text: of a figure for each row, column and protocol, of a table for each protocol.
 
     Args:
-        claim: of the text.
-        points: of the curve that it is about; those that were not run are left out.
-        measure: of the values.
-        planned: points that the curve has when all are run.
+        experiment: of the table or figure.
+        cells: as planned.
+        measured: values by place in ``cells``.
+        failed: why a cell was not run, by place.
     """
-    if not points:
-        return "–", Verdict("not run", "no point of this curve was run")
-    points = sorted(points, key=lambda point: point.x)
-    limits = tuple(dict.fromkeys(limit for point in points for limit in point.measured.limits))
-    if len(points) < planned:
-        limits = (f"{len(points)} of {planned} points", *limits)
-    said, agrees = {"above": _above, "best": _best, "within": _within}[claim.kind](claim, points, measure)
-    if limits:
-        return said, Verdict("limited", "; ".join(limits))
-    return said, Verdict("reproduced" if agrees else "differs")
+    if not experiment.sweep:
+        unders = dict.fromkeys(cell.under for cell in cells if cell.config is not None) or {"": None}
+        claims = [(claim, under) for under in unders for claim in experiment.claims]
+        return [_of_rows(claim, experiment, cells, measured, failed, under) for claim, under in claims]
+    measure, found = MEASURES[experiment.measure], []
+    for part in parts_of(cells):
+        for claim in experiment.claims:
+            curve = [
+                place
+                for place, cell in enumerate(cells)
+                if part_of(cell) == part
+                and all((cell.point or {}).get(key) == value for key, value in claim.where.items())
+            ]
+            points = [Point((cells[p].point or {})[claim.axis], measured[p]) for p in curve if p in measured]
+            ours, verdict = check_curve(claim, points, measure, len(curve))
+            if not points:
+                why = next((failed.get(place, cells[place].not_run) for place in curve), "")
+                verdict = Verdict("not run", why)
+            found.append(Checked(" ".join([claim.text, *name_part(cells, part)]), ours, verdict))
+    return found
 
 
-def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
-    value = claim.value or 0.0
-    places = [point.x for point in points]
-    said = _stretches([point.x for point in points if point.measured.value > value], places)
-    if claim.span is not None:
-        possibly = [point.x for point in points if _ends(point.measured, measure)[1] > value]
-        longest = max((end - start for start, end in _runs(possibly, places)), default=0.0)
-        return said, longest >= claim.span - 1e-9
-    low, high = claim.low or 0.0, claim.high if claim.high is not None else 1.0
-    for point in points:
-        bottom, top = _ends(point.measured, measure)
-        inside = low - 1e-9 <= point.x <= high + 1e-9
-        if (inside and top < value) or (claim.only and not inside and bottom > value):
-            return said, False
-    return said, True
+def _of_rows(
+    claim: Claim,
+    experiment: Experiment,
+    cells: Sequence[PlannedCell],
+    measured: Mapping[int, Measured],
+    failed: Mapping[int, str],
+    under: str,
+) -> Checked:
+    """A statement about a row beside others, in the columns where it and one of them at least were run."""
+    measure = MEASURES[experiment.measure]
+    # Rows that are not run are planned once, under no protocol.
+    places = {(cell.row.name, cell.column): place for place, cell in enumerate(cells) if cell.under in (under, "")}
+    asked = claim.columns or [column for column in experiment.columns if (claim.row, column) in places]
+    contests: dict[str, Contest] = {}
+    leads: dict[str, Lead] = {}
+    untold: dict[str, str] = {}
+    for number, column in enumerate(asked):
+        own = places.get((claim.row, column), -1)
+        others = {name: places[name, column] for name in claim.others if (name, column) in places}
+        run = {name: measured[place] for name, place in others.items() if place in measured}
+        left = [cells[place] for name, place in others.items() if name not in run]
+        if own not in measured or not run:
+            why = failed.get(own, cells[own].not_run if own >= 0 else "")
+            untold[column] = why if own not in measured else "none of the rows beside it was run"
+            continue
+        published = {cell.row.name: cell.published for cell in left if cell.published is not None}
+        contest = Contest(measured[own], run, published, tuple(cell.row.name for cell in left if not cell.row.not_run))
+        try:
+            leads[column] = measure_lead(contest, measure, seed=42 + number)
+            contests[column] = contest
+        except (UserError, ValueError) as error:
+            untold[column] = f"{column}: {error.what if isinstance(error, UserError) else error}"
+    ours, verdict = check_lead(claim, leads, measure, _limits(contests, untold))
+    compared = dict.fromkeys(name for contest in contests.values() for name in contest.others)
+    stated = dict.fromkeys(name for contest in contests.values() for name in contest.published)
+    beside = "; published: ".join(", ".join(names) for names in (compared, stated) if names)
+    return Checked(f"{claim.text} [{under}]" if under else claim.text, ours, verdict, beside)
 
 
-def _best(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
-    best = max(points, key=lambda point: point.measured.value)
-    low, high = claim.low or 0.0, claim.high if claim.high is not None else float("inf")
-    beaten = _ends(best.measured, measure)[0]
-    agrees = any(low <= point.x <= high and _ends(point.measured, measure)[1] >= beaten for point in points)
-    return f"{measure.text(best.measured.value)} at {best.x:g}", agrees
-
-
-def _within(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
-    values = [point.measured.value for point in points]
-    ends = [_ends(point.measured, measure) for point in points]
-    low, high = claim.low or 0.0, claim.high if claim.high is not None else float("inf")
-    agrees = all(top >= low and bottom <= high for bottom, top in ends)
-    return f"{measure.text(min(values))} – {measure.text(max(values))}", agrees
-
-
-def _ends(measured: Measured, measure: Measure) -> tuple[float, float]:
-    low, high = measured.interval or (measured.value, measured.value)
-    return low - measure.tolerance, high + measure.tolerance
-
-
-def _runs(chosen: Sequence[float], all_x: Sequence[float]) -> list[tuple[float, float]]:
-    """First and last of each stretch of neighbours that are chosen."""
-    runs: list[tuple[float, float]] = []
-    before: float | None = None
-    for x in all_x:
-        if x in chosen:
-            runs = [*runs[:-1], (runs[-1][0], x)] if before is not None else [*runs, (x, x)]
-        before = x if x in chosen else None
-    return runs
-
-
-def _stretches(chosen: Sequence[float], all_x: Sequence[float]) -> str:
-    runs = _runs(chosen, all_x)
-    return ", ".join(f"{a:g} – {b:g}" if a != b else f"{a:g}" for a, b in runs) or "nowhere"
+def _limits(contests: Mapping[str, Contest], untold: Mapping[str, str]) -> list[str]:
+    """Why the columns that could be compared are not what the text is about, or why there is none."""
+    reasons = list(filter(None, untold.values()))
+    if not contests:
+        return list(dict.fromkeys(reasons))
+    limits = [f"{len(contests)} of {len(contests) + len(untold)} columns"] if untold else []
+    for column, contest in contests.items():
+        limits += [f"{name} was not run in {column}" for name in contest.unrun]
+        limits += [limit for each in (contest.ours, *contest.others.values()) for limit in each.limits]
+    return list(dict.fromkeys(limits))

@@ -1,14 +1,17 @@
 """From an experiment to the cells of a run: overrides, configs, published values, and what makes them other cells."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
+from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.overrides import is_searchpath
 from diffcut_bench.reproduction.spec import Experiment, Row
+from diffcut_bench.reproduction.verdict import Measured
 
 RULES = ("unmatched", "overlap", "one_to_one")
 # Settings that say where things lie or how fast they are computed, not what is computed.
@@ -18,6 +21,11 @@ _PLACES = {
     "segmenter": {"folder", "pattern", "max_memory_gib"},
     "namer": {"model", "revision"},
 }
+# What the released computation used where an option's default depends on the machine: asking for it is no deviation.
+_RELEASED = {
+    "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
+}
+SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -38,6 +46,7 @@ class PlannedCell:
             than the published one.
         weights: overrides of the user's that say where the backbone's weights come from.
         point: swept settings, for a figure.
+        seed: of the noise, where a cell is run with several.
     """
 
     row: Row
@@ -50,11 +59,13 @@ class PlannedCell:
     deviations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     point: Mapping[str, float] | None = None
+    seed: int | None = None
 
     @property
     def name(self) -> str:
-        """Method and protocol."""
-        return f"{self.row.name} [{self.under}]" if self.under else self.row.name
+        """Method and protocol, and the seed where there are several."""
+        name = f"{self.row.name} [{self.under}]" if self.under else self.row.name
+        return name if self.seed is None else f"{name}, seed {self.seed}"
 
 
 def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
@@ -86,24 +97,27 @@ def plan_cells(
     under: Mapping[str, Sequence[str]] | None = None,
     predictions: Mapping[str, Path] | None = None,
     of_part: Mapping[str, Sequence[str]] | None = None,
+    seeds: int = 1,
 ) -> list[PlannedCell]:
     """Every cell of an experiment, in the order of its rows, protocols and columns.
 
     Args:
         experiment: see `load_experiment`.
-        overrides: the user's own, which win.
+        overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the experiment's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
         of_part: overrides of the user's for the cells of one column or row, such as where originals or weights lie.
+        seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
 
     Raises:
-        UserError: a row or column is unknown, or an override can't be composed with any cell.
+        UserError: a row or column is unknown, or an override can't be composed with any cell, or sets what none has.
     """
     rows, columns = {row.name: row for row in experiment.rows}, experiment.columns
     _check_names(predictions or {}, rows, "--predictions")
     _check_names(of_part or {}, {**columns, **rows}, "--for")
     cells: list[PlannedCell] = []
     errors: list[UserError] = []
+    settings = _Settings()
     points = expand_sweep(experiment.sweep)
     for row in experiment.rows:
         folder = (predictions or {}).get(row.name)
@@ -127,9 +141,11 @@ def plan_cells(
                     why = row.not_run or ""
                     cells.append(PlannedCell(row, column, name, (), row.published.get(column), None, why))
                     continue
-                cells += _plan_points(row, column, name, base, points, own, errors)
+                planned = _plan_points(row, column, name, base, points, own, errors, settings)
+                cells += [each for cell in planned for each in _with_seeds(cell, seeds)]
     if cells and errors and len(errors) == sum(1 for cell in cells if cell.overrides):
         raise errors[0]  # a mistake of the user's, not the fate of one cell
+    settings.refuse_unknown()
     _check_weights(cells, overrides)
     return cells
 
@@ -144,6 +160,35 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
         raise UserError(f"rows have the backbones {', '.join(backbones)}", given[0], hint)
 
 
+@dataclass
+class _Settings:
+    """Which settings of the user's any cell has, and which settings there are."""
+
+    taken: set[str] = field(default_factory=set)
+    lacked: dict[str, set[str]] = field(default_factory=dict)  # override -> settings that there are instead
+
+    def of_cell(self, config: RunConfig, own: Sequence[str]) -> list[str]:
+        """The user's overrides without those that set what this cell's options have not."""
+        applied = []
+        for word in own:
+            key = word.partition("=")[0]
+            group, _, name = key.partition(".")
+            there = getattr(config, group) if group in GROUPS and name else None
+            if there is not None and name.partition(".")[0] not in there:
+                self.lacked.setdefault(word, set()).update(f"{group}.{each}" for each in there if each[0] != "_")
+            else:
+                self.taken.add(word)
+                applied.append(word)
+        return applied
+
+    def refuse_unknown(self) -> None:
+        """Raise for a setting that no cell has."""
+        for word, there in self.lacked.items():
+            if word not in self.taken:
+                name = word.partition("=")[0]
+                raise UserError(f"unknown key {name}", word, did_you_mean(name, sorted(there)))
+
+
 def _plan_points(
     row: Row,
     column: str,
@@ -152,11 +197,14 @@ def _plan_points(
     points: Sequence[Sequence[str]],
     own: Sequence[str],
     errors: list[UserError],
+    settings: _Settings,
 ) -> list[PlannedCell]:
     """The cells of a row and column: one, or one a point of a figure's sweep."""
     cells = []
     published = row.published.get(column)
     first: tuple[RunConfig, tuple[str, ...]] | None = None
+    search = [word for word in own if is_searchpath(word)]
+    options = [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
         swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
         overrides = (*base, *point, *own)
@@ -164,10 +212,13 @@ def _plan_points(
             if first is not None and _are_plain(first[0], swept, own):
                 config, deviations = _at_point(first[0], swept), first[1]
             else:
-                config = load_config(overrides)
+                planned = config = load_config([*search, *base, *point])
+                if own:
+                    chosen = load_config([*search, *base, *point, *options]) if options else planned
+                    overrides = (*base, *point, *settings.of_cell(chosen, own))
+                    config = load_config(overrides)
                 build_protocol(config.protocol)
-                deviations = _deviations(load_config([*base, *point]), config) if own else ()
-                deviations = _judged_by_content(deviations, row, column, config)
+                deviations = _judged_by_content(_deviations(planned, config), row, column, config)
                 first = config, deviations
         except UserError as error:
             errors.append(error)
@@ -177,6 +228,22 @@ def _plan_points(
         given = (config, "", deviations, weights, swept or None)
         cells.append(PlannedCell(row, column, under, overrides, published, *given))
     return cells
+
+
+def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
+    """The cell once for each seed of the noise; as it is where its backbone draws none."""
+    if seeds == 1 or cell.config is None or not (cell.config.backbone.get("noise") and "seed" in cell.config.backbone):
+        return [cell]
+    start = int(cell.config.backbone["seed"])
+    return [
+        replace(
+            cell,
+            config=_at_point(cell.config, {SEED: seed}),
+            overrides=(*cell.overrides, f"{SEED}={seed}"),
+            seed=seed,
+        )
+        for seed in range(start, start + seeds)
+    ]
 
 
 def _are_plain(config: RunConfig, point: Mapping[str, float], own: Sequence[str]) -> bool:
@@ -192,7 +259,7 @@ def _at_point(config: RunConfig, point: Mapping[str, float]) -> RunConfig:
     groups: dict[str, Any] = {}
     for key, value in point.items():
         group, _, name = key.partition(".")
-        number = int(value) if value.is_integer() else value
+        number = int(value) if float(value).is_integer() else value
         groups[group] = {**groups.get(group, getattr(config, group)), name: number}
     return replace(config, **groups)
 
@@ -235,8 +302,12 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             found.append(f"{group}={actual.choices.get(group)}")
             continue
         before, after = getattr(planned, group), getattr(actual, group)
-        for name in sorted({*before, *after} - _PLACES.get(group, set())):
-            if before.get(name) != after.get(name):
+        unread = set(_PLACES.get(group, set()))
+        if group == "backbone":
+            before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
+            unread |= {"seed", "generator"} if after.get("noise") is False else set()
+        for name in sorted({*before, *after} - unread):
+            if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     for name in _SETTINGS_OF_DATA:
         value: Any = getattr(actual, name)
@@ -245,7 +316,49 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
+    """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
+    return {"generator": choose_device(device).type} if backbone.get("generator") == "auto" else {}
+
+
 def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
     for name in given:
         if name not in known:
             raise UserError(f"no {name!r} in this table", flag, did_you_mean(name, known))
+
+
+def part_of(cell: PlannedCell) -> tuple[str, str, str]:
+    """What a curve is of, beside its settings: row, column, protocol."""
+    return cell.row.name, cell.column, cell.under
+
+
+def average_seeds(
+    cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+) -> tuple[list[PlannedCell], dict[int, Measured], dict[int, str]]:
+    """The cells without seeds of the noise, with the means over those that were planned.
+
+    Args:
+        cells: as planned.
+        measured: values by place in ``cells``.
+        failed: why a cell was not run, by place.
+
+    Returns:
+        Cells, values and reasons, by place in the shorter list.
+    """
+    together: dict[Any, list[int]] = {}
+    for place, cell in enumerate(cells):
+        same = place if cell.seed is None else (*part_of(cell), *(cell.point or {}).items())
+        together.setdefault(same, []).append(place)
+    shorter: list[PlannedCell] = []
+    means: dict[int, Measured] = {}
+    reasons: dict[int, str] = {}
+    for number, places in enumerate(together.values()):
+        cell = cells[places[0]]
+        shorter.append(replace(cell, seed=None))
+        seeds = [replace(measured[place], seed=cells[place].seed) for place in places if place in measured]
+        why = next((failed[place] for place in places if place in failed), "")
+        if seeds:
+            means[number] = seeds[0] if cell.seed is None else Measured.mean(seeds, len(places), why)
+        elif why:
+            reasons[number] = why
+    return shorter, means, reasons

@@ -12,6 +12,9 @@ from diffcut_bench.config import conf_dir, quote_if_needed
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.reproduction.verdict import MEASURES
 
+OF_CURVES = ("above", "best", "within")  # kinds of claims
+PAIRED = ("miou", "jaccard")  # measures that are sums over images
+
 
 @dataclass
 class Tuning:
@@ -68,25 +71,35 @@ class Row:
 
 @dataclass
 class Claim:
-    """What the text says about a curve, in numbers that can be checked.
+    """What the text says about a curve, or about a row beside others, in numbers that can be checked.
 
     Attributes:
         text: the statement.
-        kind: ``above``: mIoU lies above ``value`` for ``axis`` from ``low`` to ``high`` (and nowhere else with
-            ``only``), or over a stretch of at least ``span``; ``best``: the greatest mIoU lies from ``low`` to
-            ``high``; ``within``: all mIoUs lie from ``low`` to ``high``.
+        kind: of a curve ``above``: mIoU lies above ``value`` for ``axis`` from ``low`` to ``high`` (and nowhere else
+            with ``only``), or over a stretch of at least ``span``; ``best``: the greatest mIoU lies from ``low`` to
+            ``high``; ``within``: all mIoUs lie from ``low`` to ``high``. Of a table ``exceeds``: ``row`` is ahead of
+            the best of ``others``, in the mean over ``columns`` or in each.
         where: settings of the curve.
+        row, others: rows by name.
+        columns: that the statement is about; none: all that the row has.
+        by: how far ahead; None: by whatever.
+        each_column: it is ahead in every one of the columns.
     """
 
     text: str
     kind: str
-    axis: str
+    axis: str = ""
     where: dict[str, float] = field(default_factory=dict)
     value: float | None = None
     low: float | None = None
     high: float | None = None
     span: float | None = None
     only: bool = False
+    row: str = ""
+    others: list[str] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
+    by: float | None = None
+    each_column: bool = False
 
 
 @dataclass
@@ -104,7 +117,7 @@ class Experiment:
         sweep: comma lists; every combination is a point of a row's curves.
         axis: swept setting along which curves are drawn.
         references: horizontal lines of the figure.
-        claims: the text's statements about the curves.
+        claims: the text's statements about curves or rows.
         notes: under the table.
     """
 
@@ -130,9 +143,23 @@ class Experiment:
         for row in self.rows:
             named = {*row.published, *row.chosen, *row.of_column}
             found += [f"{row.name} has no column {name}" for name in named - {*self.columns}]
-        kinds = ("above", "best", "within")
-        found += [f"a claim's kind must be {' | '.join(kinds)}" for claim in self.claims if claim.kind not in kinds]
+        return found + [f"claim {claim.text!r}: {what}" for claim in self.claims for what in self._wrong_in(claim)]
+
+    def _wrong_in(self, claim: Claim) -> list[str]:
+        if claim.kind in OF_CURVES:
+            return [] if claim.axis and self.sweep else ["a curve needs sweep, and axis"]
+        if claim.kind != "exceeds":
+            return [f"kind must be {' | '.join((*OF_CURVES, 'exceeds'))}"]
+        found = [f"there is no row {name!r}" for name in (claim.row, *claim.others) if name not in self._rows()]
+        found += [f"there is no column {name!r}" for name in claim.columns if name not in self.columns]
+        found += [] if claim.others else ["others names no row"]
+        found += [] if claim.by is None or not claim.each_column else ["by is of the mean, and not of each_column"]
+        if self.sweep or self.measure not in PAIRED:
+            found.append(f"rows are compared in tables of {' | '.join(PAIRED)}")
         return found
+
+    def _rows(self) -> list[str]:
+        return [row.name for row in self.rows]
 
 
 def known_experiments() -> list[str]:

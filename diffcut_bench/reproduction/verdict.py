@@ -1,8 +1,10 @@
 """Whether a measured value agrees with the published one."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from statistics import fmean, stdev
 from typing import Literal
 
 from diffcut_bench.store import Result
@@ -17,21 +19,42 @@ class Measure:
     Attributes:
         name: as headings say it.
         scale: from files to tables.
-        digits: behind the point.
-        tolerance: by which an interval is widened on either side before a published value is looked for in it; the
-            paper's own rounding, and what another seed or library version moves.
+        digits: behind the point, as the paper prints them: values are rounded by half of the last.
+        noise: what other noise, libraries and devices may move on the same images, where that was not measured.
+        at_least: a value is reproduced when it is reached, whatever lies above.
     """
 
     name: str
     scale: float
     digits: int
-    tolerance: float
+    noise: float
+    at_least: bool = False
 
-    def text(self, value: float | None, *, signed: bool = False) -> str:
-        """A value in the table's unit, halves rounded up as people do; a dash where there is none."""
+    def tolerance(self, stated: float, deviation: float | None = None) -> float:
+        """How far ours may lie from a stated value: its rounding, and what the noise moves.
+
+        Args:
+            stated: the published value, or the size of a difference that the text gives. Digits beyond the measure's
+                are taken as stated too: 71.68 is rounded by 0.005 and 65.2 by 0.05.
+            deviation: standard deviation of our value over seeds of the noise; None: not measured.
+        """
+        return 0.5 * 10.0 ** -(self.digits + self.more_stated(stated)) + max(self.noise, 2 * (deviation or 0.0))
+
+    def more_stated(self, value: float) -> int:
+        """Digits of a published value beyond those that the paper prints."""
+        return max(0, len(str(value).partition(".")[2]) - self.digits)
+
+    def text(self, value: float | None, *, signed: bool = False, more: int = 0) -> str:
+        """A value in the table's unit, halves rounded up as people do; a dash where there is none.
+
+        Args:
+            value: to be shown.
+            signed: with a plus.
+            more: digits beyond the published ones.
+        """
         if value is None or value != value:
             return "–"
-        rounded = Decimal(str(value)).quantize(Decimal(1).scaleb(-self.digits), ROUND_HALF_UP)
+        rounded = Decimal(str(value)).quantize(Decimal(1).scaleb(-self.digits - more), ROUND_HALF_UP)
         return f"{rounded:{'+' if signed else ''}}".replace("-", "−")
 
     def plain(self, value: float | None) -> str:
@@ -40,11 +63,13 @@ class Measure:
 
 
 MEASURES = {
-    "miou": Measure("mIoU (%)", 100, 1, 0.5),
-    "jaccard": Measure("mean of per-image Jaccard (%)", 100, 1, 0.5),
-    "auc": Measure("AUC", 1, 3, 0.005),
-    "images_per_s": Measure("images/s", 1, 2, 0.0),
+    "miou": Measure("mIoU (%)", 100, 1, 0.3),
+    "jaccard": Measure("mean of per-image Jaccard (%)", 100, 1, 0.3),
+    "auc": Measure("AUC", 1, 2, 0.005),
+    "images_per_s": Measure("images/s", 1, 2, 0.0, at_least=True),
 }
+# Two values that differ by the tolerance agree, also where binary fractions say that they just don't.
+SLACK = 1e-9
 
 
 @dataclass(frozen=True)
@@ -64,10 +89,14 @@ class Measured:
     """Our value of a cell in the table's unit, its 95 % interval, and what makes it another cell than the published.
 
     Attributes:
-        value, interval: in the table's unit.
+        value: in the table's unit.
+        interval: by resampling images: what other images of the kind would have given. Likewise.
         limits: why it is not the published cell.
         result: of the cell, if it is one.
         remark: what a reader of the table should know of it.
+        folder: where the cell's rows of images lie.
+        seeds: the value of each seed of the noise, where there are several and this is their mean.
+        seed: of one of these.
     """
 
     value: float
@@ -75,27 +104,66 @@ class Measured:
     limits: tuple[str, ...] = ()
     result: Result | None = None
     remark: str = ""
+    folder: Path | None = None
+    seeds: tuple["Measured", ...] = ()
+    seed: int | None = None
 
     @staticmethod
-    def of(result: Result, deviations: Sequence[str] = (), measure: str = "miou") -> "Measured":
-        """MIoU, or the mean of per-image Jaccard, in % of a result.
+    def of(
+        result: Result, deviations: Sequence[str] = (), measure: str = "miou", folder: Path | None = None
+    ) -> "Measured":
+        """What a table shows of a result: mIoU or the mean of per-image Jaccard in %, or images a second.
 
         Args:
             result: of the cell.
             deviations: settings that differ from the published cell's.
-            measure: ``miou`` or ``jaccard``; without names there is no Jaccard, and the cell is limited.
+            measure: ``miou``, ``jaccard`` or ``images_per_s``; without names there is no Jaccard, and the cell is
+                limited.
+            folder: of the cell.
         """
+        if measure == "images_per_s":
+            return Measured(result.timings.images_per_s, None, tuple(deviations), result, folder=folder)
         metrics, limits = result.metrics, (*missing_of(result), *deviations)
         value, (low, high) = metrics.miou, metrics.miou_ci95
         if measure == "jaccard":
             if metrics.mean_image_jaccard is None or metrics.mean_image_jaccard_ci95 is None:
                 return Measured(float("nan"), None, (*limits, "segments are not named"), result)
             value, (low, high) = metrics.mean_image_jaccard, metrics.mean_image_jaccard_ci95
-        return Measured(100 * value, (100 * low, 100 * high), limits, result)
+        return Measured(100 * value, (100 * low, 100 * high), limits, result, folder=folder)
+
+    @staticmethod
+    def mean(seeds: Sequence["Measured"], planned: int, why: str = "") -> "Measured":
+        """The mean over seeds of the noise, with the means of their intervals' ends.
+
+        Args:
+            seeds: at least one.
+            planned: how many there should be; the mean of fewer is limited.
+            why: the others are not there.
+        """
+        lacking = (f"{len(seeds)} of {planned} seeds: {why}",) if len(seeds) < planned else ()
+        ends = [each.interval for each in seeds if each.interval is not None]
+        return replace(
+            seeds[0],
+            value=fmean(each.value for each in seeds),
+            interval=(fmean(low for low, _ in ends), fmean(high for _, high in ends)) if ends else None,
+            limits=tuple(dict.fromkeys([*lacking, *(limit for each in seeds for limit in each.limits)])),
+            remark="; ".join(dict.fromkeys(each.remark for each in seeds if each.remark)),
+            folder=None,
+            seeds=tuple(seeds),
+            seed=None,
+        )
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the value over seeds of the noise; None where it was not measured."""
+        return stdev(each.value for each in self.seeds) if len(self.seeds) > 1 else None
 
 
 def judge(published: float, measured: Measured, measure: Measure) -> Verdict:
-    """Compare; a speed is reproduced when it is reached, whatever the machine.
+    """Whether ours is the published value, but for rounding and noise.
+
+    Both are scores of the same images, so what other images would have given (the interval) excuses nothing.
+    A speed is reproduced when it is reached, whatever the machine.
 
     Args:
         published: in the table's unit.
@@ -104,10 +172,10 @@ def judge(published: float, measured: Measured, measure: Measure) -> Verdict:
     """
     if measured.limits:
         return Verdict("limited", "; ".join(measured.limits))
-    if measured.interval is None:
-        return Verdict("reproduced" if measured.value >= published else "differs")
-    low, high = measured.interval
-    agrees = low - measure.tolerance <= published <= high + measure.tolerance
+    difference = measured.value - published
+    if measure.at_least:
+        difference = min(difference, 0.0)
+    agrees = abs(difference) <= measure.tolerance(published, measured.deviation) + SLACK
     return Verdict("reproduced" if agrees else "differs")
 
 

@@ -299,6 +299,14 @@ def test_a_config_of_2022_lacks_the_scaling_factor(model, tmp_path):
     assert torch.equal(DiffusionEncoder("x", str(folder), **encoders)(IMAGES), written)
 
 
+def test_noise_is_drawn_on_the_device_that_computes_and_the_fingerprint_says_which(model):
+    own, on_cpu = model.encoder(), model.encoder(generator="cpu")
+    assert own.fingerprint() == on_cpu.fingerprint(), "the same noise, the same features"
+    assert torch.equal(own.latents(IMAGES[:1]), on_cpu.latents(IMAGES[:1]))
+    drawn = [encoder.to("meta").fingerprint()["noise_generator"] for encoder in (model.encoder(), on_cpu)]
+    assert drawn == ["meta", "cpu"], "another device draws other noise, and must not share features"
+
+
 def test_whatever_a_tokenizer_reads_is_in_the_fingerprint(model, tmp_path):
     folder = tiny.write(model.pipeline, tmp_path / "model")
     before = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders).fingerprint()

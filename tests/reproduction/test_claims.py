@@ -1,71 +1,265 @@
-import pytest
+"""Claims about rows of a table, on cells of made-up images whose scores are known."""
 
-from diffcut_bench.reproduction import MEASURES, Claim, Measured, Point, Verdict
-from diffcut_bench.reproduction import check_claim as check
+import itertools
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import DATA
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.reproduction import (
+    MEASURES,
+    Checked,
+    Claim,
+    Contest,
+    Experiment,
+    Measured,
+    PlannedCell,
+    Row,
+    average_seeds,
+    check_claims,
+    known_experiments,
+    load_experiment,
+    measure_lead,
+    plan_cells,
+)
+from diffcut_bench.store import ImageRow, Result
+from diffcut_bench.store.published import publish
 
 MIOU = MEASURES["miou"]
+RESULT = Result.from_json((DATA / "result_v1_before_identity.json").read_text())
+CLASSES = ("ground", "disc", "square")
+PIXELS = 1000  # of a class in an image: a hit more of it is 0.1 points of its recall
+IMAGES = 40
+numbers = itertools.count()
 
 
-def curve(values: dict[float, float], half: float = 1.0, limits: tuple[str, ...] = ()) -> list[Point]:
-    return [Point(x, Measured(y, (y - half, y + half), limits)) for x, y in values.items()]
+def hits(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Correct pixels of each class in each image; what is hard about an image is the same whatever the mean."""
+    ease = np.random.default_rng(1).permutation(10 * np.arange(IMAGES) - 195)[:, None]
+    own = np.random.default_rng(seed).normal(0, spread, (IMAGES, len(CLASSES)))
+    return np.clip(10 * mean + ease + own, 0, PIXELS).round().astype(int)
 
 
-def check_claim(claim: Claim, points: list[Point], measure: object) -> tuple[str, Verdict]:
-    return check(claim, points, measure, len(points))
+def cell(folder: Path, hit: np.ndarray, limits: tuple[str, ...] = (), names: tuple[str, ...] = CLASSES) -> Measured:
+    """A finished cell on disk. Pixels that are missed belong to nobody, so that a class's IoU is its recall."""
+    place = folder / f"cell{next(numbers)}"
+    place.mkdir(parents=True)
+    rows = [
+        ImageRow(i, f"image{i}", 3, PIXELS * len(CLASSES), own.tolist(), [0] * len(CLASSES), (PIXELS - own).tolist())
+        for i, own in enumerate(hit)
+    ]
+    metrics = replace(
+        RESULT.metrics,
+        miou=hit.mean() / PIXELS,
+        iou_per_class={n: h.mean() / PIXELS for n, h in zip(names, hit.T, strict=True)},
+    )
+    dataset = replace(RESULT.dataset, n_images=len(rows))
+    result = replace(
+        RESULT, metrics=metrics, dataset=dataset, limited=False, failures=[], protocol={"name": "released"}
+    )
+    publish(place, result, rows, "", range(len(rows)))
+    return Measured.of(result, limits, folder=place)
 
 
-BUMP = {0.3: 20.0, 0.4: 30.0, 0.5: 31.0, 0.6: 30.0, 0.7: 20.0}
+ROWS = [
+    Row("ours", published={"a": 60, "b": 60}),
+    Row("theirs", published={"a": 50, "b": 50}),
+    Row("trained", published={"a": 30}, not_run="trained"),
+]
+config = lru_cache(load_config)
 
 
-def above(**more: object) -> Claim:
-    return Claim("…", "above", "segmenter.tau", value=25.0, **more)
+def told(values: dict[tuple[str, str], Measured], *others: str, **more: object) -> Checked:
+    """A claim about the first row of a table, some of whose cells were run."""
+    claim = Claim("ours is ahead", "exceeds", row="ours", others=list(others or ["theirs"]), **more)
+    experiment = Experiment("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
+    assert experiment.problems() == []
+    places = [(row, column) for row in ROWS for column in row.published]
+    cells = [
+        PlannedCell(row, column, "", (), row.published[column], None if row.not_run else config(()), row.not_run or "")
+        for row, column in places
+    ]
+    keys = [(row.name, column) for row, column in places]
+    measured = {place: values[key] for place, key in enumerate(keys) if key in values}
+    failed = {place: "no weights" for place, each in enumerate(cells) if each.config and place not in measured}
+    return check_claims(experiment, cells, measured, failed)[0]
 
 
-def test_above_a_value_from_here_to_there():
-    said, verdict = check_claim(above(low=0.4, high=0.6), curve(BUMP), MIOU)
-    assert (said, verdict.word) == ("0.4 – 0.6", "reproduced")
-    assert check_claim(above(low=0.3, high=0.6), curve(BUMP), MIOU)[1].word == "differs"
+def both(tmp_path: Path, ours: float, theirs: float, spread: float = 0.0, **more: object) -> dict:
+    """Ours and theirs in both columns, as far ahead in b as in a."""
+    return {
+        (name, column): cell(tmp_path, hits(mean, spread, seed), **more)
+        for seed, (name, mean) in enumerate({"ours": ours, "theirs": theirs}.items())
+        for column in ("a", "b")
+    }
 
 
-def test_a_point_contradicts_only_with_its_whole_interval():
-    nearly = BUMP | {0.3: 24.0}
-    assert check_claim(above(low=0.3, high=0.6), curve(nearly), MIOU)[1].word == "reproduced"
-    assert check_claim(above(low=0.3, high=0.6), curve(nearly, half=0.4), MIOU)[1].word == "differs"
+def test_a_row_that_is_ahead(tmp_path):
+    checked = told(both(tmp_path, 62.5, 60, spread=20), by=2.5)
+    assert str(checked.verdict) == "reproduced"
+    assert checked.ours.startswith("+2.") and "(+2." in checked.ours, (
+        "an interval of tenths, where a cell's is of points"
+    )
+    assert checked.beside == "theirs"
 
 
-def test_only_there():
-    claim = above(low=0.5, high=0.6, only=True)
-    assert check_claim(claim, curve(BUMP), MIOU)[1].word == "differs"
-    assert check_claim(claim, curve(BUMP | {0.4: 25.2}), MIOU)[1].word == "reproduced"
+def test_an_effect_that_is_absent_is_refused(tmp_path):
+    checked = told(both(tmp_path, 60, 60, spread=100))
+    assert str(checked.verdict) == "differs: absent"
 
 
-def test_over_a_stretch_of_neighbours():
-    assert check_claim(above(span=0.2), curve(BUMP), MIOU)[1].word == "reproduced"
-    broken = BUMP | {0.5: 24.0}
-    said, verdict = check_claim(above(span=0.2), curve(broken, half=0.4), MIOU)
-    assert (said, verdict.word) == ("0.4, 0.6", "differs")
-    assert check_claim(above(span=0.2), curve(broken, half=0.6), MIOU)[1].word == "reproduced", "it may lie above"
+def test_an_effect_that_is_reversed_is_refused(tmp_path):
+    checked = told(both(tmp_path, 57.5, 60, spread=20), by=2.5)
+    assert str(checked.verdict) == "differs: reversed"
+    assert checked.ours.startswith("−2.")
 
 
-@pytest.mark.parametrize(("low", "word"), [(0.45, "reproduced"), (0.55, "differs")])
-def test_the_best_lies_where_the_text_says(low, word):
-    claim = Claim("…", "best", "segmenter.tau", low=low, high=0.65)
-    assert check_claim(claim, curve(BUMP | {0.6: 29.0}, half=0.0), MIOU)[1].word == word
-    assert check_claim(claim, curve(BUMP), MIOU)[1].word == "reproduced", "0.6 is within the intervals as good"
+def test_an_effect_of_another_size_is_refused(tmp_path):
+    values = both(tmp_path, 62.5, 60)
+    assert told(values, by=2.8).verdict.word == "reproduced"
+    assert str(told(values, by=2.9).verdict) == ("differs: of another size than +2.9 ± 0.35")
+    assert told(values, by=2.1).verdict.word == "differs"
 
 
-def test_all_within_a_range():
-    claim = Claim("…", "within", "segmenter.tau", low=21.0, high=31.0)
-    assert check_claim(claim, curve(BUMP), MIOU)[1].word == "reproduced"
-    assert check_claim(claim, curve(BUMP, half=0.1), MIOU)[1].word == "differs"
+def test_in_every_column_one_that_is_behind_is_enough(tmp_path):
+    assert told(both(tmp_path, 62, 60), each_column=True).verdict.word == "reproduced"
+    behind = both(tmp_path, 62, 60) | {("ours", "b"): cell(tmp_path, hits(59))}
+    checked = told(behind, each_column=True)
+    assert str(checked.verdict) == "differs: reversed in b"
+    assert checked.ours == "a +2.00 (+2.00 – +2.00); b −1.00 (−1.00 – −1.00)"
+    mean = told(behind, by=0.5)
+    assert (mean.verdict.word, mean.ours) == ("reproduced", "+0.50 (+0.50 – +0.50); a +2.00, b −1.00")
+    assert told(behind, columns=["a"], each_column=True).verdict.word == "reproduced"
 
 
-def test_points_of_other_cells_and_no_points():
-    assert check_claim(above(low=0.4, high=0.6), curve(BUMP, limits=("limit=3",)), MIOU)[1].word == "limited"
-    assert check_claim(above(low=0.4, high=0.6), [], MIOU)[1].word == "not run"
+def test_what_can_not_be_run_stands_with_its_published_value(tmp_path):
+    checked = told(both(tmp_path, 32, 20), "theirs", "trained", columns=["a"])
+    assert (checked.verdict.word, checked.beside) == ("reproduced", "theirs; published: trained")
+    assert checked.ours == "+2.00 (+2.00 – +2.00)", "ahead of the 30 that are published, not of the 20 that were run"
+    assert str(told(both(tmp_path, 25, 20), "theirs", "trained", columns=["a"]).verdict) == "differs: reversed"
 
 
-def test_a_curve_with_holes_is_limited():
-    said, verdict = check(above(low=0.4, high=0.6), curve({0.4: 30.0, 0.5: 31.0}), MIOU, planned=5)
-    assert said == "0.4 – 0.5"
-    assert str(verdict) == "limited: 2 of 5 points"
+def test_other_cells_than_the_published_are_limited_and_their_difference_is_told(tmp_path):
+    checked = told(both(tmp_path, 62, 60, limits=("limit=3",)))
+    assert (str(checked.verdict), checked.ours) == ("limited: limit=3", "+2.00 (+2.00 – +2.00); a +2.00, b +2.00")
+    few = {
+        key: cell(tmp_path, hits(60 + 2 * (key[0] == "ours"))[:9]) for key in itertools.product(("ours", "theirs"), "a")
+    }
+    checked = told(few)
+    assert checked.ours == "+2.00", "no interval is told of so few"
+    assert str(checked.verdict) == "limited: 1 of 2 columns; fewer than 10 images of a, too few for an interval"
+
+
+def test_cells_that_are_missing(tmp_path):
+    assert str(told({}).verdict) == "not run: no weights"
+    values = both(tmp_path, 62, 60)
+    ours = {key: value for key, value in values.items() if key[0] == "ours"}
+    assert str(told(ours).verdict) == "not run: none of the rows beside it was run"
+    part = ours | {("theirs", "a"): values["theirs", "a"]}
+    assert str(told(part).verdict) == "limited: 1 of 2 columns"
+    alone = told(ours, "theirs", "trained", columns=["a"])
+    assert alone.verdict.word == "not run", "a published value alone is no test on the same images"
+
+
+def test_only_images_that_all_have_are_compared(tmp_path):
+    ours, theirs = hits(62), hits(60)
+    theirs[-1] = 0  # were it compared, it would add more than a point
+    lead = measure_lead(Contest(cell(tmp_path, ours[:-1]), {"theirs": cell(tmp_path, theirs)}), MIOU)
+    assert (lead.images, round(lead.value, 6)) == (IMAGES - 1, 2.0)
+    other = cell(tmp_path, theirs, names=("a", "b", "c"))
+    with pytest.raises(ValueError, match="other classes"):
+        measure_lead(Contest(cell(tmp_path, ours), {"theirs": other}), MIOU)
+
+
+def test_a_row_whose_files_are_damaged_is_said(tmp_path):
+    values = both(tmp_path, 62, 60)
+    (values["theirs", "a"].folder / "per_image.parquet").write_bytes(b"")
+    verdict = told(values).verdict
+    assert verdict.word == "limited" and "1 of 2 columns" in verdict.why
+
+
+@settings(max_examples=15, deadline=None)
+@given(ours=st.integers(300, 700), theirs=st.lists(st.integers(300, 700), min_size=1, max_size=3))
+def test_the_lead_is_over_the_best(tmp_path_factory, ours, theirs):
+    folder = tmp_path_factory.mktemp("cells")
+    others = {str(i): cell(folder, hits(mean / 10)) for i, mean in enumerate(theirs)}
+    lead = measure_lead(Contest(cell(folder, hits(ours / 10)), others), MIOU)
+    assert lead.value == pytest.approx((ours - max(theirs)) / 10)
+    low, high = lead.interval
+    assert low <= lead.value + 1e-9 and high >= lead.value - 1e-9
+
+
+def test_the_mean_of_per_image_jaccard_is_compared_likewise(tmp_path):
+    ours, theirs = hits(62, 30, 1), hits(60, 30, 2)
+    lead = measure_lead(Contest(cell(tmp_path, ours), {"theirs": cell(tmp_path, theirs)}), MEASURES["jaccard"])
+    assert lead.value == pytest.approx(100 * (ours.mean() - theirs.mean()) / PIXELS), "of equally large classes"
+    assert lead.interval[0] < lead.value < lead.interval[1]
+
+
+def test_seeds_are_paired(tmp_path):
+    """Over seeds both rows move by a point, together; the difference moves by a tenth."""
+    drawn = {"ours": (61.0, 62.0, 63.0), "theirs": (60.0, 61.1, 62.0)}
+    runs = {name: [cell(tmp_path, hits(mean)) for mean in means] for name, means in drawn.items()}
+    ours, theirs = (Measured.mean(runs[name], 3) for name in drawn)
+    lead = measure_lead(Contest(ours, {"theirs": theirs}), MIOU)
+    assert lead.by_seed == pytest.approx((1.0, 0.9, 1.0))
+    assert lead.deviation == pytest.approx(0.0577, abs=1e-3)
+    still = measure_lead(Contest(ours, {"theirs": runs["theirs"][0]}), MIOU)
+    assert still.by_seed == pytest.approx((1.0, 2.0, 3.0)), "a row without noise has one cell for all seeds"
+
+
+def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):
+    cells = plan_cells(load_experiment("table8"), ["device=cpu"], seeds=two_seeds)
+    assert [(each.row.name, each.seed) for each in cells] == [
+        *(("concept assignment", 42), ("concept assignment", 43), ("nearest", 42), ("nearest", 43))
+    ]
+    measured = {0: Measured(61.0), 1: Measured(63.0), 2: Measured(60.0)}
+    shorter, means, reasons = average_seeds(cells, measured, {3: "no memory"})
+    assert [(each.row.name, each.seed) for each in shorter] == [("concept assignment", None), ("nearest", None)]
+    assert (means[0].value, [each.seed for each in means[0].seeds]) == (62.0, [42, 43])
+    assert means[1].limits == ("1 of 2 seeds: no memory",)
+    assert average_seeds(cells, {}, dict.fromkeys(range(4), "no weights"))[2] == {0: "no weights", 1: "no weights"}
+    assert reasons == {}
+
+
+@pytest.mark.parametrize("name", known_experiments())
+def test_stated_sizes_are_those_of_the_published_values(name):
+    experiment = load_experiment(name)
+    rows = {row.name: row.published for row in experiment.rows}
+    for claim in (claim for claim in experiment.claims if claim.kind == "exceeds"):
+        leads = [
+            value - max(rows[other][column] for other in claim.others if column in rows[other])
+            for column, value in rows[claim.row].items()
+        ]
+        assert min(leads) > 0 if claim.each_column else sum(leads) > 0
+        if claim.by is not None:
+            assert sum(leads) / len(leads) == pytest.approx(claim.by, abs=0.0501), claim.text
+
+
+@pytest.mark.parametrize(
+    ("claim", "message"),
+    [
+        ("kind: exceeds, row: oers, others: [theirs]", "no row 'oers'"),
+        ("kind: exceeds, row: ours, others: [theirs], columns: [c]", "no column 'c'"),
+        ("kind: exceeds, row: ours", "others names no row"),
+        ("kind: exceeds, row: ours, others: [theirs], by: 1, each_column: true", "by is of the mean"),
+        ("kind: above, axis: segmenter.tau", "a curve needs sweep"),
+        ("kind: beats, row: ours", "kind must be above | best | within | exceeds"),
+    ],
+)
+def test_a_claim_that_says_nothing_is_refused(tmp_path, claim, message):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "made.yaml").write_text(
+        "title: Made\nsource: a test\ncolumns: {a: [dataset=sample]}\nrows: [{name: ours}, {name: theirs}]\n"
+        f"claims: [{{text: a claim, {claim}}}]\n"
+    )
+    with pytest.raises(UserError) as refused:
+        load_experiment("made", [f"hydra.searchpath=[file://{tmp_path}]"])
+    assert message in refused.value.what

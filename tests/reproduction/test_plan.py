@@ -170,6 +170,74 @@ def test_points_of_a_figure_are_what_composing_each_would_give():
     assert {cell.config.backbone["timestep"] for cell in own} == {5}, "what the user sets wins"
 
 
+TWO_KINDS = """title: Two
+source: me
+columns: {sample: [dataset=sample]}
+rows:
+  - {name: diffusion, overrides: [backbone=ssd1b], published: {sample: 50}}
+  - {name: attention, overrides: [backbone=sd14_attention], published: {sample: 40}}
+  - {name: colour, overrides: [backbone=colour, segmenter=kmeans]}
+"""
+
+
+@pytest.fixture
+def two_kinds(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "two.yaml").write_text(TWO_KINDS)
+    return load_experiment("two", [f"hydra.searchpath=[file://{tmp_path}]"])
+
+
+def test_a_setting_that_only_some_rows_have_is_theirs(two_kinds):
+    diffusion, attention, colour = plan_cells(two_kinds, ["backbone.timestep=10", "segmenter.alpha=5"])
+    assert diffusion.deviations == ("backbone.timestep=10", "segmenter.alpha=5")
+    assert attention.config.backbone["timestep"] == 10
+    assert colour.config is not None and colour.deviations == ()
+    _, _, colour = plan_cells(two_kinds, ["segmenter=kmeans", "segmenter.clusters=4", "backbone.timestep=10"])
+    assert colour.deviations == ("segmenter.clusters=4",), "what an option of the user's own brings is known"
+
+
+def test_a_setting_that_no_row_has_is_a_mistake(two_kinds):
+    with pytest.raises(UserError, match=r"did you mean backbone.timestep") as refused:
+        plan_cells(two_kinds, ["backbone.timestpe=10", "segmenter.alpha=5"])
+    assert refused.value.where == "backbone.timestpe=10"
+    with pytest.raises(UserError, match=r"unknown key segmenter.alpha"):
+        plan_cells(two_kinds, of_part={"colour": ["segmenter.alpha=5"]})
+
+
+@pytest.mark.parametrize(
+    ("override", "deviations"),
+    [
+        ("backbone.generator=cuda", ()),  # the released one
+        ("backbone.generator=cpu", ()),  # what auto is on the CPU, where this is planned
+        ("backbone.generator=auto", ()),
+        ("backbone.unet_dtype=float16", ()),
+        ("backbone.unet_dtype=bfloat16", ("backbone.unet_dtype=bfloat16",)),
+        ("backbone.seed=7", ("backbone.seed=7",)),
+    ],
+)
+def test_what_approaches_the_released_computation_is_no_deviation(two_kinds, override, deviations):
+    assert plan_cells(two_kinds, [override, "device=cpu"])[0].deviations == deviations
+
+
+def test_where_the_device_would_draw_the_released_noise_the_cpu_is_a_deviation(two_kinds):
+    (cell, *_) = plan_cells(two_kinds, ["backbone.generator=cpu", "device=meta"])
+    assert cell.deviations == ("backbone.generator=cpu",)
+
+
+def test_a_cell_that_draws_noise_is_planned_for_each_seed(two_kinds):
+    cells = plan_cells(two_kinds, ["device=cpu"], seeds=3)
+    assert [(cell.row.name, cell.seed) for cell in cells] == [
+        *(("diffusion", 42), ("diffusion", 43), ("diffusion", 44)),
+        *(("attention", None), ("colour", None)),  # noise: false, and no noise at all
+    ]
+    assert all(cell.deviations == () for cell in cells), "seeds are asked for to measure, not to deviate"
+    assert cells[1].config == load_config(cells[1].overrides)
+    own = plan_cells(two_kinds, ["backbone.seed=7", "device=cpu"], seeds=2)
+    assert [cell.config.backbone.get("seed") for cell in own] == [7, 8, 7, None]
+    assert own[1].config == load_config(own[1].overrides)
+    assert [cell.deviations for cell in own] == [*[("backbone.seed=7",)] * 2, (), ()], "one draws none"
+
+
 def test_overrides_of_one_column_reach_that_column_only():
     cells = plan_cells(load_experiment("table5"), of_part={"ade20k": ["dataset.root=/ade"]})
     assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}

@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 from conftest import DATA
+from hypothesis import given
+from hypothesis import strategies as st
 
 from diffcut_bench.reproduction import MEASURES, Measured, Verdict, judge
 from diffcut_bench.store import Failure, Result
@@ -11,17 +13,46 @@ RESULT = Result.from_json((DATA / "result_v1_before_identity.json").read_text())
 
 
 @pytest.mark.parametrize(
-    ("published", "word"),
+    ("published", "ours", "word"),
     [
-        (65.0, "reproduced"),
-        (62.5, "reproduced"),  # the interval's end less the tolerance
-        (62.4, "differs"),
-        (67.5, "reproduced"),
-        (67.6, "differs"),
+        (65.2, 65.2, "reproduced"),
+        (65.2, 65.55, "reproduced"),  # half of the last digit, and 0.3: exactly, whatever binary fractions say
+        (65.2, 64.85, "reproduced"),
+        (65.2, 65.56, "differs"),
+        (65.2, 64.84, "differs"),
+        (71.68, 71.985, "reproduced"),  # two digits are stated: rounded by 0.005
+        (71.68, 71.99, "differs"),
+        (30.0, 30.35, "reproduced"),
+        (30.0, 30.36, "differs"),
     ],
 )
-def test_reproduced_means_within_the_interval_widened_by_half_a_point(published, word):
-    assert judge(published, Measured(65.0, (63.0, 67.0)), MIOU) == Verdict(word)
+def test_reproduced_means_but_for_rounding_and_noise(published, ours, word):
+    for interval in (None, (ours, ours), (ours - 3, ours + 3)):
+        judged = judge(published, Measured(ours, interval), MIOU)
+        assert judged == Verdict(word), "what other images would have given excuses nothing"
+
+
+@given(st.integers(1, 999), st.integers(-100, 100))
+def test_verdicts_of_hundredths_are_those_of_exact_arithmetic(tenths, hundredths):
+    published = tenths / 10
+    ours = (10 * tenths + hundredths) / 100
+    assert judge(published, Measured(ours), MIOU).word == ("reproduced" if abs(hundredths) <= 35 else "differs")
+
+
+def over_seeds(*values: float, planned: int | None = None) -> Measured:
+    seeds = [Measured(value, (value - 2, value + 2), seed=42 + place) for place, value in enumerate(values)]
+    return Measured.mean(seeds, planned or len(seeds), "" if planned is None else "no memory")
+
+
+def test_over_seeds_the_mean_is_judged_by_twice_the_deviation_if_that_is_more():
+    steady, wild = over_seeds(65.0, 65.1, 65.2), over_seeds(64.0, 65.0, 66.0)
+    assert (wild.value, wild.interval, wild.deviation) == (65.0, (63.0, 67.0), 1.0)
+    assert [seed.seed for seed in wild.seeds] == [42, 43, 44]
+    assert MIOU.tolerance(65.2, steady.deviation) == pytest.approx(0.35)
+    assert judge(67.0, wild, MIOU).word == "reproduced"
+    assert judge(67.1, wild, MIOU).word == "differs"
+    assert Measured(65.0).deviation is None
+    assert str(judge(65.0, over_seeds(65.0, 65.1, planned=3), MIOU)) == "limited: 2 of 3 seeds: no memory"
 
 
 def test_another_cell_than_the_published_one_is_limited_however_well_it_agrees():
@@ -30,8 +61,14 @@ def test_another_cell_than_the_published_one_is_limited_however_well_it_agrees()
 
 
 def test_a_speed_is_reproduced_when_it_is_reached():
-    assert judge(1.11, Measured(1.2), MEASURES["images_per_s"]).word == "reproduced"
-    assert judge(1.11, Measured(1.0), MEASURES["images_per_s"]).word == "differs"
+    speed = MEASURES["images_per_s"]
+    assert [judge(1.11, Measured(ours), speed).word for ours in (9.0, 1.105)] == ["reproduced"] * 2
+    assert judge(1.11, Measured(1.1), speed).word == "differs"
+
+
+def test_an_area_under_a_curve_is_stated_with_two_digits():
+    words = [judge(0.83, Measured(ours), MEASURES["auc"]).word for ours in (0.82, 0.84, 0.819, 0.841)]
+    assert words == ["reproduced", "reproduced", "differs", "differs"]
 
 
 def test_a_result_gives_percent_and_says_what_it_lacks():
@@ -49,6 +86,8 @@ def test_values_are_printed_with_the_measures_digits_and_a_minus_sign():
     assert MIOU.text(-30.55, signed=True) == "−30.6"
     assert MIOU.text(0.04, signed=True) == "+0.0"
     assert MIOU.text(61.65) == "61.7", "halves are rounded up, as people do"
+    assert (MIOU.more_stated(71.68), MIOU.text(71.68, more=1)) == (1, "71.68")
+    assert (MIOU.more_stated(65.2), MIOU.more_stated(50.0), MIOU.more_stated(1e-07)) == (0, 0, 0)
     assert (MIOU.plain(-30.5512), MIOU.plain(None)) == ("-30.551", "")
     assert MIOU.text(None) == MIOU.text(float("nan")) == "–"
-    assert MEASURES["auc"].text(0.83) == "0.830"
+    assert MEASURES["auc"].text(0.83, more=1) == "0.830"

@@ -1,0 +1,82 @@
+import pytest
+
+from diffcut_bench.reproduction import MEASURES, Claim, Measured, Point, Verdict
+from diffcut_bench.reproduction import check_curve as check
+
+MIOU = MEASURES["miou"]
+
+
+def curve(values: dict[float, float], limits: tuple[str, ...] = (), spread: float = 0.0) -> list[Point]:
+    """Points whose intervals over images are wide, which excuses nothing; over two seeds they lie ``spread`` apart."""
+
+    def measured(y: float) -> Measured:
+        whole = Measured(y, (y - 5, y + 5), limits)
+        apart = [Measured(y - spread / 2), Measured(y + spread / 2)]
+        return Measured.mean([Measured(each.value, whole.interval, limits) for each in apart], 2) if spread else whole
+
+    return [Point(x, measured(y)) for x, y in values.items()]
+
+
+def check_claim(claim: Claim, points: list[Point], measure: object) -> tuple[str, Verdict]:
+    return check(claim, points, measure, len(points))
+
+
+BUMP = {0.3: 20.0, 0.4: 30.0, 0.5: 31.0, 0.6: 30.0, 0.7: 20.0}
+
+
+def above(**more: object) -> Claim:
+    return Claim("…", "above", "segmenter.tau", value=25.0, **more)
+
+
+def test_above_a_value_from_here_to_there():
+    said, verdict = check_claim(above(low=0.4, high=0.6), curve(BUMP), MIOU)
+    assert (said, verdict.word) == ("0.4 – 0.6", "reproduced")
+    assert check_claim(above(low=0.3, high=0.6), curve(BUMP), MIOU)[1].word == "differs"
+
+
+def test_a_point_contradicts_only_beyond_the_tolerance():
+    for value, word in ((24.65, "reproduced"), (24.64, "differs")):
+        assert check_claim(above(low=0.3, high=0.6), curve(BUMP | {0.3: value}), MIOU)[1].word == word
+    spread = curve(BUMP | {0.3: 24.0}, spread=1.0)  # a standard deviation of 0.71: the tolerance is 1.46
+    assert check_claim(above(low=0.3, high=0.6), spread, MIOU)[1].word == "reproduced"
+
+
+def test_only_there():
+    claim = above(low=0.5, high=0.6, only=True)
+    assert check_claim(claim, curve(BUMP), MIOU)[1].word == "differs"
+    assert check_claim(claim, curve(BUMP | {0.4: 25.3}), MIOU)[1].word == "reproduced"
+    assert check_claim(claim, curve(BUMP | {0.4: 25.4}), MIOU)[1].word == "differs"
+
+
+def test_over_a_stretch_of_neighbours():
+    assert check_claim(above(span=0.2), curve(BUMP), MIOU)[1].word == "reproduced"
+    broken = BUMP | {0.5: 24.0}
+    said, verdict = check_claim(above(span=0.2), curve(broken), MIOU)
+    assert (said, verdict.word) == ("0.4, 0.6", "differs")
+    nearly = BUMP | {0.5: 24.8}
+    assert check_claim(above(span=0.2), curve(nearly), MIOU)[1].word == "reproduced", "it may lie above"
+
+
+@pytest.mark.parametrize(("low", "word"), [(0.45, "reproduced"), (0.55, "differs")])
+def test_the_best_lies_where_the_text_says(low, word):
+    claim = Claim("…", "best", "segmenter.tau", low=low, high=0.65)
+    assert check_claim(claim, curve(BUMP), MIOU)[1].word == word
+    assert check_claim(claim, curve(BUMP | {0.6: 30.8}), MIOU)[1].word == "reproduced", "0.6 is as good but for noise"
+
+
+def test_all_within_a_range():
+    claim = Claim("…", "within", "segmenter.tau", low=20.3, high=30.7)
+    assert check_claim(claim, curve(BUMP), MIOU)[1].word == "reproduced"
+    assert check_claim(claim, curve(BUMP | {0.7: 19.9}), MIOU)[1].word == "differs"
+    assert check_claim(claim, curve(BUMP | {0.5: 31.1}), MIOU)[1].word == "differs"
+
+
+def test_points_of_other_cells_and_no_points():
+    assert check_claim(above(low=0.4, high=0.6), curve(BUMP, limits=("limit=3",)), MIOU)[1].word == "limited"
+    assert check_claim(above(low=0.4, high=0.6), [], MIOU)[1].word == "not run"
+
+
+def test_a_curve_with_holes_is_limited():
+    said, verdict = check(above(low=0.4, high=0.6), curve({0.4: 30.0, 0.5: 31.0}), MIOU, planned=5)
+    assert said == "0.4 – 0.5"
+    assert str(verdict) == "limited: 2 of 5 points"

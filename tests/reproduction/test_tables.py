@@ -1,0 +1,76 @@
+"""The redrawn tables of made-up values: every verdict, and what stands beside it."""
+
+import pytest
+
+from diffcut_bench.config import load_config
+from diffcut_bench.reporting import Table
+from diffcut_bench.reproduction import Experiment, Measured, PlannedCell, Row, redraw
+
+COLUMNS = {"a": [], "b": [], "c": []}
+ROWS = [
+    Row("ours", published={"a": 65.2, "b": 71.68, "c": 30.0}),
+    Row("seeds", published={"a": 50.0}),
+    Row("theirs", published={"a": 9.8}, not_run="trained"),
+    Row("new"),
+]
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, Table]:
+    config = load_config([])
+    cells = [PlannedCell(ROWS[0], column, "", (), ROWS[0].published[column], config) for column in COLUMNS]
+    cells.append(PlannedCell(ROWS[1], "a", "", (), 50.0, config))
+    cells.append(PlannedCell(ROWS[2], "a", "", (), 9.8, None, "trained"))
+    cells += [PlannedCell(ROWS[3], column, "", (), None, config) for column in COLUMNS]
+    seeds = [Measured(value, (value - 2, value + 2), seed=seed) for seed, value in ((42, 50.0), (43, 52.0))]
+    measured = {
+        **{0: Measured(65.55, (62.0, 69.0)), 1: Measured(71.2, (68.0, 74.0)), 2: Measured(30.0, None, ("limit=3",))},
+        **{3: Measured.mean(seeds, 2), 5: Measured(12.345)},
+    }
+    experiment = Experiment("Made", "a test", name="made", columns=COLUMNS, rows=ROWS)
+    return redraw(experiment, cells, measured, dict.fromkeys((6, 7), "no weights"))
+
+
+def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):
+    table = tables["table"]
+    assert set(tables) == {"table", "cells"}, "there are no claims"
+    assert table.rows == (
+        ("ours", "published", "65.2", "71.68", "30.0"),
+        ("", "ours", "65.55", "71.20", "30.00"),
+        ("", "95 % over images", "62.0 – 69.0", "68.0 – 74.0", ""),
+        ("", "difference", "+0.35", "−0.48", "+0.00"),
+        ("", "tolerance", "±0.35", "±0.305", "±0.35"),
+        ("", "verdict", "reproduced", "differs", "limited (a)"),
+        ("seeds", "published", "50.0", "", ""),
+        ("", "ours", "51.00", "", ""),
+        ("", "deviation over 2 seeds", "1.41", "", ""),
+        ("", "95 % over images", "49.0 – 53.0", "", ""),
+        ("", "difference", "+1.00", "", ""),
+        ("", "tolerance", "±2.88", "", ""),
+        ("", "verdict", "reproduced", "", ""),
+        ("theirs", "published (b)", "9.8", "", ""),
+        ("new", "ours", "12.35", "", ""),
+        ("", "verdict", "", "not run (c)", "not run (c)"),
+    )
+    notes = "\n".join(table.notes)
+    for note in ("(a) limited: limit=3", "(b) not run: trained", "(c) not run: no weights", "decides no verdict"):
+        assert note in notes
+
+
+def test_cells_tell_all_that_a_verdict_was_made_from(tables):
+    names = [column.name for column in tables["cells"].columns]
+    rows = [dict(zip(names, row, strict=True)) for row in tables["cells"].rows]
+    words = {(row["method"], row["column"], row["seed"]): row["verdict"] for row in rows}
+    assert words["ours", "a", ""] == "reproduced"
+    assert words["theirs", "a", ""] == "not run: trained"
+    assert words["new", "a", ""] == "not stated"
+    assert words["seeds", "a", "42"] == words["seeds", "a", "43"] == "one of 2 seeds"
+    (mean,) = (row for row in rows if row["seed"] == "mean of 2")
+    assert (mean["ours"], mean["deviation"], mean["difference"], mean["tolerance"]) == (
+        "51.000",
+        "1.414",
+        "1.000",
+        "2.878",
+    )
+    (one,) = (row for row in rows if row["seed"] == "43")
+    assert (one["ours"], one["difference"], one["tolerance"]) == ("52.000", "2.000", "")
