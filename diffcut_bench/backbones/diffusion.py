@@ -42,6 +42,7 @@ class DiffusionEncoder(PretrainedBackbone):
         weights_dtype: precision that all weights are rounded to first; the released code's is float16.
         vae_dtype: of the VAE's arithmetic; ``auto`` is float32 (the released code's).
         unet_dtype: of the UNet's arithmetic; ``auto`` is float32 on the CPU and float16 on an accelerator.
+        prompt_dtype: of the text encoders' arithmetic; ``auto`` likewise, and float16 is the released code's.
         autocast: normalisations and softmax in float32 where the UNet is in half precision, as released.
         noise: add the noise; False: the clean latent is given at ``timestep``.
         seed: of the noise.
@@ -71,6 +72,7 @@ class DiffusionEncoder(PretrainedBackbone):
         weights_dtype: str = "float16",
         vae_dtype: str = "auto",
         unet_dtype: str = "auto",
+        prompt_dtype: str = "auto",
         autocast: bool = True,
         noise: bool = True,
         seed: int = 42,
@@ -86,7 +88,7 @@ class DiffusionEncoder(PretrainedBackbone):
             **{"timestep": timestep, "weights_dtype": weights_dtype, "autocast": autocast, "noise": noise},
             **{"seed": seed, "generator": generator, "channels_last": channels_last, "compile": compile},
         }
-        self._dtypes = {"vae": vae_dtype, "unet": unet_dtype}
+        self._dtypes = {"vae": vae_dtype, "unet": unet_dtype, "prompt": prompt_dtype}
         numbers = {"timestep": timestep, "seed": seed, "image_size": image_size, "text_encoders": text_encoders}
         _check(self.blocks, {"weights": weights_dtype, **self._dtypes}, numbers)
         self._weights = DiffusionWeights.find(model, revision, variant, vae, text_encoders)
@@ -208,7 +210,7 @@ class DiffusionEncoder(PretrainedBackbone):
     def _dtype(self, part: str) -> torch.dtype:
         name = self._dtypes[part]
         if name == "auto":
-            name = "float16" if part == "unet" and self.device.type != "cpu" else "float32"
+            name = "float16" if part != "vae" and self.device.type != "cpu" else "float32"
         dtype: torch.dtype = getattr(torch, name)
         return dtype
 
@@ -221,7 +223,7 @@ class DiffusionEncoder(PretrainedBackbone):
         deepest = None if self._whole else max(BLOCKS[block][1] for block in self.blocks)
         self.unet: Any = weights.read_unet(deepest, rounded, self._dtype("unet")).to(self.device)
         self.vae: Any = weights.read_vae(rounded, self._dtype("vae")).to(self.device)
-        self._prompt, self._pooled = weights.empty_prompt(rounded)
+        self._prompt, self._pooled = weights.empty_prompt(rounded, self._dtype("prompt"), self.device)
         self._scheduler = weights.scheduler()
         if self._options["channels_last"]:
             self.unet.to(memory_format=torch.channels_last)

@@ -148,9 +148,7 @@ class VisionTransformer(PretrainedBackbone):
     def fingerprint(self) -> dict[str, str]:
         return {
             "model": self.name,
-            "checkpoint": self._checkpoint.name,
-            "revision": self._checkpoint.revision,
-            "weights_sha256": self._checkpoint.fingerprint(),
+            **self._checkpoint.identity(),
             "layer": self.layer,
             "facet": self.facet,
             "dtype": str(self._precision()).removeprefix("torch."),

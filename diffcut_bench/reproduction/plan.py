@@ -1,5 +1,6 @@
 """From an experiment to the cells of a run: overrides, configs, published values, and what makes them other cells."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,11 @@ RULES = ("unmatched", "overlap", "one_to_one")
 # Settings that say where things lie or how fast they are computed, not what is computed.
 _PLACES = {
     "dataset": {"root"},
-    "backbone": {"model", "revision", "variant", "compile", "channels_last"},
+    "backbone": {"model", "variant", "compile", "channels_last"},
     "segmenter": {"folder", "pattern", "max_memory_gib"},
-    "namer": {"model", "revision"},
+    "namer": {"model"},
 }
+_COMMIT = re.compile("[0-9a-f]{40}")
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -203,6 +205,8 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             continue
         before, after = getattr(planned, group), getattr(actual, group)
         for name in sorted({*before, *after} - _PLACES.get(group, set())):
+            if name == "revision" and _says_more(before.get(name), after.get(name)):
+                continue
             if before.get(name) != after.get(name):
                 found.append(f"{group}.{name}={after.get(name)}")
     for name in _SETTINGS_OF_DATA:
@@ -210,6 +214,11 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
         if value != getattr(planned, name):
             found.append(f"{name}={value}")
     return tuple(found)
+
+
+def _says_more(planned: object, actual: object) -> bool:
+    """Whether a revision is a commit in the place of a branch or tag: no other weights are known to be meant."""
+    return bool(_COMMIT.fullmatch(str(actual))) and not _COMMIT.fullmatch(str(planned))
 
 
 def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
