@@ -31,6 +31,12 @@ class Backbone(torch.nn.Module, ABC):
     # Settings of its own that cannot change features beyond what `fingerprint` says; all others are part of the key.
     immaterial: tuple[str, ...] = ()
 
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """Precision of what `forward` gives on the device that the backbone is on. The store keeps it; who says nothing
+        is kept in float32."""
+        return torch.float32
+
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         """Feature map of images with colours in [0, 1]; ``rows = height / stride``. An image's features do not

@@ -126,6 +126,10 @@ class DiffusionEncoder(PretrainedBackbone):
             "noise_generator": self._options["generator"],
         }
 
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return self._dtype("unet")
+
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
         """Noised latents of images in [0, 1]: [b, c, height / vae stride, width / vae stride], float32."""

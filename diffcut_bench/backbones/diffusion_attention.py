@@ -56,6 +56,10 @@ class DiffusionAttention(DiffusionEncoder):
     def fingerprint(self) -> dict[str, str]:
         return {**super().fingerprint(), "features": "self-attention", "whole_unet": str(self._whole)}
 
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return torch.float32
+
     def _extract(self, images: Tensor) -> Tensor:
         maps = self.self_attention(images)
         self._captured.clear()

@@ -159,6 +159,10 @@ class VisionTransformer(PretrainedBackbone):
             **({"class_attention": "true"} if self.attention else {}),
         }
 
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return self._precision()
+
     def _precision(self) -> torch.dtype:
         """In which the network computes, or will when it is read here."""
         if self._is_read:

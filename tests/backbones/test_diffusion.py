@@ -228,6 +228,7 @@ def test_half_precision_stays_close(model, dtype, autocast):
     exact = model.encoder()(IMAGES)
     half = model.encoder(unet_dtype=dtype, vae_dtype=dtype, autocast=autocast)(IMAGES)
     assert half.dtype == getattr(torch, dtype)
+    assert model.encoder(unet_dtype=dtype).feature_dtype == half.dtype
     assert torch.nn.functional.cosine_similarity(half.float(), exact, dim=1).min() > 0.99
     assert not torch.equal(half.float(), exact)
 
