@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffcut_bench.backbones.base import PretrainedBackbone
+from diffcut_bench.backbones.architectures import published_config, unet_operations, unet_parameters, vae_operations
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone
 from diffcut_bench.backbones.diffusion_weights import DiffusionWeights, last_self_attention
 from diffcut_bench.errors import UserError
 
@@ -125,6 +126,28 @@ class DiffusionEncoder(PretrainedBackbone):
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
             "noise_generator": self._options["generator"],
         }
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+        model, size = str(settings.get("model")), settings.get("image_size") or image_size
+        config = published_config(model, "unet")
+        if config is None:
+            return None
+        blocks = settings.get("block", "E32")
+        places = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
+        if not places:
+            return None
+        levels = [level for _, level in places]
+        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in places)
+        vae = published_config(model, "vae") if settings.get("vae") is None else None
+        operations = None
+        if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
+            operations = unet_operations(config, None if whole else max(levels), size) + vae_operations(vae, size)
+        side = size // (8 * 2 ** max(levels))
+        channels = sum(config["block_out_channels"][level] for level in levels)
+        name = settings.get("unet_dtype", "auto")
+        dtype = getattr(torch, ("float32" if device_type == "cpu" else "float16") if name == "auto" else name)
+        return Outline(side, side, channels, dtype, operations, unet_parameters(config))
 
     @property
     def feature_dtype(self) -> torch.dtype:

@@ -23,6 +23,22 @@ _downloads_allowed: ContextVar[bool] = ContextVar("downloads_allowed", default=T
 _PATIENCE_S = 5.0
 
 
+class MissingWeightsError(UserError):
+    """Files of a model are not on this machine.
+
+    Attributes:
+        model: hub id.
+        command: what fetches them, where there is network.
+        gated: access has to be asked for first.
+    """
+
+    def __init__(
+        self, what: str, where: str, hint: str, *, model: str = "", command: str = "", gated: bool = False
+    ) -> None:
+        super().__init__(what, where, hint)
+        self.model, self.command, self.gated = model, command, gated
+
+
 @contextmanager
 def cache_only() -> Iterator[None]:
     """Within this, nothing is downloaded: what is not on disk is missing."""
@@ -166,11 +182,12 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
     if missing:
         asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
         at = "" if revision == "main" else f" --revision {revision}"
-        raise UserError(
+        command = f"hf download {model} {' '.join(names[0] for names in missing)}{at}"
+        raise MissingWeightsError(
             f"{_listed(missing)} of {model} missing",
             f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
-            f"`hf download {model} {' '.join(names[0] for names in missing)}{at}` where there is network, "
-            f"or {option}=DIR, a folder that has them{asked}",
+            f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
+            **{"model": model, "command": command, "gated": gated},
         )
     # Last is what was found last: a branch that has moved between two downloads is read anew at where it stands now.
     commits = [snapshot[3] for path in found.values() if (snapshot := _SNAPSHOT.search(path.as_posix()))]
