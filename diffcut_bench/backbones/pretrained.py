@@ -187,7 +187,9 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
             f"{_listed(missing)} of {model} missing",
             f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
             f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
-            **{"model": model, "command": command, "gated": gated},
+            model=model,
+            command=command,
+            gated=gated,
         )
     # Last is what was found last: a branch that has moved between two downloads is read anew at where it stands now.
     commits = [snapshot[3] for path in found.values() if (snapshot := _SNAPSHOT.search(path.as_posix()))]

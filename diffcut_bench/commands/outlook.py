@@ -111,7 +111,9 @@ def look_ahead(configs: Sequence[RunConfig]) -> list[Outlook]:
             except UserError as error:
                 lacks = (Lack("more", error.what, error.hint),)
         left = _images(config) if state is None else state.images - state.done
-        unstored = left
+        unstored, image_bytes = left, None
+        if isinstance(opened, OpenedPass):
+            image_bytes = opened.features.image_bytes(build_protocol(config.protocol))
         features = _features_key(config)
         if features in counted:
             unstored = 0
@@ -119,34 +121,29 @@ def look_ahead(configs: Sequence[RunConfig]) -> list[Outlook]:
             counted.add(features)
             if isinstance(opened, OpenedPass):
                 unstored = opened.features.missing(opened.images.dataset, opened.images.indices)
-        found.append(_outlook(config, state, lacks, left, unstored, speeds))
+        sized = Outlook(state, lacks, left, unstored)
+        seconds = None
+        if left is not None and unstored is not None:
+            seconds = speeds.estimate(config, left, unstored) if left else 0.0
+        found.append(replace(_with_costs(sized, config, image_bytes), seconds=seconds))
     return found
 
 
-def _outlook(
-    config: RunConfig,
-    state: CellState | None,
-    lacks: tuple[Lack, ...],
-    left: int | None,
-    unstored: int | None,
-    speeds: Speeds,
-) -> Outlook:
-    device = choose_device(config.device).type
-    here, there = outline_of(config, device), outline_of(config, "cuda")
-    options = instantiate("features", config.features)
-
-    def stored(outline: Outline | None) -> int | None:
-        if options is None or not unstored:
-            return None if unstored is None and options is not None else 0
-        return None if outline is None else unstored * _image_bytes(options, outline)
-
-    operations = 0.0 if not unstored else None if here is None or here.operations is None else here.operations
-    seconds = None if left is None or unstored is None else speeds.estimate(config, left, unstored) if left else 0.0
-    return Outlook(
-        **{"state": state, "missing": lacks, "images": left, "unstored": unstored},
-        **{"feature_bytes": stored(here), "half_bytes": stored(there)},
-        operations=None if operations is None or unstored is None else operations * unstored,
-        seconds=seconds,
+def _with_costs(outlook: Outlook, config: RunConfig, image_bytes: int | None) -> Outlook:
+    """With disk and operations of the images that are to be computed; ``image_bytes`` of an image, where the backbone
+    itself could be asked."""
+    images, options = outlook.unstored, instantiate("features", config.features)
+    if images is None or not images:
+        return replace(outlook, feature_bytes=images, half_bytes=images, operations=images)
+    here, there = (outline_of(config, device) for device in (choose_device(config.device).type, "cuda"))
+    if image_bytes is None and here is not None:
+        image_bytes = _image_bytes(options, here)
+    half_bytes = image_bytes if there is None else _image_bytes(options, there)
+    return replace(
+        outlook,
+        feature_bytes=None if image_bytes is None else images * image_bytes,
+        half_bytes=None if half_bytes is None else images * half_bytes,
+        operations=None if here is None or here.operations is None else images * here.operations,
     )
 
 
@@ -161,7 +158,9 @@ def outline_of(config: RunConfig, device_type: str) -> Outline | None:
     return outline
 
 
-def _image_bytes(options: StoreOptions, outline: Outline) -> int:
+def _image_bytes(options: StoreOptions | None, outline: Outline) -> int:
+    if options is None:
+        return 0
     dtype: torch.dtype = getattr(torch, options.kept_as(outline.dtype).dtype)
     return outline.rows * outline.cols * outline.channels * dtype.itemsize
 

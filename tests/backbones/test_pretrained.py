@@ -1,4 +1,5 @@
 import hashlib
+import pickle
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,8 +162,9 @@ def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(ca
 
 
 def test_a_revision_is_part_of_the_command(cache):
-    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`"):
+    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`") as caught:
         find_checkpoint(MODEL, WANTED, revision="v2")
+    assert pickle.loads(pickle.dumps(caught.value)).command == caught.value.command, "processes tell each other"
 
 
 def test_the_fingerprint_follows_names_and_contents(tmp_path):
