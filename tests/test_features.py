@@ -1,5 +1,7 @@
 """Features in a run: computed once, read back by every later run, computed again where they must be."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +138,36 @@ def test_weights_device_and_versions_are_in_the_key(shapes, tmp_path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr("diffcut_bench.features.version", lambda name: "0.0")
     assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
+
+
+def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path, monkeypatch):
+    from transformers import ViTConfig, ViTModel
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = place / "snapshots" / commit
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**sizes, patch_size=16, image_size=32), add_pooling_layer=False).save_pretrained(snapshot)
+    (snapshot / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    options = ["backbone=dino_s16", "backbone.image_size=64", "limit=2"]
+    first, _ = run(shapes, tmp_path, *options, "backbone.model=someone/tiny")
+    assert first.result.config["backbone"]["revision"] == "main"
+    told = first.result.identity["backbone"]
+    digest = hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+    assert (told["checkpoint"], told["revision"]) == ("someone/tiny", commit)
+    assert told["sha256:model.safetensors"] == digest
+    (stored,) = list_sets(tmp_path / "features")
+    assert stored.identity["backbone"]["sha256:model.safetensors"] == digest
+    for same in (["backbone.model=someone/tiny", f"backbone.revision={commit}"], [f"backbone.model={snapshot}"]):
+        assert run(shapes, tmp_path, *options, *same)[0].skipped, "the same weights are the same cell"
+    own = tmp_path / "mine"
+    shutil.copytree(snapshot, own)
+    moved, _ = run(shapes, tmp_path, *options, f"backbone.model={own}")
+    assert moved.result.identity["backbone"]["sha256:model.safetensors"] == digest
 
 
 def test_a_setting_that_the_fingerprint_forgets_is_in_the_key(shapes, tmp_path):

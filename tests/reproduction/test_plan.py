@@ -87,7 +87,7 @@ def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     assert other.deviations == ("backbone=colour",)
 
 
-def test_another_revision_is_another_network_and_a_pinned_one_is_not():
+def test_another_revision_is_a_deviation_and_what_was_released_is_none():
     """Of a branch nobody knows what it was; a commit in its place says which, and a pinned one is meant."""
     config, commit, other = load_config(["backbone=ssd1b"]), "a" * 40, "b" * 40
 
@@ -96,6 +96,8 @@ def test_another_revision_is_another_network_and_a_pinned_one_is_not():
         return plan._deviations(before, replace(config, backbone={**before.backbone, **given}))
 
     assert config.backbone["revision"] == "main", "no commit is known here"
+    assert told("main", prompt_dtype="float16") == (), "as released, on whatever device"
+    assert told("main", prompt_dtype="bfloat16") == ("backbone.prompt_dtype=bfloat16",)
     assert told("main", revision="fp16") == ("backbone.revision=fp16",)
     assert told("main", revision=commit) == ()
     assert told(commit, model="/weights") == (), "a folder's files are recorded by their hashes"
