@@ -120,7 +120,7 @@ def look_ahead(configs: Sequence[RunConfig]) -> list[Outlook]:
         elif left:
             counted.add(features)
             if isinstance(opened, OpenedPass):
-                unstored = opened.features.missing(opened.images.dataset, opened.images.indices)
+                unstored = min(left, opened.features.missing(opened.images.dataset, opened.images.indices))
         sized = Outlook(state, lacks, left, unstored)
         seconds = None
         if left is not None and unstored is not None:
