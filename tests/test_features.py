@@ -294,7 +294,7 @@ def test_the_store_says_where_it_rounds_and_keeps_that_apart(shapes, tmp_path, r
     assert sum(runs) == 8, "rounded features are not taken for exact ones"
     runs.clear()
     run(shapes, tmp_path, "features.dtype=float16", "segmenter.alpha=2")
-    assert runs == [], "nor are sets of older versions lost, which were rounded"
+    assert runs == [], "and they are found again where they are asked for"
 
 
 def test_a_backbone_that_announces_less_than_it_gives_is_not_rounded_silently(shapes, tmp_path):
