@@ -73,6 +73,9 @@ class FeatureSource:
         if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
             given = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features)
             raise ValueError(f"the backbone gave {given}, and announced floating-point features {announced}")
+        dtype = self.backbone.feature_dtype
+        if dtype != torch.float32 and features.dtype != dtype:  # float32 holds whatever it is given
+            raise ValueError(f"the backbone gave {features.dtype}, and announced {dtype} (feature_dtype)")
         return features
 
     def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -118,8 +121,15 @@ class FeatureSource:
         if missing:
             needed = self.store.check_space(missing, self.image_bytes(protocol))
             images = f"{missing} of {len(indices)} images to compute"
-            return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}"]
+            return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}, {self._kept()}"]
         return [*lines, f"features: all {len(indices)} images in {self.store.folder}"] if indices else lines
+
+    def _kept(self) -> str:
+        """What the store does to the precision of features."""
+        assert self.store is not None
+        dtypes = (self.backbone.feature_dtype, self.store.dtype)
+        computed, kept = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+        return f"{kept}, as computed" if kept == computed else f"computed in {computed}, kept in {kept}"
 
     def close(self) -> list[str]:
         """Write what the store still holds in memory; lines on damage that was met since `announce`."""
@@ -160,7 +170,9 @@ def open_source(
         "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},
         "images": "each under the SHA-256 of its file",
     }
-    return FeatureSource(backbone, device, FeatureStore(options, backbone.name, identity))
+    return FeatureSource(
+        backbone, device, FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
+    )
 
 
 def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:

@@ -107,11 +107,11 @@ def test_a_stored_shard_of_another_shape_is_computed_again(cli, shapes, tmp_path
     assert cli("run", *base).code == 0
     (stored,) = list_sets(tmp_path / "out" / "features")
     identity = {name: value for name, value in stored.identity.items() if name != "dtype"}
-    good = FeatureStore(StoreOptions(str(tmp_path / "out" / "features")), "colour", identity)
+    good = FeatureStore(StoreOptions(str(tmp_path / "out" / "features"), "float32"), "colour", identity)
     images = sorted(good.images())
     for path in stored.folder.glob("*.safetensors"):
         path.unlink()
-    bad = FeatureStore(StoreOptions(str(tmp_path / "out" / "features")), "colour", identity)
+    bad = FeatureStore(StoreOptions(str(tmp_path / "out" / "features"), "float32"), "colour", identity)
     assert bad.folder == stored.folder
     for image in images:
         bad.put(image, torch.zeros(5, 2, 2))

@@ -1,12 +1,16 @@
 """Features in a run: computed once, read back by every later run, computed again where they must be."""
 
+import hashlib
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import shapes_overrides, write_shapes
+from safetensors.torch import load_file
 
 from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
@@ -105,7 +109,7 @@ def test_a_changed_image_is_computed_again(shapes, tmp_path, runs):
 
 @pytest.mark.parametrize(
     "override",
-    ["protocol.image_size=160", "protocol.crop=none", "features.dtype=float32", "backbone=colour", "seed=43"],
+    ["protocol.image_size=160", "protocol.crop=none", "features.dtype=float16", "backbone=colour", "seed=43"],
 )
 def test_what_can_change_features_misses_and_nothing_else(shapes, tmp_path, override):
     base = load_config(shapes_overrides(shapes, tmp_path))
@@ -134,6 +138,36 @@ def test_weights_device_and_versions_are_in_the_key(shapes, tmp_path, monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr("diffcut_bench.features.version", lambda name: "0.0")
     assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
+
+
+def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path, monkeypatch):
+    from transformers import ViTConfig, ViTModel
+
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    place = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = place / "snapshots" / commit
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ViTModel(ViTConfig(**sizes, patch_size=16, image_size=32), add_pooling_layer=False).save_pretrained(snapshot)
+    (snapshot / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    (place / "refs").mkdir()
+    (place / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    options = ["backbone=dino_s16", "backbone.image_size=64", "limit=2"]
+    first, _ = run(shapes, tmp_path, *options, "backbone.model=someone/tiny")
+    assert first.result.config["backbone"]["revision"] == "main"
+    told = first.result.identity["backbone"]
+    digest = hashlib.sha256((snapshot / "model.safetensors").read_bytes()).hexdigest()
+    assert (told["checkpoint"], told["revision"]) == ("someone/tiny", commit)
+    assert told["sha256:model.safetensors"] == digest
+    (stored,) = list_sets(tmp_path / "features")
+    assert stored.identity["backbone"]["sha256:model.safetensors"] == digest
+    for same in (["backbone.model=someone/tiny", f"backbone.revision={commit}"], [f"backbone.model={snapshot}"]):
+        assert run(shapes, tmp_path, *options, *same)[0].skipped, "the same weights are the same cell"
+    own = tmp_path / "mine"
+    shutil.copytree(snapshot, own)
+    moved, _ = run(shapes, tmp_path, *options, f"backbone.model={own}")
+    assert moved.result.identity["backbone"]["sha256:model.safetensors"] == digest
 
 
 def test_a_setting_that_the_fingerprint_forgets_is_in_the_key(shapes, tmp_path):
@@ -218,6 +252,56 @@ def test_memory_keeps_nothing(shapes, tmp_path, runs):
     assert cell.result.key != stored.result.key
 
 
+class Half(Colour):
+    """A backbone of half precision."""
+
+    feature_dtype = torch.float16
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).half()
+
+
+class Boast(Half):
+    """Announces half precision, and gives more than that holds."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images).float()
+
+
+@pytest.mark.parametrize("backbone", ["efficientnet_lite0", "half"])
+def test_what_the_store_gives_back_scores_as_what_was_never_stored(shapes, tmp_path, backbone):
+    """To the last pixel of every image, on the first run and when it is read back."""
+    options = [] if backbone != "half" else ["backbone=colour", "backbone._target_=test_features.Half"]
+    memory, _ = run(shapes, tmp_path / "memory", "features=memory", "segmenter.alpha=5", *options)
+    stored, said = run(shapes, tmp_path, "segmenter.alpha=5", *options)
+    again, _ = run(shapes, tmp_path, "segmenter.alpha=5", "if_exists=overwrite", *options)
+    rows = [pq.read_table(cell.folder / "per_image.parquet").to_pylist() for cell in (memory, stored, again)]
+    assert rows[0] == rows[1] == rows[2]
+    assert memory.result.metrics == stored.result.metrics
+    dtype = "float16" if backbone == "half" else "float32"
+    assert said[0].endswith(f"{dtype}, as computed")
+    (kept,) = list_sets(tmp_path / "features")
+    assert kept.identity["dtype"] == dtype
+    (shard,) = kept.folder.glob("*.safetensors")
+    assert {tensor.dtype for tensor in load_file(shard).values()} == {getattr(torch, dtype)}
+
+
+def test_the_store_says_where_it_rounds_and_keeps_that_apart(shapes, tmp_path, runs):
+    _, said = run(shapes, tmp_path, "features.dtype=float16")
+    assert said[0].endswith("computed in float32, kept in float16")
+    runs.clear()
+    run(shapes, tmp_path)
+    assert sum(runs) == 8, "rounded features are not taken for exact ones"
+    runs.clear()
+    run(shapes, tmp_path, "features.dtype=float16", "segmenter.alpha=2")
+    assert runs == [], "and they are found again where they are asked for"
+
+
+def test_a_backbone_that_announces_less_than_it_gives_is_not_rounded_silently(shapes, tmp_path):
+    with pytest.raises(UserError, match=r"gave torch.float32, and announced torch.float16"):
+        run(shapes, tmp_path, "backbone=colour", "backbone._target_=test_features.Boast")
+
+
 def test_a_full_disk_is_said_before_the_first_image(shapes, tmp_path, runs, monkeypatch):
     monkeypatch.setattr(
         "diffcut_bench.store.feature_store.shutil.disk_usage", lambda path: type("Usage", (), {"free": 10})
@@ -231,7 +315,9 @@ def test_features_that_do_not_fit_half_precision_are_failures_that_say_so(shapes
     forward = EfficientNetLite0.forward
     monkeypatch.setattr(EfficientNetLite0, "forward", lambda self, images: forward(self, images) * 1e9)
     with pytest.raises(UserError, match="features leave the range of float16"):
-        run(shapes, tmp_path)
+        run(shapes, tmp_path, "features.dtype=float16")
+    cell, _ = run(shapes, tmp_path)
+    assert not cell.result.failures, "what was computed fits the precision that it was computed in"
 
 
 def test_a_backbone_may_want_another_image_size(shapes, tmp_path, monkeypatch):
@@ -253,11 +339,13 @@ def test_a_backbone_may_want_another_image_size(shapes, tmp_path, monkeypatch):
 
 def test_features_command_lists_verifies_and_clears(cli, shapes, tmp_path):
     run(shapes, tmp_path)
-    run(shapes, tmp_path, "features.dtype=float32")
+    run(shapes, tmp_path, "features.dtype=float16")
     listed = cli("features", "list", f"output_dir={tmp_path}")
     assert listed.code == 0
     assert "2 sets" in listed.out
     assert "image_size 128" in listed.out
+    assert "float32, as computed" in listed.out
+    assert "float16, computed in float32" in listed.out
     verified = cli("features", "verify", f"output_dir={tmp_path}")
     assert verified.code == 0
     assert verified.out.count("8 images intact") == 2

@@ -36,8 +36,8 @@ def test_jobs_equal_passes_one_after_the_other(cli, place, launcher, monkeypatch
     assert "Traceback" not in done.err
 
 
-# Asked to end, or killed: in the middle of the work and as its workers start, each in a folder of its own, so that there
-# is work left to be ended. What the last one left is then gone on with.
+# Asked to end, or killed: in the middle of the work and as its workers start, each in a folder of its own, so that
+# there is work left to be ended. What the last one left is then gone on with.
 KILLED = """
 import json, random, signal, sys, time
 from pathlib import Path

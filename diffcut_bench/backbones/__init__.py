@@ -1,12 +1,12 @@
 """Backbones: images -> feature map, one file a family."""
 
-from diffcut_bench.backbones.base import Backbone, PretrainedBackbone
+from diffcut_bench.backbones.base import Backbone, Outline, PretrainedBackbone
 from diffcut_bench.backbones.colour import Colour
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
 from diffcut_bench.backbones.diffusion_attention import DiffusionAttention
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
 from diffcut_bench.backbones.none import NoBackbone
-from diffcut_bench.backbones.pretrained import cache_only
+from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only
 from diffcut_bench.backbones.vision_transformer import VisionTransformer
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "DiffusionAttention",
     "DiffusionEncoder",
     "EfficientNetLite0",
+    "MissingWeightsError",
     "NoBackbone",
+    "Outline",
     "PretrainedBackbone",
     "VisionTransformer",
     "cache_only",

@@ -1,10 +1,32 @@
 """The interface of a backbone: images in [0, 1] -> feature map. Knows tensors only."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What features of one square image are and take, as far as that is known without the weights.
+
+    Attributes:
+        rows, cols, channels: of the feature map.
+        dtype: that it is computed in.
+        operations: of the network, two for a multiply-add; None where nobody has counted.
+        parameters: that a download has at least; None where nobody has counted.
+    """
+
+    rows: int
+    cols: int
+    channels: int
+    dtype: torch.dtype
+    operations: float | None = None
+    parameters: int | None = None
 
 
 class Backbone(torch.nn.Module, ABC):
@@ -30,6 +52,23 @@ class Backbone(torch.nn.Module, ABC):
     attention_channels: int = 0
     # Settings of its own that cannot change features beyond what `fingerprint` says; all others are part of the key.
     immaterial: tuple[str, ...] = ()
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+        """What features will be and take, before there are weights; None where that can't be told.
+
+        Args:
+            settings: as configured.
+            image_size: pixels a side that the protocol gives; a backbone's own size goes before it.
+            device_type: that will compute.
+        """
+        return None
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        """Precision of what `forward` gives on the device that the backbone is on. The store keeps it; who says nothing
+        is kept in float32."""
+        return torch.float32
 
     @abstractmethod
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffcut_bench.backbones.base import PretrainedBackbone
+from diffcut_bench.backbones.architectures import published_config, unet_operations, unet_parameters, vae_operations
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone
 from diffcut_bench.backbones.diffusion_weights import DiffusionWeights, last_self_attention
 from diffcut_bench.errors import UserError
 
@@ -42,6 +43,7 @@ class DiffusionEncoder(PretrainedBackbone):
         weights_dtype: precision that all weights are rounded to first; the released code's is float16.
         vae_dtype: of the VAE's arithmetic; ``auto`` is float32 (the released code's).
         unet_dtype: of the UNet's arithmetic; ``auto`` is float32 on the CPU and float16 on an accelerator.
+        prompt_dtype: of the text encoders' arithmetic; ``auto`` likewise, and float16 is the released code's.
         autocast: normalisations and softmax in float32 where the UNet is in half precision, as released.
         noise: add the noise; False: the clean latent is given at ``timestep``.
         seed: of the noise.
@@ -72,6 +74,7 @@ class DiffusionEncoder(PretrainedBackbone):
         weights_dtype: str = "float16",
         vae_dtype: str = "auto",
         unet_dtype: str = "auto",
+        prompt_dtype: str = "auto",
         autocast: bool = True,
         noise: bool = True,
         seed: int = 42,
@@ -88,7 +91,7 @@ class DiffusionEncoder(PretrainedBackbone):
             **{"seed": seed, "channels_last": channels_last, "compile": compile},
         }
         self._generator = generator
-        self._dtypes = {"vae": vae_dtype, "unet": unet_dtype}
+        self._dtypes = {"vae": vae_dtype, "unet": unet_dtype, "prompt": prompt_dtype}
         numbers = {"timestep": timestep, "seed": seed, "image_size": image_size, "text_encoders": text_encoders}
         _check(self.blocks, {"weights": weights_dtype, **self._dtypes}, numbers)
         self._weights = DiffusionWeights.find(model, revision, variant, vae, text_encoders)
@@ -126,6 +129,32 @@ class DiffusionEncoder(PretrainedBackbone):
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
             **{"generator": self._drawn_on(), "noise_generator": self._drawn_on()},
         }
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+        model, size = str(settings.get("model")), settings.get("image_size") or image_size
+        config = published_config(model, "unet")
+        if config is None:
+            return None
+        blocks = settings.get("block", "E32")
+        places = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
+        if not places:
+            return None
+        levels = [level for _, level in places]
+        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in places)
+        vae = published_config(model, "vae") if settings.get("vae") is None else None
+        operations = None
+        if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
+            operations = unet_operations(config, None if whole else max(levels), size) + vae_operations(vae, size)
+        side = size // (8 * 2 ** max(levels))
+        channels = sum(config["block_out_channels"][level] for level in levels)
+        name = settings.get("unet_dtype", "auto")
+        dtype = getattr(torch, ("float32" if device_type == "cpu" else "float16") if name == "auto" else name)
+        return Outline(side, side, channels, dtype, operations, unet_parameters(config))
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return self._dtype("unet")
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Tensor:
@@ -215,7 +244,7 @@ class DiffusionEncoder(PretrainedBackbone):
     def _dtype(self, part: str) -> torch.dtype:
         name = self._dtypes[part]
         if name == "auto":
-            name = "float16" if part == "unet" and self.device.type != "cpu" else "float32"
+            name = "float16" if part != "vae" and self.device.type != "cpu" else "float32"
         dtype: torch.dtype = getattr(torch, name)
         return dtype
 
@@ -228,7 +257,7 @@ class DiffusionEncoder(PretrainedBackbone):
         deepest = None if self._whole else max(BLOCKS[block][1] for block in self.blocks)
         self.unet: Any = weights.read_unet(deepest, rounded, self._dtype("unet")).to(self.device)
         self.vae: Any = weights.read_vae(rounded, self._dtype("vae")).to(self.device)
-        self._prompt, self._pooled = weights.empty_prompt(rounded)
+        self._prompt, self._pooled = weights.empty_prompt(rounded, self._dtype("prompt"), self.device)
         self._scheduler = weights.scheduler()
         if self._options["channels_last"]:
             self.unet.to(memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """Self-attention of a latent diffusion model as features: what DiffSeg segments (PAPER.md section 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -8,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from diffcut_bench.backbones.architectures import published_config
+from diffcut_bench.backbones.base import Outline
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
 
 
@@ -55,6 +58,20 @@ class DiffusionAttention(DiffusionEncoder):
 
     def fingerprint(self) -> dict[str, str]:
         return {**super().fingerprint(), "features": "self-attention", "whole_unet": str(self._whole)}
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+        known = super().outline(settings, image_size, device_type)
+        config = published_config(str(settings.get("model")), "unet")
+        if known is None or config is None:
+            return None
+        finest = next(level for level, kind in enumerate(config["down_block_types"]) if "Attn" in kind)
+        side = (settings.get("image_size") or image_size) // (8 * 2**finest)
+        return replace(known, rows=side, cols=side, channels=side**2, dtype=torch.float32)
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return torch.float32
 
     def _extract(self, images: Tensor) -> Tensor:
         maps = self.self_attention(images)

@@ -23,6 +23,7 @@ from diffcut_bench.backbones.pretrained import (
 from diffcut_bench.errors import UserError
 from diffcut_bench.store import write_atomically
 
+_CPU = torch.device("cpu")
 _STEM = "diffusion_pytorch_model"
 # Names that the VAE's attention had in checkpoints of 2022.
 _RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -103,14 +104,15 @@ class DiffusionWeights:
     def fingerprint(self) -> dict[str, str]:
         """Ids, revision and hashes of the weights, and the version of the library that computes with them."""
         found = {
-            "checkpoint": self.model.name,
-            "revision": self.model.revision,
-            "weights_sha256": self.model.fingerprint(),
+            **self.model.identity(),
             "vae": self.vae.name if self.vae else "own",
             "diffusers": version("diffusers"),
             "transformers": version("transformers"),
         }
-        return found | ({"vae_sha256": self.vae.fingerprint()} if self.vae else {})
+        if self.vae is None:
+            return found
+        files = {f"vae:{name}": digest for name, digest in self.vae.identity().items() if name.startswith("sha256:")}
+        return found | {"vae_revision": self.vae.revision, "vae_sha256": self.vae.fingerprint(), **files}
 
     def has_attention(self, half: str, level: int) -> bool:
         """Whether a half of the UNet attends at a level (0: the latent's resolution, each further one half of it)."""
@@ -154,30 +156,40 @@ class DiffusionWeights:
         betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
         return DDPMScheduler(**{name: self.scheduler_config[name] for name in betas if name in self.scheduler_config})
 
-    def empty_prompt(self, rounded: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    def empty_prompt(
+        self, rounded: torch.dtype, dtype: torch.dtype = torch.float32, device: torch.device = _CPU
+    ) -> tuple[Tensor, Tensor | None]:
         """Embedding of the empty prompt [1, tokens, channels] and, for SDXL-type models, the pooled one [1, channels].
 
-        Computed once for a checkpoint by diffusers' own pipeline, in float32, and kept in the hub's assets cache.
+        Computed once for a checkpoint by diffusers' own pipeline, and kept in the hub's assets cache.
+
+        Args:
+            rounded: precision that the weights are rounded to.
+            dtype: of the arithmetic and of what is given, on the CPU.
+            device: that computes; float32 is always computed on the CPU, so that every machine has the same.
         """
         from huggingface_hub import cached_assets_path
 
+        device = _CPU if dtype == torch.float32 else device
         text = {name: path for name, path in self.model.files.items() if name.startswith(("text", "token"))}
         state = f"{Checkpoint('', '', text).fingerprint()} {rounded} {version('transformers')} {version('diffusers')}"
+        if dtype != torch.float32:
+            state += f" {dtype} {device.type}"
         name = f"{hashlib.sha256(state.encode()).hexdigest()}.safetensors"
         try:
             path = Path(cached_assets_path("diffcut_bench", namespace="prompts")) / name
         except (OSError, ValueError):  # no place to keep it, which only costs time
-            kept = self._encode_empty_prompt(rounded)
+            kept = self._encode_empty_prompt(rounded, dtype, device)
             return kept["prompt"], kept.get("pooled")
         try:
             kept = {name: _aligned(tensor) for name, tensor in load_file(path).items()}
         except (OSError, SafetensorError):  # not there yet, or damaged
-            kept = self._encode_empty_prompt(rounded)
+            kept = self._encode_empty_prompt(rounded, dtype, device)
             with suppress(UserError):
                 write_atomically(path, save(kept))
         return kept["prompt"], kept.get("pooled")
 
-    def _encode_empty_prompt(self, rounded: torch.dtype) -> dict[str, Tensor]:
+    def _encode_empty_prompt(self, rounded: torch.dtype, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         with quiet_transformers():
             from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
             from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -188,13 +200,13 @@ class DiffusionWeights:
             variant = self.variant if names[0] in self.model.files and len(names) > 1 else None
             try:
                 with quiet_transformers():
-                    encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).float().eval()
+                    encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).to(dtype).eval()
             except Exception as error:  # whatever a damaged file makes the library raise
                 reason = " ".join(str(error).split())[:300]
                 raise UserError(
                     f"text encoder can't be read ({reason})", str(place), "download its files again"
                 ) from error
-            return encoder._apply(_aligned)
+            return encoder._apply(_aligned).to(device)
 
         def tokens(folder: str) -> Any:
             return CLIPTokenizer.from_pretrained(self.model.files[f"{folder}/tokenizer_config.json"].parent)
@@ -204,14 +216,12 @@ class DiffusionWeights:
         with torch.no_grad():
             if not self.takes_pooled_prompt:
                 pipeline: Any = StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
-                prompt, _ = pipeline.encode_prompt("", torch.device("cpu"), 1, False)
-                return {"prompt": prompt.contiguous()}
+                prompt, _ = pipeline.encode_prompt("", device, 1, False)
+                return {"prompt": prompt.cpu().contiguous()}
             second = read(CLIPTextModelWithProjection, "text_encoder_2")
             pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens("tokenizer_2"))
-            prompt, _, pooled, _ = pipeline.encode_prompt(
-                "", device=torch.device("cpu"), do_classifier_free_guidance=False
-            )
-            return {"prompt": prompt.contiguous(), "pooled": pooled.contiguous()}
+            prompt, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
+            return {"prompt": prompt.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}
 
 
 def keep_encoder(unet: Any, deepest: int) -> None:

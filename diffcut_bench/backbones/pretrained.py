@@ -16,8 +16,27 @@ from diffcut_bench.errors import UserError
 # Names of one file, the preferred one first: a checkpoint with half-precision weights need not send the others too.
 Names = Sequence[str]
 
+_WEIGHTS = (".safetensors", ".bin")
+_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(?=/|$)")  # of the hub's cache
+
 _downloads_allowed: ContextVar[bool] = ContextVar("downloads_allowed", default=True)
 _PATIENCE_S = 5.0
+
+
+class MissingWeightsError(UserError):
+    """Files of a model are not on this machine.
+
+    Attributes:
+        model: hub id.
+        command: what fetches them, where there is network.
+        gated: access has to be asked for first.
+    """
+
+    def __init__(
+        self, what: str, where: str, hint: str, *, model: str = "", command: str = "", gated: bool = False
+    ) -> None:
+        super().__init__(what, where, hint)
+        self.model, self.command, self.gated = model, command, gated
 
 
 @contextmanager
@@ -35,8 +54,8 @@ class Checkpoint:
     """Files of a model.
 
     Attributes:
-        model: hub id or folder, as asked for.
-        revision: branch, tag or commit of the hub; ``main`` for a folder.
+        model: hub id, or the folder as asked for.
+        revision: commit that the hub's branch or tag stood for; of a folder what was asked for, which changes nothing.
         files: path of each file by the name it was found under.
     """
 
@@ -49,6 +68,16 @@ class Checkpoint:
         """The hub id, or the folder's own name: the same weights elsewhere on the disk are the same model."""
         folder = Path(self.model).expanduser()
         return folder.resolve().name if folder.is_dir() else self.model
+
+    def identity(self) -> dict[str, str]:
+        """Model, commit, hash of all files, and the SHA-256 of each file with weights, as the hub's pages tell it."""
+        weights = {name: path for name, path in self.files.items() if path.suffix in _WEIGHTS}
+        return {
+            "checkpoint": self.name,
+            "revision": self.revision,
+            "weights_sha256": self.fingerprint(),
+            **{f"sha256:{name}": file_digest(weights[name]) for name in sorted(weights)},
+        }
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of the files."""
@@ -89,6 +118,10 @@ def find_checkpoint(
                 str(folder.absolute()),
                 f"copy the missing files there, or point {option} at a complete folder or a hub id",
             )
+        snapshot = _SNAPSHOT.search(folder.absolute().as_posix())
+        if snapshot is not None and not snapshot.string[snapshot.end() :]:  # `hf download` prints such a folder
+            owner, name, commit = snapshot.groups()
+            return Checkpoint(f"{owner}/{name}", commit, found)
         return Checkpoint(model, revision, found)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
@@ -149,13 +182,20 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
     if missing:
         asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
         at = "" if revision == "main" else f" --revision {revision}"
-        raise UserError(
+        command = f"hf download {model} {' '.join(names[0] for names in missing)}{at}"
+        raise MissingWeightsError(
             f"{_listed(missing)} of {model} missing",
             f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
-            f"`hf download {model} {' '.join(names[0] for names in missing)}{at}` where there is network, "
-            f"or {option}=DIR, a folder that has them{asked}",
+            f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
+            model=model,
+            command=command,
+            gated=gated,
         )
-    return Checkpoint(model, revision, found)
+    # Last is what was found last: a branch that has moved between two downloads is read anew at where it stands now.
+    commits = [snapshot[3] for path in found.values() if (snapshot := _SNAPSHOT.search(path.as_posix()))]
+    if len(set(commits)) > 1:
+        return _from_hub(model, wanted, commits[-1], option, gated)
+    return Checkpoint(model, commits[-1] if commits else revision, found)
 
 
 @cache

@@ -1,5 +1,6 @@
 """Vision transformers of the `transformers` library: CLIP, SigLIP, DINO, DINOv2 and DINOv3, one class for all."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffcut_bench.backbones.base import PretrainedBackbone
+from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone
 from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
 from diffcut_bench.errors import UserError, did_you_mean
 
@@ -148,9 +150,7 @@ class VisionTransformer(PretrainedBackbone):
     def fingerprint(self) -> dict[str, str]:
         return {
             "model": self.name,
-            "checkpoint": self._checkpoint.name,
-            "revision": self._checkpoint.revision,
-            "weights_sha256": self._checkpoint.fingerprint(),
+            **self._checkpoint.identity(),
             "layer": self.layer,
             "facet": self.facet,
             "dtype": str(self._precision()).removeprefix("torch."),
@@ -160,6 +160,25 @@ class VisionTransformer(PretrainedBackbone):
             # Only where it is on: features that were stored before there was the option are found as ever.
             **({"class_attention": "true"} if self.attention else {}),
         }
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+        shape = VISION_TRANSFORMERS.get(str(settings.get("model")))
+        if shape is None:
+            return None
+        size = settings.get("image_size") or _GRID * shape.patch
+        facet, layer = settings.get("facet", "tokens"), settings.get("layer", "last")
+        layers = shape.depth if layer == "last" else int(layer) % shape.depth + 1
+        operations = shape.operations(size, layers, projected=facet != "tokens")
+        heads = shape.width // 64 if settings.get("attention") else 0
+        half = device_type != "cpu" and "dinov3" not in str(settings["model"])
+        dtype = _DTYPES.get(settings.get("dtype", "auto"), torch.float16 if half else torch.float32)
+        side = size // shape.patch
+        return Outline(side, side, shape.width + heads, dtype, operations, shape.parameters())
+
+    @property
+    def feature_dtype(self) -> torch.dtype:
+        return self._precision()
 
     def _precision(self) -> torch.dtype:
         """In which the network computes, or will when it is read here."""

@@ -14,11 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from diffcut_bench.backbones.architectures import UNETS, VAE
 from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
 _VARIANT = "fp16"
 _WRITTEN = "written.json"  # what the folder holds; the folder appears only when all of it is there
 _TOKENS = 77
+_MODELS = {"ssd1b": "segmind/SSD-1B", "vega": "segmind/Segmind-Vega"}
 
 
 @dataclass(frozen=True)
@@ -37,32 +39,9 @@ class Architecture:
     text: tuple[int, int]
 
 
-def _sdxl_unet(depths: tuple[list[int], list[int]]) -> dict[str, Any]:
-    """An SDXL UNet whose attention blocks at 1/2 and 1/4 of the latent are this deep.
-
-    The decoder has the least depth: nothing of it is read.
-    """
-    return {
-        **{"sample_size": 128, "in_channels": 4, "out_channels": 4, "layers_per_block": 2, "mid_block_type": None},
-        "block_out_channels": [320, 640, 1280],
-        "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
-        "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-        "transformer_layers_per_block": [1, *depths],
-        "reverse_transformer_layers_per_block": [[1, 1, 1], [1, 1, 1], 1],
-        "attention_head_dim": [5, 10, 20],
-        "cross_attention_dim": 2048,
-        "use_linear_projection": True,
-        **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
-        "projection_class_embeddings_input_dim": 2816,
-    }
-
-
-_SDXL_VAE = {
-    **{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4, "sample_size": 1024},
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    **{"scaling_factor": 0.13025, "force_upcast": True},
-}
+# The decoder has the least depth: nothing of it is read.
+_LEAST_DECODER = {"mid_block_type": None, "reverse_transformer_layers_per_block": [[1, 1, 1], [1, 1, 1], 1]}
+_SDXL_VAE = {**VAE, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
 _TINY_UNET = {
     **{"sample_size": 8, "block_out_channels": [8, 16, 32], "norm_num_groups": 4, "attention_head_dim": [2, 2, 4]},
     **{"cross_attention_dim": 40, "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24 + 6 * 8},
@@ -76,10 +55,11 @@ def _distilled_vae(channels: int) -> dict[str, Any]:
     return {**widths, "latent_channels": 4, "scaling_factor": 1.0}
 
 
+_UNETS = {name: {**UNETS[model], **_LEAST_DECODER, "sample_size": 128} for name, model in _MODELS.items()}
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "ssd1b": Architecture(_sdxl_unet(([2, 2], [4, 4])), _SDXL_VAE, _distilled_vae(64), (768, 1280)),
-    "vega": Architecture(_sdxl_unet(([1, 1], [2, 2])), _SDXL_VAE, _distilled_vae(64), (768, 1280)),
-    "tiny": Architecture(_sdxl_unet(([1, 1], [2, 2])) | _TINY_UNET, _SDXL_VAE | _TINY_VAE, _distilled_vae(8), (16, 24)),
+    "ssd1b": Architecture(_UNETS["ssd1b"], _SDXL_VAE, _distilled_vae(64), (768, 1280)),
+    "vega": Architecture(_UNETS["vega"], _SDXL_VAE, _distilled_vae(64), (768, 1280)),
+    "tiny": Architecture(_UNETS["vega"] | _TINY_UNET, _SDXL_VAE | _TINY_VAE, _distilled_vae(8), (16, 24)),
 }
 
 

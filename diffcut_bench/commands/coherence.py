@@ -130,7 +130,7 @@ def measure_coherence(configs: Sequence[RunConfig], options: argparse.Namespace)
         "dataset": asdict(described),
         "mark": {**asdict(mark), "class": what} if mark else None,
         "device_type": device.type,
-        "features_dtype": config.features.get("dtype", "the backbone's"),
+        "features_dtype": "the backbone's" if (kept := config.features.get("dtype", "auto")) == "auto" else kept,
     }
     noise = "|".join(dict.fromkeys(each.fingerprint.get("noise_generator", "none") for each in measured))
     record = _record(identity, plan, measured, failures, environment(device, config.seed, noise))

@@ -4,6 +4,7 @@ import argparse
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
@@ -13,7 +14,7 @@ from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.store import StoredSet, StoreOptions, in_units, list_sets, open_set
 
-_SHOWN = ("checkpoint", "block", "layer", "facet", "timestep", "unet_dtype", "dtype")
+_SHOWN = ("checkpoint", "block", "layer", "facet", "timestep", "unet_dtype")
 
 
 def features(options: argparse.Namespace) -> int:
@@ -57,9 +58,17 @@ def _what(found: StoredSet) -> str:
     if found.identity is None:
         return "key.json can't be read"
     backbone = found.identity.get("backbone", {})
-    flat = backbone | {name: value for name, value in found.identity.items() if name != "backbone"}
+    flat: dict[str, Any] = backbone | {name: value for name, value in found.identity.items() if name != "backbone"}
     said = [f"{name} {flat[name]}" for name in ("crop", "image_size", *_SHOWN, "device_type") if name in flat]
-    return ", ".join(said)
+    return ", ".join([*said, _kept(backbone, str(flat.get("dtype", "")))])
+
+
+def _kept(backbone: dict[str, Any], dtype: str) -> str:
+    """Precision of a set, and what it was computed in if that says more: the store rounds where it is told to."""
+    computed = backbone.get("dtype", backbone.get("unet_dtype", "float32"))
+    if backbone.get("features") == "self-attention":  # aggregated in float32 whatever the network computes in
+        computed = "float32"
+    return f"{dtype}, as computed" if dtype == computed else f"{dtype}, computed in {computed}"
 
 
 def verify_sets(sets: Sequence[StoredSet]) -> int:

@@ -2,18 +2,17 @@
 
 import argparse
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from diffcut_bench.coherence import SamplingOptions
+from diffcut_bench.commands.budget import TFLOPS, print_budget, print_status
 from diffcut_bench.commands.coherence import measure_coherence
-from diffcut_bench.commands.outlook import Outlook, look_ahead
 from diffcut_bench.commands.passes import run_with_progress, say_failures
 from diffcut_bench.commands.terminal import console, say
-from diffcut_bench.commands.tune import training_configs, tune_setting
+from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
@@ -32,13 +31,16 @@ from diffcut_bench.reproduction import (
     resolve_under,
 )
 from diffcut_bench.running import FinishedCell
-from diffcut_bench.store import in_units, unwritable, write_atomically
+from diffcut_bench.store import unwritable, write_atomically
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(sorted(known_experiments(), key=_in_order))}")
     parser.add_argument("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
+    parser.add_argument(
+        "--tflops", metavar="N", type=float, default=TFLOPS, help="10^12 operations a second of the GPU of --dry-run"
+    )
     parser.add_argument("--status", action="store_true", help="print how far each cell is")
     parser.add_argument(
         "--under", metavar="A,B", help="protocols and background rules to score under, side by side; or all"
@@ -81,7 +83,10 @@ def reproduce(options: argparse.Namespace) -> int:
         seeds=options.seeds or 1,
     )
     if options.dry_run or options.status:
-        _look(experiment, cells, whole=options.dry_run)
+        if options.dry_run:
+            print_budget(experiment, cells, options.tflops)
+        else:
+            print_status(experiment, cells)
         return 0
     folder = _output_dir(cells, options.overrides) / "reproductions" / experiment.name
     try:
@@ -169,86 +174,6 @@ def _write(folder: Path, experiment: Experiment, tables: Mapping[str, Table], cu
         paths += write_figure(figure, folder, experiment.name)
     for path in paths:
         say(f"written  {path}")
-
-
-def _look(experiment: Experiment, cells: Sequence[PlannedCell], *, whole: bool) -> None:
-    """What is finished, stored or missing, and with ``whole`` what the rest would take."""
-    planned = [cell for cell in cells if cell.config is not None]
-    outlooks = dict(zip(map(id, planned), _outlooks(experiment, planned), strict=True))
-    columns = [Column("cell"), Column("column"), Column("state")]
-    if whole:
-        columns += [Column(name, numeric=True) for name in ("features to compute", "disk", "time")]
-    rows = []
-    for cell in planned:
-        outlook = outlooks[id(cell)]
-        point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in (cell.point or {}).items())
-        state = "measured by each run" if experiment.measure == "auc" and not outlook.missing else _state(outlook)
-        row = [f"{cell.name} {point}".strip(), cell.column, state]
-        if whole:
-            row += ["", "", ""] if outlook.missing else _costs(outlook)
-        rows.append(tuple(row))
-    for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
-        rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
-    Table(experiment.name, experiment.title, tuple(columns), tuple(rows)).print(console)
-    known = list(outlooks.values())
-    finished, missing = sum(each.finished for each in known), sum(bool(each.missing) for each in known)
-    say(f"{len(known)} cells to run: {finished} finished, {missing} lack something, {len(cells) - len(known)} not run")
-    if whole:
-        times = [each.seconds for each in known if not each.missing and not each.finished]
-        untold = sum(time is None for time in times)
-        free = shutil.disk_usage(next(p for p in Path(_output_dir(cells, [])).absolute().parents if p.exists())).free
-        say(
-            f"disk for features: {in_units(sum(each.feature_bytes for each in known))}, {in_units(free)} are free; "
-            f"time: {_duration(sum(time or 0.0 for time in times))} by the speed of cells finished here"
-            + (f", and {untold} cells of a kind that was not measured yet" if untold else "")
-            + (f", and {missing} cells that lack something" if missing else "")
-        )
-
-
-def _outlooks(experiment: Experiment, planned: Sequence[PlannedCell]) -> list[Outlook]:
-    """Of each cell; one that is tuned first is as far as its search, and takes what that takes."""
-    found = look_ahead([_config(cell) for cell in planned if cell.row.tune is None])
-    plain = iter(found)
-    outlooks = []
-    for cell in planned:
-        if cell.row.tune is None:
-            outlooks.append(next(plain))
-            continue
-        tuning = cell.row.tune
-        try:
-            search = look_ahead(training_configs(cell.overrides, tuning.setting, tuning.grid, tuning.images))
-        except UserError as error:
-            outlooks.append(Outlook(missing=(_reason(error),)))
-            continue
-        missing = tuple(dict.fromkeys(what for each in search for what in each.missing))
-        left = [each for each in search if not each.finished]
-        seconds = None if any(each.seconds is None for each in left) else sum(each.seconds or 0.0 for each in left)
-        of_search = (sum(each.unstored for each in search), sum(each.feature_bytes for each in search))
-        state = next((each.state for each in left), search[-1].state)
-        outlooks.append(Outlook(state, missing, *of_search, seconds))
-    return outlooks
-
-
-def _state(outlook: Outlook) -> str:
-    if outlook.missing:
-        return f"missing: {'; '.join(outlook.missing)}"
-    assert outlook.state is not None
-    if outlook.finished:
-        return "finished"
-    return f"{outlook.state.done} of {outlook.state.images} images" if outlook.state.done else "not started"
-
-
-def _costs(outlook: Outlook) -> list[str]:
-    if outlook.finished:
-        return ["", "", ""]
-    time = "unknown" if outlook.seconds is None else _duration(outlook.seconds)
-    return [str(outlook.unstored), in_units(outlook.feature_bytes), time]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _config(cell: PlannedCell) -> RunConfig:

@@ -26,6 +26,7 @@ CARD = Card(
             sha256="7ff1be44964418441f542a7cc1e1a650e7dc0fc275f5d23252bc9bbdbc977b29",
         ),
     ),
+    download_bytes=967_382_037,
 )
 
 _PLACES = (".", "ADEChallengeData2016", "ade/ADEChallengeData2016", "ade20k/ADEChallengeData2016")

@@ -38,6 +38,7 @@ class Card:
         citation: what to cite.
         archives: files that can be fetched without a login.
         by_hand: what to do where a login is needed.
+        download_bytes: of all archives together, roughly; None: not known.
     """
 
     homepage: str
@@ -45,3 +46,4 @@ class Card:
     citation: str
     archives: tuple[Archive, ...] = ()
     by_hand: str | None = None
+    download_bytes: int | None = None

@@ -22,6 +22,7 @@ CARD = Card(
     by_hand="register at https://www.cityscapes-dataset.com/register/, fetch gtFine_trainvaltest.zip (md5 "
     "4237c19de34c8a376e9ba46b495d6f66) and leftImg8bit_trainvaltest.zip (md5 0a6e97e94b616a514066c9e2adb0c97f), and "
     "unpack both into dataset.root",
+    download_bytes=11_240_000_000,
 )
 
 _IMAGES, _LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"

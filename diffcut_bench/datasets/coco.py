@@ -43,6 +43,7 @@ CARD = Card(
             unpack_into="stuffthingmaps",
         ),
     ),
+    download_bytes=1_475_000_000,
 )
 
 _IMAGE_PLACES = ("images/{}", "{}", "coco/images/{}", "coco/{}")

@@ -41,6 +41,7 @@ CARD = Card(
             unpacked_size=5_200_000_000,
         ),
     ),
+    download_bytes=1_330_000_000,
 )
 
 _IDS = 460  # 1..459; 0 is tolerated as background

@@ -28,6 +28,7 @@ CARD = Card(
             sha256="e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
         ),
     ),
+    download_bytes=1_999_639_040,
 )
 
 _PLACES = (

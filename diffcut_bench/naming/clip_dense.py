@@ -74,9 +74,7 @@ class ClipEncoder(TextImageEncoder):
     def fingerprint(self) -> dict[str, str]:
         return {
             "encoder": self.name,
-            "checkpoint": self._checkpoint.name,
-            "revision": self._checkpoint.revision,
-            "weights_sha256": self._checkpoint.fingerprint(),
+            **self._checkpoint.identity(),
             "image_size": str(self.image_size),
             "normalise_input": str(self.normalise_input),
             "transformers": metadata.version("transformers"),

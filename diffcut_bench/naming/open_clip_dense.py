@@ -71,9 +71,7 @@ class OpenClipEncoder(TextImageEncoder):
         return {
             "encoder": self.name,
             "architecture": self.architecture,
-            "checkpoint": self._checkpoint.name,
-            "revision": self._checkpoint.revision,
-            "weights_sha256": self._checkpoint.fingerprint(),
+            **self._checkpoint.identity(),
             "image_size": str(self.image_size),
             "normalise_input": str(self.normalise_input),
             "open_clip": metadata.version("open_clip_torch"),

@@ -1,5 +1,6 @@
 """From an experiment to the cells of a run: overrides, configs, published values, and what makes them other cells."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -17,15 +18,16 @@ RULES = ("unmatched", "overlap", "one_to_one")
 # Settings that say where things lie or how fast they are computed, not what is computed.
 _PLACES = {
     "dataset": {"root"},
-    "backbone": {"model", "revision", "variant", "compile", "channels_last"},
+    "backbone": {"model", "variant", "compile", "channels_last"},
     "segmenter": {"folder", "pattern", "max_memory_gib"},
-    "namer": {"model", "revision"},
+    "namer": {"model"},
 }
 # What the released computation used where an option's default depends on the machine: asking for it is no deviation.
 _RELEASED = {
     "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
 }
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
+_COMMIT = re.compile("[0-9a-f]{40}")
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -307,6 +309,8 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
             unread |= {"seed", "generator"} if after.get("noise") is False else set()
         for name in sorted({*before, *after} - unread):
+            if name == "revision" and _says_more(before.get(name), after.get(name)):
+                continue
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     for name in _SETTINGS_OF_DATA:
@@ -319,6 +323,11 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
     return {"generator": choose_device(device).type} if backbone.get("generator") == "auto" else {}
+
+
+def _says_more(planned: object, actual: object) -> bool:
+    """Whether a revision is a commit in the place of a branch or tag: no other weights are known to be meant."""
+    return bool(_COMMIT.fullmatch(str(actual))) and not _COMMIT.fullmatch(str(planned))
 
 
 def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:

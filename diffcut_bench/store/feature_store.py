@@ -16,7 +16,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,26 +47,32 @@ class StoreOptions:
 
     Attributes:
         folder: of all sets.
-        dtype: float16, bfloat16 or float32; what is read back, and therefore what is segmented.
+        dtype: float16, bfloat16 or float32; what is read back, and therefore what is segmented. ``auto`` is the
+            backbone's own, which loses nothing; see `kept_as`.
         shard_mib: size at which a shard is written.
     """
 
     folder: str
-    dtype: str = "float16"
+    dtype: str = "auto"
     shard_mib: int = 256
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise ValueError(f"features.dtype must be {' | '.join(DTYPES)}, not {self.dtype!r}")
+        if self.dtype not in ("auto", *DTYPES):
+            raise ValueError(f"features.dtype must be auto | {' | '.join(DTYPES)}, not {self.dtype!r}")
         if self.shard_mib < 1:
             raise ValueError(f"features.shard_mib must be at least 1, not {self.shard_mib}")
+
+    def kept_as(self, computed: torch.dtype) -> "StoreOptions":
+        """With ``auto`` as the precision that the features are computed in (float32 for any that can't be kept)."""
+        own = next((name for name, dtype in DTYPES.items() if dtype == computed), "float32")
+        return replace(self, dtype=own) if self.dtype == "auto" else self
 
 
 class FeatureStore:
     """One set of features: of one backbone, preparation and precision.
 
     Args:
-        options: folder, precision and size of shards.
+        options: folder, precision (not ``auto``) and size of shards.
         title: readable part of the folder's name.
         identity: everything that can change the features, as plain JSON; the precision is added.
 
@@ -149,7 +155,7 @@ class FeatureStore:
         if not stored.isfinite().all():
             finite = bool(features.isfinite().all())
             raise ValueError(
-                "features leave the range of float16; use features.dtype=bfloat16 or float32"
+                "features leave the range of float16; use features.dtype=auto, which keeps what was computed"
                 if finite
                 else "features are not finite; use a wider precision in the backbone"
             )

@@ -171,6 +171,33 @@ def test_the_empty_prompt_is_encoded_once_and_kept(model, assets, monkeypatch):
     assert torch.equal(read(model.encoder())._prompt, prompt)
 
 
+def test_the_prompt_is_encoded_in_half_precision_where_that_is_asked_for(model, assets):
+    """As the released code does on CUDA. The reference is the pipeline itself in half precision."""
+    exact = read(model.encoder())
+    half = read(model.encoder(prompt_dtype="float16"))
+    assert half._prompt.dtype == torch.float16
+    encoders = [getattr(model.pipeline, name, None) for name in ("text_encoder", "text_encoder_2")]
+    for encoder in filter(None, encoders):
+        encoder.half()
+    try:
+        prompt, conditions = model.conditions(IMAGES[:1])
+    finally:
+        model.__init__(model.kind, model.folder.parent)
+    assert torch.equal(half._prompt, prompt)
+    if model.kind == "sdxl":
+        assert torch.equal(half._pooled, conditions["added_cond_kwargs"]["text_embeds"])
+    assert not torch.equal(half._prompt.float(), exact._prompt), "rounding is seen"
+    torch.testing.assert_close(half._prompt.float(), exact._prompt, rtol=0.02, atol=0.02)
+    assert len(list(assets.rglob("*.safetensors"))) == 2, "each precision is kept under a name of its own"
+    assert torch.equal(read(model.encoder(prompt_dtype="float16"))._prompt, half._prompt)
+
+
+def test_auto_encodes_the_prompt_as_released_on_an_accelerator(model):
+    encoder = model.encoder()
+    assert encoder.fingerprint()["prompt_dtype"] == "float32"
+    assert encoder.to("meta").fingerprint()["prompt_dtype"] == "float16"
+
+
 def test_the_unet_gets_the_stated_time_ids(model):
     encoder = read(model.encoder())
     seen: dict[str, Any] = {}
@@ -201,6 +228,7 @@ def test_half_precision_stays_close(model, dtype, autocast):
     exact = model.encoder()(IMAGES)
     half = model.encoder(unet_dtype=dtype, vae_dtype=dtype, autocast=autocast)(IMAGES)
     assert half.dtype == getattr(torch, dtype)
+    assert model.encoder(unet_dtype=dtype).feature_dtype == half.dtype
     assert torch.nn.functional.cosine_similarity(half.float(), exact, dim=1).min() > 0.99
     assert not torch.equal(half.float(), exact)
 
@@ -272,7 +300,7 @@ def test_fingerprint_names_what_changes_features(model, tmp_path):
             {"channels_last": True},
             {"unet_dtype": "bfloat16", "autocast": False},
         ),
-        {"revision": "other"},
+        *({"revision": "other"}, {"prompt_dtype": "float16"}),
     ]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)

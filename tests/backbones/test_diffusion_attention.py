@@ -61,7 +61,7 @@ def test_is_the_weighted_mean_of_all_layers(model):
     finest = max(LAYERS[kind])
     assert features.shape == (3, finest**2, finest, finest)
     assert (backbone.channels, backbone.stride) == (finest**2, 128 // finest)
-    assert features.dtype == torch.float32
+    assert features.dtype == torch.float32 == backbone.feature_dtype
     torch.testing.assert_close(features.sum(dim=1), torch.ones(3, finest, finest))
     encoder = DiffusionEncoder(kind, str(folder), **options(kind, timestep=300, noise=False, whole_unet=True))
     maps = encoder.self_attention(IMAGES)

@@ -1,4 +1,5 @@
 import hashlib
+import pickle
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,7 +125,29 @@ def test_what_is_cached_is_found_offline(cache):
     snapshot = fill(cache, CONTENT)
     checkpoint = find_checkpoint(MODEL, WANTED)
     assert checkpoint.files == {name: snapshot / name for name in CONTENT}
-    assert find_checkpoint(MODEL, WANTED, revision=COMMIT).files == checkpoint.files
+    assert find_checkpoint(MODEL, WANTED, revision=COMMIT) == checkpoint, "a branch is the commit that it stands for"
+    assert checkpoint.revision == COMMIT
+
+
+def test_the_folder_that_hf_download_prints_is_the_model(cache):
+    snapshot = fill(cache, CONTENT)
+    assert find_checkpoint(str(snapshot), WANTED).identity() == find_checkpoint(MODEL, WANTED).identity()
+    (snapshot / "part").mkdir()
+    for name, data in CONTENT.items():
+        (snapshot / "part" / name).write_bytes(data)
+    assert find_checkpoint(str(snapshot / "part"), WANTED).name == "part", "a folder inside it is another network"
+
+
+def test_identity_says_the_sha256_of_the_files_with_weights(cache, tmp_path):
+    fill(cache, CONTENT)
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert find_checkpoint(MODEL, WANTED).identity()["sha256:model.safetensors"] == digest
+    for name, data in CONTENT.items():
+        (tmp_path / name).write_bytes(data)
+    said = find_checkpoint(str(tmp_path), WANTED).identity()
+    assert said["sha256:model.safetensors"] == digest
+    assert "sha256:config.json" not in said
+    assert said["checkpoint"] == tmp_path.name
 
 
 def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(cache):
@@ -139,8 +162,9 @@ def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(ca
 
 
 def test_a_revision_is_part_of_the_command(cache):
-    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`"):
+    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`") as caught:
         find_checkpoint(MODEL, WANTED, revision="v2")
+    assert pickle.loads(pickle.dumps(caught.value)).command == caught.value.command, "processes tell each other"
 
 
 def test_the_fingerprint_follows_names_and_contents(tmp_path):
@@ -193,6 +217,19 @@ def test_what_is_missing_is_downloaded(hub, cache):
     assert all(cache in path.parents for path in checkpoint.files.values())
     hub["problem"] = (500, {})
     assert find_checkpoint(MODEL, WANTED).files == checkpoint.files
+
+
+def test_a_branch_that_moved_between_two_downloads_is_read_at_one_commit(hub, cache):
+    fill(cache, {"config.json": b'{"old": 1}'})
+    for folder in ("refs", "snapshots"):
+        place = cache / f"models--{MODEL.replace('/', '--')}" / folder
+        if folder == "refs":
+            (place / "main").write_text("f" * 40)
+        else:
+            (place / COMMIT).rename(place / ("f" * 40))
+    checkpoint = find_checkpoint(MODEL, WANTED)  # the weights come from the hub, where the branch is at COMMIT
+    assert checkpoint.revision == COMMIT
+    assert {name: path.read_bytes() for name, path in checkpoint.files.items()} == CONTENT
 
 
 def test_the_next_name_is_tried_where_the_hub_lacks_the_first(hub):

@@ -6,7 +6,7 @@ import pytest
 
 from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
+from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan, plan_cells, resolve_under
 
 NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
@@ -161,6 +161,24 @@ def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     assert cell.weights == ("backbone.model=/weights",), "the table says whose weights they were"
     (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
     assert other.deviations == ("backbone=colour",)
+
+
+def test_another_revision_is_a_deviation_and_what_was_released_is_none():
+    """Of a branch nobody knows what it was; a commit in its place says which, and a pinned one is meant."""
+    config, commit, other = load_config(["backbone=ssd1b"]), "a" * 40, "b" * 40
+
+    def told(planned: str, **given: str) -> tuple[str, ...]:
+        before = replace(config, backbone={**config.backbone, "revision": planned})
+        return plan._deviations(before, replace(config, backbone={**before.backbone, **given}))
+
+    assert config.backbone["revision"] == "main", "no commit is known here"
+    assert told("main", prompt_dtype="float16") == (), "as released, on whatever device"
+    assert told("main", prompt_dtype="bfloat16") == ("backbone.prompt_dtype=bfloat16",)
+    assert told("main", revision="fp16") == ("backbone.revision=fp16",)
+    assert told("main", revision=commit) == ()
+    assert told(commit, model="/weights") == (), "a folder's files are recorded by their hashes"
+    assert told(commit, revision=other) == (f"backbone.revision={other}",)
+    assert told(commit, revision="main") == ("backbone.revision=main",)
 
 
 def test_points_of_a_figure_are_what_composing_each_would_give():

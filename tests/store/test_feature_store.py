@@ -18,7 +18,7 @@ FEATURES = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
 def store(folder: Path, identity: dict = IDENTITY, **options: object) -> FeatureStore:
-    return FeatureStore(StoreOptions(str(folder), **options), "x", identity)
+    return FeatureStore(StoreOptions(str(folder), **{"dtype": "float16", **options}), "x", identity)
 
 
 def filled(folder: Path, **options: object) -> FeatureStore:
@@ -182,7 +182,7 @@ def test_a_lost_key_is_written_anew_and_a_readable_name_stays_in_the_folder(tmp_
     (kept.folder / "key.json").unlink()
     assert store(tmp_path).images() == {"image0", "image1", "image2"}
     assert (kept.folder / "key.json").is_file()
-    nested = FeatureStore(StoreOptions(str(tmp_path / "sub")), "../my/vit", IDENTITY)
+    nested = FeatureStore(StoreOptions(str(tmp_path / "sub"), "float16"), "../my/vit", IDENTITY)
     assert nested.folder.parent == tmp_path / "sub"
 
 
@@ -199,7 +199,7 @@ def test_damage_in_a_folder_that_can_not_be_written(tmp_path, monkeypatch):
     assert opened.get("image2") is None
     assert opened.verify()[1] == [path.name]
     with pytest.raises(UserError, match="features=memory keeps none"):
-        FeatureStore(StoreOptions(str(tmp_path / "new")), "x", IDENTITY).check_space(1, 1)
+        FeatureStore(StoreOptions(str(tmp_path / "new"), "float16"), "x", IDENTITY).check_space(1, 1)
 
 
 def test_what_another_process_saved_of_a_damaged_shard_is_found(tmp_path):

@@ -1,0 +1,174 @@
+"""Shapes of published networks, so that what they give and take is known before their weights are there.
+
+Knows configs and counts; reads no weights. Counts are of convolutions and matrix products, two for a multiply-add.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+_SDXL = {
+    "block_out_channels": [320, 640, 1280],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    **{"attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048, "use_linear_projection": True},
+    **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
+    "projection_class_embeddings_input_dim": 2816,
+}
+# Configs of diffusers' `UNet2DConditionModel` by hub id. Encoders are those of PAPER.md section 5. SSD-1B's decoder has
+# the paper's 1.3 B parameters with them; Vega's is not stated anywhere here: with the least depth, figures of all of it
+# are lower bounds.
+UNETS: Mapping[str, Mapping[str, Any]] = {
+    "segmind/SSD-1B": {
+        **_SDXL,
+        "mid_block_type": None,
+        "transformer_layers_per_block": [1, [2, 2], [4, 4]],
+        "reverse_transformer_layers_per_block": [[4, 4, 10], [2, 1, 1], 1],
+    },
+    "segmind/Segmind-Vega": {
+        **_SDXL,
+        "mid_block_type": None,
+        "transformer_layers_per_block": [1, [1, 1], [2, 2]],
+        "reverse_transformer_layers_per_block": [[1, 1, 1], [1, 1, 1], 1],
+    },
+    "stabilityai/stable-diffusion-xl-base-1.0": {**_SDXL, "transformer_layers_per_block": [1, 2, 10]},
+    "CompVis/stable-diffusion-v1-4": {
+        "block_out_channels": [320, 640, 1280, 1280],
+        "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+        **{"attention_head_dim": 8, "cross_attention_dim": 768},
+    },
+}
+# `AutoencoderKL` of all of them.
+VAE: Mapping[str, Any] = {
+    **{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4},
+    **{"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4},
+}
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """A vision transformer whose MLPs are four times as wide as its tokens.
+
+    Attributes:
+        patch: pixels a patch, in both directions.
+        width: channels of a token.
+        depth: layers.
+        extra: tokens that are no patch: class and registers.
+    """
+
+    patch: int
+    width: int
+    depth: int
+    extra: int = 1
+
+    def parameters(self) -> int:
+        """Weights of layers and patch embedding, biases and norms left out."""
+        return 12 * self.width**2 * self.depth + 3 * self.patch**2 * self.width
+
+    def operations(self, image_size: int, layers: int, projected: bool = False) -> float:
+        """Of one square image.
+
+        Args:
+            image_size: pixels a side.
+            layers: that are run.
+            projected: of the last one no more than one projection of its input.
+        """
+        patches = (image_size // self.patch) ** 2
+        tokens = patches + self.extra
+        whole = layers - projected
+        layer = 24 * tokens * self.width**2 + 4 * tokens**2 * self.width
+        embedding = 2 * patches * 3 * self.patch**2 * self.width
+        return float(embedding + whole * layer + projected * 2 * tokens * self.width**2)
+
+
+VISION_TRANSFORMERS: Mapping[str, VisionShape] = {
+    "openai/clip-vit-base-patch16": VisionShape(16, 768, 12),
+    "openai/clip-vit-large-patch14": VisionShape(14, 1024, 24),
+    "google/siglip-base-patch16-224": VisionShape(16, 768, 12, extra=0),
+    "google/siglip-large-patch16-256": VisionShape(16, 1024, 24, extra=0),
+    "facebook/dino-vitb16": VisionShape(16, 768, 12),
+    "facebook/dino-vits16": VisionShape(16, 384, 12),
+    "facebook/dino-vitb8": VisionShape(8, 768, 12),
+    "facebook/dino-vits8": VisionShape(8, 384, 12),
+    "facebook/dinov2-base": VisionShape(14, 768, 12),
+    "facebook/dinov2-large": VisionShape(14, 1024, 24),
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape(16, 768, 12, extra=5),
+}
+
+
+def published_config(model: str, part: str) -> Mapping[str, Any] | None:
+    """Config of a part, ``unet`` or ``vae``: a folder's own, or that of a hub id; None where it is not known here."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        try:
+            config: Mapping[str, Any] = json.loads((folder / part / "config.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return config
+    if model not in UNETS:
+        return None
+    return UNETS[model] if part == "unet" else VAE
+
+
+def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: int) -> float:
+    """Of one square image in a UNet, or in its encoder down to a level (`diffusion_weights.keep_encoder`)."""
+    return _count_unet(json.dumps(dict(config)), deepest, image_size)
+
+
+def unet_parameters(config: Mapping[str, Any]) -> int:
+    """Of the whole UNet."""
+    return _parameters(json.dumps(dict(config)))
+
+
+def vae_operations(config: Mapping[str, Any], image_size: int) -> float:
+    """Of one square image in a VAE's encoder."""
+    return _count_vae(json.dumps(dict(config)), image_size)
+
+
+@cache
+def _parameters(config: str) -> int:
+    return sum(each.numel() for each in _shape_of("UNet2DConditionModel", config).parameters())
+
+
+@cache
+def _count_unet(config: str, deepest: int | None, image_size: int) -> float:
+    from diffcut_bench.backbones.diffusion_weights import keep_encoder
+
+    unet = _shape_of("UNet2DConditionModel", config)
+    if deepest is not None:
+        keep_encoder(unet, deepest)
+    side = image_size // 8
+    conditions: dict[str, Any] = {}
+    with torch.device("meta"):
+        if unet.config.addition_embed_type == "text_time":
+            pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+            conditions = {"added_cond_kwargs": {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}}
+        latents = torch.empty(1, unet.config.in_channels, side, side)
+        prompt = torch.empty(1, 77, unet.config.cross_attention_dim)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            unet(latents, torch.empty(()), prompt, **conditions)
+    return float(counter.get_total_flops())
+
+
+@cache
+def _count_vae(config: str, image_size: int) -> float:
+    vae = _shape_of("AutoencoderKL", config)
+    images = torch.empty(1, 3, image_size, image_size, device="meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        vae.quant_conv(vae.encoder(images))
+    return float(counter.get_total_flops())
+
+
+def _shape_of(kind: str, config: str) -> Any:
+    """A network of diffusers without values."""
+    import diffusers
+
+    with torch.device("meta"):
+        return getattr(diffusers, kind).from_config(json.loads(config))

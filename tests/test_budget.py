@@ -1,0 +1,151 @@
+"""``reproduce NAME --dry-run``: what a table takes, told with and without data, weights and earlier cells."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import shapes_overrides, write_shapes
+from huggingface_hub import constants
+
+from diffcut_bench.commands.budget import TFLOPS, Duration
+from diffcut_bench.commands.outlook import look_ahead
+from diffcut_bench.config import load_config
+
+MINE = """title: Mine
+source: a test
+columns: {{{columns}}}
+common: [protocol=released]
+rows:
+{rows}
+"""
+SSD1B = "  - {name: ours, overrides: [backbone=ssd1b, segmenter=diffcut], published: {}}"
+FEATURE_BYTES = 32 * 32 * 1280 * 4
+
+
+@pytest.fixture(autouse=True)
+def nothing_here(tmp_path, monkeypatch) -> None:
+    """No weights on this machine, and no way to the hub."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("a look downloads"))
+
+
+def experiment(tmp_path: Path, columns: str, rows: str) -> list[str]:
+    """Words that find an experiment of one's own; nothing is written below its output folder."""
+    (tmp_path / "options" / "experiment").mkdir(parents=True)
+    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(MINE.format(columns=columns, rows=rows))
+    return [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}", "device=cpu"]
+
+
+def line(out: str, *words: str) -> list[str]:
+    """Cells of the table's line that begins with these words."""
+    for each in out.splitlines():
+        cells = [cell.strip() for cell in each.split("│")]
+        if tuple(cells[: len(words)]) == words:
+            return cells[len(words) :]
+    raise AssertionError(f"no line {words} in:\n{out}")
+
+
+def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
+    columns = ", ".join(f"{name}: [dataset={name}]" for name in ("voc", "coco_object", "coco_stuff27"))
+    words = experiment(tmp_path, columns, SSD1B)
+    done = cli("reproduce", "mine", "--dry-run", *words)
+    assert done.code == 0, done.err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "hub").exists()
+    state, images, features, disk, here, best, titan = line(done.out, "ours", "voc")
+    assert (state, images, features, disk) == ("lacks data, weights", "1449", "1449", "7.6 GB")
+    assert here.startswith("≥ ") and best == "≥ 11 s", "6.21 TFLOP an image at 790 TFLOP/s"
+    assert titan == "22 min", "1.11 images a second, table 11"
+    assert line(done.out, "ours", "coco_object")[1:4] == ["2175", "2175", "11.4 GB"]
+    assert line(done.out, "ours", "coco_stuff27")[1:6] == ["2175", "0", "", "", ""], "the same images, computed once"
+    assert "5799 to score, features of 3624 to compute" in done.out
+    assert "19 GB of features (9.5 GB if an accelerator computes them)" in done.out
+    assert "87 min at the images a second of the paper's table 11, 3 of 3 cells" in done.out
+    fetched = [each.strip() for each in done.out.splitlines() if "dataset.root=DIR" in each or "hf download" in each]
+    assert fetched[:2] == [
+        "diffcut-bench data prepare voc --download dataset.root=DIR",
+        "diffcut-bench data prepare coco_object --download dataset.root=DIR",
+    ], "each once, and one preparation for both of COCO's"
+    assert re.fullmatch(
+        r"hf download segmind/SSD-1B unet/config.json unet/diffusion_pytorch_model.fp16\S+ .*", fetched[2]
+    )
+    status = cli("reproduce", "mine", "--status", *words)
+    assert line(status.out, "ours", "voc") == ["lacks data, weights"]
+    assert "voc-val (2 GB)" in status.out
+    assert "voc-val (2 GB)" in done.out and "segmind/SSD-1B (at least 2.6 GB)" in done.out
+
+
+def test_the_gpu_is_the_users(cli, tmp_path):
+    words = experiment(tmp_path, "voc: [dataset=voc]", SSD1B)
+    slow = cli("reproduce", "mine", "--dry-run", "--tflops", TFLOPS / 100, *words)
+    assert line(slow.out, "ours", "voc")[5] == "≥ 19 min"
+    assert "on a GPU that sustains 7.9 TFLOP/s" in slow.out
+
+
+def test_what_is_fetched_by_hand_and_what_is_gated_says_so(cli, tmp_path):
+    rows = "  - {name: v3, overrides: [backbone=dinov3_b16], published: {}}\n" + SSD1B.replace("ours", "vae").replace(
+        "segmenter=diffcut", "backbone.vae=someone/tiny"
+    )
+    done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "city: [dataset=cityscapes27]", rows))
+    assert done.code == 0, done.err
+    assert "register at https://www.cityscapes-dataset.com" in done.out
+    assert "then diffcut-bench data prepare cityscapes27 dataset.root=DIR" in done.out
+    assert "ask for access at https://huggingface.co/facebook/dinov3-vitb16-pretrain-lvd1689m" in done.out
+    assert line(done.out, "vae", "city")[1:6] == ["500", "500", "2.62 GB", "unknown", "unknown"], "nobody counted it"
+    assert "here       ≥ " in done.out, "a sum without it is a bound"
+
+
+@pytest.mark.parametrize(
+    ("words", "images", "unstored"),
+    [(["limit=100"], 100, 100), (["shard=2/4"], 362, 362), (["dataset.split=train"], None, None)],
+)
+def test_images_follow_what_is_chosen_of_them(tmp_path, words, images, unstored):
+    config = load_config(["dataset=voc", "backbone=ssd1b", f"output_dir={tmp_path}", "device=cpu", *words])
+    (found,) = look_ahead([config])
+    assert (found.images, found.unstored) == (images, unstored), "of a split without a published size nothing is told"
+    assert found.feature_bytes == (None if images is None else images * FEATURE_BYTES)
+
+
+def test_disk_follows_where_and_how_features_are_kept(tmp_path):
+    common = ["dataset=voc", "backbone=ssd1b", f"output_dir={tmp_path}", "device=cpu"]
+    words = (
+        [],
+        ["features.dtype=float16"],
+        ["features=memory"],
+        ["backbone.block=[E32,E64]"],
+        ["backbone.timestep=10"],
+    )
+    found = look_ahead([load_config([*common, *more]) for more in words])
+    whole = 1449 * FEATURE_BYTES
+    assert [each.feature_bytes for each in found] == [whole, whole // 2, 0, whole * 3 // 2, whole]
+    assert [each.half_bytes for each in found] == [whole // 2, whole // 2, 0, whole * 3 // 4, whole // 2]
+    assert len({each.operations for each in found}) == 1, "a block that is passed anyway costs nothing more"
+
+
+def test_earlier_cells_tell_the_time_and_the_store_what_is_left(cli, tmp_path):
+    shapes = write_shapes(tmp_path / "shapes", 4)
+    base = [word for word in shapes_overrides(shapes, tmp_path / "out") if not word.startswith("output_dir")]
+    rows = (
+        "  - {name: done, published: {}}\n  - {name: again, overrides: [segmenter.alpha=2], published: {}}\n"
+        "  - {name: other, overrides: [backbone=colour], published: {}}"
+    )
+    columns = "shapes: [" + ", ".join(f'"{word}"' for word in base) + "]"
+    words = experiment(tmp_path, columns, rows)
+    assert cli("run", *base, f"output_dir={tmp_path / 'out'}", "device=cpu").code == 0
+    done = cli("reproduce", "mine", "--dry-run", *words)
+    assert done.code == 0, done.err
+    assert line(done.out, "done", "shapes")[:3] == ["finished", "", ""]
+    state, images, features, disk, here, best, titan = line(done.out, "again", "shapes")
+    assert (state, images, features, disk, best, titan) == ("not started", "4", "0", "", "", "")
+    assert re.fullmatch(r"[\d.]+ s", here), "measured, and no bound"
+    assert line(done.out, "other", "shapes")[1:5] == ["4", "4", "768 B", "unknown"], "no earlier cell, nothing counted"
+    assert "3 cells to run: 1 finished, 0 lack something, 0 not run" in done.out
+    assert "to fetch" not in done.out
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.044, "0.044 s"), (11.4, "11 s"), (600, "10 min"), (7200, "2 h"), (1_002_000, "278 h"), (None, "unknown")],
+)
+def test_times_are_read_at_a_glance(seconds, text):
+    assert str(Duration(seconds)) == text
+    assert str(Duration(seconds, at_least=True)) == (text if seconds is None else f"≥ {text}")
