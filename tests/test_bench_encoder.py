@@ -60,7 +60,7 @@ FULL_SIZE = {"ssd1b": (405.9e6, 1.33), "vega": (246.8e6, 0.85)}
 
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_full_size_models_cost_what_was_counted(name):
-    """PAPER.md section 5."""
+    """Known counts."""
     down_parameters, unet_flops = FULL_SIZE[name]
     networks = shapes_of(ARCHITECTURES[name])
     flops = count_flops(networks, 1024)

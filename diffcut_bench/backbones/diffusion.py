@@ -1,4 +1,4 @@
-"""Latent diffusion models: what the UNet's self-attention sees of a slightly noised image (PAPER.md section 2).
+"""Latent diffusion models: what the UNet's self-attention sees of a slightly noised image.
 
 One class for SDXL-type models (SSD-1B, Vega, SDXL) and Stable Diffusion 1.x, on diffusers' own networks.
 """

@@ -1,4 +1,4 @@
-"""Self-attention of a latent diffusion model as features: what DiffSeg segments (PAPER.md section 4)."""
+"""Self-attention of a latent diffusion model as features: what DiffSeg segments."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

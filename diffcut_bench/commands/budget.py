@@ -19,7 +19,7 @@ from diffcut_bench.reporting import Column, Table
 from diffcut_bench.reproduction import Experiment, PlannedCell, load_experiment
 from diffcut_bench.store import in_units
 
-TFLOPS = 790.0  # bfloat16, of the GPU that PAPER.md section 5 reckons with
+TFLOPS = 790.0  # bfloat16, about what an H100 sustains
 Number = TypeVar("Number", int, float)
 _PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
 

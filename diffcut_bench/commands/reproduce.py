@@ -17,7 +17,7 @@ from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
 from diffcut_bench.paths import expanded
-from diffcut_bench.reporting import Column, Curve, Table, draw_curves, write_figure
+from diffcut_bench.reporting import Curve, Table, draw_curves, write_figure
 from diffcut_bench.reproduction import (
     Experiment,
     Measured,

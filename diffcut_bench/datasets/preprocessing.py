@@ -61,7 +61,7 @@ def prepare_example(
     multiple_of: int,
     input_size: int | None = None,
 ) -> Example:
-    """Crop and resize one pair as the protocol says (PAPER.md section 2, "Pairs and crop").
+    """Crop and resize one pair as the protocol says.
 
     Under ``crop=center`` a square of side min(H, W) − 1 is resized to ``image_size``; under ``none`` the longer side
     is, and the other follows the aspect ratio. Images are resized bilinearly without antialiasing, labels

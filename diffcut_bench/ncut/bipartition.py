@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# The outermost thresholds stop short of the extremes, so that both sides keep a node (PAPER.md section 2).
+# The outermost thresholds stop short of the extremes, so that both sides keep a node.
 _MARGIN = 0.99
 
 

@@ -110,7 +110,7 @@ class _Regions:
 def _float32_codes(
     sides: Bool[Tensor, "batch cuts nodes"], counts: Int[Tensor, " batch"]
 ) -> Float[Tensor, "batch nodes"]:
-    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on (PAPER.md).
+    """The released code's segment codes: sums of bits in float32, which round from about 24 cuts on.
 
     Only the first ``counts`` cuts of an image take part.
     """

@@ -17,7 +17,7 @@ _LEAST_HALF = 2.0**-24  # above zero, in half precision
 
 @dataclass(frozen=True)
 class DiffSeg:
-    """Iterative merging of attention maps (Tian et al., CVPR 2024; PAPER.md section 4).
+    """Iterative merging of attention maps (Tian et al., CVPR 2024).
 
     Features are attention maps: for each patch a distribution over a grid of keys, as ``backbone=sd14_attention`` gives
     them. Those of any other backbone are made into distributions over the patches by softmax of their cosines.

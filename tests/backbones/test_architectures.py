@@ -25,7 +25,7 @@ TERA = 1e12
 
 
 def test_operations_are_those_of_the_paper():
-    """PAPER.md section 5, of a 1024-pixel image."""
+    """Known counts of a 1024-pixel image."""
     assert unet_operations(UNETS["segmind/SSD-1B"], 2, 1024) / TERA == pytest.approx(1.33, abs=0.005)
     assert unet_operations(UNETS["segmind/Segmind-Vega"], 2, 1024) / TERA == pytest.approx(0.85, abs=0.005)
     assert vae_operations(VAE, 1024) / TERA == pytest.approx(4.88, abs=0.005)

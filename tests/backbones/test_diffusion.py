@@ -37,7 +37,7 @@ class Model:
         return DiffusionEncoder(self.kind, str(self.folder), **(defaults | options))
 
     def reference(self, images: Tensor, layer: Any, timestep: int = 50, noise: bool = True) -> Tensor:
-        """Output of a layer of the whole UNet: PAPER.md section 2 with the pipeline's own parts."""
+        """Output of a layer of the whole UNet, as released, with the pipeline's own parts."""
         kept: list[Tensor] = []
         handle = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
         with torch.no_grad():

@@ -18,7 +18,7 @@ from diffcut_bench.experiment import run_cell
 from diffcut_bench.features import backbone_identity
 
 IMAGES = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))
-# Layers by patches a side of a 128-pixel image; SD 1.x as PAPER.md section 4 counts them at 512 pixels.
+# Layers by patches a side of a 128-pixel image; SD 1.x at 512 pixels.
 LAYERS = {"sd1": {16: 5, 8: 5, 4: 5, 2: 1}, "sdxl": {8: 10, 4: 18}}
 
 
