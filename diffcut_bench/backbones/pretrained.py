@@ -172,7 +172,8 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
                     raise UserError(
                         f"the hub has no {model} at revision {revision} (or it is private)",
                         f"https://huggingface.co/{model}",
-                        f"check the name, `hf auth login` for a private model, or {option}=DIR",
+                        f"check the name and {option.rpartition('.')[0]}.revision (main: the newest), "
+                        f"`hf auth login` for a private model, or {option}=DIR",
                     ) from error
                 except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
                     reason = f"the hub can't be reached ({_first_line(error)})"
