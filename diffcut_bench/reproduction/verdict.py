@@ -127,7 +127,7 @@ class Measured:
         value, (low, high) = metrics.miou, metrics.miou_ci95
         if measure == "jaccard":
             if metrics.mean_image_jaccard is None or metrics.mean_image_jaccard_ci95 is None:
-                return Measured(float("nan"), None, (*limits, "segments are not named"), result)
+                return Measured(float("nan"), None, (*limits, "segments are not named"), result, folder=folder)
             value, (low, high) = metrics.mean_image_jaccard, metrics.mean_image_jaccard_ci95
         return Measured(100 * value, (100 * low, 100 * high), limits, result, folder=folder)
 
