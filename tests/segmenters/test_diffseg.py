@@ -86,7 +86,7 @@ def matched(partition: torch.Tensor, expected: np.ndarray) -> float:
     """Share of pixels that agree when segments are named alike."""
     table = np.zeros((int(partition.max()) + 1, expected.max() + 1))
     np.add.at(table, (partition.numpy().ravel(), expected.ravel()), 1)
-    return table[scipy.optimize.linear_sum_assignment(-table)].sum() / expected.size
+    return float(table[scipy.optimize.linear_sum_assignment(-table)].sum() / expected.size)
 
 
 def ari(partition: torch.Tensor, truth: torch.Tensor) -> float:
