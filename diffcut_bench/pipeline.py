@@ -225,17 +225,17 @@ def _partitions(
     try:
         partitions = segment_together(segmenters, features, class_counts)
         return [
-            check_label_map("segmenter", partition, (len(features), *_grid_of(segmenter, features)))
+            check_label_map("segmenter", partition, (len(features), *_partition_size(segmenter, features)))
             for segmenter, partition in zip(segmenters, partitions, strict=True)
         ]
     except GraphTooLargeError as error:
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
 
 
-def _grid_of(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:
+def _partition_size(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:
     """Rows and columns of the segmenter's partition."""
     rows, cols = features.shape[2:]
-    return segmenter.grid(rows, cols) if isinstance(segmenter, FinerSegmenter) else (rows, cols)
+    return segmenter.partition_size(rows, cols) if isinstance(segmenter, FinerSegmenter) else (rows, cols)
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:

@@ -51,11 +51,11 @@ class CountingSegmenter(Protocol):
 class FinerSegmenter(Protocol):
     """A segmenter whose partition is finer than the patches, so that no concepts of patches can be assigned to it."""
 
-    def grid(self, rows: int, cols: int) -> tuple[int, int]:
+    def partition_size(self, rows: int, cols: int) -> tuple[int, int]:
         """Height and width of the partition of a feature map of so many rows and columns."""
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch height width"]:
-        """As of `Segmenter`, for each cell of that grid."""
+        """As of `Segmenter`, for each cell of it."""
 
 
 @runtime_checkable

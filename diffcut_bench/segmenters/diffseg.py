@@ -50,13 +50,13 @@ class DiffSeg:
         for name in ("anchors", "iterations", "resolution"):
             check_count(name, getattr(self, name), 1)
 
-    def grid(self, rows: int, cols: int) -> tuple[int, int]:
+    def partition_size(self, rows: int, cols: int) -> tuple[int, int]:
         """Height and width of the partition: `resolution` along the longer side, the patches' aspect ratio."""
         height, width = (max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols))
         return height, width
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch height width"]:
-        """Partition of each feature map, of the size that `grid` gives."""
+        """Partition of each feature map, of the size that `partition_size` gives."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
         anchors = anchor_places(rows, cols, self.anchors).to(maps.device)
@@ -67,7 +67,7 @@ class DiffSeg:
         for _ in range(1, self.iterations):
             groups = greedy_groups(symmetric_kl(proposals, proposals) < self.threshold, present)
             proposals, present = _means(groups, proposals), groups.any(dim=2)
-        enlarged = partial(interpolate, size=self.grid(rows, cols), mode="bilinear", align_corners=False)
+        enlarged = partial(interpolate, size=self.partition_size(rows, cols), mode="bilinear", align_corners=False)
         found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
         return _contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
 
