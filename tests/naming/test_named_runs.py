@@ -291,7 +291,7 @@ def test_a_namer_follows_the_protocol_unless_told_otherwise(cli, shapes, tmp_pat
     assert done.code == 0, done.err
     result, _ = result_of(tmp_path / "out")
     assert result.protocol["name_pooling"] == result.identity["namer"]["pooling"] == pooling
-    assert result.protocol["name_input"] == result.identity["namer"]["input"] == "normalised", "only ConvNeXt is"
+    assert result.protocol["name_input"] == result.identity["namer"]["input"] == "normalised"
     assert f"name_pooling={pooling}, name_input=normalised" in done.out
 
 
