@@ -17,6 +17,7 @@ from diffcut_bench.evaluation import (
     Counts,
     ImageCounts,
     Protocol,
+    choices_in_force,
     count_matches_together,
     mean_image_jaccard,
 )
@@ -94,7 +95,7 @@ class RunningCell:
         namer: ClassNamer | None = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
-        protocol = _effective_protocol(config, build_protocol(config.protocol))
+        protocol = _effective_protocol(config, build_protocol(config.protocol), namer)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(
             features=features,
@@ -269,7 +270,7 @@ class RunningCell:
             failures=[_portable(progress.failures[index], index, config) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
             environment=environment(self.pipeline.device, config.seed, noise),
-            protocol=asdict(protocol),
+            protocol=choices_in_force(asdict(protocol)),
             identity=self.identity,
         )
         self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.images.indices)
@@ -419,17 +420,18 @@ def _row(outcome: Outcome) -> ImageRow:
     return ImageRow(example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void)
 
 
-def _effective_protocol(config: RunConfig, protocol: Protocol) -> Protocol:
-    """The protocol with what the segmenter's and upsampler's own options say in its place. Names need no matching, and
-    merge what is background by themselves."""
+def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer | None) -> Protocol:
+    """The protocol with what the stages' own options say in its place. Names need no matching, and merge what is
+    background by themselves."""
     overridden: dict[str, Any] = {
         name: stage[name]
         for stage, names in ((config.segmenter, ("label_codes", "zero_affinity")), (config.upsampler, ("similarity",)))
         for name in names
         if name in stage
     }
-    if config.namer.get("_target_"):
+    if namer is not None:
         overridden |= {"matching": "named", "background_rule": "one_to_one"}
+        overridden |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
     return build_protocol({**asdict(protocol), **overridden})
 
 
@@ -458,7 +460,7 @@ def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> di
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
         **({"code": code} if code else {}),
-        "protocol": {name: value for name, value in asdict(pipeline.protocol).items() if name != "name"},
+        "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
         "shard": config.shard,
         "seed": config.seed,
         "device_type": features.device.type,

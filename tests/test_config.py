@@ -1,6 +1,6 @@
 import pytest
 
-from diffcut_bench.config import conf_dir, expand_sweep, instantiate, load_config, quote_if_needed
+from diffcut_bench.config import build_protocol, conf_dir, expand_sweep, instantiate, load_config, quote_if_needed
 from diffcut_bench.errors import UserError
 
 
@@ -16,6 +16,29 @@ def test_stages_follow_the_protocol_unless_told_otherwise():
     assert config.segmenter["label_codes"] == "exact"
     assert config.upsampler["similarity"] == "cosine"
     assert load_config(["protocol=strict", "upsampler.similarity=dot"]).upsampler["similarity"] == "dot"
+
+
+def test_namers_follow_the_protocol_unless_told_otherwise(tmp_path):
+    def chosen(*overrides, namer="convnext_l"):
+        config = load_config([f"namer={namer}", *overrides]).namer
+        return config["input"], config["pooling"]
+
+    sound = ("normalised", "pixels")
+    assert chosen("protocol=released") == ("unit", "nearest_exact")
+    assert chosen("protocol=paper") == chosen("protocol=strict") == sound
+    assert chosen("protocol=released", "namer.input=normalised", "namer.pooling=pixels") == sound
+    assert chosen("protocol=strict", "protocol.name_input=unit") == ("unit", "pixels")
+    for namer in ("clip_b16", "siglip_b16"):  # which the released evaluation does not have
+        assert chosen("protocol=released", namer=namer) == ("normalised", "nearest_exact")
+        assert chosen("protocol=strict", namer=namer) == sound
+    (tmp_path / "protocol").mkdir()
+    released = (conf_dir() / "protocol" / "released.yaml").read_text().splitlines()
+    older = [line for line in released if not line.startswith("name_")]
+    (tmp_path / "protocol" / "older.yaml").write_text("\n".join(older))
+    own = [f"hydra.searchpath=[file://{tmp_path}]", "protocol=older"]
+    assert chosen(*own) == sound
+    protocol = build_protocol(load_config(own).protocol)
+    assert (protocol.name_input, protocol.name_pooling) == sound
 
 
 @pytest.mark.parametrize("group", ["dataset", "backbone", "segmenter", "upsampler", "refiner", "protocol"])

@@ -32,11 +32,12 @@ from diffcut_bench.evaluation.matching import (
     merge_backgrounds,
     number_by_first_pixel,
 )
-from diffcut_bench.evaluation.protocol import Protocol, choices_in_force
+from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
 
 __all__ = [
     "FEWEST_IMAGES",
     "IGNORED",
+    "OF_NAMES",
     "Counts",
     "Criterion",
     "ImageCounts",

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from diffcut_bench.evaluation.counts import AbsentClasses
 from diffcut_bench.evaluation.matching import BackgroundRule, Criterion, Surplus
 
+OF_NAMES = ("name_pooling", "name_input")  # choices that say nothing of a cell whose segments are not named
+
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
@@ -31,6 +33,10 @@ class Protocol:
             looks at it.
         label_codes: segment codes of the recursive cut, ``exact`` or the released code's ``float32`` sums.
         zero_affinity: patches with an affinity of exactly zero leave the recursion (``drop``, released) or stay.
+        name_pooling: what a named segment's features are the mean over: its ``pixels``, or the patches at whose centre
+            it is (``nearest_exact``, released).
+        name_input: colours that the namer's encoder sees, ``normalised`` as it was trained or in [0, 1] (``unit``,
+            which the released evaluation feeds its convolutional CLIP; other encoders do not follow).
 
     Raises:
         ValueError: one message with every field that is out of range.
@@ -50,6 +56,8 @@ class Protocol:
     ade20k_labels: Literal["released", "correct"]
     label_codes: Literal["exact", "float32"]
     zero_affinity: Literal["drop", "keep"]
+    name_pooling: Literal["pixels", "nearest_exact"] = "pixels"
+    name_input: Literal["normalised", "unit"] = "normalised"
 
     def __post_init__(self) -> None:
         problems = []
@@ -67,10 +75,15 @@ class Protocol:
 
 
 def choices_in_force(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The choices of a protocol as a result records it; one that has come since stands at what was computed then.
+    """The choices of a protocol that anything of a result depends on, those of names where its segments are named.
 
     Args:
-        recorded: ``protocol`` of a result; empty in the oldest, of which nothing can be said.
+        recorded: ``protocol`` of a result; empty in the oldest, of which nothing can be said. A choice that has come
+            since stands at what was computed then.
     """
+    if not recorded:
+        return {}
     later = {field.name: field.default for field in fields(Protocol) if field.default is not MISSING}
-    return {**recorded, **{name: value for name, value in later.items() if name not in recorded}} if recorded else {}
+    choices = {**recorded, **{name: value for name, value in later.items() if name not in recorded}}
+    named = recorded.get("matching") == "named"
+    return {name: value for name, value in choices.items() if named or name not in OF_NAMES}

@@ -38,7 +38,7 @@ class ClipEncoder(TextImageEncoder):
         model: hub id, or a folder with the network, its preprocessor_config.json and its tokenizer.
         revision: branch, tag or commit of the hub.
         image_size: pixels of the longer side of what the network sees.
-        normalise_input: see `TextImageEncoder`.
+        input: see `TextImageEncoder`.
 
     Raises:
         UserError: files are missing or damaged, or the checkpoint is neither CLIP nor SigLIP.
@@ -47,9 +47,9 @@ class ClipEncoder(TextImageEncoder):
     network: nn.Module
 
     def __init__(
-        self, name: str, model: str, revision: str = "main", image_size: int = 512, normalise_input: bool = True
+        self, name: str, model: str, revision: str = "main", image_size: int = 512, input: str = "normalised"
     ) -> None:
-        super().__init__(normalise_input)
+        super().__init__(input)
         self.name = name
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
         path = self._checkpoint.files["config.json"]
@@ -76,7 +76,7 @@ class ClipEncoder(TextImageEncoder):
             "encoder": self.name,
             **self._checkpoint.identity(),
             "image_size": str(self.image_size),
-            "normalise_input": str(self.normalise_input),
+            "input": self.input,
             "transformers": metadata.version("transformers"),
         }
 
@@ -146,8 +146,8 @@ def clip_namer(
     model: str,
     revision: str = "main",
     image_size: int = 512,
-    normalise_input: bool = True,
+    input: str = "normalised",
     **settings: Any,
 ) -> Namer:
     """The ``namer=clip_b16`` and ``namer=siglip_b16`` options: a `Namer` over a `ClipEncoder`."""
-    return Namer(ClipEncoder(name, model, revision, image_size, normalise_input), **settings)
+    return Namer(ClipEncoder(name, model, revision, image_size, input), **settings)

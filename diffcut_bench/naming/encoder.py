@@ -10,30 +10,32 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.backbones import PretrainedBackbone
 
+INPUTS = ("normalised", "unit")
+
 
 class TextImageEncoder(PretrainedBackbone):
     """A backbone (`forward` gives its dense map of images) with words for its features.
 
     Args:
-        normalise_input: bring colours to what the network was trained on; if not, it sees them in [0, 1] as they are,
-            as the released evaluation feeds its CLIP.
+        input: colours that the network sees: ``normalised`` as it was trained, or in [0, 1] as they are (``unit``, as
+            the released evaluation feeds its convolutional CLIP).
 
     Attributes:
         image_size: pixels of the longer side that images are brought to by `resized`.
 
     Raises:
-        ValueError: ``normalise_input`` is neither true nor false.
+        ValueError: there is no such ``input``.
     """
 
     image_size: int
     _scale: Tensor
     _shift: Tensor
 
-    def __init__(self, normalise_input: bool = True) -> None:
+    def __init__(self, input: str = "normalised") -> None:
         super().__init__()
-        if not isinstance(normalise_input, bool):
-            raise ValueError(f"normalise_input takes true or false, not {normalise_input}")
-        self.normalise_input = normalise_input
+        if input not in INPUTS:
+            raise ValueError(f"input must be {' | '.join(INPUTS)}, not {input}")
+        self.input = input
 
     @abstractmethod
     def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
@@ -52,4 +54,4 @@ class TextImageEncoder(PretrainedBackbone):
 
     def _pixels(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """What the network is given of colours in [0, 1]."""
-        return images * self._scale + self._shift if self.normalise_input else images
+        return images * self._scale + self._shift if self.input == "normalised" else images

@@ -39,7 +39,7 @@ class OpenClipEncoder(TextImageEncoder):
         architecture: open_clip's name of the network.
         revision: branch, tag or commit of the hub.
         image_size: pixels of the longer side of what the network sees.
-        normalise_input: see `TextImageEncoder`.
+        input: see `TextImageEncoder`.
 
     Raises:
         UserError: open_clip can't be imported, or the weights are missing.
@@ -55,9 +55,9 @@ class OpenClipEncoder(TextImageEncoder):
         architecture: str,
         revision: str = "main",
         image_size: int = 1024,
-        normalise_input: bool = True,
+        input: str = "normalised",
     ) -> None:
-        super().__init__(normalise_input)
+        super().__init__(input)
         library = _open_clip()
         self.name, self.architecture, self.image_size = name, architecture, image_size
         self._checkpoint = find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
@@ -73,7 +73,7 @@ class OpenClipEncoder(TextImageEncoder):
             "architecture": self.architecture,
             **self._checkpoint.identity(),
             "image_size": str(self.image_size),
-            "normalise_input": str(self.normalise_input),
+            "input": self.input,
             "open_clip": metadata.version("open_clip_torch"),
         }
 
@@ -107,8 +107,8 @@ def open_clip_namer(
     architecture: str,
     revision: str = "main",
     image_size: int = 1024,
-    normalise_input: bool = True,
+    input: str = "normalised",
     **settings: Any,
 ) -> Namer:
     """The ``namer=convnext_l`` option: a `Namer` over an `OpenClipEncoder`."""
-    return Namer(OpenClipEncoder(name, model, architecture, revision, image_size, normalise_input), **settings)
+    return Namer(OpenClipEncoder(name, model, architecture, revision, image_size, input), **settings)

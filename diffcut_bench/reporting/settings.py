@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from diffcut_bench.evaluation import choices_in_force
+from diffcut_bench.evaluation import OF_NAMES, choices_in_force
 from diffcut_bench.store import Result
 
 STAGES = ("segmenter", "upsampler", "refiner")
@@ -73,7 +73,8 @@ def settings_of(result: Result) -> dict[str, Any]:
     for stage in (*STAGES, "namer", "backbone", "features", "dataset"):
         for name, value in _mapping(config.get(stage)).items():
             own = f"{stage}.{name}"
-            if f"protocol.{name}" not in settings and not name.startswith("_") and name not in _NO_SETTINGS:
+            choice = f"name_{name}" if stage == "namer" else name
+            if f"protocol.{choice}" not in settings and not name.startswith("_") and name not in _NO_SETTINGS:
                 settings |= {} if own in skipped else {own: value}
     return settings | {name: config.get(name) for name in _RUN} | {"seed": result.environment.seed}
 
@@ -84,8 +85,12 @@ def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
     names = list(dict.fromkeys(name for values in settings for name in values))
     texts = [{name: text_of(value) for name, value in values.items()} for values in settings]
     varying = [name for name in names if len({values.get(name, "") for values in texts}) > 1]
+    of_names = {f"protocol.{name}" for name in OF_NAMES}
     by_protocol = {
-        (values.get("protocol.name"), str({n: v for n, v in values.items() if n.startswith("protocol.")}))
+        (
+            values.get("protocol.name"),
+            str({n: v for n, v in values.items() if n.startswith("protocol.") and n not in of_names}),
+        )
         for values in texts
     }
     named = "protocol.name" in varying and len(by_protocol) == len({name for name, _ in by_protocol})
@@ -94,12 +99,13 @@ def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
         stage, _, setting = name.partition(".")
         if not setting or name == "protocol.name":
             return False
-        if stage == "protocol":
+        if stage == "protocol" and name not in of_names:
             return named
-        values_of: dict[str, set[str]] = {}
+        sources = ("protocol.name", "namer") if name in of_names else (stage,)  # a namer may follow its protocol
+        values_of: dict[tuple[str, ...], set[str]] = {}
         for values in texts:
-            values_of.setdefault(values.get(stage, ""), set()).add(values.get(name, ""))
-        return stage in varying and all(len(own) == 1 for own in values_of.values())
+            values_of.setdefault(tuple(values.get(each, "") for each in sources), set()).add(values.get(name, ""))
+        return any(each in varying for each in sources) and all(len(own) == 1 for own in values_of.values())
 
     return [name for name in varying if not follows(name)]
 

@@ -270,7 +270,7 @@ def _config(result: Result) -> dict[str, Any]:
     """The cell's config, with the protocol in force in place of the one asked for."""
     return {
         **result.config,
-        "protocol": {**(result.config.get("protocol") or {}), **result.protocol},
+        "protocol": result.protocol or result.config.get("protocol") or {},
         "key": result.key,
         "limited": result.limited,
         "environment": asdict(result.environment),

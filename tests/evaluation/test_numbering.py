@@ -1,5 +1,7 @@
 """No number of a segment changes a score under ``paper`` and ``strict``."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from diffcut_bench.evaluation import (
     number_by_first_pixel,
 )
 from diffcut_bench.experiment import run_cell
+from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import ImageRow, read_rows
 
 RULES = ("unmatched", "overlap", "one_to_one")
@@ -164,13 +167,52 @@ def test_numbers_change_a_released_run(shapes, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("protocol", "limit"), [("paper", 15), ("strict", 3)])
-def test_no_number_changes_the_voc_samples(shared, tmp_path, protocol, limit):
+@pytest.mark.parametrize(
+    ("protocol", "eval_size"),
+    [("paper", 128), ("strict", 256), pytest.param("strict", "original", marks=pytest.mark.slow)],
+)
+def test_no_number_changes_the_voc_samples(shared, tmp_path, protocol, eval_size):
     devkit = shared / "samples" / "VOCdevkit"
-    names = (devkit / "VOC2012/ImageSets/Segmentation/val.txt").read_text().split()[:limit]
+    names = (devkit / "VOC2012/ImageSets/Segmentation/val.txt").read_text().split()
     maps = superpixels([devkit / f"VOC2012/JPEGImages/{name}.jpg" for name in names], 60)
-    own = ["dataset=voc", f"dataset.root={devkit}", "prepared=never", f"protocol={protocol}", f"limit={limit}"]
-    assert differing_rows(own, maps, tmp_path) == 0
+    own = ["dataset=voc", f"dataset.root={devkit}", "prepared=never", f"protocol={protocol}"]
+    assert differing_rows([*own, f"protocol.eval_size={eval_size}"], maps, tmp_path) == 0
+
+
+@dataclass(frozen=True)
+class Renumbered(DiffCut):
+    """DiffCut whose segments have other numbers."""
+
+    draw: int = 0
+
+    @classmethod
+    def together(cls, segmenters: Sequence["Renumbered"], features: torch.Tensor) -> list[torch.Tensor]:
+        found = []
+        for one, partition in zip(segmenters, DiffCut.together(segmenters, features), strict=True):
+            generator = np.random.default_rng(one.draw)
+            found.append(torch.stack([renumbered(labels, generator) for labels in partition]))
+        return found
+
+
+def diffcut_rows(shapes: Path, tmp_path: Path, *overrides: str) -> list[list[ImageRow]]:
+    """Rows of DiffCut's own segmentation as the cut numbers it, and of three renumberings."""
+    own = [*shapes_overrides(shapes, tmp_path), "backbone=colour", "segmenter.tau=0.9", "refiner=pamr", *overrides]
+    own += ["segmenter.alpha=20", "protocol.image_size=256"]
+    other = f"segmenter._target_={__name__}.Renumbered"
+    cells = [load_config([*own, *more]) for more in ([], *([other, f"+segmenter.draw={n}"] for n in range(3)))]
+    return [read_rows(run_cell(config).folder) for config in cells]
+
+
+@pytest.mark.parametrize("protocol", ["paper", "strict"])
+def test_no_number_changes_the_score_of_the_recursive_cut(shapes, tmp_path, protocol):
+    first, *others = diffcut_rows(shapes, tmp_path, f"protocol={protocol}")
+    assert all(row.segments > 3 for row in first), "more than classes, so that some are surplus"
+    assert all(rows == first for rows in others)
+
+
+def test_numbers_change_the_released_score_of_the_recursive_cut(shapes, tmp_path):
+    first, *others = diffcut_rows(shapes, tmp_path, "protocol.background_rule=one_to_one")
+    assert any(rows != first for rows in others)
 
 
 def test_the_released_matching_sees_gaps_between_the_numbers_of_a_file(shapes, tmp_path):

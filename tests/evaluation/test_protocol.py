@@ -31,6 +31,16 @@ def test_a_result_from_before_a_choice_is_told_as_what_was_computed():
     assert choices_in_force({}) == {}, "of the oldest nothing is known"
 
 
+def test_choices_of_names_are_in_force_where_segments_are_named():
+    unnamed = {**RELEASED, "name_pooling": "nearest_exact", "name_input": "unit"}
+    assert choices_in_force(unnamed) == RELEASED
+    named = {**RELEASED, "matching": "named"}
+    assert choices_in_force(named) == {**named, "name_pooling": "pixels", "name_input": "normalised"}, "as it was done"
+    assert choices_in_force({**named, "name_pooling": "nearest_exact"})["name_pooling"] == "nearest_exact"
+    with pytest.raises(ValueError, match=r"name_pooling must be pixels \| nearest_exact, not 'nearest'"):
+        Protocol(**{**RELEASED, "name_pooling": "nearest"})
+
+
 def test_the_sets_say_whose_a_surplus_cluster_is():
     sets = {name: load_config([f"protocol={name}"]).protocol["surplus"] for name in ("released", "paper", "strict")}
     assert sets == {"released": "absent_class", "paper": "unmatched", "strict": "unmatched"}

@@ -58,22 +58,22 @@ def test_siglip_gives_an_image_of_like_patches_its_own_embedding(tmp_path):
 @torch.inference_mode()
 def test_the_network_sees_colours_as_they_are_where_asked_for(checkpoint):
     folder, images, seen = checkpoint[0], torch.rand(1, 3, 16, 16), []
-    for normalise in (True, False):
-        encoder = ClipEncoder("tiny", folder, normalise_input=normalise)
+    for given in ("normalised", "unit"):
+        encoder = ClipEncoder("tiny", folder, input=given)
         encoder.read()
         embeddings = encoder.network.vision_model.embeddings.patch_embedding
         embeddings.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         encoder(images)
     torch.testing.assert_close(seen[0], text_checkpoints.pixels(images))
     assert torch.equal(seen[1], images)
-    fingerprints = [ClipEncoder("tiny", folder, normalise_input=n).fingerprint() for n in (True, False)]
+    fingerprints = [ClipEncoder("tiny", folder, input=given).fingerprint() for given in ("normalised", "unit")]
     assert fingerprints[0] != fingerprints[1]
 
 
-@pytest.mark.parametrize("value", ["no", "'false'", "0", "null"])
-def test_whether_colours_are_normalised_is_true_or_false(checkpoint, value):
-    config = load_config(["namer=clip_b16", f"namer.model={checkpoint[0]}", f"namer.normalise_input={value}"])
-    with pytest.raises(UserError, match="normalise_input"):  # under tests a check of types says it
+@pytest.mark.parametrize("value", ["raw", "true"])
+def test_what_the_network_sees_is_one_of_two(checkpoint, value):
+    config = load_config(["namer=clip_b16", f"namer.model={checkpoint[0]}", f"namer.input={value}"])
+    with pytest.raises(UserError, match="input"):  # a check of types says it of what is no text
         instantiate("namer", config.namer)
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 from diffcut_bench.config import load_config
 from diffcut_bench.experiment import open_pass
+from diffcut_bench.reporting.settings import settings_of
 from diffcut_bench.store import Result, read_rows
 
 NAMES = "dataset.class_names=[red,green,blue]"
@@ -259,17 +260,60 @@ def test_the_released_steps_are_other_cells(cli, shapes, tmp_path):
     (tmp_path / "templates.txt").write_text("a photo of a {}\n")
     base = [*shapes_overrides(shapes, tmp_path / "out"), "backbone=colour", "limit=1", "namer=clip_b16"]
     base += [f"namer.model={tmp_path / 'tiny'}", "namer.image_size=32", "dataset.class_names=[background,disc,square]"]
-    released = ["namer.normalise_input=false", "namer.pooling=nearest_exact"]
+    base.append("protocol.name_pooling=pixels")
+    released = ["namer.input=unit", "protocol.name_pooling=nearest_exact"]
     released.append(f"namer.templates_file={tmp_path / 'templates.txt'}")
     done = cli("run", *base, *released)
     assert done.code == 0, done.err
     namer = result_of(tmp_path / "out")[0].identity["namer"]
-    assert (namer["normalise_input"], namer["pooling"], namer["templates"]) == (
-        *("False", "nearest_exact"),
+    assert (namer["input"], namer["pooling"], namer["templates"]) == (
+        *("unit", "nearest_exact"),
         ["a photo of a {}"],
     )
     opened = open_pass(load_config(base))
     assert len({opened.cell(load_config([*base, *own])).key for own in ([], *([word] for word in released))}) == 4
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pooling"),
+    [
+        (["protocol=released"], "nearest_exact"),
+        (["protocol=strict"], "pixels"),
+        (["protocol=released", "namer.pooling=pixels"], "pixels"),
+        (["protocol=strict", "protocol.name_pooling=nearest_exact"], "nearest_exact"),
+    ],
+)
+def test_a_namer_follows_the_protocol_unless_told_otherwise(cli, shapes, tmp_path, overrides, pooling):
+    text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
+    base = [*overrides, *shapes_overrides(shapes, tmp_path / "out"), "backbone=colour", "limit=1", "namer=clip_b16"]
+    base += [f"namer.model={tmp_path / 'tiny'}", "namer.image_size=32", "dataset.class_names=[background,disc,square]"]
+    done = cli("run", *base)
+    assert done.code == 0, done.err
+    result, _ = result_of(tmp_path / "out")
+    assert result.protocol["name_pooling"] == result.identity["namer"]["pooling"] == pooling
+    assert result.protocol["name_input"] == result.identity["namer"]["input"] == "normalised"
+    assert f"name_pooling={pooling}, name_input=normalised" in done.out
+
+
+def test_the_record_of_a_namer_of_ones_own_says_what_it_does(painted, planted, tmp_path):
+    config = load_config([*shapes_overrides(painted, tmp_path), *planted, "backbone=colour", "namer=colours"])
+    protocol = open_pass(config).cell(config).pipeline.protocol
+    assert config.protocol["name_pooling"] == "nearest_exact"
+    assert (protocol.name_pooling, protocol.name_input) == ("pixels", "normalised"), "it does not follow"
+
+
+def test_a_run_without_names_says_nothing_of_them(cli, shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "backbone=colour", "limit=2"]
+    done = cli("run", *base)
+    assert done.code == 0, done.err
+    result, _ = result_of(tmp_path / "out")
+    for choices in (result.protocol, result.identity["protocol"], settings_of(result)):
+        assert not [name for name in choices if "name_" in name]
+    assert cli("report", tmp_path / "out").code == 0
+    report = tmp_path / "out" / "reports" / "index.html"
+    assert not [word for word in ("name_pooling", "name_input") if word in done.out + report.read_text()]
+    config = load_config([*base, "protocol.name_pooling=pixels", "protocol.name_input=normalised"])
+    assert open_pass(config).cell(config).key == result.key, "nothing of it depends on them"
 
 
 def test_a_class_list_gives_synonyms_to_the_classes_of_a_users_picture(cli, tmp_path):

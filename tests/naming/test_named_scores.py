@@ -6,7 +6,7 @@ from conftest import DATA
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from diffcut_bench.evaluation import Counts, contingency_table, count_named, mean_image_jaccard
-from diffcut_bench.reproduction import MEASURES, Measured, judge, load_experiment, plan_cells
+from diffcut_bench.reproduction import MEASURES, Measured, judge, load_experiment, plan_cells, resolve_under
 from diffcut_bench.store import Result
 
 RESULT = (DATA / "result_v1.json").read_text()
@@ -89,8 +89,18 @@ def test_the_cells_of_table_4_are_the_released_ones():
     assert cells["DiffCut", "coco_object"].protocol["image_size"] == 1024, "the backbone's own"
     background = {c: cells["DiffCut", c].namer["background_words"] for c in sees}
     assert background == {"voc": None, "context": ["background"], "coco_object": ["background"]}
-    assert (ours.namer["normalise_input"], ours.namer["pooling"]) == (False, "nearest_exact")
-    assert (maskclip.namer["normalise_input"], maskclip.namer["pooling"]) == (True, "pixels")
+    assert (ours.namer["input"], ours.namer["pooling"]) == ("unit", "nearest_exact")
+    assert (maskclip.namer["input"], maskclip.namer["pooling"]) == ("normalised", "nearest_exact")
     assert ours.protocol["eval_size"] == maskclip.protocol["eval_size"] == 1024
     chosen = {name: maskclip.choices[name] for name in ("backbone", "namer", "upsampler", "refiner")}
     assert chosen == {"backbone": "clip_b16", "namer": "clip_b16", "upsampler": "nearest", "refiner": "none"}
+
+
+def test_under_another_protocol_table_4_has_the_sound_choices():
+    cells = plan_cells(load_experiment("table4"), under=resolve_under(["released", "paper", "strict"]))
+    found = {c.under: c for c in cells if c.config and (c.row.name, c.column) == ("DiffCut", "voc")}
+    chosen = {name: (cell.config.namer["input"], cell.config.namer["pooling"]) for name, cell in found.items()}
+    sound = ("normalised", "pixels")
+    assert chosen == {"released": ("unit", "nearest_exact"), "paper": sound, "strict": sound}
+    missing = {f"{what} are our own" for what in ("names", "templates")}
+    assert {each.partition(",")[0] for cell in found.values() for each in cell.deviations} == missing

@@ -100,6 +100,14 @@ def test_a_segment_between_the_centres_of_patches_counts_by_pixels_only():
     assert pool_segments(dense, segments, "nearest_exact")[0].tolist() == [[0.25] * 4, [0] * 4]
 
 
+def test_segments_that_are_patches_have_their_own_features_either_way():
+    """So that MaskCLIP's names do not depend on the protocol."""
+    dense, patches = torch.randn(1, 5, 4, 6), torch.arange(24).view(1, 4, 6)
+    segments = patches.repeat_interleave(3, dim=1).repeat_interleave(2, dim=2)
+    for pooling in ("pixels", "nearest_exact"):
+        torch.testing.assert_close(pool_segments(dense, segments, pooling)[0].T, dense[0].flatten(1))
+
+
 def test_words_and_phrases_come_from_files(tmp_path):
     classes, phrases = tmp_path / "classes.txt", tmp_path / "phrases.txt"
     classes.write_text("0:background,green\n1:warm,red,crimson\n2:cold,blue")

@@ -61,7 +61,7 @@ def test_segments_are_pooled_before_the_head(tmp_path, monkeypatch):
     pooled = pool_segments(dense, torch.zeros(1, 64, 64, dtype=torch.long))[0]
     torch.testing.assert_close(encoder.project(pooled), visual.head(dense.mean(dim=(2, 3)).square()))
     assert asked == [("convnext", str(tmp_path / "open_clip_pytorch_model.bin"))]
-    plain = OpenClipEncoder("tiny", str(tmp_path), "convnext", image_size=64, normalise_input=False)
+    plain = OpenClipEncoder("tiny", str(tmp_path), "convnext", image_size=64, input="unit")
     torch.testing.assert_close(plain(images), torch.nn.functional.avg_pool2d(images, 32))
     assert encoder.text(["a", "b"]).shape == (2, 2)
 
@@ -80,8 +80,8 @@ def test_a_segment_of_the_whole_image_is_what_the_library_makes_of_the_image(tmp
     mean, deviation = (
         torch.tensor(three).view(3, 1, 1) for three in (library.OPENAI_DATASET_MEAN, library.OPENAI_DATASET_STD)
     )
-    for normalise, seen in ((True, (images - mean) / deviation), (False, images)):
-        encoder = OpenClipEncoder("real", str(tmp_path), "convnext_base", image_size=128, normalise_input=normalise)
+    for given, seen in (("normalised", (images - mean) / deviation), ("unit", images)):
+        encoder = OpenClipEncoder("real", str(tmp_path), "convnext_base", image_size=128, input=given)
         dense = encoder(encoder.resized(images))
         assert dense.shape[2:] == (4, 2)
         pooled = pool_segments(dense, torch.zeros(2, 128, 64, dtype=torch.long))[:, 0]

@@ -93,6 +93,26 @@ def test_numbers_that_are_one_are_not_told_apart():
     assert columns_of(*cells) == ["folder"]
 
 
+def named(namer: str, **protocol: str) -> Result:
+    """A cell with a namer, which its `namer.pooling` repeats the protocol's choice of."""
+    choices = {**RESULT.config["choices"], "namer": namer}
+    pooling = protocol.get("name_pooling", "pixels")
+    config = {**RESULT.config, "choices": choices, "namer": {"pooling": pooling, "image_size": 512}}
+    return replace(RESULT, config=config, protocol={**RESULT.protocol, "matching": "named", **protocol})
+
+
+def test_what_a_namer_takes_from_its_protocol_is_told_once():
+    assert columns_of(named("a"), named("a", name_pooling="nearest_exact")) == ["name_pooling"]
+    assert columns_of(named("a"), named("b")) == ["namer"]
+    assert columns_of(named("a"), named("b", name_input="unit")) == ["namer"], "b is the one that follows"
+    both = [{"name": "released", "name_pooling": "nearest_exact"}, {"name": "strict", "criterion": "iou"}]
+    cells = [named(namer, **own) for namer in "ab" for own in both]
+    cells[2] = named("b", **both[0], name_input="unit")
+    assert columns_of(*cells) == ["namer", "protocol"]
+    older = changed("config/namer/image_size", 1024, named("a"))
+    assert columns_of(named("a"), older) == ["namer.image_size"]
+
+
 def test_one_row_has_no_column_of_settings():
     assert columns_of(RESULT) == []
 
