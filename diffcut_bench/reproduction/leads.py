@@ -127,20 +127,27 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
         resampled.append(ahead)
         lowest.append(ahead.clamp_max(ours - at_most))
         highest.append(ahead.clamp_max(ours - at_least))
-    samples = (torch.stack(each).mean(dim=0) for each in (resampled, lowest, highest))
-    by_seed = dict(zip(seeds, values, strict=True)) if seeds else {}
-    return Lead(fmean(values), fmean(over_run), *samples, images=len(shared[0]), by_seed=by_seed)
+    return Lead(
+        value=fmean(values),
+        over_run=fmean(over_run),
+        resampled=_mean(resampled),
+        lowest=_mean(lowest),
+        highest=_mean(highest),
+        images=len(shared[0]),
+        by_seed=dict(zip(seeds, values, strict=False)),  # one value and no seed, where there is no noise
+    )
 
 
 def mean_lead(leads: Sequence[Lead]) -> Lead:
     """The mean over columns; the images of one are not those of another, nor are their bootstrap samples."""
     of_noise = [set(lead.by_seed) for lead in leads if lead.by_seed]
     common = sorted(set.intersection(*of_noise)) if of_noise else []
-    samples = [(lead.resampled, lead.lowest, lead.highest) for lead in leads]
     return Lead(
-        fmean(lead.value for lead in leads),
-        fmean(lead.over_run for lead in leads),
-        *(torch.stack(each).mean(dim=0) for each in zip(*samples, strict=True)),
+        value=fmean(lead.value for lead in leads),
+        over_run=fmean(lead.over_run for lead in leads),
+        resampled=_mean([lead.resampled for lead in leads]),
+        lowest=_mean([lead.lowest for lead in leads]),
+        highest=_mean([lead.highest for lead in leads]),
         images=min(lead.images for lead in leads),
         by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in common},
     )
@@ -194,6 +201,10 @@ def _common_seeds(rows: Sequence[Measured]) -> list[int]:
     if drawn and not common:
         raise ValueError("no seed of the noise in common")
     return common
+
+
+def _mean(samples: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(samples)).mean(dim=0)
 
 
 def _ends(samples: Tensor) -> tuple[float, float]:
