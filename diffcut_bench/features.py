@@ -1,13 +1,14 @@
 """Where features come from: the store where they are, the backbone where not. No other place runs a backbone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import hydra.utils
 import torch
 from torch import Tensor
 
-from diffcut_bench.backbones import Backbone
+from diffcut_bench.backbones import Backbone, Outline
 from diffcut_bench.datasets import Example, SegmentationDataset
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.fingerprints import code_fingerprint
@@ -173,6 +174,22 @@ def open_source(
     return FeatureSource(
         backbone, device, FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
     )
+
+
+def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+    """What a backbone's features are and take, from its settings alone; None where it can't tell.
+
+    Args:
+        settings: of the backbone, as configured.
+        image_size: pixels a side that the protocol gives.
+        device_type: that will compute.
+    """
+    try:
+        kind: Any = hydra.utils.get_class(str(settings.get("_target_")))
+        outline: Outline | None = kind.outline(settings, image_size, device_type)
+    except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
+        return None
+    return outline
 
 
 def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:

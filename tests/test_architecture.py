@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
-    "reproduction": {"errors", "config", "environment", "evaluation", "overrides", "reporting", "store"},
+    "reproduction": {"errors", "config", "environment", "evaluation", "features", "overrides", "reporting", "store"},
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "fingerprints", "paths", "pipeline"},
         *{"refinement", "reporting", "running", "store", "time_limit"},

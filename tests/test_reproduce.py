@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from conftest import shapes_overrides, write_shapes
 from PIL import Image
 
 import diffcut_bench.datasets
+from diffcut_bench.config import load_config
 from diffcut_bench.reporting import Table
 from diffcut_bench.reproduction import load_experiment, plan_cells
 from diffcut_bench.store import Result
@@ -128,6 +130,10 @@ def test_protocols_and_rules_side_by_side(cli, tmp_path):
         rule = "overlap" if result.protocol["background_rule"] == "overlap" else "released"
         values["strict" if result.protocol["name"] == "strict" else rule] = f"{100 * result.metrics.miou:.3f}"
     assert {row["under"]: row["ours"] for row in cells} == values
+    judged = {row["under"]: row["verdict"] for row in cells}
+    assert judged.pop("released") == "differs"
+    another = {"overlap": "protocol.background_rule=overlap", "strict": "protocol=strict"}
+    assert judged == {under: f"limited: {why}" for under, why in another.items()}, "what was published is released"
     assert shapes.exists()
     for name in ("ours [released]", "ours [overlap]", "ours [strict]"):
         assert name in done.out
@@ -264,6 +270,22 @@ def test_what_draws_noise_is_run_with_several_seeds(cli, checkpoint, tmp_path):
     assert "3 cells to run: 3 finished" in status.out and "diffusion, seed 43" in status.out
     refused = cli("reproduce", "mine", "--seeds", 1, *options)
     assert (refused.code, "two seeds at least" in refused.err) == (2, True)
+
+
+def test_weights_of_another_commit_are_others_wherever_they_lie(cli, checkpoint, tmp_path):
+    """Folders of the hub's cache say which commit they are of."""
+    row = "  - {name: diffusion, overrides: [backbone=ssd1b], published: {shapes: 50}}\ncommon: [refiner=none]\n"
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 2), row)
+    pinned = str(load_config(["backbone=ssd1b"]).backbone["revision"])
+    found = {}
+    for commit in (pinned, "f" * 40):
+        folder = tmp_path / "hub" / "models--segmind--SSD-1B" / "snapshots" / commit
+        shutil.copytree(checkpoint, folder)
+        done = cli("reproduce", "mine", "--for", "diffusion", f"backbone.model={folder}", *options)
+        assert done.code == 0, done.err
+        rows = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")
+        found[commit] = rows["diffusion", "shapes"]["verdict"]
+    assert found == {pinned: "differs", "f" * 40: f"limited: backbone.revision={'f' * 40}"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA generator here")

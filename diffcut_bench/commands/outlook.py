@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import hydra.utils
 import torch
 
 from diffcut_bench.backbones import MissingWeightsError, Outline, cache_only
@@ -18,6 +17,7 @@ from diffcut_bench.datasets import Benchmark, SegmentationDataset, prepared_fold
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import OpenedPass, chosen_images, open_pass, pass_key
+from diffcut_bench.features import outline_of
 from diffcut_bench.running import CellState
 from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
 
@@ -135,7 +135,7 @@ def _with_costs(outlook: Outlook, config: RunConfig, image_bytes: int | None) ->
     images, options = outlook.unstored, instantiate("features", config.features)
     if images is None or not images:
         return replace(outlook, feature_bytes=images, half_bytes=images, operations=images)
-    here, there = (outline_of(config, device) for device in (choose_device(config.device).type, "cuda"))
+    here, there = (_outline(config, device) for device in (choose_device(config.device).type, "cuda"))
     if image_bytes is None and here is not None:
         image_bytes = _image_bytes(options, here)
     half_bytes = image_bytes if there is None else _image_bytes(options, there)
@@ -147,15 +147,8 @@ def _with_costs(outlook: Outlook, config: RunConfig, image_bytes: int | None) ->
     )
 
 
-def outline_of(config: RunConfig, device_type: str) -> Outline | None:
-    """What a cell's features are and take, from the configuration alone; None where its backbone can't tell."""
-    image_size = build_protocol(config.protocol).image_size
-    try:
-        kind: Any = hydra.utils.get_class(str(config.backbone.get("_target_")))
-        outline: Outline | None = kind.outline(config.backbone, image_size, device_type)
-    except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
-        return None
-    return outline
+def _outline(config: RunConfig, device_type: str) -> Outline | None:
+    return outline_of(config.backbone, build_protocol(config.protocol).image_size, device_type)
 
 
 def _image_bytes(options: StoreOptions | None, outline: Outline) -> int:
@@ -251,7 +244,7 @@ def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
 
 
 def _least_size(config: RunConfig) -> str:
-    outline = outline_of(config, "cpu")
+    outline = _outline(config, "cpu")
     if outline is None or outline.parameters is None:
         return ""
     return f"at least {in_units(2 * outline.parameters)}"  # two bytes a weight, and there are other parts

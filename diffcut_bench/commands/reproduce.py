@@ -127,7 +127,8 @@ def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict
             if isinstance(end, UserError):
                 failed[place] = _reason(end)
             else:
-                measured[place] = Measured.of(end.result, cells[place].deviations, experiment.measure, end.folder)
+                deviations = cells[place].deviations_with(end.result.identity.get("backbone", {}))
+                measured[place] = Measured.of(end.result, deviations, experiment.measure, end.folder)
     return measured, failed
 
 
@@ -145,7 +146,8 @@ def _tuned(cell: PlannedCell) -> Measured:
     tuned = tune_setting(cell.overrides, tuning.setting, tuning.grid, tuning.images)
     setting, paper = tuning.setting.rpartition(".")[2], cell.row.chosen.get(cell.column)
     remark = f"{setting} {tuned.chosen:g} chosen" + (f", published {paper:g}" if paper is not None else "")
-    measured = Measured.of(tuned.cell.result, cell.deviations, folder=tuned.cell.folder)
+    deviations = cell.deviations_with(tuned.cell.result.identity.get("backbone", {}))
+    measured = Measured.of(tuned.cell.result, deviations, folder=tuned.cell.folder)
     searched = min(each.result.dataset.n_images - len(each.result.failures) for each in tuned.training)
     few = (f"{searched} of {tuning.images} training images",) if searched < tuning.images else ()
     return replace(measured, limits=(*few, *measured.limits), remark=remark)
@@ -155,7 +157,7 @@ def _coherence(cell: PlannedCell) -> Measured:
     options = argparse.Namespace(**asdict(SamplingOptions()), mark=None, mark_images=None)
     record = measure_coherence([_config(cell)], options)
     (backbone,), dataset = record["backbones"], record["dataset"]
-    limits = list(cell.deviations)
+    limits = list(cell.deviations_with(backbone["fingerprint"]))
     if dataset["n_expected"] and dataset["n_images"] < dataset["n_expected"]:
         limits.insert(0, f"{dataset['n_images']} of {dataset['n_expected']} images")
     low, high = backbone["auc_ci95"]

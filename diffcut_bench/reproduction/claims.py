@@ -69,37 +69,50 @@ def _of_rows(
     asked = claim.columns or [column for column in experiment.columns if (claim.row, column) in places]
     contests: dict[str, Contest] = {}
     leads: dict[str, Lead] = {}
-    untold: dict[str, str] = {}
+    untold: dict[str, _Untold] = {}
     for number, column in enumerate(asked):
         own = places.get((claim.row, column), -1)
         others = {name: places[name, column] for name in claim.others if (name, column) in places}
         run = {name: measured[place] for name, place in others.items() if place in measured}
         left = [cells[place] for name, place in others.items() if name not in run]
-        if own not in measured or not run:
-            why = failed.get(own, cells[own].not_run if own >= 0 else "")
-            untold[column] = why if own not in measured else "none of the rows beside it was run"
+        if own not in measured:
+            untold[column] = _Untold(2, failed.get(own, cells[own].not_run if own >= 0 else ""))
             continue
-        published = {cell.row.name: cell.published for cell in left if cell.published is not None}
-        contest = Contest(measured[own], run, published, tuple(cell.row.name for cell in left if not cell.row.not_run))
+        if not run:
+            untold[column] = _Untold(1, "none of the rows beside it was run")
+            continue
+        stated = {cell.row.name: cell.published for cell in left if cell.published is not None}
+        published, elsewhere = ({}, tuple(stated)) if cells[own].rescored else (stated, ())
+        unrun = tuple(cell.row.name for cell in left if not cell.row.not_run)
+        contest = Contest(measured[own], run, published, unrun, elsewhere)
         try:
             leads[column] = measure_lead(contest, measure, seed=42 + number)
             contests[column] = contest
         except (UserError, ValueError) as error:
-            untold[column] = f"{column}: {error.what if isinstance(error, UserError) else error}"
+            untold[column] = _Untold(0, f"{column}: {error.what if isinstance(error, UserError) else error}")
     ours, verdict = check_lead(claim, leads, measure, _limits(contests, untold))
     compared = dict.fromkeys(name for contest in contests.values() for name in contest.others)
-    stated = dict.fromkeys(name for contest in contests.values() for name in contest.published)
-    beside = "; published: ".join(", ".join(names) for names in (compared, stated) if names)
+    figures = dict.fromkeys(name for contest in contests.values() for name in contest.published)
+    beside = "; published: ".join(", ".join(names) for names in (compared, figures) if names)
     return Checked(f"{claim.text} [{under}]" if under else claim.text, ours, verdict, beside)
 
 
-def _limits(contests: Mapping[str, Contest], untold: Mapping[str, str]) -> list[str]:
-    """Why the columns that could be compared are not what the text is about, or why there is none."""
-    reasons = list(filter(None, untold.values()))
+@dataclass(frozen=True)
+class _Untold:
+    """Why a column was not compared; of several reasons that of the first rank tells most."""
+
+    rank: int
+    why: str
+
+
+def _limits(contests: Mapping[str, Contest], untold: Mapping[str, _Untold]) -> list[str]:
+    """Why the columns that could be compared are not what the text is about; or the one reason why there is none."""
     if not contests:
-        return list(dict.fromkeys(reasons))
+        return [min(untold.values(), key=lambda each: each.rank).why] if untold else []
     limits = [f"{len(contests)} of {len(contests) + len(untold)} columns"] if untold else []
     for column, contest in contests.items():
         limits += [f"{name} was not run in {column}" for name in contest.unrun]
         limits += [limit for each in (contest.ours, *contest.others.values()) for limit in each.limits]
+    elsewhere = dict.fromkeys(name for contest in contests.values() for name in contest.elsewhere)
+    limits += [f"without {', '.join(elsewhere)}, published under the table's own protocol"] if elsewhere else []
     return list(dict.fromkeys(limits))

@@ -21,63 +21,77 @@ class Contest:
     Attributes:
         ours: value of the row that the claim is about.
         others: values of the rows that it is set beside, at least one; all with the folder of their cells.
-        published: published values of those that were not run, which stand for them.
+        published: published values of those that were not run.
         unrun: rows that could be run and were not.
+        elsewhere: rows that were published under another protocol than ours is scored under, and are left out.
     """
 
     ours: Measured
     others: Mapping[str, Measured]
     published: Mapping[str, float] = field(default_factory=dict)
     unrun: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lead:
-    """How far a row is ahead of the best of the others, on the images that all were scored on, in the table's unit.
+    """How far a row is ahead of the best of the others, in the table's unit.
+
+    Rows that were run are compared on the images that all of them were scored on. Of a row that was not run there is
+    its published figure alone, which is known to the measure's tolerance, and of which no image can be resampled.
 
     Attributes:
-        by_seed: for each seed of the noise, or once.
-        resampled: the mean over seeds, of each bootstrap sample of the images; the same for all rows.
+        value: over the best of all, the mean over seeds of the noise.
+        over_run: over the best of those that were run.
+        resampled: likewise, of each bootstrap sample of the images; the same for all rows.
+        lowest, highest: over the best of all in each sample, were the published figures a tolerance greater or less.
         images: that there are.
+        by_seed: the value of each seed that all rows with noise have; empty where none was run with seeds.
     """
 
-    by_seed: tuple[float, ...]
+    value: float
+    over_run: float
     resampled: Tensor
+    lowest: Tensor
+    highest: Tensor
     images: int
-
-    @property
-    def value(self) -> float:
-        return fmean(self.by_seed)
+    by_seed: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def deviation(self) -> float | None:
-        """Standard deviation over seeds of the noise; None where there is one."""
-        return stdev(self.by_seed) if len(self.by_seed) > 1 else None
+        """Standard deviation over seeds of the noise; None where it was not measured."""
+        return stdev(self.by_seed.values()) if len(self.by_seed) > 1 else None
 
     @property
     def interval(self) -> tuple[float, float]:
-        """By the paired bootstrap, 95 %."""
-        low, high = percentile_interval(self.resampled[:, None])[:, 0].tolist()
-        return low, high
+        """Of the lead over those that were run, by the paired bootstrap, 95 %."""
+        return _ends(self.resampled)
 
     @property
     def sign(self) -> str:
-        """``ahead``, ``absent`` or ``reversed``: on which side of 0 the interval lies."""
-        low, high = self.interval
-        return "ahead" if low > 0 else "reversed" if high < 0 else "absent"
+        """``ahead``, ``absent`` or ``reversed``.
+
+        It is ahead of rows that were run if the interval lies above 0, and of a published figure by more than the
+        tolerance; and reversed likewise.
+        """
+        ahead, behind = _ends(self.lowest)[0] > SLACK, _ends(self.highest)[1] < -SLACK
+        return "ahead" if ahead else "reversed" if behind else "absent"
 
     def text(self, measure: Measure) -> str:
-        """The value and its interval."""
-        ends = [measure.text(each, signed=True, more=1) for each in (self.value, *self.interval)]
-        return f"{ends[0]} ({ends[1]} – {ends[2]})"
+        """The value, and the interval of what has one: the lead over those that were run."""
+        value, over_run, *ends = (
+            measure.text(each, signed=True, more=1) for each in (self.value, self.over_run, *self.interval)
+        )
+        told = f"{over_run} ({ends[0]} – {ends[1]})"
+        # Where a published figure is nearer in no sample, both leads are one.
+        return told if torch.equal(self.lowest, self.resampled) else f"{value}, over those run {told}"
 
 
 def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
     """How far a row is ahead of the best of the others in one column.
 
     The best of the others is found anew in each sample: that it was picked for being the best is part of the interval.
-    What is published of a row that was not run is a score of the same images as well, and its distance from ours is
-    the same in every sample.
+    Runs with the same seed of the noise are compared, and each of them with a row that draws none.
 
     Args:
         contest: of the column.
@@ -86,41 +100,64 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
 
     Raises:
         UserError: rows of a cell can't be read.
-        ValueError: the cells score different classes, or have no image in common.
+        ValueError: the cells score different classes, or have no image or no seed of the noise in common.
     """
-    rows = [each.seeds or (each,) for each in (contest.ours, *contest.others.values())]
-    cells = [cell for row in rows for cell in row]
+    rows = [contest.ours, *contest.others.values()]
+    seeds = _common_seeds(rows)
+    drawn = [[each for number in seeds for each in row.seeds if each.seed == number] or [row] for row in rows]
+    cells = [cell for row in drawn for cell in row]
     shared = common_images([_rows_of(cell) for cell in cells])
     if not shared[0]:
         raise ValueError("no image in common")
     scored = iter([_scores(images, cell, measure, seed) for images, cell in zip(shared, cells, strict=True)])
-    of_rows = [[next(scored) for _ in row] for row in rows]
+    of_rows = [[next(scored) for _ in row] for row in drawn]
     if len({own[0][2] for own in of_rows}) > 1:
         raise ValueError("other classes are scored")
-    by_seed, resampled = [], []
-    for number in range(max(map(len, rows))):
-        # A row that draws no noise has one cell, which is set beside each seed's of the others.
-        (ours, sample, _), *others = (own[min(number, len(own) - 1)] for own in of_rows)
-        behind = ours - max(contest.published.values(), default=float("-inf"))
-        by_seed.append(min(ours - max(value for value, _, _ in others), behind))
-        best = torch.stack([each for _, each, _ in others]).amax(dim=0)
-        resampled.append((sample - best).clamp_max(behind))
-    return Lead(tuple(by_seed), torch.stack(resampled).mean(dim=0), len(shared[0]))
+    stated = [(value, measure.tolerance(value, contest.ours.deviation)) for value in contest.published.values()]
+    nothing = float("-inf")
+    best_stated = max((value for value, _ in stated), default=nothing)
+    at_most = max((value + tolerance for value, tolerance in stated), default=nothing)
+    at_least = max((value - tolerance for value, tolerance in stated), default=nothing)
+    values, over_run, resampled, lowest, highest = [], [], [], [], []
+    for place in range(max(len(seeds), 1)):
+        (ours, sample, _), *others = (own[min(place, len(own) - 1)] for own in of_rows)
+        ahead = sample - torch.stack([each for _, each, _ in others]).amax(dim=0)
+        over_run.append(ours - max(value for value, _, _ in others))
+        values.append(min(over_run[-1], ours - best_stated))
+        resampled.append(ahead)
+        lowest.append(ahead.clamp_max(ours - at_most))
+        highest.append(ahead.clamp_max(ours - at_least))
+    return Lead(
+        value=fmean(values),
+        over_run=fmean(over_run),
+        resampled=_mean(resampled),
+        lowest=_mean(lowest),
+        highest=_mean(highest),
+        images=len(shared[0]),
+        by_seed=dict(zip(seeds, values, strict=False)),  # one value and no seed, where there is no noise
+    )
 
 
 def mean_lead(leads: Sequence[Lead]) -> Lead:
     """The mean over columns; the images of one are not those of another, nor are their bootstrap samples."""
-    seeds = max(len(lead.by_seed) for lead in leads)
-    by_seed = [fmean(lead.by_seed[min(number, len(lead.by_seed) - 1)] for lead in leads) for number in range(seeds)]
-    resampled = torch.stack([lead.resampled for lead in leads]).mean(dim=0)
-    return Lead(tuple(by_seed), resampled, min(lead.images for lead in leads))
+    of_noise = [set(lead.by_seed) for lead in leads if lead.by_seed]
+    common = sorted(set.intersection(*of_noise)) if of_noise else []
+    return Lead(
+        value=fmean(lead.value for lead in leads),
+        over_run=fmean(lead.over_run for lead in leads),
+        resampled=_mean([lead.resampled for lead in leads]),
+        lowest=_mean([lead.lowest for lead in leads]),
+        highest=_mean([lead.highest for lead in leads]),
+        images=min(lead.images for lead in leads),
+        by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in common},
+    )
 
 
 def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits: Sequence[str]) -> tuple[str, Verdict]:
     """How far our row is ahead, in words, and whether that agrees with the text.
 
-    It does if the 95 % interval of the paired bootstrap lies above 0 (in each column, or that of their mean), and the
-    size, where one is stated, differs from ours by no more than the measure's tolerance.
+    It does if the row is ahead (in each column, or in their mean; see `Lead.sign`), and the size, where one is stated,
+    differs from ours by no more than the measure's tolerance.
 
     Args:
         claim: of the text.
@@ -141,6 +178,8 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     if len(leads) > len(told):
         columns = {column: measure.text(lead.value, signed=True, more=1) for column, lead in leads.items()}
         said += "; " + ", ".join(f"{column} {value}" for column, value in columns.items())
+    shared = sorted({len(lead.by_seed) for lead in leads.values() if lead.by_seed})
+    said += f"; seeds in common: {' – '.join(map(str, dict.fromkeys((shared[0], shared[-1]))))}" if shared else ""
     if limits:
         return said, Verdict("limited", "; ".join(limits))
     contradictions = []
@@ -153,6 +192,24 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
         if abs(lead.value - claim.by) > tolerance + SLACK:
             contradictions = [f"of another size than {measure.text(claim.by, signed=True)} ± {tolerance:.3g}"]
     return said, Verdict("differs", "; ".join(contradictions)) if contradictions else Verdict("reproduced")
+
+
+def _common_seeds(rows: Sequence[Measured]) -> list[int]:
+    """Seeds of the noise that every row has of those that were run with some; none where no row was."""
+    drawn = [{each.seed for each in row.seeds if each.seed is not None} for row in rows if row.seeds]
+    common = sorted(set.intersection(*drawn)) if drawn else []
+    if drawn and not common:
+        raise ValueError("no seed of the noise in common")
+    return common
+
+
+def _mean(samples: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(samples)).mean(dim=0)
+
+
+def _ends(samples: Tensor) -> tuple[float, float]:
+    low, high = percentile_interval(samples[:, None])[:, 0].tolist()
+    return low, high
 
 
 def _rows_of(cell: Measured) -> list[ImageRow]:

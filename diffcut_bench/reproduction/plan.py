@@ -10,6 +10,7 @@ from typing import Any
 from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.features import outline_of
 from diffcut_bench.overrides import is_searchpath
 from diffcut_bench.reproduction.spec import Experiment, Row
 from diffcut_bench.reproduction.verdict import Measured
@@ -49,6 +50,7 @@ class PlannedCell:
         weights: overrides of the user's that say where the backbone's weights come from.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
+        pin: hub id and commit of the weights that the table is made from, where one is stated.
     """
 
     row: Row
@@ -62,6 +64,25 @@ class PlannedCell:
     weights: tuple[str, ...] = ()
     point: Mapping[str, float] | None = None
     seed: int | None = None
+    pin: tuple[str, str] | None = None
+
+    @property
+    def rescored(self) -> bool:
+        """Whether it is scored under another protocol than the published value."""
+        return any(word.partition("=")[0].partition(".")[0] == "protocol" for word in self.deviations)
+
+    def deviations_with(self, weights: Mapping[str, Any]) -> tuple[str, ...]:
+        """The deviations, as far as the revision is concerned by the commit that was found, whatever was asked for.
+
+        Args:
+            weights: what the backbone says of itself, such as ``Result.identity["backbone"]``.
+        """
+        model, pinned = self.pin or ("", "")
+        commit = str(weights.get("revision"))
+        if weights.get("checkpoint") != model or not _COMMIT.fullmatch(commit):
+            return self.deviations
+        others = tuple(word for word in self.deviations if not word.startswith("backbone.revision="))
+        return others if commit == pinned else (*others, f"backbone.revision={commit}")
 
     @property
     def name(self) -> str:
@@ -136,14 +157,13 @@ def plan_cells(
                     shared = [word for word in (*experiment.common, *columns[column]) if not word.startswith(_MAKING)]
                     base = [*shared, "segmenter=precomputed", *given, *after]
                     base += experiment.trained if row.trained else []
-                base += protocol
                 own = [word for part in (column, row.name) for word in (of_part or {}).get(part, [])]
                 own += overrides
                 if not scored:
                     why = row.not_run or ""
                     cells.append(PlannedCell(row, column, name, (), row.published.get(column), None, why))
                     continue
-                planned = _plan_points(row, column, name, base, points, own, errors, settings)
+                planned = _plan_points(row, column, name, base, protocol, points, own, errors, settings)
                 cells += [each for cell in planned for each in _with_seeds(cell, seeds)]
     if cells and errors and len(errors) == sum(1 for cell in cells if cell.overrides):
         raise errors[0]  # a mistake of the user's, not the fate of one cell
@@ -164,10 +184,17 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
 
 @dataclass
 class _Settings:
-    """Which settings of the user's any cell has, and which settings there are."""
+    """Which settings of the user's any cell has, which settings there are, and the cells without them."""
 
     taken: set[str] = field(default_factory=set)
     lacked: dict[str, set[str]] = field(default_factory=dict)  # override -> settings that there are instead
+    published: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
+
+    def composed(self, *overrides: str) -> RunConfig:
+        """A published cell, composed once for all protocols that it is scored under."""
+        if overrides not in self.published:
+            self.published[overrides] = load_config(overrides)
+        return self.published[overrides]
 
     def of_cell(self, config: RunConfig, own: Sequence[str]) -> list[str]:
         """The user's overrides without those that set what this cell's options have not."""
@@ -196,6 +223,7 @@ def _plan_points(
     column: str,
     under: str,
     base: Sequence[str],
+    protocol: Sequence[str],
     points: Sequence[Sequence[str]],
     own: Sequence[str],
     errors: list[UserError],
@@ -205,31 +233,39 @@ def _plan_points(
     cells = []
     published = row.published.get(column)
     first: tuple[RunConfig, tuple[str, ...]] | None = None
+    pin = None
     search = [word for word in own if is_searchpath(word)]
     options = [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
         swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
-        overrides = (*base, *point, *own)
+        overrides = (*base, *point, *protocol, *own)
         try:
             if first is not None and _are_plain(first[0], swept, own):
                 config, deviations = _at_point(first[0], swept), first[1]
             else:
-                planned = config = load_config([*search, *base, *point])
-                if own:
+                planned = config = settings.composed(*search, *base, *point)
+                if protocol or own:
                     chosen = load_config([*search, *base, *point, *options]) if options else planned
-                    overrides = (*base, *point, *settings.of_cell(chosen, own))
+                    overrides = (*base, *point, *protocol, *settings.of_cell(chosen, own))
                     config = load_config(overrides)
                 build_protocol(config.protocol)
                 deviations = _judged_by_content(_deviations(planned, config), row, column, config)
                 first = config, deviations
+                pin = _pinned(planned)
         except UserError as error:
             errors.append(error)
             cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, point=swept or None))
             continue
         weights = tuple(word for word in own if word.startswith(("backbone.model=", "backbone.revision=")))
         given = (config, "", deviations, weights, swept or None)
-        cells.append(PlannedCell(row, column, under, overrides, published, *given))
+        cells.append(PlannedCell(row, column, under, overrides, published, *given, pin=pin))
     return cells
+
+
+def _pinned(planned: RunConfig) -> tuple[str, str] | None:
+    """Hub id and commit of the backbone's weights, unless no commit is stated."""
+    model, revision = (str(planned.backbone.get(name)) for name in ("model", "revision"))
+    return (model, revision) if _COMMIT.fullmatch(revision) else None
 
 
 def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
@@ -311,8 +347,11 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
         for name in sorted({*before, *after} - unread):
             if name == "revision" and _says_more(before.get(name), after.get(name)):
                 continue
+            if group != "protocol" and _is_of(planned.protocol, before, name) and _is_of(actual.protocol, after, name):
+                continue  # of another protocol, which is told already
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
+    found += _kept_otherwise(planned, actual)
     for name in _SETTINGS_OF_DATA:
         value: Any = getattr(actual, name)
         if value != getattr(planned, name):
@@ -320,9 +359,27 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
+    """The precision of stored features, which are what is segmented, if it is not the planned one."""
+    before, after = (config.features.get("dtype", "auto") for config in (planned, actual))
+    if before == after:
+        return []
+    image_size = build_protocol(actual.protocol).image_size
+    outline = outline_of(actual.backbone, image_size, choose_device(actual.device).type)
+    computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
+    # Without loss is also float32, which holds whatever was computed.
+    without_loss = ("auto", "float32", computed)
+    return [] if before in without_loss and after in without_loss else [f"features.dtype={after}"]
+
+
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
     return {"generator": choose_device(device).type} if backbone.get("generator") == "auto" else {}
+
+
+def _is_of(protocol: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:
+    """Whether a stage's setting is the protocol's of the same name."""
+    return name in protocol and settings.get(name) == protocol[name]
 
 
 def _says_more(planned: object, actual: object) -> bool:

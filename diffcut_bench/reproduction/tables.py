@@ -109,9 +109,11 @@ def claims_table(experiment: Experiment, checked: Sequence[Checked], results: Se
     noise = MEASURES[experiment.measure].noise
     notes = (
         "ours: how far the row is ahead of the best of the others, with the 95 % interval of the paired bootstrap over "
-        "the images that all of them have; rows that can't be run here stand with what is published of them",
-        "reproduced: the interval lies above 0, and the size, where one is stated, is ours but for its rounding and "
-        f"{noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)",
+        "the images that all of them have; of rows that can't be run here there is the published figure alone, and "
+        "over those the lead has no interval",
+        "reproduced: the interval lies above 0, each published figure is passed by more than the tolerance, and the "
+        f"size, where one is stated, is ours but for it; the tolerance is half of the last digit and {noise:g} (twice "
+        "the standard deviation over seeds of the noise, where it was measured and is more)",
     )
     return Table(f"{experiment.name}_claims", f"{experiment.title}: claims", tuple(map(Column, names)), rows, notes)
 

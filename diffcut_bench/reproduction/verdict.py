@@ -90,7 +90,7 @@ class Measured:
 
     Attributes:
         value: in the table's unit.
-        interval: by resampling images: what other images of the kind would have given. Likewise.
+        interval: what other images of the kind would have given, by resampling; in the same unit.
         limits: why it is not the published cell.
         result: of the cell, if it is one.
         remark: what a reader of the table should know of it.

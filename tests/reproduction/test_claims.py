@@ -26,6 +26,7 @@ from diffcut_bench.reproduction import (
     check_claims,
     known_experiments,
     load_experiment,
+    mean_lead,
     measure_lead,
     plan_cells,
 )
@@ -71,20 +72,23 @@ def cell(folder: Path, hit: np.ndarray, limits: tuple[str, ...] = (), names: tup
 ROWS = [
     Row("ours", published={"a": 60, "b": 60}),
     Row("theirs", published={"a": 50, "b": 50}),
-    Row("trained", published={"a": 30}, not_run="trained"),
+    Row("trained", published={"a": 30, "b": 30}, not_run="trained"),
 ]
 config = lru_cache(load_config)
 
 
-def told(values: dict[tuple[str, str], Measured], *others: str, **more: object) -> Checked:
+def told(
+    values: dict[tuple[str, str], Measured], *others: str, deviations: tuple[str, ...] = (), **more: object
+) -> Checked:
     """A claim about the first row of a table, some of whose cells were run."""
     claim = Claim("ours is ahead", "exceeds", row="ours", others=list(others or ["theirs"]), **more)
     experiment = Experiment("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
     assert experiment.problems() == []
     places = [(row, column) for row in ROWS for column in row.published]
+    made = [(None, row.not_run) if row.not_run else (config(()), "", deviations) for row, _ in places]
     cells = [
-        PlannedCell(row, column, "", (), row.published[column], None if row.not_run else config(()), row.not_run or "")
-        for row, column in places
+        PlannedCell(row, column, "", (), row.published[column], *how)
+        for (row, column), how in zip(places, made, strict=True)
     ]
     keys = [(row.name, column) for row, column in places]
     measured = {place: values[key] for place, key in enumerate(keys) if key in values}
@@ -139,11 +143,71 @@ def test_in_every_column_one_that_is_behind_is_enough(tmp_path):
     assert told(behind, columns=["a"], each_column=True).verdict.word == "reproduced"
 
 
-def test_what_can_not_be_run_stands_with_its_published_value(tmp_path):
-    checked = told(both(tmp_path, 32, 20), "theirs", "trained", columns=["a"])
-    assert (checked.verdict.word, checked.beside) == ("reproduced", "theirs; published: trained")
-    assert checked.ours == "+2.00 (+2.00 – +2.00)", "ahead of the 30 that are published, not of the 20 that were run"
-    assert str(told(both(tmp_path, 25, 20), "theirs", "trained", columns=["a"]).verdict) == "differs: reversed"
+def test_over_a_published_figure_a_row_is_ahead_by_more_than_the_tolerance(tmp_path):
+    """There is nothing to pair it with: it has no interval, and is known to 0.35 points."""
+
+    def over_30(ours: float) -> Checked:
+        return told(both(tmp_path, ours, 20), "theirs", "trained", columns=["a"])
+
+    ahead = over_30(32)
+    assert (ahead.verdict.word, ahead.beside) == ("reproduced", "theirs; published: trained")
+    assert ahead.ours == "+2.00, over those run +12.00 (+12.00 – +12.00)"
+    verdicts = {ours: str(over_30(ours).verdict) for ours in (30.4, 30.3, 30, 29.7, 29.6)}
+    assert verdicts == {
+        **{30.4: "reproduced", 29.6: "differs: reversed"},
+        **dict.fromkeys((30.3, 30, 29.7), "differs: absent"),
+    }
+    beaten = told(both(tmp_path, 32, 33), "theirs", "trained", columns=["a"])
+    assert (beaten.ours, str(beaten.verdict)) == ("−1.00 (−1.00 – −1.00)", "differs: reversed"), (
+        "by the one that was run"
+    )
+
+
+def test_a_lead_over_a_published_figure_within_the_tolerance_is_none(tmp_path):
+    ours, theirs = (cell(tmp_path, hits(mean)) for mean in (62, 20))
+    lead = measure_lead(Contest(ours, {"theirs": theirs}, {"trained": 61.9}), MIOU)
+    assert (round(lead.value, 6), lead.sign) == (0.1, "absent")
+    assert lead.interval == pytest.approx((42, 42)), "over the one that was run"
+    signs = {
+        stated: measure_lead(Contest(ours, {"theirs": theirs}, {"trained": stated}), MIOU).sign
+        for stated in (61.7, 61.69, 61.6, 62.4)
+    }
+    assert signs == {61.7: "absent", 61.69: "ahead", 61.6: "ahead", 62.4: "reversed"}, "two digits are known to 0.305"
+
+
+def test_in_the_mean_each_published_figure_may_be_off_by_the_tolerance(tmp_path):
+    """Two of 30: ours are 30.2 and 30.8, 0.5 ahead in the mean; of 30.1 and 30.5, 0.3, which is no lead."""
+    for means, word in (((30.2, 30.8), "reproduced"), ((30.1, 30.5), "differs"), ((29.2, 30.0), "differs")):
+        values = {("ours", column): cell(tmp_path, hits(mean)) for column, mean in zip("ab", means, strict=True)}
+        values |= {("theirs", column): cell(tmp_path, hits(20)) for column in "ab"}
+        checked = told(values, "theirs", "trained")
+        assert checked.verdict.word == word
+        assert checked.verdict.why == ("reversed" if means[0] < 30 else "absent" if word == "differs" else "")
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(300, 700), st.integers(300, 700), st.integers(300, 700))
+def test_one_that_is_published_makes_no_lead_greater(tmp_path_factory, ours, theirs, published):
+    folder = tmp_path_factory.mktemp("cells")
+    contest = Contest(cell(folder, hits(ours / 10, 20, 1)), {"theirs": cell(folder, hits(theirs / 10, 20, 2))})
+    alone = measure_lead(contest, MIOU)
+    beside = measure_lead(replace(contest, published={"trained": published / 10}), MIOU)
+    assert beside.value == pytest.approx(min(alone.value, contest.ours.value - published / 10))
+    assert beside.interval == alone.interval and beside.over_run == alone.over_run
+    order = ["reversed", "absent", "ahead"]
+    assert order.index(beside.sign) <= order.index(alone.sign)
+
+
+def test_what_is_published_under_another_protocol_is_left_out(tmp_path):
+    """Of the row itself too: under the table's own protocol it would be ahead of the 30 that are published."""
+    values = both(tmp_path, 32, 20, limits=("protocol=strict",))
+    checked = told(values, "theirs", "trained", columns=["a"], deviations=("protocol=strict",))
+    assert (checked.beside, checked.ours) == ("theirs", "+12.00 (+12.00 – +12.00)")
+    assert str(checked.verdict) == "limited: protocol=strict; without trained, published under the table's own protocol"
+    other = told(both(tmp_path, 32, 20), "theirs", "trained", columns=["a"], deviations=("protocol.void=ignore",))
+    assert (other.verdict.word, other.beside) == ("limited", "theirs")
+    same = told(both(tmp_path, 32, 20), "theirs", "trained", columns=["a"], deviations=("segmenter.tau=0.4",))
+    assert same.beside == "theirs; published: trained"
 
 
 def test_other_cells_than_the_published_are_limited_and_their_difference_is_told(tmp_path):
@@ -164,6 +228,8 @@ def test_cells_that_are_missing(tmp_path):
     assert str(told(ours).verdict) == "not run: none of the rows beside it was run"
     part = ours | {("theirs", "a"): values["theirs", "a"]}
     assert str(told(part).verdict) == "limited: 1 of 2 columns"
+    (ours_b := dict(ours)).pop(("ours", "a"))
+    assert str(told(ours_b).verdict) == "not run: none of the rows beside it was run", "one reason, the most telling"
     alone = told(ours, "theirs", "trained", columns=["a"])
     assert alone.verdict.word == "not run", "a published value alone is no test on the same images"
 
@@ -203,16 +269,52 @@ def test_the_mean_of_per_image_jaccard_is_compared_likewise(tmp_path):
     assert lead.interval[0] < lead.value < lead.interval[1]
 
 
+def over_seeds(tmp_path: Path, means: dict[int, float], planned: int = 3) -> Measured:
+    runs = [replace(cell(tmp_path, hits(mean)), seed=seed) for seed, mean in means.items()]
+    return Measured.mean(runs, planned, "no memory")
+
+
 def test_seeds_are_paired(tmp_path):
     """Over seeds both rows move by a point, together; the difference moves by a tenth."""
-    drawn = {"ours": (61.0, 62.0, 63.0), "theirs": (60.0, 61.1, 62.0)}
-    runs = {name: [cell(tmp_path, hits(mean)) for mean in means] for name, means in drawn.items()}
-    ours, theirs = (Measured.mean(runs[name], 3) for name in drawn)
+    ours = over_seeds(tmp_path, {42: 61.0, 43: 62.0, 44: 63.0})
+    theirs = over_seeds(tmp_path, {42: 60.0, 43: 61.1, 44: 62.0})
     lead = measure_lead(Contest(ours, {"theirs": theirs}), MIOU)
-    assert lead.by_seed == pytest.approx((1.0, 0.9, 1.0))
+    assert lead.by_seed == pytest.approx({42: 1.0, 43: 0.9, 44: 1.0})
     assert lead.deviation == pytest.approx(0.0577, abs=1e-3)
-    still = measure_lead(Contest(ours, {"theirs": runs["theirs"][0]}), MIOU)
-    assert still.by_seed == pytest.approx((1.0, 2.0, 3.0)), "a row without noise has one cell for all seeds"
+    still = measure_lead(Contest(ours, {"theirs": theirs.seeds[0]}), MIOU)
+    assert still.by_seed == pytest.approx({42: 1.0, 43: 2.0, 44: 3.0}), "a row without noise has one cell for all seeds"
+
+
+def test_a_seed_that_failed_of_one_row_is_left_out_of_the_others(tmp_path):
+    """Seeds are ten points apart, so that pairing them by place would make much of a lead of one."""
+    ours = over_seeds(tmp_path, {43: 51.0, 44: 61.0})
+    theirs = over_seeds(tmp_path, {42: 40.0, 43: 50.0, 44: 60.0})
+    still = cell(tmp_path, hits(45))
+    lead = measure_lead(Contest(ours, {"theirs": theirs}), MIOU)
+    assert (lead.by_seed, lead.value) == (pytest.approx({43: 1.0, 44: 1.0}), pytest.approx(1.0))
+    assert lead.interval == pytest.approx((1.0, 1.0))
+    beside = measure_lead(Contest(ours, {"theirs": theirs, "still": still}), MIOU)
+    assert beside.by_seed == lead.by_seed
+    others = replace(theirs, seeds=theirs.seeds[:1])
+    with pytest.raises(ValueError, match="no seed of the noise in common"):
+        measure_lead(Contest(ours, {"theirs": others}), MIOU)
+    checked = told({("ours", "a"): ours, ("theirs", "a"): theirs}, columns=["a"])
+    assert checked.ours == "+1.00 (+1.00 – +1.00); seeds in common: 2"
+    assert str(checked.verdict) == "limited: 2 of 3 seeds: no memory"
+
+
+def test_the_mean_over_columns_is_of_seeds_that_each_has(tmp_path):
+    values = {
+        **{("ours", "a"): over_seeds(tmp_path, {42: 61.0, 43: 72.0}, 2), ("ours", "b"): cell(tmp_path, hits(63))},
+        **{("theirs", "a"): over_seeds(tmp_path, {42: 60.0, 43: 70.0}, 2), ("theirs", "b"): cell(tmp_path, hits(60))},
+    }
+    leads = [
+        measure_lead(Contest(values["ours", column], {"theirs": values["theirs", column]}), MIOU) for column in "ab"
+    ]
+    mean = mean_lead(leads)
+    assert mean.by_seed == pytest.approx({42: 2.0, 43: 2.5})
+    assert (mean.value, mean.over_run) == pytest.approx((2.25, 2.25))
+    assert told(values).ours == "+2.25 (+2.25 – +2.25); a +1.50, b +3.00; seeds in common: 2"
 
 
 def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):

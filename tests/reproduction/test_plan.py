@@ -181,6 +181,75 @@ def test_another_revision_is_a_deviation_and_what_was_released_is_none():
     assert told(commit, revision="main") == ("backbone.revision=main",)
 
 
+@pytest.fixture
+def pinned(two_kinds):
+    """A cell planned with pinned weights, by the user's overrides; what its backbone says of them is made up."""
+    model, commit = (load_config(["backbone=ssd1b"]).backbone[name] for name in ("model", "revision"))
+
+    def planned(*overrides: str):
+        return plan_cells(replace(two_kinds, rows=two_kinds.rows[:1]), overrides)[0]
+
+    assert planned().pin == (model, commit)
+    return planned, model, commit
+
+
+def test_the_commit_that_was_found_counts_and_not_the_one_that_was_asked_for(pinned, two_kinds):
+    planned, model, commit = pinned
+    other = "f" * 40
+
+    def told(found: dict[str, str], *overrides: str) -> tuple[str, ...]:
+        return planned(*overrides, "device=cpu").deviations_with(found)
+
+    hub = {"checkpoint": model}
+    snapshots = [f"/hub/models--{model.replace('/', '--')}/snapshots/{each}" for each in (commit, other)]
+    assert told(hub | {"revision": commit}) == told(hub | {"revision": commit}, "backbone.revision=main") == ()
+    assert told(hub | {"revision": commit}, f"backbone.model={snapshots[0]}") == ()
+    elsewhere = (f"backbone.revision={other}",)
+    assert told(hub | {"revision": other}, f"backbone.model={snapshots[1]}", "limit=3") == ("limit=3", *elsewhere)
+    assert told(hub | {"revision": other}, f"backbone.revision={other}") == elsewhere
+    for revision in ("", commit, "main"):
+        folder = {"checkpoint": "SSD-1B", "revision": revision}
+        assert told(folder, "backbone.model=/weights/SSD-1B") == (), "of a folder's files nobody knows the commit"
+    assert told({}, "backbone.revision=fp16") == ("backbone.revision=fp16",)
+    colour = plan_cells(replace(two_kinds, rows=two_kinds.rows[2:]))[0]
+    assert (colour.pin, colour.deviations_with(hub | {"revision": other})) == (None, ()), "nothing is pinned"
+
+
+@pytest.mark.parametrize(
+    ("row", "overrides", "deviations"),
+    [
+        ("colour", ["features.dtype=float16"], ("features.dtype=float16",)),
+        ("colour", ["features.dtype=float32"], ()),
+        ("colour", ["features=memory"], ()),
+        ("diffusion", ["features.dtype=float16", "device=cpu"], ("features.dtype=float16",)),
+        ("diffusion", ["features.dtype=float16", "device=meta"], ()),  # as an accelerator computes them
+        ("diffusion", ["features.dtype=float32", "device=meta"], ()),
+        ("diffusion", ["features.dtype=bfloat16", "device=meta"], ("features.dtype=bfloat16",)),
+    ],
+)
+def test_features_that_are_kept_with_loss_are_a_deviation(two_kinds, row, overrides, deviations):
+    cells = {cell.row.name: cell for cell in plan_cells(two_kinds, overrides)}
+    assert cells[row].deviations == deviations
+
+
+@pytest.mark.parametrize("overrides", [[], ["segmenter.alpha=5"]])
+def test_scored_under_another_protocol_a_cell_is_another(two_kinds, overrides):
+    alone = replace(two_kinds, rows=two_kinds.rows[:1])
+    cells = plan_cells(alone, overrides, under=resolve_under(["all", "unmatched"]))
+    told = {cell.under: cell.deviations for cell in cells}
+    assert told == {
+        **{name: tuple(overrides) for name in ("released", "unmatched")},
+        **{name: (*overrides, f"protocol={name}") for name in ("paper", "strict")},
+        **{name: (*overrides, f"protocol.background_rule={name}") for name in ("overlap", "one_to_one")},
+    }
+    assert {cell.under for cell in cells if cell.rescored} == {"paper", "strict", "overlap", "one_to_one"}
+    for cell in cells:
+        assert cell.config == load_config(cell.overrides)
+        assert cell.config.choices["protocol"] == (cell.under if cell.under in ("paper", "strict") else "released")
+    own = plan_cells(alone, ["protocol.similarity=cosine", "segmenter.label_codes=exact"])
+    assert own[0].deviations == ("segmenter.label_codes=exact", "protocol.similarity=cosine"), "told once each"
+
+
 def test_points_of_a_figure_are_what_composing_each_would_give():
     for cell in plan_cells(load_experiment("figure8"))[::19]:
         assert cell.config == load_config(cell.overrides)
@@ -326,8 +395,11 @@ def test_protocols_and_rules_side_by_side():
         *("unmatched", "overlap", "overlap", "overlap", "one_to_one")
     ]
     assert cells[4].name == "nearest [one_to_one]"
-    assert all(cell.deviations == () for cell in cells)
-    once = [cell for cell in plan_cells(load_experiment("table1"), under=under) if cell.row.name == "STEGO"]
+    another = [("protocol=paper",), ("protocol=strict",)]
+    another += [(f"protocol.background_rule={rule}",) for rule in ("overlap", "one_to_one")]
+    assert [cell.deviations for cell in cells] == [(), *another], "what was published is none of these"
+    table = load_experiment("table1")
+    once = plan_cells(replace(table, rows=[row for row in table.rows if row.name == "STEGO"]), under=under)
     assert [cell.under for cell in once] == ["", ""]
 
 
