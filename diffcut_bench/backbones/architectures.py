@@ -21,9 +21,8 @@ _SDXL = {
     **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
     "projection_class_embeddings_input_dim": 2816,
 }
-# Configs of diffusers' `UNet2DConditionModel` by hub id. SSD-1B's decoder has
-# the paper's 1.3 B parameters with them; Vega's is not stated anywhere here: with the least depth, figures of all of it
-# are lower bounds.
+# Configs of diffusers' `UNet2DConditionModel` by hub id. With its decoder SSD-1B has the paper's 1.3 B parameters. The
+# depth of Vega's decoder is stated nowhere: it is the least here, so that figures of the whole network are lower bounds.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "segmind/SSD-1B": {
         **_SDXL,

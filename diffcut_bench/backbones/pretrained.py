@@ -55,7 +55,7 @@ class Checkpoint:
 
     Attributes:
         model: hub id, or the folder as asked for.
-        revision: commit that the hub's branch or tag stood for; of a folder what was asked for, which changes nothing.
+        revision: commit that the hub's branch or tag stood for; empty of a folder, whose files nobody knows one of.
         files: path of each file by the name it was found under.
     """
 
@@ -100,7 +100,7 @@ def find_checkpoint(
     Args:
         model: folder, or hub id such as ``segmind/SSD-1B``.
         wanted: for each file its names, of which the first that exists is taken.
-        revision: branch, tag or commit of the hub.
+        revision: branch, tag or commit of the hub; a folder has none, whatever is asked for.
         option: the override that points at a folder, for the error.
         gated: access has to be asked for on the hub, for the error.
 
@@ -122,7 +122,7 @@ def find_checkpoint(
         if snapshot is not None and not snapshot.string[snapshot.end() :]:  # `hf download` prints such a folder
             owner, name, commit = snapshot.groups()
             return Checkpoint(f"{owner}/{name}", commit, found)
-        return Checkpoint(model, revision, found)
+        return Checkpoint(model, "", found)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
     return _from_hub(model, wanted, revision, option, gated)

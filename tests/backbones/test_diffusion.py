@@ -300,12 +300,13 @@ def test_fingerprint_names_what_changes_features(model, tmp_path):
             {"channels_last": True},
             {"unet_dtype": "bfloat16", "autocast": False},
         ),
-        *({"revision": "other"}, {"prompt_dtype": "float16"}),
+        {"prompt_dtype": "float16"},
     ]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)
     for change in ({"autocast": False}, {"variant": None}, {"whole_unet": True}):
         assert model.encoder(**change).fingerprint() == base, "changes no feature in float32"
+    assert base["revision"] == "" and model.encoder(revision="a" * 40).fingerprint() == base, "a folder is of no commit"
     file = model.folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
