@@ -28,6 +28,7 @@ _RELEASED = {
 }
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _COMMIT = re.compile("[0-9a-f]{40}")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -46,7 +47,7 @@ class PlannedCell:
         not_run: why it is not run.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
             than the published one.
-        weights: overrides of the user's that say where the backbone's weights come from.
+        weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
     """
@@ -226,10 +227,21 @@ def _plan_points(
             errors.append(error)
             cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, point=swept or None))
             continue
-        weights = tuple(word for word in own if word.startswith(("backbone.model=", "backbone.revision=")))
-        given = (config, "", deviations, weights, swept or None)
+        given = (config, "", deviations, _weights_given(config, own), swept or None)
         cells.append(PlannedCell(row, column, under, overrides, published, *given))
     return cells
+
+
+def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
+    """The user's overrides that say where weights come from. A table is shown to others: of a folder its name alone."""
+    found = []
+    for key, _, value in (word.partition("=") for word in own):
+        group, _, name = key.partition(".")
+        if group not in ("backbone", "namer") or name not in ("model", "revision") or name not in getattr(config, group):
+            continue
+        is_place = name == "model" and (Path(value).is_dir() or not _HUB_ID.fullmatch(value))
+        found.append(f"{key}={Path(value).name if is_place else value}")
+    return tuple(found)
 
 
 def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
