@@ -22,7 +22,7 @@ _SDXL = {
     "projection_class_embeddings_input_dim": 2816,
 }
 # Configs of diffusers' `UNet2DConditionModel` by hub id. With its decoder SSD-1B has the paper's 1.3 B parameters. The
-# depth of Vega's decoder is stated nowhere: it is the least here, so that figures of the whole network are lower bounds.
+# depth of Vega's decoder is stated nowhere: it is the least here, so that figures of all of it are lower bounds.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "segmind/SSD-1B": {
         **_SDXL,

@@ -35,7 +35,8 @@ class DiffusionEncoder(PretrainedBackbone):
         revision: branch, tag or commit of the hub.
         variant: preferred file variant, such as ``fp16``; the plain files are taken where it is missing.
         text_encoders: 2 for SDXL-type models, 1 for Stable Diffusion 1.x.
-        vae: hub id or folder of another VAE for the same latents (also a tiny one); None: the model's own.
+        vae: hub id (``ID@COMMIT`` pins one) or folder of another VAE for the same latents (also a tiny one); None: the
+            model's own.
         timestep: of the added noise, 0 to the scheduler's last.
         block: ``E32 | E64 | D32 | D64`` (encoder or decoder, patches a side of a 1024-pixel image), or several, which
             are resized bilinearly to the coarsest of them and concatenated. A decoder block needs the whole UNet.

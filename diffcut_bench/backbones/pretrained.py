@@ -172,7 +172,7 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
                     raise UserError(
                         f"the hub has no {model} at revision {revision} (or it is private)",
                         f"https://huggingface.co/{model}",
-                        f"check the name and {option.rpartition('.')[0]}.revision (main: the newest), "
+                        f"check the name and {_pins(option)} (main: the newest), "
                         f"`hf auth login` for a private model, or {option}=DIR",
                     ) from error
                 except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -197,6 +197,12 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
     if len(set(commits)) > 1:
         return _from_hub(model, wanted, commits[-1], option, gated)
     return Checkpoint(model, commits[-1] if commits else revision, found)
+
+
+def _pins(option: str) -> str:
+    """The override that says at which revision the model of an option is read."""
+    group, _, name = option.rpartition(".")
+    return f"{group}.revision" if name == "model" else f"{option}=ID@REVISION"
 
 
 @cache

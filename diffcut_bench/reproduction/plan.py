@@ -237,7 +237,8 @@ def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
     found = []
     for key, _, value in (word.partition("=") for word in own):
         group, _, name = key.partition(".")
-        if group not in ("backbone", "namer") or name not in ("model", "revision") or name not in getattr(config, group):
+        asked = group in ("backbone", "namer") and name in ("model", "revision")
+        if not asked or name not in getattr(config, group):
             continue
         is_place = name == "model" and (Path(value).is_dir() or not _HUB_ID.fullmatch(value))
         found.append(f"{key}={Path(value).name if is_place else value}")

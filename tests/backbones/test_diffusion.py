@@ -1,6 +1,7 @@
 """The diffusion backbone against pipelines built with diffusers' own classes, on tiny random models."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import diffusion_checkpoints as tiny
 import pytest
 import torch
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -273,6 +275,20 @@ def test_a_half_precision_variant_is_preferred_and_another_vae_taken(model, tmp_
         torch.testing.assert_close(encoder.latents(IMAGES), small.encode(IMAGES * 2 - 1).latents)
     assert encoder.fingerprint()["vae_sha256"] != ""
     assert encoder(IMAGES).shape == model.encoder()(IMAGES).shape
+
+
+def test_a_vae_of_the_hub_can_be_pinned(model, tmp_path, monkeypatch):
+    commit, other = "a" * 40, "b" * 40
+    snapshot = tmp_path / "hub" / "models--someone--vae" / "snapshots" / commit
+    shutil.copytree(model.folder / "vae", snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = model.encoder(vae=f"someone/vae@{commit}").fingerprint()
+    assert (found["vae"], found["vae_revision"]) == ("someone/vae", commit)
+    with pytest.raises(UserError, match=f"hf download someone/vae config.json .* --revision {other}`"):
+        model.encoder(vae=f"someone/vae@{other}")
+    folder = shutil.copytree(snapshot, tmp_path / "vae@home")
+    assert model.encoder(vae=str(folder)).fingerprint()["vae"] == "vae@home", "a folder is a folder"
 
 
 def test_attention_names_of_old_vaes_are_understood(model, tmp_path):
