@@ -101,12 +101,15 @@ class FeatureSource:
                 continue
         return len(indices) - found
 
-    def image_bytes(self, protocol: Protocol) -> int:
-        """Bytes that the store needs for an image (a square one, the largest that there can be)."""
+    def image_bytes(self, protocol: Protocol, aspect: int = 1) -> int:
+        """Bytes that the store needs for an image whose longer side is ``aspect`` times the shorter one (a square is
+        the largest that there can be)."""
         if self.store is None:
             return 0
         side = max(round((self.backbone.image_size or protocol.image_size) / self.backbone.stride), 1)
-        return side * side * self.backbone.channels * self.store.dtype.itemsize
+        rows = max(side // aspect, 1)
+        channels = rows * side if self.backbone.channels_are_patches else self.backbone.channels
+        return rows * side * channels * self.store.dtype.itemsize
 
     def announce(self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol) -> list[str]:
         """Lines on what the store is about to take for these images; before anything is computed.

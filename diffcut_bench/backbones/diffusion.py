@@ -132,7 +132,7 @@ class DiffusionEncoder(PretrainedBackbone):
         }
 
     @classmethod
-    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
         model, size = str(settings.get("model")), settings.get("image_size") or image_size
         config = published_config(model, "unet")
         if config is None:
@@ -146,12 +146,13 @@ class DiffusionEncoder(PretrainedBackbone):
         vae = published_config(model, "vae") if settings.get("vae") is None else None
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
-            operations = unet_operations(config, None if whole else max(levels), size) + vae_operations(vae, size)
+            deepest = None if whole else max(levels)
+            operations = unet_operations(config, deepest, size, aspect) + vae_operations(vae, size, aspect)
         side = size // (8 * 2 ** max(levels))
         channels = sum(config["block_out_channels"][level] for level in levels)
         name = settings.get("unet_dtype", "auto")
         dtype = getattr(torch, ("float32" if device_type == "cpu" else "float16") if name == "auto" else name)
-        return Outline(side, side, channels, dtype, operations, unet_parameters(config))
+        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(config))
 
     @property
     def feature_dtype(self) -> torch.dtype:

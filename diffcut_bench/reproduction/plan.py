@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
-from diffcut_bench.environment import choose_device
+from diffcut_bench.environment import device_type
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.overrides import is_searchpath
 from diffcut_bench.reproduction.spec import Experiment, Row
@@ -335,7 +335,7 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
 
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
-    return {"generator": choose_device(device).type} if backbone.get("generator") == "auto" else {}
+    return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
 
 
 def _says_more(planned: object, actual: object) -> bool:
