@@ -30,13 +30,22 @@ class MissingWeightsError(UserError):
         model: hub id.
         command: what fetches them, where there is network.
         gated: access has to be asked for first.
+        says_more: the message is of something else that is missing as well, such as the library that reads them.
     """
 
     def __init__(
-        self, what: str, where: str, hint: str, *, model: str = "", command: str = "", gated: bool = False
+        self,
+        what: str,
+        where: str,
+        hint: str,
+        *,
+        model: str = "",
+        command: str = "",
+        gated: bool = False,
+        says_more: bool = False,
     ) -> None:
         super().__init__(what, where, hint)
-        self.model, self.command, self.gated = model, command, gated
+        self.model, self.command, self.gated, self.says_more = model, command, gated, says_more
 
 
 @contextmanager

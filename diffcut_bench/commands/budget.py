@@ -37,7 +37,9 @@ class Duration:
         seconds, bound = self.seconds, "≥ " if self.at_least else ""
         if seconds < 90:
             return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
-        return bound + (f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.3g} h")
+        if seconds < 5400:
+            return f"{bound}{seconds / 60:.0f} min"
+        return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
 
 
 def print_status(experiment: Experiment, cells: Sequence[PlannedCell]) -> None:
@@ -164,14 +166,13 @@ def _sums(prices: Sequence[Price], free: int, device: _Here, tflops: float) -> l
             f"{len(told)} of {len(prices)} cells; those that share features are not in it"
         )
     lines.append(
-        "≥          a bound, no forecast: the backbones' operations alone, without reading, segmenting, naming"
+        "≥          a bound, no forecast: backbones' operations alone, without reading, segmenting, naming, scoring"
     )
-    lines.append("           and scoring")
     if whole:
-        lines[-1] += "; whole images (crop=none) as twice as long as high, half a square"
+        lines.append("           of whole images (crop=none): of half a square, a picture twice as long as high")
     if device.rate is not None:
-        lines[-1] += f"; here at {device.rate / 1e12:.2g} TFLOP/s, a matrix product's just now"
-        lines.append("           without ≥: as cells with the same settings took before")
+        rate = f"{device.rate / 1e12:.2g} TFLOP/s, a matrix product's just now"
+        lines.append(f"           here at {rate}; without ≥: as cells with the same settings took before")
     return lines
 
 
@@ -182,7 +183,8 @@ def _table(
     prices: dict[int, Price],
 ) -> Table:
     columns = [Column("cell"), Column("column"), Column("state")]
-    columns += [Column(name, numeric=True) for name in _PRICES if prices]
+    shown = _PRICES if any(price.published.seconds is not None for price in prices.values()) else _PRICES[:-1]
+    columns += [Column(name, numeric=True) for name in shown if prices]
     rows = []
     for place, (cell, outlook) in enumerate(zip(cells, outlooks, strict=True)):
         if outlook is None:
@@ -191,7 +193,7 @@ def _table(
         state = "measured by each run" if experiment.measure == "auc" and not outlook.missing else _state(outlook)
         row = [f"{cell.name} {point}".strip(), cell.column, state]
         if prices:
-            row += prices[place].texts() if place in prices else [""] * len(_PRICES)
+            row += (prices[place].texts() if place in prices else ("",) * len(_PRICES))[: len(shown)]
         rows.append(tuple(row))
     for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
         rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))

@@ -269,11 +269,9 @@ def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
                 asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then "
                 size = _least_size(config) if group == "backbone" else ""
                 missing.append(Lack("weights", error.model, (asked if error.gated else "") + error.command, size))
+                missing += [_more(error)] if error.says_more else []
             except UserError as error:
-                missing.append(Lack("more", f"{error.what} ({error.where})", error.hint))
-                behind = error.__cause__  # such as weights that are missing as well as their library
-                if isinstance(behind, MissingWeightsError):
-                    missing.append(Lack("weights", behind.model, behind.command))
+                missing.append(_more(error))
         if missing or not is_here(config.device):
             return tuple(dict.fromkeys(missing))
         try:
@@ -281,6 +279,10 @@ def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
             return open_pass(replace(config, prepared=config.prepared if _is_prepared(config) else "never"))
         except UserError as error:
             return (Lack("more", error.what, error.hint),)
+
+
+def _more(error: UserError) -> Lack:
+    return Lack("more", f"{error.what} ({error.where})", error.hint)
 
 
 def _least_size(config: RunConfig) -> str:

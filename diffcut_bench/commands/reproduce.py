@@ -73,9 +73,7 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.seeds is not None and options.seeds < 2:
         raise UserError("a deviation needs two seeds at least", f"--seeds {options.seeds}", "such as --seeds 3")
     if not 0 < options.tflops < math.inf:
-        raise UserError(
-            "no rate of operations", f"--tflops {options.tflops:g}", "a number above 0, such as --tflops 100"
-        )
+        raise UserError(f"{options.tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
     experiment = load_experiment(options.name, options.overrides)
     of_part: dict[str, list[str]] = {}
     for part, override in options.of_part:
