@@ -233,12 +233,16 @@ def test_released_files_are_fetched_by_hand_and_a_missing_library_hides_no_weigh
     monkeypatch.setitem(sys.modules, "open_clip", None)
     row = """  - name: named
     overrides: [backbone=colour, namer=convnext_l]
-    files: [{option: namer.classes_file, what: names, sha256: {}}]"""
+    files: [{option: namer.classes_file, what: names, sha256: {}}]
+  - {name: maskclip, overrides: [segmenter=maskclip]}"""
     words = experiment(tmp_path, "voc: [dataset=voc], context: [dataset=context]", row)
     done = cli("reproduce", "mine", "--dry-run", *words)
     assert done.code == 0, done.err
     assert "open_clip can't be imported" in done.out and "diffcut_bench[openvocab]" in done.out
     assert "hf download laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup open_clip_model" in done.out
+    (fetch,) = (each for each in done.out.splitlines() if "hf download openai/clip-vit-base-patch16" in each)
+    assert fetch.endswith("tokenizer.json tokenizer_config.json"), "backbone and namer have one download"
+    assert "openai/clip-vit-base-patch16 (at least 171 MB)" in done.out
     assert "names of the released code for named: voc, context (without them a verdict is limited)" in done.out
     assert 'namer.classes_file=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"' in done.out
     (tmp_path / "list.txt").write_text("0:cat")

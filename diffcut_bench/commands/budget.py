@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from diffcut_bench.reproduction import Experiment, PlannedCell, load_experiment
 from diffcut_bench.store import in_units
 
 TFLOPS = 790.0  # bfloat16, about what an H100 sustains
+_TRIES = 5  # of the matrix product's rate on a CPU
 Number = TypeVar("Number", int, float)
 _PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
 
@@ -84,7 +85,8 @@ class _Here:
 
     Attributes:
         name: of it.
-        rate: operations a second of a matrix product on it; None where it is not on this machine.
+        rate: operations a second of a matrix product on it (of a CPU that of one thread, times the threads); None where
+            it is not on this machine.
     """
 
     name: str
@@ -95,8 +97,14 @@ class _Here:
         if not is_here(name):
             return cls(name, None)
         device = choose_device(name)
-        dtype = torch.float32 if device.type == "cpu" else torch.float16
-        return cls(device_name(device), matrix_rate(dtype, device))
+        if device.type != "cpu":
+            return cls(device_name(device), matrix_rate(torch.float16, device))
+        named, threads = device_name(device), torch.get_num_threads()
+        torch.set_num_threads(1)  # beside other processes threads wait for one another, a hundred times as long
+        try:
+            return cls(named, threads * max(matrix_rate(torch.float32, device) for _ in range(_TRIES)))
+        finally:
+            torch.set_num_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -219,10 +227,11 @@ def _say_states(cells: Sequence[PlannedCell], outlooks: Sequence[Outlook | None]
 
 def _say_lacks(outlooks: Sequence[Outlook | None], cells: Sequence[PlannedCell]) -> None:
     """Each thing once, with the command that fetches it, and released files, which are fetched by hand."""
-    lacks: dict[tuple[str, ...], Lack] = {}
+    lacks: dict[tuple[str, str], Lack] = {}
     for lack in (lack for outlook in outlooks if outlook is not None for lack in outlook.missing):
-        # Several data sets are one preparation; of a model a backbone and a namer want different files.
-        lacks.setdefault((lack.kind, lack.what, *([lack.mend] if lack.kind == "weights" else [])), lack)
+        known = lacks.setdefault((lack.kind, lack.what), lack)
+        if set(lack.mend.split()) > set(known.mend.split()):  # of a model a namer wants more files than a backbone does
+            lacks[lack.kind, lack.what] = replace(lack, size=lack.size or known.size)
     files = _released_files(cells)
     if lacks or files:
         say("to fetch, where there is network, and sizes as far as they are known here:")
