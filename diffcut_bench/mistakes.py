@@ -10,12 +10,13 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.overrides import GROUPS, conf_dir, is_searchpath, known_options, option_files
 from diffcut_bench.paths import is_path_option
 
-REFUSALS = (HydraException, OmegaConfBaseException, ValueError, TypeError)
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
 _KINDS = {"int": "a whole number", "str": "text", "dict": "a group of options"}
 
 

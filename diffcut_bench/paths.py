@@ -10,6 +10,7 @@ the user's name, so that a result can be shown to anyone and is still found when
 import getpass
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,25 @@ _NAMES = ("auto", "never", "curated", "all")  # that these take for something el
 _OUTPUT = "{output_dir}"
 _USER = "USER"
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
+
+
+def read_regular(path: str, most: int = 16 << 20) -> bytes:
+    """Content of a file that a person wrote: a device or a pipe would never end, and a huge file fills the memory.
+
+    Args:
+        path: of the file.
+        most: bytes that are read at most.
+
+    Raises:
+        OSError: the file can't be read, is no regular one, or is larger.
+    """
+    with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode):
+            raise OSError(f"{path} is no regular file")
+        if state.st_size > most:
+            raise OSError(f"{state.st_size} bytes, and {most} are enough")
+        return file.read(most)
 
 
 def is_path_option(key: str) -> bool:

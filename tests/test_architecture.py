@@ -22,7 +22,7 @@ ALLOWED = {
     "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
-    "naming": {"errors", "backbones", "store"},
+    "naming": {"errors", "backbones", "paths", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "paths": {"errors"},
@@ -48,7 +48,9 @@ ALLOWED = {
     },
     "merging": {"errors", "config", "experiment", "paths", "running", "store"},
     "reporting": {"datasets", "evaluation", "pipeline", "store"},
-    "reproduction": {"errors", "config", "environment", "evaluation", "features", "overrides", "reporting", "store"},
+    "reproduction": {
+        *{"errors", "config", "environment", "evaluation", "features", "overrides", "paths", "reporting", "store"},
+    },
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "features", "fingerprints", "paths", "pipeline"},
         *{"refinement", "reporting", "running", "store", "time_limit"},

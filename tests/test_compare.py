@@ -44,6 +44,15 @@ def test_compare_shows_both_and_their_difference(cli, two, tmp_path):
     assert "picture" in done.out.partition("Images that differ most")[2] or "picture" in done.out
 
 
+def test_cells_of_two_versions_of_the_program_are_told(cli, two, tmp_path):
+    path = two[1].folder / "result.json"
+    record = json.loads(path.read_text())
+    record["identity"]["numerics_version"] -= 1
+    path.write_text(json.dumps(record))
+    (path.parent / "SHA256SUMS").unlink()
+    assert "this program's numerics" in cli("compare", *(cell.folder for cell in two), f"output_dir={tmp_path}").out
+
+
 def test_images_in_one_cell_only_are_left_out_and_said(cli, two, shapes, tmp_path):
     few = run_cell(load_config([*shapes_overrides(shapes, tmp_path / "out"), "limit=5"]))
     done = cli("compare", two[0].folder, few.folder, f"output_dir={tmp_path / 'out'}")

@@ -99,6 +99,19 @@ def test_what_is_missing_is_named_with_the_command_that_computes_it(cli, place):
     assert cli("merge", "output_dir=an out's folder").code == 0
 
 
+def test_shards_of_an_earlier_version_are_to_be_computed_anew(cli, place):
+    assert cli("run", *place("parts"), "shard=1/2").code == 0
+    path = only("out/results/*/result.json")
+    record = json.loads(path.read_text())
+    record["identity"]["numerics_version"] -= 1
+    path.write_text(json.dumps(record))
+    (path.parent / "SHA256SUMS").unlink()
+    said = cli("merge", "output_dir=out").err
+    assert "lack shard 2/2" in said
+    assert "an earlier version" in said
+    assert "shard=1/2,2/2" in said
+
+
 def test_no_command_is_given_that_names_code_of_a_file(cli, place):
     assert cli("run", *place("parts"), "limit=4", "shard=2/2").code == 0
     path = only("out/results/*/result.json")

@@ -361,12 +361,21 @@ def test_nothing_that_can_be_run_is_an_exit_code(cli, tmp_path):
 
 def test_mistakes(cli, tmp_path):
     run = partial(cli, "reproduce")
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    (tmp_path / "mine" / "experiment" / "unreadable.yaml").write_text(": : :")
+    (tmp_path / "mine" / "experiment" / "binary.yaml").write_bytes(bytes(range(256)))
+    search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
     for arguments, hint in (
         (["tabel1"], "did you mean table1"),
         (["table1", "--under", "relased"], "did you mean released"),
         (["table1", "--predictions", "STEGO"], "ROW=DIR"),
         (["table8", "--for", "vok", "dataset.root=/x"], "did you mean voc"),
         (["table8", "segmenter.tua=1"], "did you mean segmenter.tau"),
+        (["table8", "--seeds", "1"], "such as --seeds 3"),
+        (["table8", "--seeds", "3", "backbone.seed=null"], "such as backbone.seed=42"),
+        (["table8", "--seeds", "3", "backbone.seed=1.5"], "such as backbone.seed=42"),
+        (["unreadable", search], "docs/reproducing.md"),
+        (["binary", search], "docs/reproducing.md"),
     ):
         done = run(*arguments, f"output_dir={tmp_path}")
         assert done.code == 2, arguments

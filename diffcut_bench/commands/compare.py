@@ -75,6 +75,10 @@ def compare(options: argparse.Namespace) -> int:
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
     notes += [f"paired bootstrap over {len(pairs)} images, 2000 resamples; the second cell less the first"]
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
+    versions = [str(result.identity.get("numerics_version", "unknown")) for result in (first, second)]
+    if len(set(versions)) > 1:
+        told_apart = " and ".join(versions)
+        notes.append(f"computed by versions {told_apart} of this program's numerics, which is a difference of its own")
     annotated = images_per_class(metrics[0].table()[2]).tolist()
     _difference_table(told, names, [len(pairs), len(pairs), *annotated], notes).print(console)
     _moved(pairs).print(console)

@@ -11,6 +11,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.merging import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import results_table
+from diffcut_bench.running import NUMERICS_VERSION
 from diffcut_bench.trust import option_words, trusted
 
 
@@ -60,6 +61,9 @@ def _say_incomplete(cell: ShardedCell) -> None:
     """What a cell lacks, and the command that computes it. A command that somebody will type names no code that only a
     file asks for."""
     wanted = [f"{number}/{cell.of}" for number in cell.missing]
+    version = cell.found[0].result.identity.get("numerics_version")
+    if version != NUMERICS_VERSION:  # the others would be of this one, and no whole
+        wanted = [f"{number}/{cell.of}" for number in range(1, cell.of + 1)]
     config = cell.found[0].result.config
     doubt = ""
     try:
@@ -69,6 +73,8 @@ def _say_incomplete(cell: ShardedCell) -> None:
         own, doubt = option_words(config.get("choices"), ()), f"  add its own values: {error.what} ({error.where})"
     command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
     command += [word for word in own if not word.startswith("shard=")] + [f"shard={','.join(wanted)}"]
-    what = f"incomplete: {cell.found[0].folder.name} and its kin lack shard {', '.join(wanted)}; to compute:"
+    lacking = ", ".join(f"{number}/{cell.of}" for number in cell.missing)
+    how = "" if version == NUMERICS_VERSION else " all anew, since an earlier version computed what is there"
+    what = f"incomplete: {cell.found[0].folder.name} and its kin lack shard {lacking}; to compute{how}:"
     for line in (what, f"  {shlex.join(command)}", *([doubt] if doubt else [])):
         errors.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -35,6 +35,8 @@ from diffcut_bench.reproduction import (
 from diffcut_bench.running import FinishedCell
 from diffcut_bench.store import unwritable, write_atomically
 
+_MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
@@ -70,8 +72,9 @@ def reproduce(options: argparse.Namespace) -> int:
     Raises:
         UserError: the name, a row, a column or an override is unknown.
     """
-    if options.seeds is not None and options.seeds < 2:
-        raise UserError("a deviation needs two seeds at least", f"--seeds {options.seeds}", "such as --seeds 3")
+    if options.seeds is not None and not 2 <= options.seeds <= _MOST_SEEDS:
+        what = f"a deviation takes 2 to {_MOST_SEEDS} seeds"
+        raise UserError(what, f"--seeds {options.seeds}", "such as --seeds 3")
     if not 0 < options.tflops < math.inf:
         raise UserError(f"{options.tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
     experiment = load_experiment(options.name, options.overrides)

@@ -8,10 +8,10 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.prompts import split_synonyms
+from diffcut_bench.paths import read_regular
 
 _NO_CLASS = "invalid_class_id"
 _BACKGROUND = "background"
@@ -129,7 +129,7 @@ def read_templates(path: str) -> tuple[tuple[str, ...], str]:
 def _read(path: str, option: str) -> tuple[list[tuple[int, str]], str]:
     """Lines that hold something, with their numbers from 1 on, and the digest of the file."""
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except OSError as error:
         raise UserError(f"the file can't be read ({error.strerror or error})", path, f"{option}=FILE") from error

@@ -12,6 +12,7 @@ from diffcut_bench.environment import device_type
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.features import outline_of
 from diffcut_bench.overrides import is_searchpath
+from diffcut_bench.paths import read_regular
 from diffcut_bench.reproduction.spec import Experiment, Row
 from diffcut_bench.reproduction.verdict import Measured
 
@@ -285,7 +286,9 @@ def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
     """The cell once for each seed of the noise; as it is where its backbone draws none."""
     if seeds == 1 or cell.config is None or not (cell.config.backbone.get("noise") and "seed" in cell.config.backbone):
         return [cell]
-    start = int(cell.config.backbone["seed"])
+    start = cell.config.backbone["seed"]
+    if not isinstance(start, int) or start < 0:
+        raise UserError("the first seed must be a whole number", f"{SEED}={start}", f"such as {SEED}=42")
     return [
         replace(
             cell,
@@ -340,7 +343,7 @@ def _judged_by_content(deviations: Sequence[str], row: Row, column: str, config:
 def _sha256(path: str) -> str | None:
     """Of a file's bytes; None where it can't be read, which its cell will say."""
     try:
-        return sha256(Path(path).read_bytes()).hexdigest()
+        return sha256(read_regular(path)).hexdigest()
     except OSError:
         return None
 

@@ -1,5 +1,6 @@
 """The schema of conf/experiment/: a table or figure as rows × columns of cells, each with its published value."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -7,6 +8,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from diffcut_bench.config import conf_dir, quote_if_needed
 from diffcut_bench.errors import UserError, did_you_mean
@@ -140,12 +142,21 @@ class Experiment:
         found = [] if self.rows and self.columns else ["it has no rows or no columns"]
         if self.measure not in MEASURES:
             found.append(f"measure must be {' | '.join(MEASURES)}, not {self.measure!r}")
+        names = self._rows()
+        found += [f"two rows are named {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
         for row in self.rows:
+            numbers = {**row.published, **row.chosen}
+            found += [f"{row.name}: {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
             named = {*row.published, *row.chosen, *row.of_column}
             found += [f"{row.name} has no column {name}" for name in named - {*self.columns}]
         return found + [f"claim {claim.text!r}: {what}" for claim in self.claims for what in self._wrong_in(claim)]
 
     def _wrong_in(self, claim: Claim) -> list[str]:
+        numbers = {name: getattr(claim, name) for name in ("value", "low", "high", "span", "by")}
+        odd = [f"{name} is {n}" for name, n in numbers.items() if n is not None and not math.isfinite(n)]
+        return odd or self._wrong_in_kind(claim)
+
+    def _wrong_in_kind(self, claim: Claim) -> list[str]:
         if claim.kind in OF_CURVES:
             return [] if claim.axis and self.sweep else ["a curve needs sweep, and axis"]
         if claim.kind != "exceeds":
@@ -153,6 +164,10 @@ class Experiment:
         found = [f"there is no row {name!r}" for name in (claim.row, *claim.others) if name not in self._rows()]
         found += [f"there is no column {name!r}" for name in claim.columns if name not in self.columns]
         found += [] if claim.others else ["others names no row"]
+        if len({claim.row, *claim.others}) <= len(claim.others):
+            found.append("others names a row twice, or the claim's own")
+        if claim.by is not None and claim.by <= 0:
+            found.append("by must lie above 0: it is how far the row is ahead")
         found += [] if claim.by is None or not claim.each_column else ["by is of the mean, and not of each_column"]
         if self.sweep or self.measure not in PAIRED:
             found.append(f"rows are compared in tables of {' | '.join(PAIRED)}")
@@ -185,7 +200,7 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
         experiment = OmegaConf.to_object(merged)
     except MissingConfigException as error:
         raise UserError(f"no table or figure {name!r}", "reproduce", did_you_mean(name, known_experiments())) from error
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(reason, f"experiment/{name}.yaml", "docs/reproducing.md shows what it may hold") from error
     assert isinstance(experiment, Experiment)

@@ -1,5 +1,7 @@
 import hashlib
+import os
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -84,6 +86,15 @@ def test_a_list_that_is_not_there_says_where_it_was_looked_for(tmp_path):
         with pytest.raises(UserError, match="can't be read") as caught:
             read_class_list(str(path))
         assert (caught.value.where, caught.value.hint) == (str(path), "namer.classes_file=FILE")
+
+
+def test_what_never_ends_or_is_too_large_for_a_list_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(1 << 30)
+    for path in (tmp_path / "fifo", Path("/dev/zero"), tmp_path / "huge", tmp_path):
+        with pytest.raises(UserError, match="can't be read"):
+            read_class_list(str(path))
 
 
 @ONE_FILE
