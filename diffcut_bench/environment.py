@@ -55,6 +55,27 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     return device
 
 
+def device_type(name: str) -> str:
+    """Type of a device, whether it is on this machine or not; ``auto`` as `choose_device` takes it.
+
+    Raises:
+        UserError: torch knows no device of this name.
+    """
+    try:
+        return choose_device(name).type if name == "auto" else torch.device(name).type
+    except RuntimeError:
+        return choose_device(name).type  # which says what there is
+
+
+def is_here(name: str) -> bool:
+    """Whether `choose_device` finds a device."""
+    try:
+        choose_device(name)
+    except UserError:
+        return False
+    return True
+
+
 def environment(device: torch.device, seed: int, noise_generator: str) -> Environment:
     """Versions, device and commit, for the record; ``noise_generator`` is ``none`` where a backbone draws no noise."""
     return Environment(

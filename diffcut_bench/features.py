@@ -102,12 +102,15 @@ class FeatureSource:
                 continue
         return len(indices) - found
 
-    def image_bytes(self, protocol: Protocol) -> int:
-        """Bytes that the store needs for an image (a square one, the largest that there can be)."""
+    def image_bytes(self, protocol: Protocol, aspect: int = 1) -> int:
+        """Bytes that the store needs for an image whose longer side is ``aspect`` times the shorter one (a square is
+        the largest that there can be)."""
         if self.store is None:
             return 0
         side = max(round((self.backbone.image_size or protocol.image_size) / self.backbone.stride), 1)
-        return side * side * self.backbone.channels * self.store.dtype.itemsize
+        rows = max(side // aspect, 1)
+        channels = rows * side if self.backbone.channels_are_patches else self.backbone.channels
+        return rows * side * channels * self.store.dtype.itemsize
 
     def announce(self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol) -> list[str]:
         """Lines on what the store is about to take for these images; before anything is computed.
@@ -176,17 +179,18 @@ def open_source(
     )
 
 
-def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
     """What a backbone's features are and take, from its settings alone; None where it can't tell.
 
     Args:
         settings: of the backbone, as configured.
         image_size: pixels a side that the protocol gives.
         device_type: that will compute.
+        aspect: longer side of the pictures over the shorter one.
     """
     try:
         kind: Any = hydra.utils.get_class(str(settings.get("_target_")))
-        outline: Outline | None = kind.outline(settings, image_size, device_type)
+        outline: Outline | None = kind.outline(settings, image_size, device_type, aspect)
     except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
         return None
     return outline

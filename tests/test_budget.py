@@ -1,12 +1,15 @@
 """``reproduce NAME --dry-run``: what a table takes, told with and without data, weights and earlier cells."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import shapes_overrides, write_shapes
 from huggingface_hub import constants
 
+from diffcut_bench.coherence import SamplingOptions, draw_pairs
 from diffcut_bench.commands.budget import TFLOPS, Duration
 from diffcut_bench.commands.outlook import look_ahead
 from diffcut_bench.config import load_config
@@ -15,6 +18,7 @@ MINE = """title: Mine
 source: a test
 columns: {{{columns}}}
 common: [protocol=released]
+measure: {measure}
 rows:
 {rows}
 """
@@ -29,10 +33,12 @@ def nothing_here(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("a look downloads"))
 
 
-def experiment(tmp_path: Path, columns: str, rows: str) -> list[str]:
+def experiment(tmp_path: Path, columns: str, rows: str, measure: str = "miou") -> list[str]:
     """Words that find an experiment of one's own; nothing is written below its output folder."""
     (tmp_path / "options" / "experiment").mkdir(parents=True)
-    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(MINE.format(columns=columns, rows=rows))
+    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(
+        MINE.format(columns=columns, rows=rows, measure=measure)
+    )
     return [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}", "device=cpu"]
 
 
@@ -59,7 +65,7 @@ def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
     assert line(done.out, "ours", "coco_stuff27")[1:6] == ["2175", "0", "", "", ""], "the same images, computed once"
     assert "5799 to score, features of 3624 to compute" in done.out
     assert "19 GB of features (9.5 GB if an accelerator computes them)" in done.out
-    assert "87 min at the images a second of the paper's table 11, 3 of 3 cells" in done.out
+    assert "54 min for features and what follows at the images a second of the paper's table 11: 2 of 3" in done.out
     fetched = [each.strip() for each in done.out.splitlines() if "dataset.root=DIR" in each or "hf download" in each]
     assert fetched[:2] == [
         "diffcut-bench data prepare voc --download dataset.root=DIR",
@@ -125,7 +131,8 @@ def test_earlier_cells_tell_the_time_and_the_store_what_is_left(cli, tmp_path):
     shapes = write_shapes(tmp_path / "shapes", 4)
     base = [word for word in shapes_overrides(shapes, tmp_path / "out") if not word.startswith("output_dir")]
     rows = (
-        "  - {name: done, published: {}}\n  - {name: again, overrides: [segmenter.alpha=2], published: {}}\n"
+        "  - {name: done, published: {}}\n  - {name: again, overrides: [limit=3], published: {}}\n"
+        "  - {name: finer, overrides: [segmenter.alpha=2], published: {}}\n"
         "  - {name: other, overrides: [backbone=colour], published: {}}"
     )
     columns = "shapes: [" + ", ".join(f'"{word}"' for word in base) + "]"
@@ -134,12 +141,113 @@ def test_earlier_cells_tell_the_time_and_the_store_what_is_left(cli, tmp_path):
     done = cli("reproduce", "mine", "--dry-run", *words)
     assert done.code == 0, done.err
     assert line(done.out, "done", "shapes")[:3] == ["finished", "", ""]
-    state, images, features, disk, here, best, titan = line(done.out, "again", "shapes")
-    assert (state, images, features, disk, best, titan) == ("not started", "4", "0", "", "", "")
+    state, images, features, disk, here, best = line(done.out, "again", "shapes")
+    assert (state, images, features, disk, best) == ("not started", "3", "0", "", "")
     assert re.fullmatch(r"[\d.]+ s", here), "measured, and no bound"
-    assert line(done.out, "other", "shapes")[1:5] == ["4", "4", "768 B", "unknown"], "no earlier cell, nothing counted"
-    assert "3 cells to run: 1 finished, 0 lack something, 0 not run" in done.out
+    assert line(done.out, "finer", "shapes")[1:] == ["4", "0", "", "", ""], (
+        "the features are there; of the rest no word"
+    )
+    assert line(done.out, "other", "shapes")[1:] == ["4", "4", "768 B", "", ""], "nothing to count"
+    assert "4 cells to run: 1 finished, 0 lack something, 0 not run" in done.out
     assert "to fetch" not in done.out
+
+
+def test_a_time_is_of_cells_with_the_same_settings(cli, tmp_path):
+    """Each stage's own settings, what goes before it, and the size that is scored; elsewhere the bound stands."""
+    shapes = write_shapes(tmp_path / "shapes", 3)
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "device=cpu", "limit=2"]
+    assert cli("run", *base, "refiner=pamr", "limit=3").code == 0
+    other = [
+        *("segmenter.alpha=2", "segmenter.tau=0.3", "refiner.iterations=30", "refiner=none", "protocol.eval_size=64"),
+        *("upsampler=nearest", "protocol.crop=none", "backbone=colour"),
+    ]
+    settings: list[list[str]] = [[], ["num_workers=1", "seed=3"], *([word] for word in other)]
+    pamr = [["refiner=pamr", *words] if "refiner=none" not in words else words for words in settings]
+    same, free, *others = look_ahead([load_config([*base, *words]) for words in pamr])
+    assert same.seconds == free.seconds > 0, "what takes no time of its own is not asked for"
+    assert {word: found.seconds for word, found in zip(other, others, strict=True)} == dict.fromkeys(other)
+
+
+@pytest.mark.parametrize("rate", ["0", "-5", "nan", "inf"])
+def test_a_rate_is_above_nothing(cli, tmp_path, rate):
+    refused = cli("reproduce", "mine", "--dry-run", "--tflops", rate, *experiment(tmp_path, "a: []", SSD1B))
+    assert (refused.code, len(refused.err.splitlines())) == (2, 3)
+    assert "no rate of operations" in refused.err
+
+
+def test_small_backbones_have_a_price_and_what_the_paper_has_not_timed_no_line(cli, tmp_path):
+    rows = (
+        "  - {name: small, overrides: [backbone=efficientnet_lite0], published: {}}\n"
+        "  - {name: colour, overrides: [backbone=colour], published: {}}\n"
+        "  - {name: grid, overrides: [segmenter=grid, backbone=none, features=memory], published: {}}"
+    )
+    done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc]", rows))
+    assert done.code == 0, done.err
+    state, images, features, disk, here, best = line(done.out, "small", "voc")
+    assert (state, images, features, disk) == ("lacks data", "1449", "1449", "1.9 GB")
+    assert here.startswith("≥ ") and best.startswith("≥ ")
+    assert line(done.out, "colour", "voc")[1:] == ["1449", "1449", "17.8 MB", "", ""], "a mean is no network"
+    assert line(done.out, "grid", "voc")[1:] == ["1449", "0", "", "", ""], "there are no features"
+    assert "TITAN" not in done.out
+
+
+def test_coherence_has_the_price_of_the_images_that_it_draws(cli, tmp_path):
+    words = experiment(tmp_path, "auc: [dataset=voc]", SSD1B, "auc")
+    done = cli("reproduce", "mine", "--dry-run", *words)
+    assert done.code == 0, done.err
+    pairs = draw_pairs([f"2007_{place:06}" for place in range(1449)], SamplingOptions())
+    drawn = len({image for pair in pairs for image in pair})
+    state, images, features, disk, here, best = line(done.out, "ours", "auc")
+    assert (state, images, features) == ("lacks data, weights", str(drawn), str(drawn))
+    assert disk == f"{drawn * FEATURE_BYTES / 1e9:.2f} GB" and here.startswith("≥ ") and best.startswith("≥ ")
+    assert "TITAN" not in done.out, "which segmented, too"
+
+
+def test_whole_images_are_bounded_by_half_a_square(cli, tmp_path):
+    common = ["dataset=voc", "backbone=ssd1b", f"output_dir={tmp_path}", "device=cpu"]
+    square, whole = look_ahead([load_config([*common, *more]) for more in ([], ["protocol.crop=none"])])
+    assert whole.feature_bytes * 2 == square.feature_bytes and whole.half_bytes * 2 == square.half_bytes
+    assert 0.4 < whole.operations / square.operations < 0.5, "attention is less than half"
+    done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc, protocol=strict]", SSD1B))
+    assert line(done.out, "ours", "voc")[3] == "≥ 3.8 GB"
+    assert "disk       ≥ 3.8 GB of features" in done.out and "of whole images (crop=none): of half a square" in done.out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants to be away")
+def test_a_device_that_is_elsewhere_can_be_planned_for(cli, tmp_path):
+    shapes = write_shapes(tmp_path / "shapes", 2)
+    base = [word for word in shapes_overrides(shapes, tmp_path / "out") if not word.startswith("output_dir")]
+    own = ", ".join(f'"{word}"' for word in base)
+    words = experiment(tmp_path, f"voc: [dataset=voc, backbone=ssd1b], shapes: [{own}]", "  - {name: x, published: {}}")
+    done = cli("reproduce", "mine", "--dry-run", *words, "device=cuda")
+    assert done.code == 0, done.err
+    told = ["lacks data, weights", "1449", "1449", "3.8 GB", "unknown", "≥ 11 s", "22 min"]
+    assert line(done.out, "x", "voc") == told, "half precision there"
+    assert line(done.out, "x", "shapes")[:2] == ["unknown, device not here", "2"]
+    assert "device=cuda is not on this machine" in done.out
+    refused = cli("reproduce", "mine", *words, "device=cuda")
+    assert refused.code == 2 and "device 'cuda' is not available" in refused.err and not refused.out
+
+
+def test_released_files_are_fetched_by_hand_and_a_missing_library_hides_no_weights(cli, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    row = """  - name: named
+    overrides: [backbone=colour, namer=convnext_l]
+    files: [{option: namer.classes_file, what: names, sha256: {}}]
+  - {name: maskclip, overrides: [segmenter=maskclip]}"""
+    words = experiment(tmp_path, "voc: [dataset=voc], context: [dataset=context]", row)
+    done = cli("reproduce", "mine", "--dry-run", *words)
+    assert done.code == 0, done.err
+    assert "open_clip can't be imported" in done.out and "diffcut_bench[openvocab]" in done.out
+    assert "hf download laion/CLIP-convnext_large_d_320.laion2B-s29B-b131K-ft-soup open_clip_model" in done.out
+    (fetch,) = (each for each in done.out.splitlines() if "hf download openai/clip-vit-base-patch16" in each)
+    assert fetch.endswith("tokenizer.json tokenizer_config.json"), "backbone and namer have one download"
+    assert "openai/clip-vit-base-patch16 (at least 171 MB)" in done.out
+    assert "names of the released code for named: voc, context (without them a verdict is limited)" in done.out
+    assert 'namer.classes_file=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"' in done.out
+    (tmp_path / "list.txt").write_text("0:cat")
+    given = cli("reproduce", "mine", "--dry-run", *words, "--for", "voc", f"namer.classes_file={tmp_path / 'list.txt'}")
+    assert "names of the released code for named: context (" in given.out
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,8 @@ _SDXL = {
     **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
     "projection_class_embeddings_input_dim": 2816,
 }
-# Configs of diffusers' `UNet2DConditionModel` by hub id. SSD-1B's decoder has
-# the paper's 1.3 B parameters with them; Vega's is not stated anywhere here: with the least depth, figures of all of it
-# are lower bounds.
+# Configs of diffusers' `UNet2DConditionModel` by hub id. With its decoder SSD-1B has the paper's 1.3 B parameters. The
+# depth of Vega's decoder is stated nowhere: it is the least here, so that figures of all of it are lower bounds.
 UNETS: Mapping[str, Mapping[str, Any]] = {
     "segmind/SSD-1B": {
         **_SDXL,
@@ -72,15 +71,17 @@ class VisionShape:
         """Weights of layers and patch embedding, biases and norms left out."""
         return 12 * self.width**2 * self.depth + 3 * self.patch**2 * self.width
 
-    def operations(self, image_size: int, layers: int, projected: bool = False) -> float:
-        """Of one square image.
+    def operations(self, image_size: int, layers: int, projected: bool = False, aspect: int = 1) -> float:
+        """Of one image.
 
         Args:
-            image_size: pixels a side.
+            image_size: pixels of the longer side.
             layers: that are run.
             projected: of the last one no more than one projection of its input.
+            aspect: longer side over the shorter one.
         """
-        patches = (image_size // self.patch) ** 2
+        side = image_size // self.patch
+        patches = side * max(side // aspect, 1)
         tokens = patches + self.extra
         whole = layers - projected
         layer = 24 * tokens * self.width**2 + 4 * tokens**2 * self.width
@@ -117,9 +118,16 @@ def published_config(model: str, part: str) -> Mapping[str, Any] | None:
     return UNETS[model] if part == "unet" else VAE
 
 
-def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: int) -> float:
-    """Of one square image in a UNet, or in its encoder down to a level (`diffusion_weights.keep_encoder`)."""
-    return _count_unet(json.dumps(dict(config)), deepest, image_size)
+def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: int, aspect: int = 1) -> float:
+    """Of one image in a UNet, or in its encoder down to a level (`diffusion_weights.keep_encoder`).
+
+    Args:
+        config: of the UNet.
+        deepest: last level that is run; None: all of it.
+        image_size: pixels of the longer side.
+        aspect: longer side over the shorter one.
+    """
+    return _count_unet(json.dumps(dict(config)), deepest, image_size, aspect)
 
 
 def unet_parameters(config: Mapping[str, Any]) -> int:
@@ -127,9 +135,9 @@ def unet_parameters(config: Mapping[str, Any]) -> int:
     return _parameters(json.dumps(dict(config)))
 
 
-def vae_operations(config: Mapping[str, Any], image_size: int) -> float:
-    """Of one square image in a VAE's encoder."""
-    return _count_vae(json.dumps(dict(config)), image_size)
+def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) -> float:
+    """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
+    return _count_vae(json.dumps(dict(config)), image_size, aspect)
 
 
 @cache
@@ -138,7 +146,7 @@ def _parameters(config: str) -> int:
 
 
 @cache
-def _count_unet(config: str, deepest: int | None, image_size: int) -> float:
+def _count_unet(config: str, deepest: int | None, image_size: int, aspect: int) -> float:
     from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
     unet = _shape_of("UNet2DConditionModel", config)
@@ -150,7 +158,7 @@ def _count_unet(config: str, deepest: int | None, image_size: int) -> float:
         if unet.config.addition_embed_type == "text_time":
             pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
             conditions = {"added_cond_kwargs": {"text_embeds": torch.empty(1, pooled), "time_ids": torch.empty(1, 6)}}
-        latents = torch.empty(1, unet.config.in_channels, side, side)
+        latents = torch.empty(1, unet.config.in_channels, side // aspect, side)
         prompt = torch.empty(1, 77, unet.config.cross_attention_dim)
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             unet(latents, torch.empty(()), prompt, **conditions)
@@ -158,9 +166,9 @@ def _count_unet(config: str, deepest: int | None, image_size: int) -> float:
 
 
 @cache
-def _count_vae(config: str, image_size: int) -> float:
+def _count_vae(config: str, image_size: int, aspect: int) -> float:
     vae = _shape_of("AutoencoderKL", config)
-    images = torch.empty(1, 3, image_size, image_size, device="meta")
+    images = torch.empty(1, 3, image_size // aspect, image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         vae.quant_conv(vae.encoder(images))
     return float(counter.get_total_flops())

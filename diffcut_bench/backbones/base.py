@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Outline:
-    """What features of one square image are and take, as far as that is known without the weights.
+    """What features of one image are and take, as far as that is known without the weights.
 
     Attributes:
         rows, cols, channels: of the feature map.
@@ -54,13 +54,14 @@ class Backbone(torch.nn.Module, ABC):
     immaterial: tuple[str, ...] = ()
 
     @classmethod
-    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
         """What features will be and take, before there are weights; None where that can't be told.
 
         Args:
             settings: as configured.
-            image_size: pixels a side that the protocol gives; a backbone's own size goes before it.
+            image_size: pixels of the (longer) side that the protocol gives; a backbone's own size goes before it.
             device_type: that will compute.
+            aspect: longer side over the shorter one.
         """
         return None
 

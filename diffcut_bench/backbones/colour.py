@@ -1,10 +1,14 @@
 """Raw colour: the floor that any learned feature has to beat."""
 
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from diffcut_bench.backbones.base import Backbone
+from diffcut_bench.backbones.base import Backbone, Outline
 
 
 class Colour(Backbone):
@@ -25,6 +29,11 @@ class Colour(Backbone):
         if stride < 1:
             raise ValueError(f"stride must be at least 1, not {stride}")
         self.stride = stride
+
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline:
+        side = image_size // int(settings.get("stride", 32))
+        return Outline(max(side // aspect, 1), side, cls.channels, torch.float32, operations=0.0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         return avg_pool2d(images, self.stride) - 0.5

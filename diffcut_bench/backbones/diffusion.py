@@ -35,7 +35,8 @@ class DiffusionEncoder(PretrainedBackbone):
         revision: branch, tag or commit of the hub.
         variant: preferred file variant, such as ``fp16``; the plain files are taken where it is missing.
         text_encoders: 2 for SDXL-type models, 1 for Stable Diffusion 1.x.
-        vae: hub id or folder of another VAE for the same latents (also a tiny one); None: the model's own.
+        vae: hub id (``ID@COMMIT`` pins one) or folder of another VAE for the same latents (also a tiny one); None: the
+            model's own.
         timestep: of the added noise, 0 to the scheduler's last.
         block: ``E32 | E64 | D32 | D64`` (encoder or decoder, patches a side of a 1024-pixel image), or several, which
             are resized bilinearly to the coarsest of them and concatenated. A decoder block needs the whole UNet.
@@ -131,7 +132,7 @@ class DiffusionEncoder(PretrainedBackbone):
         }
 
     @classmethod
-    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
         model, size = str(settings.get("model")), settings.get("image_size") or image_size
         config = published_config(model, "unet")
         if config is None:
@@ -145,12 +146,13 @@ class DiffusionEncoder(PretrainedBackbone):
         vae = published_config(model, "vae") if settings.get("vae") is None else None
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
-            operations = unet_operations(config, None if whole else max(levels), size) + vae_operations(vae, size)
+            deepest = None if whole else max(levels)
+            operations = unet_operations(config, deepest, size, aspect) + vae_operations(vae, size, aspect)
         side = size // (8 * 2 ** max(levels))
         channels = sum(config["block_out_channels"][level] for level in levels)
         name = settings.get("unet_dtype", "auto")
         dtype = getattr(torch, ("float32" if device_type == "cpu" else "float16") if name == "auto" else name)
-        return Outline(side, side, channels, dtype, operations, unet_parameters(config))
+        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(config))
 
     @property
     def feature_dtype(self) -> torch.dtype:

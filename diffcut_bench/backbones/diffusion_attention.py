@@ -60,14 +60,15 @@ class DiffusionAttention(DiffusionEncoder):
         return {**super().fingerprint(), "features": "self-attention", "whole_unet": str(self._whole)}
 
     @classmethod
-    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
-        known = super().outline(settings, image_size, device_type)
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
+        known = super().outline(settings, image_size, device_type, aspect)
         config = published_config(str(settings.get("model")), "unet")
         if known is None or config is None:
             return None
         finest = next(level for level, kind in enumerate(config["down_block_types"]) if "Attn" in kind)
         side = (settings.get("image_size") or image_size) // (8 * 2**finest)
-        return replace(known, rows=side, cols=side, channels=side**2, dtype=torch.float32)
+        rows = max(side // aspect, 1)
+        return replace(known, rows=rows, cols=side, channels=rows * side, dtype=torch.float32)
 
     @property
     def feature_dtype(self) -> torch.dtype:

@@ -75,7 +75,9 @@ class DiffusionWeights:
         checkpoint = replace(checkpoint, files={**checkpoint.files, **beside})
         own_vae = None
         if vae is not None:
-            own_vae = find_checkpoint(vae, [("config.json",), weight_names("", _STEM, variant)], option="backbone.vae")
+            name, _, pinned = (vae, "", "") if Path(vae).expanduser().is_dir() else vae.partition("@")
+            files = [("config.json",), weight_names("", _STEM, variant)]
+            own_vae = find_checkpoint(name, files, revision=pinned or "main", option="backbone.vae")
         return cls(
             checkpoint,
             own_vae,

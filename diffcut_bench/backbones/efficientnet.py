@@ -1,17 +1,25 @@
 """EfficientNet-Lite0: a small ImageNet network that two PyPI packages carry, so that everything runs offline."""
 
 import hashlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.backbones.base import Backbone
+from diffcut_bench.backbones.base import Backbone, Outline
 from diffcut_bench.errors import UserError
 
 _MEAN, _SCALE = 127.0, 128.0
+_STEM = 32  # channels
+# Expansion, kernel, stride, channels and blocks of each stage (Tan and Le, ICML 2019, table 1; Lite0 has no squeeze).
+_STAGES = (
+    *((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)),
+    *((6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)),
+)
 
 
 class EfficientNetLite0(Backbone):
@@ -49,6 +57,13 @@ class EfficientNetLite0(Backbone):
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
+    @classmethod
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline:
+        cols = image_size // cls.stride
+        rows = max(cols // aspect, 1)
+        operations = float(_operations(rows * cols * cls.stride**2))
+        return Outline(rows, cols, cls.channels, torch.float32, operations)
+
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         normalised = ((images * 255 - _MEAN) / _SCALE).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.blocks(self.stem(normalised))
@@ -62,3 +77,17 @@ class EfficientNetLite0(Backbone):
             "efficientnet-lite-pytorch": version("efficientnet-lite-pytorch"),
             "dtype": str(next(self.parameters()).dtype).removeprefix("torch."),
         }
+
+
+def _operations(pixels: int) -> int:
+    """Of the convolutions on an image whose sides are multiples of the stride, two for a multiply-add."""
+    patches, channels = pixels // 4, _STEM
+    products = 3**2 * 3 * channels * patches
+    for expansion, kernel, stride, wanted, blocks in _STAGES:
+        for block in range(blocks):
+            inner = expansion * channels
+            products += inner * channels * patches if expansion > 1 else 0
+            patches //= stride**2 if block == 0 else 1
+            products += (kernel**2 * inner + inner * wanted) * patches
+            channels = wanted
+    return 2 * products

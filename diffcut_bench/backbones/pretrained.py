@@ -30,13 +30,22 @@ class MissingWeightsError(UserError):
         model: hub id.
         command: what fetches them, where there is network.
         gated: access has to be asked for first.
+        says_more: the message is of something else that is missing as well, such as the library that reads them.
     """
 
     def __init__(
-        self, what: str, where: str, hint: str, *, model: str = "", command: str = "", gated: bool = False
+        self,
+        what: str,
+        where: str,
+        hint: str,
+        *,
+        model: str = "",
+        command: str = "",
+        gated: bool = False,
+        says_more: bool = False,
     ) -> None:
         super().__init__(what, where, hint)
-        self.model, self.command, self.gated = model, command, gated
+        self.model, self.command, self.gated, self.says_more = model, command, gated, says_more
 
 
 @contextmanager
@@ -55,7 +64,7 @@ class Checkpoint:
 
     Attributes:
         model: hub id, or the folder as asked for.
-        revision: commit that the hub's branch or tag stood for; of a folder what was asked for, which changes nothing.
+        revision: commit that the hub's branch or tag stood for; empty of a folder, whose files nobody knows one of.
         files: path of each file by the name it was found under.
     """
 
@@ -100,7 +109,7 @@ def find_checkpoint(
     Args:
         model: folder, or hub id such as ``segmind/SSD-1B``.
         wanted: for each file its names, of which the first that exists is taken.
-        revision: branch, tag or commit of the hub.
+        revision: branch, tag or commit of the hub; a folder has none, whatever is asked for.
         option: the override that points at a folder, for the error.
         gated: access has to be asked for on the hub, for the error.
 
@@ -122,7 +131,7 @@ def find_checkpoint(
         if snapshot is not None and not snapshot.string[snapshot.end() :]:  # `hf download` prints such a folder
             owner, name, commit = snapshot.groups()
             return Checkpoint(f"{owner}/{name}", commit, found)
-        return Checkpoint(model, revision, found)
+        return Checkpoint(model, "", found)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
     return _from_hub(model, wanted, revision, option, gated)
@@ -172,7 +181,7 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
                     raise UserError(
                         f"the hub has no {model} at revision {revision} (or it is private)",
                         f"https://huggingface.co/{model}",
-                        f"check the name and {option.rpartition('.')[0]}.revision (main: the newest), "
+                        f"check the name and {_pins(option)} (main: the newest), "
                         f"`hf auth login` for a private model, or {option}=DIR",
                     ) from error
                 except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -197,6 +206,12 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
     if len(set(commits)) > 1:
         return _from_hub(model, wanted, commits[-1], option, gated)
     return Checkpoint(model, commits[-1] if commits else revision, found)
+
+
+def _pins(option: str) -> str:
+    """The override that says at which revision the model of an option is read."""
+    group, _, name = option.rpartition(".")
+    return f"{group}.revision" if name == "model" else f"{option}=ID@REVISION"
 
 
 @cache

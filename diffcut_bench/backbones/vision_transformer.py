@@ -162,19 +162,19 @@ class VisionTransformer(PretrainedBackbone):
         }
 
     @classmethod
-    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str) -> Outline | None:
+    def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
         shape = VISION_TRANSFORMERS.get(str(settings.get("model")))
         if shape is None:
             return None
         size = settings.get("image_size") or _GRID * shape.patch
         facet, layer = settings.get("facet", "tokens"), settings.get("layer", "last")
         layers = shape.depth if layer == "last" else int(layer) % shape.depth + 1
-        operations = shape.operations(size, layers, projected=facet != "tokens")
+        operations = shape.operations(size, layers, projected=facet != "tokens", aspect=aspect)
         heads = shape.width // 64 if settings.get("attention") else 0
         half = device_type != "cpu" and "dinov3" not in str(settings["model"])
         dtype = _DTYPES.get(settings.get("dtype", "auto"), torch.float16 if half else torch.float32)
         side = size // shape.patch
-        return Outline(side, side, shape.width + heads, dtype, operations, shape.parameters())
+        return Outline(max(side // aspect, 1), side, shape.width + heads, dtype, operations, shape.parameters())
 
     @property
     def feature_dtype(self) -> torch.dtype:

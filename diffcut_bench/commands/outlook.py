@@ -12,14 +12,19 @@ from typing import Any
 import torch
 
 from diffcut_bench.backbones import MissingWeightsError, Outline, cache_only
+from diffcut_bench.coherence import SamplingOptions, draw_pairs
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, prepared_folder, read_manifest
-from diffcut_bench.environment import choose_device
+from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import OpenedPass, chosen_images, open_pass, pass_key
-from diffcut_bench.features import outline_of
+from diffcut_bench.features import FeatureSource, outline_of
+from diffcut_bench.paths import portable
 from diffcut_bench.running import CellState
 from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
+
+_UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
+_OBLONG = 2  # longer side over the shorter one of what a whole picture is counted as
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,8 @@ class Outlook:
         unstored: those of them whose features are to be computed, no other cell of the plan doing that before.
         feature_bytes, half_bytes: that the store takes for them here, and on an accelerator; None where not known.
         operations: of the network on them; None where nobody has counted.
+        whole: pictures are seen whole, in shapes of their own: bytes and operations are those of pictures twice as long
+            as high, which is a bound, since those of the benchmarks are no more oblong in the mean.
         seconds: measured on earlier cells; None where none of them tells.
     """
 
@@ -61,40 +68,20 @@ class Outlook:
     half_bytes: int | None = None
     operations: float | None = None
     seconds: float | None = None
+    whole: bool = False
 
     @property
     def finished(self) -> bool:
         return self.state is not None and self.state.result is not None
 
 
-@dataclass(frozen=True)
-class Speeds:
-    """Seconds an image that stages took in earlier cells, by device, image size and option.
+def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list[Outlook]:
+    """What each cell would take. Features that several cells share are counted with the first of them.
 
-    Attributes:
-        stages: of the backbone, segmenter and refiner.
-        rest: reading and scoring, by device and image size.
+    Args:
+        configs: of the cells.
+        coherence: features are what is wanted, of the images that `coherence` draws; nothing is segmented or scored.
     """
-
-    stages: dict[tuple[str, ...], float]
-    rest: dict[tuple[str, ...], float]
-
-    def estimate(self, config: RunConfig, images: int, unstored: int) -> float | None:
-        """Seconds that a cell would take; None where an option of it was in no earlier cell."""
-        where = (choose_device(config.device).type, str(config.protocol.get("image_size")))
-        total = images * self.rest.get(where, 0.0)
-        for group, times in (("backbone", unstored), ("segmenter", images), ("refiner", images)):
-            option = config.choices.get(group, "")
-            if times and option != "none":
-                seconds = self.stages.get((*where, group, option))
-                if seconds is None:
-                    return None
-                total += times * seconds
-        return total
-
-
-def look_ahead(configs: Sequence[RunConfig]) -> list[Outlook]:
-    """What each cell would take. Features that several cells share are counted with the first of them."""
     speeds = measured_speeds(configs)
     passes: dict[str, OpenedPass | tuple[Lack, ...]] = {}
     counted: set[str] = set()
@@ -105,39 +92,50 @@ def look_ahead(configs: Sequence[RunConfig]) -> list[Outlook]:
             passes[key] = _open(config)
         opened = passes[key]
         state, lacks = None, opened if isinstance(opened, tuple) else ()
-        if isinstance(opened, OpenedPass):
+        if isinstance(opened, OpenedPass) and not coherence:
             try:
                 state = opened.cell(config).state()
             except UserError as error:
                 lacks = (Lack("more", error.what, error.hint),)
         left = _images(config) if state is None else state.images - state.done
-        unstored, image_bytes = left, None
-        if isinstance(opened, OpenedPass):
-            image_bytes = opened.features.image_bytes(build_protocol(config.protocol))
+        if coherence and left is not None:
+            left = _drawn(left, config.seed)
+        unstored = 0 if config.choices.get("backbone") == "none" else left
         features = _features_key(config)
         if features in counted:
             unstored = 0
-        elif left:
+        elif unstored:
             counted.add(features)
             if isinstance(opened, OpenedPass):
-                unstored = min(left, opened.features.missing(opened.images.dataset, opened.images.indices))
-        sized = Outlook(state, lacks, left, unstored)
+                unstored = min(unstored, opened.features.missing(opened.images.dataset, opened.images.indices))
+        sized = Outlook(state, lacks, left, unstored, whole=config.protocol.get("crop") == "none")
         seconds = None
-        if left is not None and unstored is not None:
-            seconds = speeds.estimate(config, left, unstored) if left else 0.0
-        found.append(replace(_with_costs(sized, config, image_bytes), seconds=seconds))
+        if left is not None and unstored is not None and not coherence and is_here(config.device):
+            seconds = _estimate(speeds, config, left, unstored) if left else 0.0
+        source = opened.features if isinstance(opened, OpenedPass) else None
+        found.append(replace(_with_costs(sized, config, source), seconds=seconds))
     return found
 
 
-def _with_costs(outlook: Outlook, config: RunConfig, image_bytes: int | None) -> Outlook:
-    """With disk and operations of the images that are to be computed; ``image_bytes`` of an image, where the backbone
-    itself could be asked."""
+def _drawn(images: int, seed: int) -> int:
+    """How many of so many images are in a pair that `coherence` draws."""
+    if images < 2:
+        return images
+    pairs = draw_pairs([f"{place:09}" for place in range(images)], SamplingOptions(seed=seed))
+    return len({image for pair in pairs for image in pair})
+
+
+def _with_costs(outlook: Outlook, config: RunConfig, source: FeatureSource | None) -> Outlook:
+    """With disk and operations of the images that are to be computed; ``source`` where the backbone could be opened."""
     images, options = outlook.unstored, instantiate("features", config.features)
     if images is None or not images:
         return replace(outlook, feature_bytes=images, half_bytes=images, operations=images)
-    here, there = (_outline(config, device) for device in (choose_device(config.device).type, "cuda"))
-    if image_bytes is None and here is not None:
-        image_bytes = _image_bytes(options, here)
+    aspect = _OBLONG if outlook.whole else 1
+    here, there = (_outline(config, device, aspect) for device in (device_type(config.device), "cuda"))
+    if source is not None:
+        image_bytes: int | None = source.image_bytes(build_protocol(config.protocol), aspect)
+    else:
+        image_bytes = None if here is None else _image_bytes(options, here)
     half_bytes = image_bytes if there is None else _image_bytes(options, there)
     return replace(
         outlook,
@@ -147,8 +145,8 @@ def _with_costs(outlook: Outlook, config: RunConfig, image_bytes: int | None) ->
     )
 
 
-def _outline(config: RunConfig, device_type: str) -> Outline | None:
-    return outline_of(config.backbone, build_protocol(config.protocol).image_size, device_type)
+def _outline(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
+    return outline_of(config.backbone, build_protocol(config.protocol).image_size, device_type, aspect)
 
 
 def _image_bytes(options: StoreOptions | None, outline: Outline) -> int:
@@ -192,24 +190,48 @@ def _images(config: RunConfig) -> int | None:
     return None if chosen is None else len(chosen_images(chosen, config.shard_of()))
 
 
-def measured_speeds(configs: Sequence[RunConfig]) -> Speeds:
-    """From the finished cells below the configs' output folders.
+def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
+    """Seconds an image that stages took in the finished cells below the configs' output folders, by `_timed_by`.
 
-    A cell that read its features from the store says nothing of their cost: the slowest cell of an option counts.
+    A cell that read its features from the store says nothing of their cost: the slowest cell of a stage counts.
     """
-    stages: dict[tuple[str, ...], float] = {}
-    rest: dict[tuple[str, ...], float] = {}
+    speeds: dict[str, float] = {}
     for folder in dict.fromkeys(Path(config.output_dir) for config in configs):
         for result in _results(folder):
             images = max(result.dataset.n_images - len(result.failures), 1)
-            times, choices = result.timings, result.config.get("choices", {})
-            where = (result.identity.get("device_type", "cpu"), str(result.protocol.get("image_size")))
-            own = {"backbone": times.features_s, "segmenter": times.segment_s, "refiner": times.refine_s}
-            for group, seconds in own.items():
-                kind = (*where, group, choices.get(group, ""))
-                stages[kind] = max(stages.get(kind, 0.0), seconds / images)
-            rest[where] = max(rest.get(where, 0.0), (times.wall_s - sum(own.values())) / images)
-    return Speeds(stages, rest)
+            times, keys = result.timings, _timed_by(result.config, result.identity.get("device_type", "cpu"))
+            own = {"features": times.features_s, "segment": times.segment_s, "refine": times.refine_s}
+            for stage, seconds in {**own, "rest": times.wall_s - sum(own.values())}.items():
+                speeds[keys[stage]] = max(speeds.get(keys[stage], 0.0), seconds / images)
+    return speeds
+
+
+def _estimate(speeds: Mapping[str, float], config: RunConfig, images: int, unstored: int) -> float | None:
+    """Seconds that a cell would take; None where no earlier cell had a stage of it with these settings."""
+    keys = _timed_by(portable(config.to_dict(), config.output_dir), device_type(config.device))
+    total = 0.0
+    for stage, times in (("features", unstored), ("segment", images), ("refine", images), ("rest", images)):
+        if times and keys[stage] not in speeds:
+            return None
+        total += times * speeds.get(keys[stage], 0.0)
+    return total
+
+
+def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
+    """Equal keys for stages that take as long: their settings, those of the stages before them, whose output they get,
+    and the sizes that are seen and scored."""
+    protocol = config.get("protocol", {})
+    seen = {"device": device_type, **{name: protocol.get(name) for name in ("crop", "image_size")}}
+    scored = {**seen, "eval_size": protocol.get("eval_size")}
+    backbone = {name: value for name, value in config.get("backbone", {}).items() if name not in _UNTIMED}
+    cut = {name: config.get(name, {}) for name in ("segmenter", "upsampler", "namer")}
+    parts = {
+        "features": {**seen, "backbone": backbone},
+        "segment": {**scored, "backbone": backbone, **cut},
+        "refine": {**scored, "backbone": backbone, **cut, "refiner": config.get("refiner", {})},
+        "rest": scored,
+    }
+    return {stage: cell_key({"stage": stage, **settings}) for stage, settings in parts.items()}
 
 
 def _results(output_dir: Path) -> Iterator[Result]:
@@ -219,7 +241,8 @@ def _results(output_dir: Path) -> Iterator[Result]:
 
 
 def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
-    """The cells' shared part, or what is missing for it. Nothing is fetched or prepared."""
+    """The cells' shared part, or what is missing for it: nothing at all, where all is there save the device that it
+    would be opened on. Nothing is fetched or prepared."""
     missing: list[Lack] = []
     with cache_only():
         for group in ("dataset", "backbone", "namer"):
@@ -232,15 +255,20 @@ def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
                 asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then "
                 size = _least_size(config) if group == "backbone" else ""
                 missing.append(Lack("weights", error.model, (asked if error.gated else "") + error.command, size))
+                missing += [_more(error)] if error.says_more else []
             except UserError as error:
-                missing.append(Lack("more", f"{error.what} ({error.where})", error.hint))
-        if missing:
+                missing.append(_more(error))
+        if missing or not is_here(config.device):
             return tuple(dict.fromkeys(missing))
         try:
             # What is read from originals for this look is not prepared by it.
             return open_pass(replace(config, prepared=config.prepared if _is_prepared(config) else "never"))
         except UserError as error:
             return (Lack("more", error.what, error.hint),)
+
+
+def _more(error: UserError) -> Lack:
+    return Lack("more", f"{error.what} ({error.where})", error.hint)
 
 
 def _least_size(config: RunConfig) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from diffcut_bench.commands.passes import run_with_progress, say_failures
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import RunConfig, load_config
+from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.experiment import pass_key
 from diffcut_bench.paths import expanded
@@ -70,6 +72,8 @@ def reproduce(options: argparse.Namespace) -> int:
     """
     if options.seeds is not None and options.seeds < 2:
         raise UserError("a deviation needs two seeds at least", f"--seeds {options.seeds}", "such as --seeds 3")
+    if not 0 < options.tflops < math.inf:
+        raise UserError(f"{options.tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
     experiment = load_experiment(options.name, options.overrides)
     of_part: dict[str, list[str]] = {}
     for part, override in options.of_part:
@@ -88,6 +92,9 @@ def reproduce(options: argparse.Namespace) -> int:
         else:
             print_status(experiment, cells)
         return 0
+    devices = {cell.config.device for cell in cells if cell.config is not None}
+    if len(devices) == 1:
+        choose_device(devices.pop())  # before a table is printed in which no cell could be run
     folder = _output_dir(cells, options.overrides) / "reproductions" / experiment.name
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing

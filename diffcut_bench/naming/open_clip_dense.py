@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffcut_bench.backbones.pretrained import find_checkpoint
+from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only, find_checkpoint
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
@@ -58,7 +58,18 @@ class OpenClipEncoder(TextImageEncoder):
         normalise_input: bool = True,
     ) -> None:
         super().__init__(normalise_input)
-        library = _open_clip()
+        try:
+            library = _open_clip()
+        except UserError as error:
+            # Who looks for what is missing is told both; nothing is downloaded for a library that is not there.
+            with cache_only():
+                try:
+                    find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
+                except MissingWeightsError as missing:
+                    told = (error.what, error.where, error.hint)
+                    named = {"model": missing.model, "command": missing.command}
+                    raise MissingWeightsError(*told, **named, says_more=True) from error
+            raise
         self.name, self.architecture, self.image_size = name, architecture, image_size
         self._checkpoint = find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
         mean, deviation = (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
-from diffcut_bench.environment import choose_device
+from diffcut_bench.environment import device_type
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.features import outline_of
 from diffcut_bench.overrides import is_searchpath
@@ -29,6 +29,7 @@ _RELEASED = {
 }
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _COMMIT = re.compile("[0-9a-f]{40}")
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -47,7 +48,7 @@ class PlannedCell:
         not_run: why it is not run.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
             than the published one.
-        weights: overrides of the user's that say where the backbone's weights come from.
+        weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
         pin: hub id and commit of the weights that the table is made from, where one is stated.
@@ -256,10 +257,22 @@ def _plan_points(
             errors.append(error)
             cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, point=swept or None))
             continue
-        weights = tuple(word for word in own if word.startswith(("backbone.model=", "backbone.revision=")))
-        given = (config, "", deviations, weights, swept or None)
+        given = (config, "", deviations, _weights_given(config, own), swept or None)
         cells.append(PlannedCell(row, column, under, overrides, published, *given, pin=pin))
     return cells
+
+
+def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
+    """The user's overrides that say where weights come from. A table is shown to others: of a folder its name alone."""
+    found = []
+    for key, _, value in (word.partition("=") for word in own):
+        group, _, name = key.partition(".")
+        asked = group in ("backbone", "namer") and name in ("model", "revision")
+        if not asked or name not in getattr(config, group):
+            continue
+        is_place = name == "model" and (Path(value).is_dir() or not _HUB_ID.fullmatch(value))
+        found.append(f"{key}={Path(value).name if is_place else value}")
+    return tuple(found)
 
 
 def _pinned(planned: RunConfig) -> tuple[str, str] | None:
@@ -365,7 +378,7 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
     if before == after:
         return []
     image_size = build_protocol(actual.protocol).image_size
-    outline = outline_of(actual.backbone, image_size, choose_device(actual.device).type)
+    outline = outline_of(actual.backbone, image_size, device_type(actual.device))
     computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
     # Without loss is also float32, which holds whatever was computed.
     without_loss = ("auto", "float32", computed)
@@ -374,7 +387,7 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
 
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
-    return {"generator": choose_device(device).type} if backbone.get("generator") == "auto" else {}
+    return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
 
 
 def _is_of(protocol: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:

@@ -65,6 +65,10 @@ def test_operations_of_vision_transformers_are_those_that_run(vit, options, laye
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(torch.rand(1, 3, 24, 24))
     assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected) == counter.get_total_flops()
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        backbone(torch.rand(1, 3, 12, 24))
+    counted = counter.get_total_flops()
+    assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])
@@ -90,6 +94,9 @@ def test_an_outline_is_what_the_backbone_then_gives(settings, kind, more):
     assert (1, told.channels, told.rows, told.cols) == features.shape
     assert told.dtype == features.dtype
     assert told.operations > 0
+    oblong = kind.outline({**settings, **more}, 64, "cpu", aspect=2)
+    assert (oblong.channels, oblong.rows, oblong.cols) == kind(**settings, **more)(torch.rand(1, 3, 32, 64)).shape[1:]
+    assert oblong.operations < told.operations
     half = kind.outline({**settings, **more, "unet_dtype": "auto"}, 64, "cuda").dtype
     assert half == (torch.float32 if kind is DiffusionAttention else torch.float16)
 

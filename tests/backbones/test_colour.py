@@ -27,6 +27,14 @@ def test_light_and_dark_are_opposite():
     assert cosine(light, red).item() < 0
 
 
+def test_outline_is_what_it_gives():
+    for stride, aspect in ((32, 1), (16, 2)):
+        told = Colour.outline({"stride": stride}, 256, "cpu", aspect)
+        features = Colour(stride)(torch.rand(1, 3, 256 // aspect, 256))
+        assert (told.channels, told.rows, told.cols) == features.shape[1:] and told.dtype == features.dtype
+        assert told.operations == 0, "no network"
+
+
 def test_says_what_it_is():
     assert isinstance(Colour(), Backbone)
     assert Colour(16).fingerprint() != Colour(32).fingerprint()

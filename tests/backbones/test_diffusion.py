@@ -1,6 +1,7 @@
 """The diffusion backbone against pipelines built with diffusers' own classes, on tiny random models."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import diffusion_checkpoints as tiny
 import pytest
 import torch
 from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -275,6 +277,20 @@ def test_a_half_precision_variant_is_preferred_and_another_vae_taken(model, tmp_
     assert encoder(IMAGES).shape == model.encoder()(IMAGES).shape
 
 
+def test_a_vae_of_the_hub_can_be_pinned(model, tmp_path, monkeypatch):
+    commit, other = "a" * 40, "b" * 40
+    snapshot = tmp_path / "hub" / "models--someone--vae" / "snapshots" / commit
+    shutil.copytree(model.folder / "vae", snapshot)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = model.encoder(vae=f"someone/vae@{commit}").fingerprint()
+    assert (found["vae"], found["vae_revision"]) == ("someone/vae", commit)
+    with pytest.raises(UserError, match=f"hf download someone/vae config.json .* --revision {other}`"):
+        model.encoder(vae=f"someone/vae@{other}")
+    folder = shutil.copytree(snapshot, tmp_path / "vae@home")
+    assert model.encoder(vae=str(folder)).fingerprint()["vae"] == "vae@home", "a folder is a folder"
+
+
 def test_attention_names_of_old_vaes_are_understood(model, tmp_path):
     folder = tiny.write(model.pipeline, tmp_path / "model")
     file = folder / "vae" / "diffusion_pytorch_model.safetensors"
@@ -300,12 +316,13 @@ def test_fingerprint_names_what_changes_features(model, tmp_path):
             {"channels_last": True},
             {"unet_dtype": "bfloat16", "autocast": False},
         ),
-        *({"revision": "other"}, {"prompt_dtype": "float16"}),
+        {"prompt_dtype": "float16"},
     ]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)
     for change in ({"autocast": False}, {"variant": None}, {"whole_unet": True}):
         assert model.encoder(**change).fingerprint() == base, "changes no feature in float32"
+    assert base["revision"] == "" and model.encoder(revision="a" * 40).fingerprint() == base, "a folder is of no commit"
     file = model.folder / "unet" / "diffusion_pytorch_model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))

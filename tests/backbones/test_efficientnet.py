@@ -6,6 +6,8 @@ import skimage.data
 import torch
 from conftest import DATA
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from diffcut_bench.backbones import Backbone, EfficientNetLite0
 from diffcut_bench.datasets import prepare_example
@@ -46,6 +48,15 @@ def test_is_frozen_and_says_what_it_is(backbone):
     assert not backbone.training
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     assert len(backbone.fingerprint()["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize(("height", "width", "aspect"), [(1024, 1024, 1), (512, 1024, 2), (96, 96, 1)])
+def test_outline_tells_what_the_network_takes_and_gives(backbone, height, width, aspect):
+    told = EfficientNetLite0.outline({}, width, "cpu", aspect)
+    with FlopCounterMode(display=False) as counter, torch.inference_mode(), FakeTensorMode(allow_non_fake_inputs=True):
+        features = backbone(torch.rand(1, 3, height, width))
+    assert features.shape == (1, told.channels, told.rows, told.cols)
+    assert told.operations == counter.get_total_flops()
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch):

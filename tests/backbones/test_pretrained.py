@@ -105,6 +105,14 @@ def test_a_folder_gives_the_preferred_of_each_file(tmp_path):
     assert set(find_checkpoint(str(tmp_path), WANTED).files) == {"config.json", "model.safetensors"}
 
 
+def test_a_folder_is_of_no_commit_whatever_is_asked_for(tmp_path):
+    for name, content in CONTENT.items():
+        (tmp_path / name).write_bytes(content)
+    assert find_checkpoint(str(tmp_path), WANTED, revision=COMMIT).revision == ""
+    asked = (find_checkpoint(str(tmp_path), WANTED, revision=revision) for revision in ("main", COMMIT, "v2"))
+    assert len({str(checkpoint.identity()) for checkpoint in asked}) == 1, "the files say what it is"
+
+
 def test_all_files_that_a_folder_lacks_are_named_at_once(tmp_path):
     (tmp_path / "README.md").touch()
     with pytest.raises(UserError) as caught:

@@ -158,9 +158,19 @@ def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     (cell,) = (c for c in plan_cells(load_experiment("table8"), [*places, *changed]) if c.row.name == "nearest")
     assert set(cell.deviations) == {"segmenter.tau=0.4", "limit=3", "protocol.void=ignore"}
     assert cell.config.dataset["root"] == "/data"
-    assert cell.weights == ("backbone.model=/weights",), "the table says whose weights they were"
+    assert cell.weights == ("backbone.model=weights",), "the table says whose weights they were, not whose folder"
     (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
     assert other.deviations == ("backbone=colour",)
+
+
+def test_weights_of_the_namer_are_told_as_those_of_the_backbone_are(tmp_path):
+    (tmp_path / "ours").mkdir()
+    words = [f"namer.model={tmp_path}/ours/", "namer.revision=v2", "backbone.model=someone/tiny"]
+    cells = {cell.row.name: cell for cell in plan_cells(load_experiment("table4"), of_part={"DiffCut": words})}
+    assert cells["DiffCut"].weights == ("namer.model=ours", "namer.revision=v2", "backbone.model=someone/tiny")
+    assert cells["MaskCLIP"].weights == ()
+    for cell in plan_cells(load_experiment("table8"), ["backbone.model=~/weights/SSD-1B"]):
+        assert cell.weights == ("backbone.model=SSD-1B",)
 
 
 def test_another_revision_is_a_deviation_and_what_was_released_is_none():
