@@ -67,8 +67,9 @@ class OpenClipEncoder(TextImageEncoder):
                     find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
                 except MissingWeightsError as missing:
                     told = (error.what, error.where, error.hint)
-                    named = {"model": missing.model, "command": missing.command}
-                    raise MissingWeightsError(*told, **named, says_more=True) from error
+                    raise MissingWeightsError(
+                        *told, model=missing.model, command=missing.command, says_more=True
+                    ) from error
             raise
         self.name, self.architecture, self.image_size = name, architecture, image_size
         self._checkpoint = find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
