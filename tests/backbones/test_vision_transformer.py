@@ -387,8 +387,9 @@ def test_an_option_without_weights_says_how_to_get_them(option, tmp_path, monkey
     assert config.backbone["name"] == option
     with pytest.raises(UserError) as caught:
         instantiate("backbone", config.backbone)
-    model = config.backbone["model"]
-    assert f"`hf download {model} config.json preprocessor_config.json model.safetensors`" in caught.value.hint
+    model, revision = config.backbone["model"], config.backbone["revision"]
+    at = "" if revision == "main" else f" --revision {revision}"
+    assert f"`hf download {model} config.json preprocessor_config.json model.safetensors{at}`" in caught.value.hint
     assert "HF_HUB_OFFLINE" in caught.value.where
 
 
