@@ -176,14 +176,16 @@ def _alike(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[lis
 
 
 def _short_paths(texts: list[str]) -> list[str]:
-    """A column in which places on the disk have lost the folders that they share."""
+    """A column in which places on the disk have lost the folders that do not tell them apart."""
     places = {text: PurePath(text).parts for text in texts if _is_place(text)}
     if not places:
         return texts
     shared = 0
     while len({parts[:shared] for parts in places.values()}) == 1 and shared < min(map(len, places.values())):
         shared += 1
-    names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in places.items()}
+    names = {text: parts[-1] for text, parts in places.items()}
+    if len(set(names.values())) < len(names):
+        names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in places.items()}
     short = [f"…/{names[text]}" if text in names else text for text in texts]
     return short if len(set(short)) == len(set(texts)) else texts
 

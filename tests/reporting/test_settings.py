@@ -75,6 +75,15 @@ def test_the_root_of_one_s_own_data_is_what_it_is_and_that_of_a_published_split_
     assert columns_of(*published) == ["key"]
 
 
+def test_a_place_is_told_by_its_name_where_that_tells_it_apart():
+    def column(*roots: str) -> list[str]:
+        told = compare_settings([own_data(changed("config/dataset/root", root)) for root in roots])
+        return [texts["dataset.root"] for texts in told.texts]
+
+    assert column("/home/her/secret/a", "/home/her/b") == ["…/a", "…/b"]
+    assert column("/home/her/one/a", "/home/her/two/a") == ["…/one/a", "…/two/a"]
+
+
 def test_a_copy_of_a_cell_is_told_by_its_folder():
     assert columns_of(RESULT, RESULT) == ["folder"]
 
