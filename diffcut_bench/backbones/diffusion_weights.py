@@ -83,8 +83,8 @@ class DiffusionWeights:
             checkpoint,
             own_vae,
             variant,
-            read_json(checkpoint.files["unet/config.json"]),
-            read_json(own_vae.files["config.json"] if own_vae else checkpoint.files["vae/config.json"]),
+            _network_config(checkpoint.files["unet/config.json"]),
+            _network_config(own_vae.files["config.json"] if own_vae else checkpoint.files["vae/config.json"]),
             read_json(checkpoint.files["scheduler/scheduler_config.json"]),
         )
 
@@ -232,6 +232,19 @@ class DiffusionWeights:
             pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens("tokenizer_2"))
             prompt, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
             return {"prompt": prompt.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}
+
+
+def _network_config(path: Path) -> dict[str, Any]:
+    """A config with the lists of levels that a network's shape is known from."""
+    values = read_json(path)
+    is_tiny = values.get("_class_name") == "AutoencoderTiny"
+    levels = (
+        ("encoder_block_out_channels",) if is_tiny else ("block_out_channels", "down_block_types", "up_block_types")
+    )
+    for name in levels:
+        if not isinstance(values.get(name), list):
+            raise UserError(f"{path.name} has no list {name}", str(path), "fetch the file again")
+    return values
 
 
 @contextmanager

@@ -139,9 +139,8 @@ def find_checkpoint(
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
     if not _REVISION.fullmatch(revision):
-        raise UserError(
-            f"{revision!r} is no revision of the hub", option, f"{_pin(option, model, 'main')}, or a commit"
-        )
+        what, where = f"{revision!r} is no revision of the hub", _pin(option, model, revision)
+        raise UserError(what, where, f"{_pin(option, model, 'main')}, or a commit")
     return _from_hub(model, wanted, revision, option, gated)
 
 

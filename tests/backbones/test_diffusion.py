@@ -454,6 +454,18 @@ def test_a_damaged_config_of_a_network_is_named(model, tmp_path, part, damage):
     assert caught.value.where == str(file)
 
 
+@pytest.mark.parametrize("value", [None, 5])
+@pytest.mark.parametrize(
+    ("part", "key"), [("unet", "block_out_channels"), ("unet", "up_block_types"), ("vae", "down_block_types")]
+)
+def test_a_config_without_its_levels_is_named_when_the_checkpoint_is_opened(model, tmp_path, part, key, value):
+    file = tiny.write(model.pipeline, tmp_path / "model") / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f"config.json has no list {key}") as caught:
+        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+    assert caught.value.where == str(file)
+
+
 FULL_SIZE = {
     "ssd1b": ((1, (2, 2), (4, 4)), 405.9e6, 1.33),
     "vega": ((1, (1, 1), (2, 2)), 246.8e6, 0.85),
