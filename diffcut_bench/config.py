@@ -21,6 +21,7 @@ from diffcut_bench.overrides import known_options, refuse_without_effect
 from diffcut_bench.overrides import quote_if_needed as quote_if_needed
 from diffcut_bench.overrides import quoted as quoted
 from diffcut_bench.paths import expand_options
+from diffcut_bench.paths import is_hub_id as is_hub_id
 
 _MOST_PROCESSES = 1024  # more is a slip of the keyboard, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing
@@ -102,6 +103,9 @@ class RunConfig:
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """Compose conf/ with overrides and check it; ``~`` and environment variables in paths are expanded.
 
+    The revision that an option's yaml pins is one of the yaml's own model: another of the hub that an override names
+    (``backbone.model=OWNER/MODEL``) is read at ``main`` unless an override names its revision as well.
+
     Raises:
         UserError: an option, key or value is unknown or out of range.
     """
@@ -110,10 +114,24 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             composed = compose("config", list(overrides), return_hydra_config=True)
+            _unpin(composed, overrides)
     except REFUSALS as error:
         raise explain(overrides, error) from error
     chosen = composed.hydra.runtime.choices
     return check_config(composed, {group: chosen[group] for group in GROUPS if group in chosen})
+
+
+def _unpin(composed: DictConfig, overrides: Sequence[str]) -> None:
+    """Put ``main`` in the place of a revision that is another model's; see `load_config`."""
+    keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    groups = [group for group in GROUPS if f"{group}.model" in keys and f"{group}.revision" not in keys]
+    groups = [group for group in groups if "revision" in composed[group] and is_hub_id(composed[group].get("model"))]
+    if groups:
+        named = {f"{group}.model" for group in groups}
+        plain = compose("config", [word for word, key in zip(overrides, keys, strict=True) if key not in named])
+        for group in groups:
+            if composed[group].model != plain[group].get("model"):
+                composed[group].revision = "main"
 
 
 def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
@@ -141,6 +159,7 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
     # Hydra reads the word nan as a number.
     config.protocol = {n: "nan" if isinstance(v, float) and math.isnan(v) else v for n, v in config.protocol.items()}
     _check_lists(resolved)
+    _check_revisions(resolved)
     problems = config.problems()
     if problems:
         raise UserError("; ".join(problems), "the run's options", "see conf/config.yaml for what each may be")
@@ -204,6 +223,19 @@ def _check_lists(config: dict[str, Any]) -> None:
                 said = {True: "true", False: "false", None: "null"}[odd[0]]
                 hint = f"quote every word, such as 'yes', 'no', 'null': {group}.{name}=['…','…']"
                 raise UserError(f"{said} among the words or numbers of a list", f"{group}.{name}={value}", hint)
+
+
+def _check_revisions(config: dict[str, Any]) -> None:
+    """Refuse a revision of weights that a yaml gives as a number or nothing: what it was as text nobody knows.
+
+    Raises:
+        UserError: there is one.
+    """
+    for group, node in config.items():
+        if isinstance(node, dict) and "model" in node and not isinstance(node.get("revision", ""), str):
+            said = "null" if node["revision"] is None else str(node["revision"])
+            hint = f"{group}.revision=main, or a commit; in a yaml, quote it: '…'"
+            raise UserError(f"a revision must be text, not {said}", f"{group}.revision", hint)
 
 
 def build_protocol(node: dict[str, Any]) -> Protocol:

@@ -73,8 +73,9 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
 def quote_if_needed(override: str) -> str:
     """An override as Hydra's grammar wants it.
 
-    A value that the grammar can't read, such as a path with brackets or blanks, is quoted; so is a path that would be
-    read as a number (``dataset.root=2012``). Folders of ``hydra.searchpath`` become addresses.
+    A value that the grammar can't read, such as a path with brackets or blanks, is quoted; so is a path or revision
+    that would be read as a number (``dataset.root=2012``, ``backbone.revision=12e5``). Folders of ``hydra.searchpath``
+    become addresses.
 
     Raises:
         UserError: a folder of ``hydra.searchpath`` is not there.
@@ -88,9 +89,14 @@ def quote_if_needed(override: str) -> str:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return f"{key}={quoted(value)}"
-    if is_path_option(key.lstrip("+")) and isinstance(parsed.value(), (bool, int, float)):
+    if _is_text(key.lstrip("+")) and isinstance(parsed.value(), (bool, int, float)):
         return f"{key}={quoted(value)}"
     return override
+
+
+def _is_text(key: str) -> bool:
+    """Whether digits of an option's value are the name of something."""
+    return is_path_option(key) or key.endswith(".revision")
 
 
 def quoted(value: str) -> str:
@@ -133,7 +139,7 @@ def _values(override: Override, text: str, overrides: Sequence[str]) -> list[str
         return _globbed(override.key_or_group, value, text, overrides)
     if override.is_interval_sweep():
         raise UserError("an interval is no list of values", text, "write key=a,b or key=range(start,stop,step)")
-    if isinstance(value, ChoiceSweep) and value.simple_form and is_path_option(override.key_or_group):
+    if isinstance(value, ChoiceSweep) and value.simple_form and _is_text(override.key_or_group):
         own = text.partition("=")[2]
         if not set(own) & set("'\"[]{}()\\"):
             return [path.strip() for path in own.split(",")]  # as typed: 2024.10 is no number here

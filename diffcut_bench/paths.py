@@ -23,6 +23,7 @@ _SOMETIMES = ("prepared", "model", "vae", "ids")  # … a path, a URL, or a name
 _NAMES = ("auto", "never", "curated", "all")  # that these take for something else than a path
 _OUTPUT = "{output_dir}"
 _USER = "USER"
+_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -49,6 +50,11 @@ def is_path_option(key: str) -> bool:
     """Whether an option (``output_dir``, ``dataset.root``) holds a path, always or where it looks like one."""
     group, _, last = key.rpartition(".")
     return "." not in group and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
+
+
+def is_hub_id(model: object) -> bool:
+    """Whether a model is one of the hub, ``OWNER/MODEL``, and no folder here."""
+    return isinstance(model, str) and bool(_HUB_ID.fullmatch(model)) and not Path(model).is_dir()
 
 
 def expanded(text: str, where: str) -> str:

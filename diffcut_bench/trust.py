@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
+from diffcut_bench.config import GROUPS, RunConfig, check_config, is_hub_id, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import is_path_option
 
@@ -76,7 +76,11 @@ def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
     name, _, setting = key.partition(".")
     setting = setting.partition(".")[0]
     if name in GROUPS and setting in getattr(composed, name):
-        getattr(config, name)[setting] = getattr(composed, name)[setting]
+        own, given = getattr(config, name), getattr(composed, name)
+        is_another = setting == "model" and own.get("model") != given["model"] and is_hub_id(given["model"])
+        if is_another and "revision" in given:
+            own["revision"] = given["revision"]  # the file's is of the file's model
+        own[setting] = given[setting]
     elif name in GROUPS and setting:
         getattr(config, name).pop(setting, None)
     elif name not in GROUPS and hasattr(composed, name):

@@ -214,6 +214,21 @@ def test_whole_images_are_bounded_by_half_a_square(cli, tmp_path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants to be away")
+def test_weights_of_another_revision_are_told(cli, tmp_path):
+    commit = "a" * 40
+    place = tmp_path / "hub" / "models--facebook--dinov2-base"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    (place / "snapshots" / commit).mkdir(parents=True)
+    for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
+        (place / "snapshots" / commit / name).write_text("{}")
+    rows = "  - {name: ours, overrides: [backbone=dinov2_b14, segmenter=kmeans], published: {}}"
+    done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc]", rows))
+    assert done.code == 0, done.err
+    assert "facebook/dinov2-base, of which another revision is here\n" in done.out
+    assert "the cache has them at main (aaaaaaa): backbone.revision=main takes these\n" in done.out
+
+
 def test_a_device_that_is_elsewhere_can_be_planned_for(cli, tmp_path):
     shapes = write_shapes(tmp_path / "shapes", 2)
     base = [word for word in shapes_overrides(shapes, tmp_path / "out") if not word.startswith("output_dir")]

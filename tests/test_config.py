@@ -197,6 +197,57 @@ def test_paths_that_hydra_can_not_read_are_quoted(value):
     assert load_config([f"output_dir={value}"]).output_dir == value
 
 
+PIN = load_config(["backbone=ssd1b"]).backbone["revision"]
+
+
+@pytest.mark.parametrize(
+    ("words", "revision"),
+    [
+        (["backbone.model=someone/other"], "main"),
+        (["backbone.model=someone/other", "backbone.revision=v2"], "v2"),
+        (["backbone.revision=v2", "backbone.model=someone/other"], "v2"),
+        (["++backbone.model=someone/other", "backbone.timestep=3"], "main"),
+        (["backbone.model=segmind/SSD-1B"], PIN),
+        (["backbone.model=/weights/SSD-1B"], PIN),
+        (["backbone.timestep=3"], PIN),
+    ],
+)
+def test_a_pin_is_of_the_yaml_s_own_model(words, revision):
+    assert PIN != "main"
+    assert load_config(["backbone=ssd1b", *words]).backbone["revision"] == revision
+
+
+def test_a_pin_of_a_yaml_of_the_user_s_is_of_its_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for group, base in (("backbone", "ssd1b"), ("namer", "clip_b16")):
+        (tmp_path / group).mkdir()
+        text = f"defaults: [{base}, _self_]\nmodel: our/net\nrevision: v7\n"
+        (tmp_path / group / "mine.yaml").write_text(text)
+        mine = [f"hydra.searchpath=[{tmp_path}]", f"{group}=mine"]
+        assert getattr(load_config([*mine, f"{group}.model=our/net"]), group)["revision"] == "v7"
+        assert getattr(load_config([*mine, f"{group}.model=your/net"]), group)["revision"] == "main"
+    (tmp_path / "your" / "net").mkdir(parents=True)
+    assert load_config([*mine, "namer.model=your/net"]).namer["revision"] == "v7", (
+        "a folder has none, and is not judged"
+    )
+
+
+@pytest.mark.parametrize("text", ["12345", "60987e3", "1_0", "true"])
+def test_digits_are_a_revision_as_typed(text):
+    assert load_config(["backbone=ssd1b", f"backbone.revision={text}"]).backbone["revision"] == text
+    swept = expand_sweep(["backbone=ssd1b", f"backbone.revision={text},v2"])
+    assert [load_config(words).backbone["revision"] for words in swept] == [text, "v2"]
+
+
+def test_a_revision_that_is_no_text_is_refused(tmp_path):
+    with pytest.raises(UserError, match="must be text, not null"):
+        load_config(["backbone=ssd1b", "backbone.revision=null"])
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "mine.yaml").write_text("defaults: [ssd1b, _self_]\nrevision: 12345\n")
+    with pytest.raises(UserError, match="must be text, not 12345"):
+        load_config([f"hydra.searchpath=[{tmp_path}]", "backbone=mine"])
+
+
 def test_what_hydra_can_read_is_left_alone():
     assert quote_if_needed("segmenter.tau=0.1,0.2") == "segmenter.tau=0.1,0.2"
 

@@ -131,3 +131,17 @@ def test_what_the_user_names_is_trusted_and_wins(stored, tmp_path):
     assert trusted(stored, ["dataset.root=/elsewhere", "device=cpu"]).dataset["root"] == "/elsewhere"
     with pytest.raises(UserError, match="unknown key"):
         trusted(stored, ["dataset.rot=/elsewhere"])
+
+
+def test_another_model_of_the_user_s_brings_its_revision():
+    made = load_config(["backbone=ssd1b", "backbone.revision=v2", "dataset=folder", "dataset.root=/data"]).to_dict()
+
+    def revision(*overrides: str) -> str:
+        return trusted(made, overrides).backbone["revision"]
+
+    pin = load_config(["backbone=ssd1b"]).backbone["revision"]
+    assert revision("backbone.model=segmind/SSD-1B") == revision("backbone.model=/weights") == revision() == "v2"
+    assert revision("backbone.model=someone/other") == "main"
+    assert revision("backbone.model=someone/other", "backbone.revision=v3") == "v3"
+    made["backbone"]["model"] = "someone/other"
+    assert revision("backbone.model=segmind/SSD-1B") == pin

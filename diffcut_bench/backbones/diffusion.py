@@ -105,7 +105,8 @@ class DiffusionEncoder(PretrainedBackbone):
         except (RuntimeError, TypeError) as error:
             what, hint = f"no noise generator on {generator!r} here", "backbone.generator=auto"
             raise UserError(what, f"backbone={name}", f"{hint} draws on the device that computes") from error
-        steps = self._weights.scheduler_config.get("num_train_timesteps", 1000)
+        self._scheduler = self._weights.scheduler()
+        steps = len(self._scheduler.betas)
         if not 0 <= timestep < steps:
             raise UserError(f"timestep {timestep} out of range", f"backbone={name}", f"0 <= timestep < {steps}")
         for name_of_block in self.blocks:
@@ -260,7 +261,6 @@ class DiffusionEncoder(PretrainedBackbone):
         self.unet: Any = weights.read_unet(deepest, rounded, self._dtype("unet")).to(self.device)
         self.vae: Any = weights.read_vae(rounded, self._dtype("vae")).to(self.device)
         self._prompt, self._pooled = weights.empty_prompt(rounded, self._dtype("prompt"), self.device)
-        self._scheduler = weights.scheduler()
         if self._options["channels_last"]:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)

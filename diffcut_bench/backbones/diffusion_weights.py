@@ -1,7 +1,8 @@
 """Files of a diffusion model, and the parts of it that features need, each read from them on its own."""
 
 import hashlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -82,8 +83,8 @@ class DiffusionWeights:
             checkpoint,
             own_vae,
             variant,
-            read_json(checkpoint.files["unet/config.json"]),
-            read_json(own_vae.files["config.json"] if own_vae else checkpoint.files["vae/config.json"]),
+            _network_config(checkpoint.files["unet/config.json"]),
+            _network_config(own_vae.files["config.json"] if own_vae else checkpoint.files["vae/config.json"]),
             read_json(checkpoint.files["scheduler/scheduler_config.json"]),
         )
 
@@ -131,7 +132,7 @@ class DiffusionWeights:
         """
         from diffusers import UNet2DConditionModel
 
-        with torch.device("meta"):
+        with _blaming(self.model.files["unet/config.json"]), torch.device("meta"):
             unet = UNet2DConditionModel.from_config(self.unet_config)
         if deepest is not None:
             keep_encoder(unet, deepest)
@@ -143,20 +144,27 @@ class DiffusionWeights:
         from diffusers import AutoencoderKL, AutoencoderTiny
 
         kind: Any = AutoencoderTiny if self.vae_is_tiny else AutoencoderKL
-        with torch.device("meta"):
+        checkpoint, folder = (self.vae, "") if self.vae else (self.model, "vae")
+        with _blaming(checkpoint.files[f"{folder}/config.json".lstrip("/")]), torch.device("meta"):
             vae = kind.from_config(self.vae_config)
         vae.decoder = None
         vae.post_quant_conv = None
-        checkpoint, folder = (self.vae, "") if self.vae else (self.model, "vae")
         names = weight_names(folder, _STEM, self.variant)
         return _fill(vae, next(checkpoint.files[name] for name in names if name in checkpoint.files), rounded, dtype)
 
     def scheduler(self) -> Any:
-        """The forward process of the checkpoint's betas, whatever sampler its config names."""
+        """The forward process of the checkpoint's betas, whatever sampler its config names.
+
+        Raises:
+            UserError: the config's betas are none.
+        """
         from diffusers import DDPMScheduler
 
         betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-        return DDPMScheduler(**{name: self.scheduler_config[name] for name in betas if name in self.scheduler_config})
+        with _blaming(self.model.files["scheduler/scheduler_config.json"]):
+            return DDPMScheduler(
+                **{name: self.scheduler_config[name] for name in betas if name in self.scheduler_config}
+            )
 
     def empty_prompt(
         self, rounded: torch.dtype, dtype: torch.dtype = torch.float32, device: torch.device = _CPU
@@ -224,6 +232,31 @@ class DiffusionWeights:
             pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens("tokenizer_2"))
             prompt, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
             return {"prompt": prompt.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}
+
+
+def _network_config(path: Path) -> dict[str, Any]:
+    """A config with the lists of levels that a network's shape is known from."""
+    values = read_json(path)
+    is_tiny = values.get("_class_name") == "AutoencoderTiny"
+    levels = (
+        ("encoder_block_out_channels",) if is_tiny else ("block_out_channels", "down_block_types", "up_block_types")
+    )
+    for name in levels:
+        if not isinstance(values.get(name), list):
+            raise UserError(f"{path.name} has no list {name}", str(path), "fetch the file again")
+    return values
+
+
+@contextmanager
+def _blaming(config: Path) -> Iterator[None]:
+    """Whatever a damaged config makes the library raise, as a user error that names the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{config.name} says what can't be built ({reason})", str(config), "fetch the file again"
+        ) from error
 
 
 def keep_encoder(unet: Any, deepest: int) -> None:

@@ -17,6 +17,7 @@ from diffcut_bench.errors import UserError
 Names = Sequence[str]
 
 _WEIGHTS = (".safetensors", ".bin")
+_REVISION = re.compile(r"\w(?!.*\.\.)[\w./-]*")  # of the hub: a branch, tag or commit
 _SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(?=/|$)")  # of the hub's cache
 
 _downloads_allowed: ContextVar[bool] = ContextVar("downloads_allowed", default=True)
@@ -30,6 +31,7 @@ class MissingWeightsError(UserError):
         model: hub id.
         command: what fetches them, where there is network.
         gated: access has to be asked for first.
+        elsewhere: what the cache has them at instead, and the override that takes these; empty if there is nothing.
         says_more: the message is of something else that is missing as well, such as the library that reads them.
     """
 
@@ -42,10 +44,12 @@ class MissingWeightsError(UserError):
         model: str = "",
         command: str = "",
         gated: bool = False,
+        elsewhere: str = "",
         says_more: bool = False,
     ) -> None:
         super().__init__(what, where, hint)
         self.model, self.command, self.gated, self.says_more = model, command, gated, says_more
+        self.elsewhere = elsewhere
 
 
 @contextmanager
@@ -114,8 +118,8 @@ def find_checkpoint(
         gated: access has to be asked for on the hub, for the error.
 
     Raises:
-        UserError: files are missing (all of them are named, with the command that fetches them), or the model is gated
-            and there is no access to it.
+        UserError: files are missing (all of them are named, with the command that fetches them), the model is gated
+            and there is no access to it, or the revision can't be one of the hub.
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -134,6 +138,9 @@ def find_checkpoint(
         return Checkpoint(model, "", found)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
+    if not _REVISION.fullmatch(revision):
+        what, where = f"{revision!r} is no revision of the hub", _pin(option, model, revision)
+        raise UserError(what, where, f"{_pin(option, model, 'main')}, or a commit")
     return _from_hub(model, wanted, revision, option, gated)
 
 
@@ -181,7 +188,7 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
                     raise UserError(
                         f"the hub has no {model} at revision {revision} (or it is private)",
                         f"https://huggingface.co/{model}",
-                        f"check the name and {_pins(option)} (main: the newest), "
+                        f"check the name and the revision ({_pin(option, model, 'main')} is the newest), "
                         f"`hf auth login` for a private model, or {option}=DIR",
                     ) from error
                 except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
@@ -193,13 +200,18 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
         asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
         at = "" if revision == "main" else f" --revision {revision}"
         command = f"hf download {model} {' '.join(names[0] for names in missing)}{at}"
+        all_of_many = len(missing) == len(wanted) > 3  # the command lists them
+        elsewhere = _cached_elsewhere(Path(constants.HF_HUB_CACHE), model, wanted, revision, option)
         raise MissingWeightsError(
-            f"{_listed(missing)} of {model} missing",
+            f"{f'all {len(missing)} files' if all_of_many else _listed(missing)} of {model} missing"
+            + (f" at {revision}" if at else ""),
             f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
-            f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
+            (f"{elsewhere}; or " if elsewhere else "")
+            + f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
             model=model,
             command=command,
             gated=gated,
+            elsewhere=elsewhere,
         )
     # Last is what was found last: a branch that has moved between two downloads is read anew at where it stands now.
     commits = [snapshot[3] for path in found.values() if (snapshot := _SNAPSHOT.search(path.as_posix()))]
@@ -208,10 +220,28 @@ def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, g
     return Checkpoint(model, commits[-1] if commits else revision, found)
 
 
-def _pins(option: str) -> str:
+def _cached_elsewhere(cache: Path, model: str, wanted: Sequence[Names], revision: str, option: str) -> str:
+    """At which other revision the cache has all files, and the override that takes them; empty if at none."""
+    repository = cache / f"models--{model.replace('/', '--')}"
+    refs, snapshots = repository / "refs", repository / "snapshots"
+    try:
+        found = {ref.relative_to(refs).as_posix(): ref.read_text().strip() for ref in refs.rglob("*") if ref.is_file()}
+        # What was downloaded by its commit no branch or tag stands for.
+        found |= {folder.name: folder.name for folder in snapshots.glob("*") if folder.name not in found.values()}
+    except (OSError, ValueError):  # a cache that can't be read has nothing
+        return ""
+    for name in sorted(found, key=lambda name: (name != "main", name)):
+        commit = found[name]
+        if name != revision and commit and all(_first_file(snapshots / commit, names) for names in wanted):
+            at = commit[:7] if name == commit else f"{name} ({commit[:7]})"
+            return f"the cache has them at {at}: {_pin(option, model, name)} takes these"
+    return ""
+
+
+def _pin(option: str, model: str, revision: str) -> str:
     """The override that says at which revision the model of an option is read."""
     group, _, name = option.rpartition(".")
-    return f"{group}.revision" if name == "model" else f"{option}=ID@REVISION"
+    return f"{group}.revision={revision}" if name == "model" else f"{option}={model}@{revision}"
 
 
 @cache

@@ -256,6 +256,8 @@ def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
                 size = _least_size(config) if group == "backbone" else ""
                 missing.append(Lack("weights", error.model, (asked if error.gated else "") + error.command, size))
                 missing += [_more(error)] if error.says_more else []
+                what = f"{error.model}, of which another revision is here"
+                missing += [Lack("more", what, error.elsewhere)] if error.elsewhere else []
             except UserError as error:
                 missing.append(_more(error))
         if missing or not is_here(config.device):

@@ -68,7 +68,11 @@ class OpenClipEncoder(TextImageEncoder):
                 except MissingWeightsError as missing:
                     told = (error.what, error.where, error.hint)
                     raise MissingWeightsError(
-                        *told, model=missing.model, command=missing.command, says_more=True
+                        *told,
+                        model=missing.model,
+                        command=missing.command,
+                        elsewhere=missing.elsewhere,
+                        says_more=True,
                     ) from error
             raise
         self.name, self.architecture, self.image_size = name, architecture, image_size

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
+from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, is_hub_id, load_config
 from diffcut_bench.environment import device_type
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.features import outline_of
@@ -30,7 +30,6 @@ _RELEASED = {
 }
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _COMMIT = re.compile("[0-9a-f]{40}")
-_HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
@@ -271,7 +270,7 @@ def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
         asked = group in ("backbone", "namer") and name in ("model", "revision")
         if not asked or name not in getattr(config, group):
             continue
-        is_place = name == "model" and (Path(value).is_dir() or not _HUB_ID.fullmatch(value))
+        is_place = name == "model" and not is_hub_id(value)
         found.append(f"{key}={Path(value).name if is_place else value}")
     return tuple(found)
 

@@ -422,6 +422,50 @@ def test_missing_and_damaged_files_are_named(model, tmp_path):
         make()
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [{"beta_schedule": "nope"}, {"num_train_timesteps": "many"}, {"beta_start": "small"}, {"trained_betas": "none"}],
+    ids=lambda damage: next(iter(damage)),
+)
+def test_a_damaged_scheduler_is_named_when_the_checkpoint_is_opened(model, tmp_path, damage):
+    file = tiny.write(model.pipeline, tmp_path / "model") / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    with pytest.raises(UserError, match=r"scheduler_config\.json says what can't be built") as caught:
+        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+    assert caught.value.where == str(file)
+
+
+def test_a_timestep_is_one_of_the_betas(model, tmp_path):
+    file = tiny.write(model.pipeline, tmp_path / "model") / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"trained_betas": [0.1, 0.2]}))
+    with pytest.raises(UserError, match="timestep 50 out of range"):
+        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+
+
+@pytest.mark.parametrize(
+    ("part", "damage"), [("unet", {"norm_num_groups": "x"}), ("vae", {"down_block_types": ["NoSuchBlock"]})]
+)
+def test_a_damaged_config_of_a_network_is_named(model, tmp_path, part, damage):
+    file = tiny.write(model.pipeline, tmp_path / "model") / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | damage))
+    encoder = DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+    with pytest.raises(UserError, match=r"config\.json says what can't be built") as caught:
+        encoder.read()
+    assert caught.value.where == str(file)
+
+
+@pytest.mark.parametrize("value", [None, 5])
+@pytest.mark.parametrize(
+    ("part", "key"), [("unet", "block_out_channels"), ("unet", "up_block_types"), ("vae", "down_block_types")]
+)
+def test_a_config_without_its_levels_is_named_when_the_checkpoint_is_opened(model, tmp_path, part, key, value):
+    file = tiny.write(model.pipeline, tmp_path / "model") / part / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(UserError, match=f"config.json has no list {key}") as caught:
+        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+    assert caught.value.where == str(file)
+
+
 FULL_SIZE = {
     "ssd1b": ((1, (2, 2), (4, 4)), 405.9e6, 1.33),
     "vega": ((1, (1, 1), (2, 2)), 246.8e6, 0.85),

@@ -1,5 +1,6 @@
 import hashlib
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +10,13 @@ import pytest
 from huggingface_hub import constants
 
 from diffcut_bench.backbones import pretrained
-from diffcut_bench.backbones.pretrained import cache_only, file_digest, find_checkpoint, weight_names
+from diffcut_bench.backbones.pretrained import (
+    MissingWeightsError,
+    cache_only,
+    file_digest,
+    find_checkpoint,
+    weight_names,
+)
 from diffcut_bench.errors import UserError
 
 MODEL = "someone/some-vit"
@@ -26,13 +33,15 @@ def cache(tmp_path, monkeypatch) -> Path:
     return tmp_path / "hub"
 
 
-def fill(cache: Path, content: dict[str, bytes], revision: str = "main") -> Path:
+def fill(cache: Path, content: dict[str, bytes], revision: str = "main", commit: str = COMMIT) -> Path:
     """Lay files out as the hub's client does; returns the snapshot."""
     repository = cache / f"models--{MODEL.replace('/', '--')}"
-    snapshot = repository / "snapshots" / COMMIT
+    snapshot = repository / "snapshots" / commit
     for folder in (repository / "blobs", repository / "refs", snapshot):
         folder.mkdir(parents=True, exist_ok=True)
-    (repository / "refs" / revision).write_text(COMMIT)
+    if revision != commit:
+        (repository / "refs" / revision).parent.mkdir(parents=True, exist_ok=True)
+        (repository / "refs" / revision).write_text(commit)
     for name, data in content.items():
         blob = repository / "blobs" / hashlib.sha256(data).hexdigest()
         blob.write_bytes(data)
@@ -167,6 +176,67 @@ def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(ca
     assert str(cache) in caught.value.where
     assert f"`hf download {MODEL} model.safetensors preprocessor_config.json`" in caught.value.hint
     assert "backbone.model=DIR" in caught.value.hint
+
+
+MANY = [(f"part{number}.json",) for number in range(4)]
+PINNED = "f" * 40
+
+
+def test_all_of_many_files_are_counted_and_the_command_names_them(cache):
+    with pytest.raises(UserError) as caught:
+        find_checkpoint(MODEL, MANY, revision=PINNED)
+    assert caught.value.what == f"all 4 files of {MODEL} missing at {PINNED}"
+    names = " ".join(name for (name,) in MANY)
+    assert f"`hf download {MODEL} {names} --revision {PINNED}`" in caught.value.hint
+    assert "the cache has" not in caught.value.hint
+    fill(cache, {"part0.json": b"0"})
+    with pytest.raises(UserError, match=r"part1\.json, part2\.json, part3\.json of"):
+        find_checkpoint(MODEL, MANY)
+
+
+@pytest.mark.parametrize("revision", ["main", "refs/pr/1", COMMIT])
+@pytest.mark.parametrize(
+    ("option", "override"),
+    [("backbone.model", "backbone.revision="), ("namer.model", "namer.revision="), ("backbone.vae", f"{MODEL}@")],
+)
+def test_a_complete_model_of_another_revision_is_offered(cache, revision, option, override):
+    fill(cache, {"config.json": b"{}", "pytorch_model.bin": b"weights"}, revision)
+    at = COMMIT[:7] if revision == COMMIT else f"{revision} ({COMMIT[:7]})"
+    with pytest.raises(MissingWeightsError) as caught:
+        find_checkpoint(MODEL, WANTED, revision=PINNED, option=option)
+    assert caught.value.elsewhere.startswith(f"the cache has them at {at}: ")
+    assert caught.value.elsewhere.endswith(f"{override}{revision} takes these")
+    assert caught.value.elsewhere in caught.value.hint
+    assert pickle.loads(pickle.dumps(caught.value)).elsewhere == caught.value.elsewhere
+    assert find_checkpoint(MODEL, WANTED, revision=revision).revision == COMMIT, "the advice works"
+
+
+def test_of_several_revisions_the_complete_one_is_offered_and_main_first(cache):
+    fill(cache, CONTENT, "aside", COMMIT)
+    fill(cache, {"config.json": b"{}"}, "main", "a" * 40)
+    offer = re.escape(f"the cache has them at aside ({COMMIT[:7]}): backbone.revision=aside takes these")
+    for asked in (PINNED, "main"):
+        with pytest.raises(UserError, match=offer):
+            find_checkpoint(MODEL, WANTED, revision=asked)
+    fill(cache, CONTENT, "main", "b" * 40)
+    with pytest.raises(UserError, match=r"at main \(bbbbbbb\): backbone.revision=main"):
+        find_checkpoint(MODEL, WANTED, revision=PINNED)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"no/commit"])
+def test_a_damaged_ref_offers_nothing(cache, content):
+    snapshot = fill(cache, {"config.json": b"{}"})
+    (snapshot.parents[1] / "refs" / "main").write_bytes(content)
+    with pytest.raises(MissingWeightsError) as caught:
+        find_checkpoint(MODEL, WANTED, revision=PINNED)
+    assert caught.value.elsewhere == ""
+
+
+@pytest.mark.parametrize("revision", ["", "..", "a/../b", "/etc/passwd", "-x", "a b", "main;", "v1\n"])
+def test_what_can_t_be_a_revision_is_refused(cache, revision):
+    with pytest.raises(UserError, match="is no revision of the hub") as caught:
+        find_checkpoint(MODEL, WANTED, revision=revision)
+    assert "backbone.revision=main" in caught.value.hint
 
 
 def test_a_revision_is_part_of_the_command(cache):

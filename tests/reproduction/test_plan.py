@@ -173,6 +173,15 @@ def test_weights_of_the_namer_are_told_as_those_of_the_backbone_are(tmp_path):
         assert cell.weights == ("backbone.model=SSD-1B",)
 
 
+def test_another_model_of_the_hub_is_read_at_main_and_that_is_told():
+    for cell in plan_cells(load_experiment("table8"), ["backbone.model=someone/other"]):
+        assert cell.config.backbone["revision"] == "main"
+        assert cell.config == load_config(cell.overrides)
+        assert cell.deviations == ("backbone.revision=main",)
+    for cell in plan_cells(load_experiment("table8"), ["backbone.model=segmind/SSD-1B"]):
+        assert cell.deviations == ()
+
+
 def test_another_revision_is_a_deviation_and_what_was_released_is_none():
     """Of a branch nobody knows what it was; a commit in its place says which, and a pinned one is meant."""
     config, commit, other = load_config(["backbone=ssd1b"]), "a" * 40, "b" * 40
