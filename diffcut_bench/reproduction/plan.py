@@ -362,7 +362,9 @@ def _deviations(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
         for name in sorted({*before, *after} - unread):
             if name == "revision" and _says_more(before.get(name), after.get(name)):
                 continue
-            if group != "protocol" and _is_of(planned.protocol, before, name) and _is_of(actual.protocol, after, name):
+            choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
+            pairs = ((planned.protocol, before), (actual.protocol, after))
+            if group != "protocol" and all(choice in of and own.get(name) == of[choice] for of, own in pairs):
                 continue  # of another protocol, which is told already
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
@@ -390,11 +392,6 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
     return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
-
-
-def _is_of(protocol: Mapping[str, Any], settings: Mapping[str, Any], name: str) -> bool:
-    """Whether a stage's setting is the protocol's of the same name."""
-    return name in protocol and settings.get(name) == protocol[name]
 
 
 def _says_more(planned: object, actual: object) -> bool:
