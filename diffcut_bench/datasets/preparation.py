@@ -172,8 +172,11 @@ def _write(
                 done += pairs
                 if report:
                     report(done, len(originals))
-        except BrokenProcessPool as error:
-            end_children()  # the pool would wait for ever for one that it started while it noticed the death
+        except (BrokenProcessPool, OSError) as error:
+            # A pool that breaks while it is still given work says so by a closed handle of its own, without a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            end_children()  # it would wait for ever for one that it started while it noticed the death
             raise UserError(
                 "a process that prepares died, often for want of memory",
                 f"num_proc={num_proc}",
