@@ -221,7 +221,7 @@ def test_a_process_that_dies_is_said(benchmark, tmp_path, small_shards):
             time.sleep(0.01)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
 
-    killer = threading.Thread(target=kill_one)
+    killer = threading.Thread(target=kill_one, daemon=True)
     killer.start()
     with pytest.raises(UserError, match="a process that prepares died") as caught:
         prepare(benchmark, tmp_path / "data", num_proc=2)
