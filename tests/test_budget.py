@@ -80,6 +80,14 @@ def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
     assert "voc-val (2 GB)" in done.out and "segmind/SSD-1B (at least 2.6 GB)" in done.out
 
 
+def test_a_wrong_root_is_told_before_weights_are_fetched(cli, tmp_path):
+    words = [*experiment(tmp_path, "voc: [dataset=voc]", SSD1B), f"dataset.root={tmp_path / 'nowhere'}"]
+    done = cli("reproduce", "mine", "--dry-run", *words)
+    assert done.code == 0, done.err
+    assert line(done.out, "ours", "voc")[0] == "lacks see below, weights"
+    assert f"there is no folder {tmp_path / 'nowhere'}" in done.out and "hf download" in done.out
+
+
 def test_the_gpu_is_the_users(cli, tmp_path):
     words = experiment(tmp_path, "voc: [dataset=voc]", SSD1B)
     slow = cli("reproduce", "mine", "--dry-run", "--tflops", TFLOPS / 100, *words)

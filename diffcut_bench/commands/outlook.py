@@ -288,8 +288,11 @@ def _is_prepared(config: RunConfig) -> bool:
 
 
 def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
-    if _is_prepared(config) or benchmark.root is not None:
+    if _is_prepared(config):
         return []
+    if benchmark.root is not None:
+        wrong = Lack("more", f"there is no folder {benchmark.root}", "check dataset.root")
+        return [] if Path(benchmark.root).is_dir() else [wrong]
     card, prepare = benchmark.card, f"diffcut-bench data prepare {benchmark.name}"
     if benchmark.n_expected is None:  # `--download` fetches published splits alone, and sizes are theirs
         names = [name for name in ("split", "ids") if name in config.dataset]
