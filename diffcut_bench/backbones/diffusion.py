@@ -151,8 +151,7 @@ class DiffusionEncoder(PretrainedBackbone):
             operations = unet_operations(config, deepest, size, aspect) + vae_operations(vae, size, aspect)
         side = size // (8 * 2 ** max(levels))
         channels = sum(config["block_out_channels"][level] for level in levels)
-        name = settings.get("unet_dtype", "auto")
-        dtype = getattr(torch, ("float32" if device_type == "cpu" else "float16") if name == "auto" else name)
+        dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
         return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(config))
 
     @property
@@ -245,11 +244,7 @@ class DiffusionEncoder(PretrainedBackbone):
         return self.device.type if self._generator == "auto" else self._generator
 
     def _dtype(self, part: str) -> torch.dtype:
-        name = self._dtypes[part]
-        if name == "auto":
-            name = "float16" if part != "vae" and self.device.type != "cpu" else "float32"
-        dtype: torch.dtype = getattr(torch, name)
-        return dtype
+        return _resolved_dtype(part, self._dtypes[part], self.device.type)
 
     def _uses_autocast(self) -> bool:
         return bool(self._options["autocast"]) and self._dtype("unet") != torch.float32
@@ -301,6 +296,14 @@ def _keep_map(maps: list[list[Tensor]]) -> Any:
         maps[-1].append(mean / module.heads)
 
     return keep
+
+
+def _resolved_dtype(part: str, name: str, device_type: str) -> torch.dtype:
+    """Precision of a part's arithmetic on a type of device, ``auto`` resolved."""
+    if name == "auto":
+        name = "float16" if part != "vae" and device_type != "cpu" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _check(blocks: tuple[str, ...], dtypes: dict[str, str], numbers: Mapping[str, object]) -> None:

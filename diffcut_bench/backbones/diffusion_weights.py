@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -132,7 +132,7 @@ class DiffusionWeights:
         """
         from diffusers import UNet2DConditionModel
 
-        with _blaming(self.model.files["unet/config.json"]), torch.device("meta"):
+        with _built_from(self.model.files["unet/config.json"]), torch.device("meta"):
             unet = UNet2DConditionModel.from_config(self.unet_config)
         if deepest is not None:
             keep_encoder(unet, deepest)
@@ -145,7 +145,7 @@ class DiffusionWeights:
 
         kind: Any = AutoencoderTiny if self.vae_is_tiny else AutoencoderKL
         checkpoint, folder = (self.vae, "") if self.vae else (self.model, "vae")
-        with _blaming(checkpoint.files[f"{folder}/config.json".lstrip("/")]), torch.device("meta"):
+        with _built_from(checkpoint.files[f"{folder}/config.json".lstrip("/")]), torch.device("meta"):
             vae = kind.from_config(self.vae_config)
         vae.decoder = None
         vae.post_quant_conv = None
@@ -161,7 +161,7 @@ class DiffusionWeights:
         from diffusers import DDPMScheduler
 
         betas = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-        with _blaming(self.model.files["scheduler/scheduler_config.json"]):
+        with _built_from(self.model.files["scheduler/scheduler_config.json"]):
             return DDPMScheduler(
                 **{name: self.scheduler_config[name] for name in betas if name in self.scheduler_config}
             )
@@ -208,14 +208,8 @@ class DiffusionWeights:
             place = self.model.files[f"{folder}/config.json"].parent
             names = weight_names(folder, "model", self.variant)
             variant = self.variant if names[0] in self.model.files and len(names) > 1 else None
-            try:
-                with quiet_transformers():
-                    encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).to(dtype).eval()
-            except Exception as error:  # whatever a damaged file makes the library raise
-                reason = " ".join(str(error).split())[:300]
-                raise UserError(
-                    f"text encoder can't be read ({reason})", str(place), "download its files again"
-                ) from error
+            with _blaming("text encoder can't be read", place, "download its files again"), quiet_transformers():
+                encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).to(dtype).eval()
             return encoder._apply(_aligned).to(device)
 
         def tokens(folder: str) -> Any:
@@ -248,15 +242,17 @@ def _network_config(path: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _blaming(config: Path) -> Iterator[None]:
-    """Whatever a damaged config makes the library raise, as a user error that names the file."""
+def _blaming(what: str, place: Path, mend: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
+    """Whatever damaged files make a library raise, as a user error that names the place."""
     try:
         yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"{config.name} says what can't be built ({reason})", str(config), "fetch the file again"
-        ) from error
+    except kinds as error:
+        raise UserError(f"{what} ({' '.join(str(error).split())[:300]})", str(place), mend) from error
+
+
+def _built_from(config: Path) -> AbstractContextManager[None]:
+    """`_blaming` of a config that the library refuses."""
+    return _blaming(f"{config.name} says what can't be built", config, "fetch the file again")
 
 
 def keep_encoder(unet: Any, deepest: int) -> None:
@@ -283,7 +279,7 @@ def _fill(network: Any, file: Path, rounded: torch.dtype, dtype: torch.dtype) ->
     Raises:
         UserError: the file is damaged, or its tensors are not those of the config.
     """
-    try:
+    with _blaming("weights can't be read", file, "download the file again", (SafetensorError, RuntimeError, OSError)):
         with safe_open(file, framework="pt") as tensors:
             names = {_current_name(name): name for name in tensors.keys()}  # noqa: SIM118
             state = {
@@ -292,10 +288,6 @@ def _fill(network: Any, file: Path, rounded: torch.dtype, dtype: torch.dtype) ->
                 if name in names
             }
         network.load_state_dict(state, assign=True)
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(
-            f"weights can't be read ({' '.join(str(error).split())[:300]})", str(file), "download the file again"
-        ) from error
     return network
 
 
