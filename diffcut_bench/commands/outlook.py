@@ -84,24 +84,25 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
     """
     speeds = measured_speeds(configs)
     passes: dict[str, OpenedPass | tuple[Lack, ...]] = {}
+    datasets: dict[str, Benchmark | SegmentationDataset | None] = {}
     counted: set[str] = set()
     found = []
     for config in configs:
         key = pass_key(config)
         if key not in passes:
-            passes[key] = _open(config)
-        opened = passes[key]
+            passes[key], datasets[key] = _open(config), _dataset(config)
+        opened, dataset = passes[key], datasets[key]
         state, lacks = None, opened if isinstance(opened, tuple) else ()
         if isinstance(opened, OpenedPass) and not coherence:
             try:
                 state = opened.cell(config).state()
             except UserError as error:
                 lacks = (Lack("more", error.what, error.hint),)
-        left = _images(config) if state is None else state.images - state.done
+        left = _images(config, dataset) if state is None else state.images - state.done
         if coherence and left is not None:
             left = _drawn(left, config.seed)
         unstored = 0 if config.choices.get("backbone") == "none" else left
-        features = _features_key(config)
+        features = _features_key(config, dataset)
         if features in counted:
             unstored = 0
         elif unstored:
@@ -156,15 +157,14 @@ def _image_bytes(options: StoreOptions | None, outline: Outline) -> int:
     return outline.rows * outline.cols * outline.channels * dtype.itemsize
 
 
-def _features_key(config: RunConfig) -> str:
+def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) -> str:
     """Equal for cells whose features are computed once: the store's are found by the image, whatever data set it is in;
     without a store they last for a pass."""
     if config.features.get("_target_") is None:
         return pass_key(config)
-    built = _dataset(config)
     names = ("limit", "limit_seed", "shard", "device", "features", "backbone")
     own: Mapping[str, Any] = {name: getattr(config, name) for name in names}
-    images = built.source if isinstance(built, Benchmark) else config.dataset
+    images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
     seen = {name: config.protocol.get(name) for name in ("crop", "image_size")}
     return cell_key({**own, "images": images, **seen})
 
@@ -178,14 +178,14 @@ def _dataset(config: RunConfig) -> Benchmark | SegmentationDataset | None:
     return None
 
 
-def _images(config: RunConfig) -> int | None:
+def _images(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) -> int | None:
     """Images of a cell that can't be opened: of the published split, or as many as were prepared."""
-    built, whole = _dataset(config), None
-    if isinstance(built, SegmentationDataset):
-        whole = len(built)
-    elif built is not None:
-        manifest = read_manifest(prepared_folder(built, Path(config.data_dir)))
-        whole = built.n_expected if manifest is None else manifest.pairs
+    whole = None
+    if isinstance(dataset, SegmentationDataset):
+        whole = len(dataset)
+    elif dataset is not None:
+        manifest = read_manifest(prepared_folder(dataset, Path(config.data_dir)))
+        whole = dataset.n_expected if manifest is None else manifest.pairs
     chosen = min((number for number in (whole, config.limit) if number is not None), default=None)
     return None if chosen is None else len(chosen_images(chosen, config.shard_of()))
 
