@@ -20,8 +20,7 @@ from diffcut_bench.overrides import expand_sweep as expand_sweep
 from diffcut_bench.overrides import known_options, refuse_without_effect
 from diffcut_bench.overrides import quote_if_needed as quote_if_needed
 from diffcut_bench.overrides import quoted as quoted
-from diffcut_bench.paths import expand_options
-from diffcut_bench.paths import is_hub_id as is_hub_id
+from diffcut_bench.paths import expand_options, is_hub_id
 
 _MOST_PROCESSES = 1024  # more is a slip of the keyboard, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing

@@ -7,9 +7,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import GROUPS, RunConfig, check_config, is_hub_id, load_config
+from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.paths import is_path_option
+from diffcut_bench.paths import is_hub_id, is_path_option
 
 # An option's name, perhaps in a folder of its group; none leads out of it.
 _OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*")

@@ -6,7 +6,8 @@ import pytest
 
 from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan, plan_cells, resolve_under
+from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
+from diffcut_bench.reproduction.deviations import COMMIT, deviations_of
 
 NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
@@ -188,9 +189,9 @@ def test_another_revision_is_a_deviation_and_what_was_released_is_none():
 
     def told(planned: str, **given: str) -> tuple[str, ...]:
         before = replace(config, backbone={**config.backbone, "revision": planned})
-        return plan._deviations(before, replace(config, backbone={**before.backbone, **given}))
+        return deviations_of(before, replace(config, backbone={**before.backbone, **given}))
 
-    assert plan._COMMIT.fullmatch(config.backbone["revision"]), "what the tables are made from is pinned"
+    assert COMMIT.fullmatch(config.backbone["revision"]), "what the tables are made from is pinned"
     assert told("main", prompt_dtype="float16") == (), "as released, on whatever device"
     assert told("main", prompt_dtype="bfloat16") == ("backbone.prompt_dtype=bfloat16",)
     assert told("main", revision="fp16") == ("backbone.revision=fp16",)

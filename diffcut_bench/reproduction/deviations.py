@@ -1,0 +1,109 @@
+"""What makes a cell of the user's another one than the published: settings, released files, rounded features."""
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from diffcut_bench.config import GROUPS, RunConfig, build_protocol
+from diffcut_bench.environment import device_type
+from diffcut_bench.features import outline_of
+from diffcut_bench.paths import read_regular
+from diffcut_bench.reproduction.spec import Row
+
+# Settings that say where things lie or how fast they are computed, not what is computed.
+_PLACES = {
+    "dataset": {"root"},
+    "backbone": {"model", "variant", "compile", "channels_last"},
+    "segmenter": {"folder", "pattern", "max_memory_gib"},
+    "namer": {"model"},
+}
+# What the released computation used where an option's default depends on the machine: asking for it is no deviation.
+_RELEASED = {
+    "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
+}
+_SETTINGS_OF_DATA = ("limit", "shard", "seed")
+COMMIT = re.compile("[0-9a-f]{40}")  # of the hub
+
+
+def judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
+    """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
+    options = {file.option for file in row.files}
+    found = []
+    for deviation in deviations:
+        option, _, value = deviation.partition("=")
+        if option not in options:
+            # A table is shown to others: of a file its name, not whose folder it lies in.
+            found.append(f"{option}={Path(value).name}" if option.endswith("_file") else deviation)
+    for file in row.files:
+        group, _, name = file.option.partition(".")
+        settings = getattr(config, group)
+        if name not in settings:  # such as segments that the user gives, which are not named
+            continue
+        path = settings[name]
+        if path is None:
+            found.append(f"{file.what} are our own, not the released ones, which {file.option}=FILE takes")
+        elif _sha256(path) != file.sha256.get(column):
+            found.append(f"{file.what} of {file.option} are not the released ones")
+    return tuple(found)
+
+
+def _sha256(path: str) -> str | None:
+    """Of a file's bytes; None where it can't be read, which its cell will say."""
+    try:
+        return sha256(read_regular(path)).hexdigest()
+    except OSError:
+        return None
+
+
+def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
+    """What the user's overrides changed of what decides the value."""
+    found = []
+    for group in (group for group in GROUPS if group not in ("features", "tracker")):
+        if planned.choices.get(group) != actual.choices.get(group):
+            found.append(f"{group}={actual.choices.get(group)}")
+            continue
+        before, after = getattr(planned, group), getattr(actual, group)
+        unread = set(_PLACES.get(group, set()))
+        if group == "backbone":
+            before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
+            unread |= {"seed", "generator"} if after.get("noise") is False else set()
+        for name in sorted({*before, *after} - unread):
+            if name == "revision" and _says_more(before.get(name), after.get(name)):
+                continue
+            choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
+            pairs = ((planned.protocol, before), (actual.protocol, after))
+            if group != "protocol" and all(choice in of and own.get(name) == of[choice] for of, own in pairs):
+                continue  # of another protocol, which is told already
+            if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
+                found.append(f"{group}.{name}={after.get(name)}")
+    found += _kept_otherwise(planned, actual)
+    for name in _SETTINGS_OF_DATA:
+        value: Any = getattr(actual, name)
+        if value != getattr(planned, name):
+            found.append(f"{name}={value}")
+    return tuple(found)
+
+
+def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
+    """The precision of stored features, which are what is segmented, if it is not the planned one."""
+    before, after = (config.features.get("dtype", "auto") for config in (planned, actual))
+    if before == after:
+        return []
+    image_size = build_protocol(actual.protocol).image_size
+    outline = outline_of(actual.backbone, image_size, device_type(actual.device))
+    computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
+    # Without loss is also float32, which holds whatever was computed.
+    without_loss = ("auto", "float32", computed)
+    return [] if before in without_loss and after in without_loss else [f"features.dtype={after}"]
+
+
+def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
+    """Where a backbone's noise is drawn, if it draws any: by itself, where it is computed."""
+    return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
+
+
+def _says_more(planned: object, actual: object) -> bool:
+    """Whether a revision is a commit in the place of a branch or tag: no other weights are known to be meant."""
+    return bool(COMMIT.fullmatch(str(actual))) and not COMMIT.fullmatch(str(planned))
