@@ -12,7 +12,7 @@ from diffcut_bench.commands.terminal import console
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.features import FeatureSource, backbone_identity
+from diffcut_bench.scoring.features import FeatureSource, backbone_identity
 from diffcut_bench.store import cell_key
 
 _PATCHES = 8  # a side of the test images

@@ -42,15 +42,16 @@ from diffcut_bench.coherence import (
 )
 from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import RunConfig, build_protocol, load_config
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.experiment import open_dataset, open_features
-from diffcut_bench.features import FeatureSource
 from diffcut_bench.interruption import held_back
-from diffcut_bench.reading import example_loader, read_ahead, read_label
 from diffcut_bench.reporting import encode_figure
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Example, prepare_example
+from diffcut_bench.scoring.passes import open_dataset, open_features
+from diffcut_bench.scoring.reading import example_loader, read_ahead, read_label
 from diffcut_bench.store import DatasetRecord, Environment, Failure, cell_key, write_atomically
 
 

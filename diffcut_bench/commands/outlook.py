@@ -17,10 +17,10 @@ from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, prepared_folder, read_manifest
 from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import OpenedPass, chosen_images, open_pass, pass_key
-from diffcut_bench.features import FeatureSource, outline_of
 from diffcut_bench.paths import portable
-from diffcut_bench.running import CellState
+from diffcut_bench.scoring.cell import CellState
+from diffcut_bench.scoring.features import FeatureSource, outline_of
+from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key
 from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
 
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time

@@ -7,10 +7,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import run_cells
-from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting import Tracker, draw_outcome
-from diffcut_bench.running import FinishedCell, RunningCell
+from diffcut_bench.scoring.cell import FinishedCell, RunningCell
+from diffcut_bench.scoring.passes import run_cells
+from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
 
 

@@ -24,17 +24,18 @@ from diffcut_bench.config import (
     build_protocol,
     conf_dir,
     expand_sweep,
+    is_launcher,
+    is_searchpath,
     load_config,
     quote_if_needed,
     quoted,
 )
-from diffcut_bench.distributed import workers
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.experiment import pass_key
 from diffcut_bench.interruption import raise_if_interrupted
-from diffcut_bench.overrides import is_launcher, is_searchpath
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
-from diffcut_bench.running import FinishedCell
+from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.passes import pass_key
+from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, cell_key, read_result, write_atomically
 
 _READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion

@@ -11,7 +11,7 @@ from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table
-from diffcut_bench.running import FinishedCell
+from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.store import cell_key, write_atomically
 
 _SETTING, _GRID, _IMAGES, _SEED = "segmenter.tau", (0.35, 0.55, 0.75), 200, 42

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcut_bench.backbones import Backbone, EfficientNetLite0
-from diffcut_bench.datasets import prepare_example
 from diffcut_bench.errors import UserError
+from diffcut_bench.scoring.framing import prepare_example
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from conftest import shapes_overrides
 from PIL import Image
 
 from diffcut_bench.config import load_config
-from diffcut_bench.datasets import prepare_example, prepare_prediction
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.framing import prepare_example, prepare_prediction
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import Precomputed
 from diffcut_bench.store import read_rows
 

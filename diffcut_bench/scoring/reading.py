@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_example
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.features import FeatureSource
 from diffcut_bench.interruption import is_interrupted, process_context
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Example, prepare_example
 from diffcut_bench.store import Failure
 
 T = TypeVar("T")

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
-from diffcut_bench.datasets import Example, SegmentationDataset
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.fingerprints import code_fingerprint
+from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.framing import Example
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
 # Raise when a change of ours changes features, so that stored ones are not taken for new ones.

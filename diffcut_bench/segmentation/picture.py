@@ -13,18 +13,18 @@ from torch import Tensor
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
-from diffcut_bench.datasets.preprocessing import prepare_example, resize_image
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
-from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.paths import expanded
-from diffcut_bench.pipeline import Pipeline, segment_images
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
-from diffcut_bench.running import NUMERICS_VERSION
+from diffcut_bench.scoring.cell import NUMERICS_VERSION
+from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.framing import prepare_example, resize_image
+from diffcut_bench.scoring.pipeline import Pipeline, segment_images
+from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.store import write_atomically
-from diffcut_bench.time_limit import TookTooLongError
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.

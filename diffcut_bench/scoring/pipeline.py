@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcut_bench.checks import check_label_map
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_prediction
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -23,10 +22,13 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
     number_by_first_pixel,
 )
-from diffcut_bench.features import FeatureSource
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.reading import example_loader, read_ahead
 from diffcut_bench.refinement import ConceptUpsampler
+from diffcut_bench.scoring.checks import check_label_map
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Example, prepare_prediction
+from diffcut_bench.scoring.reading import example_loader, read_ahead
+from diffcut_bench.scoring.time_limit import time_limit
 from diffcut_bench.segmenters import (
     CountingSegmenter,
     FinerSegmenter,
@@ -37,7 +39,6 @@ from diffcut_bench.segmenters import (
     segment_together,
 )
 from diffcut_bench.store import Failure, Timings
-from diffcut_bench.time_limit import time_limit
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]

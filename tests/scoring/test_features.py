@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import FinishedCell, open_dataset, open_features, run_cell
-from diffcut_bench.features import FEATURES_VERSION, FeatureSource
+from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource
+from diffcut_bench.scoring.passes import FinishedCell, open_dataset, open_features, run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
 
@@ -139,7 +139,7 @@ def test_weights_device_and_versions_are_in_the_key(shapes, tmp_path, monkeypatc
     monkeypatch.setattr(EfficientNetLite0, "fingerprint", lambda self: changed)
     assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
     monkeypatch.undo()
-    monkeypatch.setattr("diffcut_bench.features.version", lambda name: "0.0")
+    monkeypatch.setattr("diffcut_bench.scoring.features.version", lambda name: "0.0")
     assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
 
 
@@ -175,7 +175,7 @@ def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path
 
 def test_a_setting_that_the_fingerprint_forgets_is_in_the_key(shapes, tmp_path):
     source = FeatureSource(Colour(), torch.device("cpu"))
-    from diffcut_bench.features import backbone_identity
+    from diffcut_bench.scoring.features import backbone_identity
 
     assert backbone_identity(source.backbone, {"own": 1, "suggests": {"tau": 1}, "stride": 7})["own"] == 1
     assert "suggests" not in backbone_identity(source.backbone, {"suggests": {}})

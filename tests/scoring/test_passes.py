@@ -14,15 +14,15 @@ import torch
 from conftest import SMALL, shapes_overrides
 from PIL import Image
 
-import diffcut_bench.experiment as experiment
-import diffcut_bench.pipeline as pipeline_module
-import diffcut_bench.reading as reading
+import diffcut_bench.scoring.passes as experiment
+import diffcut_bench.scoring.pipeline as pipeline_module
+import diffcut_bench.scoring.reading as reading
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
-from diffcut_bench.features import FeatureSource
-from diffcut_bench.reading import example_loader
-from diffcut_bench.running import summarise
+from diffcut_bench.scoring.cell import summarise
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.store import Failure, Result, Timings, read_rows
 
 

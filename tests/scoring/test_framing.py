@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcut_bench.datasets.preprocessing import center_crop_box, prepare_example
+from diffcut_bench.scoring.framing import center_crop_box, prepare_example
 
 
 def prepared(height: int, width: int, **choices: object):

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.distributed import ALONE, Workers
 from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
@@ -21,11 +20,12 @@ from diffcut_bench.evaluation import (
     count_matches_together,
     mean_image_jaccard,
 )
-from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
-from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
-from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.workers import ALONE, Workers
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
     Cell,

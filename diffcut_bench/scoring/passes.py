@@ -10,15 +10,15 @@ import torch
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, check_coverage, open_benchmark
-from diffcut_bench.distributed import Workers, workers
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.features import FeatureSource, open_source
 from diffcut_bench.interruption import held_back, raise_if_interrupted
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.pipeline import score_together
-from diffcut_bench.running import Draw, FinishedCell, RunningCell, Say, ScoredImages
+from diffcut_bench.scoring.cell import Draw, FinishedCell, RunningCell, Say, ScoredImages
+from diffcut_bench.scoring.features import FeatureSource, open_source
+from diffcut_bench.scoring.pipeline import score_together
+from diffcut_bench.scoring.workers import Workers, workers
 from diffcut_bench.store import cell_key
 
 Report = Callable[[int, int], None]

@@ -9,8 +9,8 @@ import pytest
 from conftest import finished_cells
 
 from diffcut_bench.config import load_config
-from diffcut_bench.distributed import Workers, workers
-from diffcut_bench.experiment import run_cells
+from diffcut_bench.scoring.passes import run_cells
+from diffcut_bench.scoring.workers import Workers, workers
 from diffcut_bench.store import Cell, ImageRow, Timings, join_progress
 
 

@@ -5,7 +5,7 @@ import numpy
 import pytest
 import torch
 
-from diffcut_bench.fingerprints import code_fingerprint
+from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.segmenters import DiffCut
 
 
