@@ -13,18 +13,15 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
-    Counts,
-    ImageCounts,
     Protocol,
     choices_in_force,
-    count_matches_together,
-    mean_image_jaccard,
 )
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.scoring.workers import ALONE, Workers
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
@@ -32,10 +29,8 @@ from diffcut_bench.store import (
     DatasetRecord,
     Failure,
     ImageRow,
-    Metrics,
     Progress,
     Result,
-    SegmentsPerImage,
     Timings,
     cell_key,
     join_progress,
@@ -297,66 +292,9 @@ def _changed_packages(result: Result) -> list[str]:
     return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
 
 
-def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: Sequence[str]) -> DatasetRecord:
-    """The record with what the rows say of the labels: the share that is void, and classes that never occur."""
-    void = [row.void for row in rows if row.void is not None]
-    pixels = sum(void) + sum(row.pixels for row in rows)
-    share = None if len(void) < len(rows) or not pixels else sum(void) / pixels
-    annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
-    never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
-    return replace(record, void_share=share, unannotated=never)
-
-
 def _portable(failure: Failure, index: int, config: RunConfig) -> Failure:
     """With its place in the data set, without places of this machine."""
     return replace(failure, error=portable_text(failure.error, config.to_dict(), config.output_dir), index=index)
-
-
-def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
-    """Mean, least and most segments of an image."""
-    counts = [row.segments for row in rows]
-    return SegmentsPerImage(mean=sum(counts) / len(counts), min=min(counts), max=max(counts))
-
-
-def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -> list[ImageRow]:
-    """Rows with their counts, after one matching of clusters to classes for all of them."""
-    clusters = max((entry[1] + 1 for row in rows for entry in row.table or ()), default=0)
-    tables = []
-    for row in rows:
-        table = torch.zeros(num_classes, max(num_classes, clusters), dtype=torch.long)
-        for class_id, cluster, pixels in row.table or ():
-            table[class_id, cluster] = pixels
-        tables.append(table)
-    counts = count_matches_together(tables, protocol.criterion, protocol.surplus)
-    return [
-        replace(row, tp=tp.tolist(), fp=fp.tolist(), fn=fn.tolist())
-        for row, (tp, fp, fn) in zip(rows, counts, strict=True)
-    ]
-
-
-def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
-    """Data-set scores and intervals of per-image rows."""
-    # The rows are of all processes already.
-    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed, sync_on_compute=False)
-    for row in rows:
-        metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
-    scores = metric.compute()
-    # torchmetrics squeezes what has one element: a single class.
-    iou = [None if value != value else value for value in scores["iou_per_class"].reshape(-1).tolist()]
-    low, high = scores["miou_ci95"].tolist()
-    accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
-    by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
-    jaccard = mean_image_jaccard(metric.table()[2], seed=seed) if protocol.matching == "named" else (None, None)
-    return Metrics(
-        miou=scores["miou"].item(),
-        pixel_accuracy=scores["pixel_accuracy"].item(),
-        miou_ci95=(low, high),
-        pixel_accuracy_ci95=(accuracy_low, accuracy_high),
-        iou_per_class=dict(zip(class_names, iou, strict=True)),
-        iou_per_class_ci95=dict(zip(class_names, by_class, strict=True)),
-        mean_image_jaccard=jaccard[0],
-        mean_image_jaccard_ci95=jaccard[1],
-    )
 
 
 def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:

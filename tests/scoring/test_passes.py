@@ -20,9 +20,9 @@ import diffcut_bench.scoring.reading as reading
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.cell import summarise
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.reading import example_loader
+from diffcut_bench.scoring.summary import summarise
 from diffcut_bench.store import Failure, Result, Timings, read_rows
 
 
