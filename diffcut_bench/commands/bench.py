@@ -44,7 +44,7 @@ from diffcut_bench.evaluation import Protocol
 from diffcut_bench.ncut.tree import LabelCodes
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Example
+from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.passes import open_dataset, run_cell
 from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.segmenters import DiffCut
@@ -157,8 +157,9 @@ def _subject(options: argparse.Namespace) -> _Subject:
     device = choose_device(config.device)
     dataset = open_dataset(config).select(options.images)
     protocol = build_protocol(config.protocol)
-    source = FeatureSource(instantiate("backbone", config.backbone).to(device), device)
-    loader = example_loader(dataset, list(range(len(dataset))), protocol, source, batch_size=1)
+    backbone = instantiate("backbone", config.backbone).to(device)
+    source = FeatureSource(backbone, Framing.of(protocol, backbone), device)
+    loader = example_loader(dataset, list(range(len(dataset))), source, batch_size=1)
     examples = [item for batch in loader for item in batch if isinstance(item, Example)]
     if options.features is None:
         features = torch.cat([source.of([example]) for example in examples])
@@ -212,7 +213,7 @@ def _comparisons(
 
     def load(workers: int) -> DataLoader[Any]:
         indices = list(range(len(dataset))) * max(48 // len(dataset), 1)
-        return example_loader(dataset, indices, subject.protocol, subject.source, batch_size=1, num_workers=workers)
+        return example_loader(dataset, indices, subject.source, batch_size=1, num_workers=workers)
 
     tau, solver = segmenter.tau, segmenter.solver
     batch = tiled(nodes, min(options.images, _TAU_PATH_IMAGES))

@@ -142,7 +142,6 @@ def score_together(
     loader = example_loader(
         dataset,
         indices,
-        first.protocol,
         first.features,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -363,21 +362,12 @@ class _Run:
         return found
 
     def _made_before(self, pipeline: Pipeline, source: LabelSource, group: list[Example]) -> tuple[Tensor, list[int]]:
-        maps, protocol = [], pipeline.protocol
+        maps, framing = [], self.features.framing
         for example in group:
-            prepared = prepare_prediction(
-                source.read(example.id),
-                example.frame,
-                covers=source.covers,
-                crop=protocol.crop,
-                image_size=protocol.image_size,
-                eval_size=protocol.eval_size,
-                multiple_of=self.features.backbone.stride,
-                input_size=self.features.backbone.image_size,
-            )
+            prepared = prepare_prediction(source.read(example.id), example.frame, framing, covers=source.covers)
             # Gaps between the numbers count under the released matching. Greater numbers, as colours are, go by rank.
             if prepared.max() > _LARGEST_ID:
-                if protocol.matching == "dataset":
+                if pipeline.protocol.matching == "dataset":
                     raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
                 prepared = prepared.unique(return_inverse=True)[1]
             maps.append(prepared)
