@@ -12,8 +12,9 @@ from diffcut_bench.commands.terminal import console
 from diffcut_bench.config import build_protocol, instantiate, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FeatureSource, backbone_identity
+from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.identity import backbone_identity
 from diffcut_bench.store import cell_key
 
 _PATCHES = 8  # a side of the test images

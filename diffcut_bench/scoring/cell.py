@@ -19,8 +19,8 @@ from diffcut_bench.evaluation import (
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
-from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.scoring.workers import ALONE, Workers
@@ -36,9 +36,6 @@ from diffcut_bench.store import (
     cell_key,
     join_progress,
 )
-
-# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
-NUMERICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class RunningCell:
             _check_dataset_matching(config, self.pipeline, images.dataset)
         if protocol.matching == "named" and namer is None:
             raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
-        self.identity = _identity(config, self.pipeline, images)
+        self.identity = cell_identity(config, self.pipeline, images.dataset, images.fingerprint)
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, workers.rank)
@@ -371,36 +368,3 @@ def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer
         overridden |= {"matching": "named", "background_rule": "one_to_one"}
         overridden |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
     return build_protocol({**asdict(protocol), **overridden})
-
-
-def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> dict[str, Any]:
-    """Everything that can change the numbers. Batch size, workers and folders can't; the
-    versions of other packages are recorded beside."""
-    features, dataset = pipeline.features, images.dataset
-    immaterial = {"max_memory_gib"}
-    segmenter: dict[str, Any] = {}
-    if isinstance(pipeline.segmenter, LabelSource):
-        ids: list[str] = dataset.records["id"][:]
-        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
-        immaterial |= {"folder", "pattern"}
-    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
-    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
-    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
-    code = code_fingerprint(stages, [getattr(config, group) for group in groups])
-    return {
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": dataset.name, "fingerprint": images.fingerprint},
-        "backbone": backbone_identity(features.backbone, config.backbone),
-        "features_version": FEATURES_VERSION,
-        "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": segmenter,
-        "upsampler": config.upsampler,
-        "refiner": config.refiner,
-        **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
-        **({"code": code} if code else {}),
-        "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
-        "shard": config.shard,
-        "seed": config.seed,
-        "device_type": features.device.type,
-        "torch": torch.__version__.partition("+")[0],
-    }
