@@ -9,7 +9,7 @@ from diffcut_bench.bench.speeds import Speed, measure_speeds
 from diffcut_bench.bench.stages import Material, resized
 from diffcut_bench.config import RunConfig, conf_dir, instantiate, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmenters import CountingSegmenter, DiffCut, ImageSegmenter
+from diffcut_bench.segmenters import DiffCut, Inputs, as_segmenter
 
 # Options that segment nothing themselves: a folder of results, and patches whose naming is the method.
 _NOT_MEASURED = ("precomputed", "maskclip")
@@ -52,10 +52,7 @@ def _build(config: RunConfig, overrides: Sequence[str], name: str) -> Any:
 
 def _work(segmenter: Any, features: Tensor, material: Material) -> Callable[[], Sequence[Tensor]]:
     """What gives the partition of every image."""
-    if isinstance(segmenter, ImageSegmenter):
-        return lambda: [segmenter.segment_image(photo) for photo in material.photos]
-    if isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes:
-        labels = [material.labels[place % len(material.labels)] for place in range(len(features))]
-        counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
-        return lambda: list(segmenter(features, counts))
-    return lambda: list(segmenter(features))
+    labels = [material.labels[index % len(material.labels)] for index in range(len(features))]
+    counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
+    inputs = Inputs(features, material.photos, counts)
+    return lambda: list(as_segmenter(segmenter)(inputs))

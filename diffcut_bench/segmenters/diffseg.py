@@ -44,6 +44,8 @@ class DiffSeg:
     temperature: float = 0.15
     resolution: int = 512
 
+    gives = "finer_partition"
+
     def __post_init__(self) -> None:
         for name in ("threshold", "temperature"):
             check_positive(name, getattr(self, name))

@@ -16,13 +16,13 @@ Clusters = int | Literal["annotated"]
 
 
 class TakesClusters:
-    """A `CountingSegmenter` by its option ``clusters``."""
+    """A segmenter whose option ``clusters`` says whether it needs the annotated class counts."""
 
     clusters: Clusters
 
     @property
-    def counts_classes(self) -> bool:
-        return self.clusters == "annotated"
+    def needs(self) -> tuple[str, ...]:
+        return ("features", "class_counts") if self.clusters == "annotated" else ("features",)
 
 
 @dataclass(frozen=True)

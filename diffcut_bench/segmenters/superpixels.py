@@ -34,7 +34,7 @@ class Slic:
             raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
         _check_sigma(self.sigma)
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Superpixel of each pixel."""
         return _contiguous(
             slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
@@ -65,7 +65,7 @@ class Felzenszwalb:
             raise ValueError(f"min_size must be a whole number of at least 0, not {self.min_size!r}")
         _check_sigma(self.sigma)
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Segment of each pixel."""
         return _contiguous(felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1))
 

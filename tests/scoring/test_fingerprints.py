@@ -1,11 +1,13 @@
 import functools
 import sys
+import threading
 
 import numpy
 import pytest
 import torch
 
-from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.errors import UserError
+from diffcut_bench.scoring.fingerprints import code_fingerprint, settings_of
 from diffcut_bench.segmenters import DiffCut
 
 
@@ -59,3 +61,71 @@ def test_what_settings_name_at_any_depth_is_a_stage(module):
 def test_a_stage_may_say_its_own_version(module):
     mine = module("mine_e", "class Cut:\n    code_version = '3'\n")
     assert code_fingerprint([mine.Cut()]) == {"mine_e.Cut": "3"}
+
+
+class Cut:
+    def __init__(self, **values):
+        vars(self).update(values)
+
+    def __call__(self, features): ...
+
+
+class Slotted:
+    __slots__ = ("tau",)
+
+    def __init__(self, tau):
+        self.tau = tau
+
+    def __call__(self, features): ...
+
+
+def surrounded(tau):
+    def cut(features, alpha=1): ...
+
+    cut.note = tau
+    return (lambda features: tau), cut
+
+
+def unlike(*methods):
+    return len({str(settings_of(method)) for method in methods}) == len(methods)
+
+
+def test_settings_are_the_values_that_a_method_was_built_with():
+    assert settings_of(Cut(tau=0.5, names=("a",))) == {"name": "test_fingerprints.Cut", "tau": 0.5, "names": ["a"]}
+    bound = settings_of(functools.partial(surrounded(3)[1], alpha=2))
+    assert bound["alpha"] == 2 and bound["note"] == 3 and bound["name"].endswith("surrounded.<locals>.cut")
+    assert settings_of(DiffCut(0.3))["tau"] == 0.3
+
+
+def test_methods_that_differ_have_other_settings_and_equal_ones_the_same():
+    weights = torch.rand(3, generator=torch.Generator().manual_seed(0))
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(2, 2)
+    makers = (
+        *(lambda: Cut(w=weights.clone()), lambda: Cut(w=weights + 1), lambda: Cut(w=weights.bfloat16())),
+        *(lambda: Cut(w=weights.numpy()), lambda: Cut(part={"w": weights[:1]}), lambda: Slotted(1), lambda: Slotted(2)),
+        *(lambda: surrounded(1)[0], lambda: surrounded(2)[0], lambda: Cut(by=surrounded(1)[0])),
+        *(lambda: Cut(by=surrounded(2)[0]), lambda: layer, lambda: torch.nn.Linear(2, 2), lambda: Cut(tau=1).__call__),
+        *(lambda: Cut(tau=2).__call__, lambda: lambda features: 1, lambda: lambda features: 2),
+    )
+    assert unlike(*(make() for make in makers))
+    for make in makers[:10]:
+        assert settings_of(make()) == settings_of(make())
+
+
+def test_a_class_that_no_file_holds_is_covered_by_its_code():
+    def written(body):
+        names = {"__name__": "a_notebook"}
+        exec(f"class Cut:\n    def __call__(self, features): return {body}", names)
+        return settings_of(names["Cut"]())
+
+    assert written("1") == written("1") != written("2")
+
+
+def test_what_cannot_be_told_is_a_mistake_with_a_way_out():
+    with pytest.raises(UserError, match="lock can't be digested"):
+        settings_of(Cut(lock=threading.Lock()))
+    assert settings_of(Cut(lock=threading.Lock(), code_version="2")) == {
+        "name": "test_fingerprints.Cut",
+        "code_version": "2",
+    }

@@ -8,7 +8,7 @@ from diffcut_bench.bench.segmenter import adjusted_rand_index
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.passes import run_cell
-from diffcut_bench.segmenters import CountingSegmenter, KMeans
+from diffcut_bench.segmenters import KMeans
 from diffcut_bench.segmenters import kmeans as module
 from diffcut_bench.segmenters.kmeans import first_centres, kmeans
 from diffcut_bench.store import read_rows
@@ -136,11 +136,8 @@ def test_annotated_classes_are_counted_by_the_pipeline(shapes, tmp_path):
 
 
 def test_options_and_their_mistakes():
-    segmenter = instantiate("segmenter", load_config(["segmenter=kmeans"]).segmenter)
-    assert isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes
-    assert not instantiate(
-        "segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=3"]).segmenter
-    ).counts_classes
+    assert instantiate("segmenter", load_config(["segmenter=kmeans"]).segmenter) == KMeans("annotated")
+    assert "class_counts" in KMeans("annotated").needs and "class_counts" not in KMeans(3).needs
     with pytest.raises(UserError, match="clusters must be a whole number"):
         instantiate("segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=anotated"]).segmenter)
     with pytest.raises(ValueError, match="seeds must be a whole number"):
