@@ -21,7 +21,7 @@ from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
-from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.scoring.workers import ALONE, Workers
 from diffcut_bench.segmenters import as_segmenter
@@ -185,9 +185,14 @@ class RunningCell:
         return CellState(self.cell.finished_dir if result else None, result, done, len(self.images.indices))
 
     def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
-        """Score places of the data set (again) to look at what comes out; nothing is counted or written."""
-        settings = {"batch_size": self.config.batch_size, "num_workers": self.config.num_workers}
-        for batch in score_images(self.pipeline, self.images.dataset, indices, **settings):
+        """Score images of the data set (again) to look at what comes out; nothing is counted or written."""
+        for (batch,) in score_together(
+            [self.pipeline],
+            self.images.dataset,
+            [indices],
+            batch_size=self.config.batch_size,
+            num_workers=self.config.num_workers,
+        ):
             yield from batch.outcomes
 
     def first_outcomes(self, images: int) -> Iterator[Outcome]:

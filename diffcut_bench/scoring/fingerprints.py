@@ -9,14 +9,13 @@ import functools
 import hashlib
 import inspect
 import io
-import json
 import pickle
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType, NoneType
 from typing import Any
 
 import torch
@@ -70,71 +69,49 @@ def code_fingerprint(stages: Iterable[object], settings: Iterable[object] = ()) 
 def settings_of(method: Callable[..., Any]) -> dict[str, Any]:
     """What a function or object that the user built was built with, in the place of a config's settings.
 
-    That is its name, the code of a function or of a class that no file holds, and the value of each attribute, partial
-    argument, default and variable from around it. Plain values stay as they are; of others, such as weights, there is
-    the SHA-256. Global variables count where a file sets them (`code_fingerprint`). Of one with an attribute
-    ``code_version`` there is this text instead.
+    That is its name, its plain attributes or arguments, and the SHA-256 of all that it holds: attributes and weights,
+    arguments of a partial function, defaults, variables from around it, code. Global variables count where a file
+    sets them (`code_fingerprint`). One that changes while it is used gets other settings then; it can have an attribute
+    ``code_version``, whose text counts instead.
 
     Raises:
-        UserError: a value can't be digested, such as a lock or an open file.
+        UserError: it holds what can't be digested, such as a lock or an open file.
     """
-    if isinstance(method, functools.partial):
-        return settings_of(method.func) | _plain({**dict(enumerate(method.args)), **method.keywords}, "its arguments")
-    kind: Any = method if inspect.isroutine(method) else type(method)
+    own: Any = method
+    while isinstance(own, functools.partial):
+        own = own.func
+    kind = own if inspect.isroutine(own) else type(own)
     name = f"{kind.__module__}.{kind.__qualname__}"
     if hasattr(method, "code_version"):
         return {"name": name, "code_version": str(method.code_version)}
-    values: dict[Any, Any] = {**getattr(method, "__dict__", {})}
-    if inspect.isroutine(method):
-        function = getattr(method, "__func__", method)
-        functions = [function] if inspect.isfunction(function) else []
-        parameters = inspect.signature(function).parameters.items() if functions else ()
-        values |= {key: each.default for key, each in parameters if each.default is not each.empty}
-        values |= inspect.getclosurevars(function).nonlocals if functions else {}
-        values |= {"self": method.__self__} if inspect.ismethod(method) else {}
-    else:
-        slots = [slot for base in kind.__mro__ for slot in getattr(base, "__slots__", ()) if hasattr(method, slot)]
-        values |= {slot: getattr(method, slot) for slot in slots}
-        has_file = hasattr(sys.modules.get(kind.__module__), "__file__")
-        functions = [] if has_file else [each for each in vars(kind).values() if inspect.isfunction(each)]
-    code = hashlib.sha256(repr([_code(function.__code__) for function in functions]).encode()).hexdigest()
-    return {"name": name, **({"code": code} if functions else {}), **_plain(values, name)}
-
-
-def _code(code: CodeType) -> list[object]:
-    """What a function does, wherever it stands."""
-    constants = [_code(each) if isinstance(each, CodeType) else each for each in code.co_consts]
-    return [code.co_code.hex(), constants, code.co_names, code.co_varnames]
-
-
-def _plain(values: Mapping[Any, Any], name: str) -> dict[str, Any]:
-    """Values as JSON can hold them."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        try:
-            found[str(key)] = json.loads(json.dumps(value))
-            continue
-        except (TypeError, ValueError):
-            written = io.BytesIO()
-        try:
-            _Pickler(written).dump(value)
-        except Exception as error:  # whatever a class of the user's raises when it is pickled
-            what = f"what {name} depends on can't be told: {key} can't be digested ({error})"
-            hint = "give it an attribute code_version: text that you change whenever its segments may change"
-            raise UserError(what, "segmenter", hint) from error
-        found[str(key)] = hashlib.sha256(written.getvalue()).hexdigest()
-    return found
+    written = io.BytesIO()
+    try:
+        _Pickler(written).dump(method)
+    except Exception as error:  # whatever a class of the user's raises when it is pickled
+        what = f"what {name} holds can't be digested: {error}"
+        hint = "give it an attribute code_version: text that you change whenever its segments may change"
+        raise UserError(what, "segmenter", hint) from error
+    values = {**getattr(method, "__dict__", {}), **getattr(method, "keywords", {})}
+    plain = {key: value for key, value in values.items() if isinstance(value, (int, float, str, NoneType))}
+    return {**plain, "name": name, "digest": hashlib.sha256(written.getvalue()).hexdigest()}
 
 
 class _Pickler(pickle.Pickler):
-    """Writes what tensors and functions hold, not where that lies."""
+    """Writes what tensors, functions and classes hold, not where that lies; nothing reads it."""
 
     def reducer_override(self, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             content = value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-            return list, ((str(value.dtype), list(value.shape), content),)
-        if inspect.isfunction(value):
-            return dict, (settings_of(value),)
+            return tuple, ((str(value.dtype), list(value.shape), content),)
+        if isinstance(value, CodeType):
+            return tuple, ((value.co_code, value.co_consts, value.co_names, value.co_varnames),)
+        if isinstance(value, FunctionType):
+            around = [cell.cell_contents for cell in value.__closure__ or ()]
+            parts = (value.__code__, value.__defaults__, value.__kwdefaults__, value.__dict__, around)
+            return tuple, ((value.__module__, value.__qualname__, *parts),)
+        if isinstance(value, type) and getattr(sys.modules.get(value.__module__), "__spec__", None) is None:
+            # Of a notebook or a session: no file holds it.
+            return tuple, ((value.__qualname__, [each for each in vars(value).values() if inspect.isfunction(each)]),)
         return NotImplemented
 
 

@@ -95,14 +95,6 @@ class Batch:
     timings: Timings
 
 
-def score_images(
-    pipeline: Pipeline, dataset: SegmentationDataset, indices: Sequence[int], *, batch_size: int, num_workers: int = 0
-) -> Iterator[Batch]:
-    """`score_together` with one pipeline."""
-    for (batch,) in score_together([pipeline], dataset, [indices], batch_size=batch_size, num_workers=num_workers):
-        yield batch
-
-
 def score_together(
     pipelines: Sequence[Pipeline],
     dataset: SegmentationDataset,
@@ -114,7 +106,7 @@ def score_together(
     """Run pipelines over images of a data set, a batch at a time, in the order of the data set.
 
     Each image is read once and its features are fetched once for all pipelines; segmenters that can share work do
-    (`segment_together`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
+    (`sharing_groups`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
     where a network's rounding depends on it.
 
     Args:
@@ -163,6 +155,7 @@ def score_together(
         start = time.perf_counter()
 
 
+@torch.inference_mode()
 def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
     """Segments of images without annotations.
 
@@ -174,34 +167,38 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
-    if pipeline.segmenter.needs & {"image_ids", "rescale"}:
+    segmenter, device = pipeline.segmenter, pipeline.device
+    if segmenter.needs & {"image_ids", "rescale"}:
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
-    if "class_counts" in pipeline.segmenter.needs:
+    if "class_counts" in segmenter.needs:
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
     try:
-        return _segment(pipeline, images, eval_images).cpu()
+        features = pipeline.features.compute(images).float() if "features" in segmenter.needs else None
+        eval_images = eval_images.to(device)
+        inputs = Inputs(features, eval_images)
+        with time_limit(pipeline.max_seconds, ["picture"] * len(images)):
+            (segments,) = _segments([pipeline], inputs, eval_images.shape)
+        if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
+            return segments.cpu()
+        labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, eval_images.shape))
+        if pipeline.refiner is not None:
+            labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
+        return labels.cpu()
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
 
 
-@torch.inference_mode()
-def _segment(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
-    features = pipeline.features.compute(images).float() if "features" in pipeline.segmenter.needs else None
-    inputs = Inputs(features, eval_images.to(pipeline.device))
-    with time_limit(pipeline.max_seconds, ["picture"] * len(images)):
-        (segments,) = _segments([pipeline], inputs, eval_images.shape)
-    if features is None:
-        return segments  # of the pixels themselves: nothing to refine
-    labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, eval_images.shape))
-    if pipeline.refiner is not None:
-        labels = check_label_map("refiner", pipeline.refiner(inputs.images, labels), labels.shape)
-    return labels
-
-
 def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int]) -> list[Tensor]:
-    """What segmenters that share work give, checked and on the device; images are scored at the size that ends shape.
+    """What segmenters that can share work give, checked and on the device.
 
-    A graph that is too large for the memory is the user's to mend, before anything else runs.
+    Args:
+        pipelines: of the segmenters, one of `sharing_groups`.
+        inputs: of a batch.
+        shape: of what is scored: the batch first, height and width last.
+
+    Raises:
+        UserError: a graph is too large for the memory, which the user can mend before anything else runs.
+        ValueError: these are no segments.
     """
     try:
         given = segment_together([pipeline.segmenter for pipeline in pipelines], inputs)
@@ -209,21 +206,25 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
-        kind = pipeline.segmenter.gives
-        due: Sequence[int | None] = [shape[0], *shape[-2:]]
-        if inputs.features is not None and kind != "label_map":
-            due = [shape[0], *(inputs.features.shape[2:] if kind == "partition" else (None, None))]
-        check = partial(check_label_map, "segmenter", any_number=kind == "label_map")
-        ids = torch.stack([check(each, due[1:]) for each in ids]) if pipeline.segmenter.one_by_one else check(ids, due)
-        if kind == "label_map" and ids.max() > _LARGEST_ID:
-            ids = _ranked(pipeline.protocol, ids)
-        found.append(ids.to(pipeline.device))
+        segmenter = pipeline.segmenter
+        size: tuple[int | None, int | None] = (None, None)
+        if segmenter.gives == "label_map":
+            size = (shape[-2], shape[-1])
+        elif segmenter.gives == "partition" and inputs.features is not None:
+            size = (inputs.features.shape[2], inputs.features.shape[3])
+        check = partial(check_label_map, "segmenter", any_number=segmenter.gives == "label_map")
+        if segmenter.one_by_one:
+            ids = torch.stack([check(each, size) for each in ids])
+        ids = check(ids, (shape[0], *size))
+        found.append((_ranked(pipeline.protocol, ids) if segmenter.gives == "label_map" else ids).to(pipeline.device))
     return found
 
 
 def _ranked(protocol: Protocol, maps: Tensor) -> Tensor:
-    """Label maps [batch, rows, cols] whose great numbers, as colours are, go by rank in each image. Small ones are
+    """Label maps [batch, height, width] whose great numbers, as colours are, go by rank in each image. Small ones are
     kept: gaps between them count under the released matching."""
+    if maps.max() <= _LARGEST_ID:
+        return maps
     if protocol.matching == "dataset":
         raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {maps.max()}")
     return torch.stack([ids.unique(return_inverse=True)[1] if ids.max() > _LARGEST_ID else ids for ids in maps])
@@ -233,6 +234,7 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
     """Label maps [batch, height, width] at the scored size, of whatever the segmenter gives."""
     if pipeline.segmenter.gives == "label_map":
         return segments
+    assert inputs.features is not None
     size = (shape[-2], shape[-1])
     labels = pipeline.upsampler(inputs.features, _numbered(pipeline.protocol, segments), size)
     return check_label_map("upsampler", labels, (shape[0], *size))

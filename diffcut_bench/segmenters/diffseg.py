@@ -61,7 +61,7 @@ class DiffSeg:
         """Partition of each feature map, of the size that `partition_size` gives."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
-        anchors = anchor_places(rows, cols, self.anchors).to(maps.device)
+        anchors = anchor_indices(rows, cols, self.anchors).to(maps.device)
         near = symmetric_kl(maps[:, anchors], maps, half=True) < self.threshold  # batch × anchors × patches
         near[:, torch.arange(len(anchors), device=maps.device), anchors] = True  # whatever rounding says
         proposals = _means(near, maps)
@@ -147,7 +147,7 @@ def greedy_groups(
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(near.device)
 
 
-def anchor_places(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
+def anchor_indices(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
     """Numbers of the patches at the centres of a regular grid of cells: of 64 rows, 16 anchors stand in 1, 5, …, 61."""
     down, across = (
         ((torch.arange(min(count, side)) + 0.5) * side / min(count, side) - 0.5).floor().long() for side in (rows, cols)

@@ -1,4 +1,4 @@
-"""Classical floors: superpixels of colour and place from scikit-image, on the picture itself."""
+"""Classical floors: superpixels of colour and position from scikit-image, on the picture itself."""
 
 from dataclasses import dataclass
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Slic:
-    """k-means of colour and place (Achanta et al., 2012).
+    """k-means of colour and position (Achanta et al., 2012).
 
     Args:
         segments: about as many are found; at least 1.
-        compactness: weight of place against colour; above 0.
+        compactness: weight of position against colour; above 0.
         sigma: of a Gaussian blur before, in pixels.
 
     Raises:

@@ -91,9 +91,10 @@ def unlike(*methods):
 
 
 def test_settings_are_the_values_that_a_method_was_built_with():
-    assert settings_of(Cut(tau=0.5, names=("a",))) == {"name": "test_fingerprints.Cut", "tau": 0.5, "names": ["a"]}
+    found = settings_of(Cut(tau=0.5, names=("a",)))
+    assert (found["name"], found["tau"]) == ("test_fingerprints.Cut", 0.5)
     bound = settings_of(functools.partial(surrounded(3)[1], alpha=2))
-    assert bound["alpha"] == 2 and bound["note"] == 3 and bound["name"].endswith("surrounded.<locals>.cut")
+    assert bound["alpha"] == 2 and bound["name"].endswith("surrounded.<locals>.cut")
     assert settings_of(DiffCut(0.3))["tau"] == 0.3
 
 
@@ -102,14 +103,26 @@ def test_methods_that_differ_have_other_settings_and_equal_ones_the_same():
     torch.manual_seed(0)
     layer = torch.nn.Linear(2, 2)
     makers = (
-        *(lambda: Cut(w=weights.clone()), lambda: Cut(w=weights + 1), lambda: Cut(w=weights.bfloat16())),
-        *(lambda: Cut(w=weights.numpy()), lambda: Cut(part={"w": weights[:1]}), lambda: Slotted(1), lambda: Slotted(2)),
-        *(lambda: surrounded(1)[0], lambda: surrounded(2)[0], lambda: Cut(by=surrounded(1)[0])),
-        *(lambda: Cut(by=surrounded(2)[0]), lambda: layer, lambda: torch.nn.Linear(2, 2), lambda: Cut(tau=1).__call__),
-        *(lambda: Cut(tau=2).__call__, lambda: lambda features: 1, lambda: lambda features: 2),
+        lambda: Cut(w=weights.clone()),
+        lambda: Cut(w=weights + 1),
+        lambda: Cut(w=weights.bfloat16()),
+        lambda: Cut(w=weights.numpy()),
+        lambda: Cut(part={"w": weights[:1]}),
+        lambda: Slotted(1),
+        lambda: Slotted(2),
+        lambda: surrounded(1)[0],
+        lambda: surrounded(2)[0],
+        lambda: Cut(by=surrounded(1)[0]),
+        lambda: Cut(by=surrounded(2)[0]),
+        lambda: Cut(tau=1).__call__,
+        lambda: Cut(tau=2).__call__,
+        lambda: lambda features: 1,
+        lambda: lambda features: 2,
+        lambda: layer,
+        lambda: torch.nn.Linear(2, 2),
     )
     assert unlike(*(make() for make in makers))
-    for make in makers[:10]:
+    for make in makers[:-1]:
         assert settings_of(make()) == settings_of(make())
 
 
@@ -123,7 +136,7 @@ def test_a_class_that_no_file_holds_is_covered_by_its_code():
 
 
 def test_what_cannot_be_told_is_a_mistake_with_a_way_out():
-    with pytest.raises(UserError, match="lock can't be digested"):
+    with pytest.raises(UserError, match=r"can't be digested.*lock"):
         settings_of(Cut(lock=threading.Lock()))
     assert settings_of(Cut(lock=threading.Lock(), code_version="2")) == {
         "name": "test_fingerprints.Cut",

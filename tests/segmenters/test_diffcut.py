@@ -21,8 +21,11 @@ def test_checks_its_arguments_at_once():
 def test_settings_together_equal_each_alone():
     features = torch.rand(2, 6, 9, 8, generator=torch.Generator().manual_seed(1))
     segmenters = [
-        *(DiffCut(tau=0.9, alpha=4), DiffCut(tau=0.5, alpha=4), DiffCut(tau=0.7, alpha=9)),
-        *(DiffCut(tau=0.9, alpha=4, label_codes="float32"), DiffCut(tau=0.8, alpha=4, zero_affinity="keep")),
+        DiffCut(tau=0.9, alpha=4),
+        DiffCut(tau=0.5, alpha=4),
+        DiffCut(tau=0.7, alpha=9),
+        DiffCut(tau=0.9, alpha=4, label_codes="float32"),
+        DiffCut(tau=0.8, alpha=4, zero_affinity="keep"),
     ]
     for segmenter, together in zip(segmenters, DiffCut.together(segmenters, features), strict=True):
         assert torch.equal(together, segmenter(features))

@@ -30,9 +30,9 @@ def test_agrees_with_the_textbook(tau):
     attention = torch.rand(6, 3, 9, 11, generator=torch.Generator().manual_seed(0))
     with_attention = Found(tau, attention_channels=3)(attended(features, attention))
     without = Found(tau)(features)
-    for place, each in enumerate(features):
-        assert np.array_equal(with_attention[place], textbook(each, attention[place], tau))
-        assert np.array_equal(without[place], textbook(each, None, tau))
+    for index, each in enumerate(features):
+        assert np.array_equal(with_attention[index], textbook(each, attention[index], tau))
+        assert np.array_equal(without[index], textbook(each, None, tau))
     assert not torch.equal(with_attention, without)
 
 

@@ -159,7 +159,12 @@ def test_partitions_are_contiguous_and_features_of_any_precision_are_taken():
 
 def test_arguments_are_checked():
     for wrong in (
-        *({"masks": 0}, {"masks": 1.5}, {"tau": 2}, {"eps": 0}, {"max_iou": -1}, {"min_area": 1.1}),
+        {"masks": 0},
+        {"masks": 1.5},
+        {"tau": 2},
+        {"eps": 0},
+        {"max_iou": -1},
+        {"min_area": 1.1},
         {"eigenvector_sign": "positive"},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -55,8 +55,12 @@ def test_a_run_computes_no_features_and_scores_the_pictures(shapes, tmp_path, na
 
 def test_check_their_arguments_at_once():
     for kind, wrong in (
-        *((Slic, {"segments": 0}), (Slic, {"compactness": 0}), (Slic, {"sigma": -1})),
-        *((Felzenszwalb, {"scale": 0}), (Felzenszwalb, {"min_size": 1.5}), (Felzenszwalb, {"sigma": -1})),
+        (Slic, {"segments": 0}),
+        (Slic, {"compactness": 0}),
+        (Slic, {"sigma": -1}),
+        (Felzenszwalb, {"scale": 0}),
+        (Felzenszwalb, {"min_size": 1.5}),
+        (Felzenszwalb, {"sigma": -1}),
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             kind(**wrong)
