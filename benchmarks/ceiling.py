@@ -7,7 +7,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffcut_bench.bench.timing import least_times, seconds_of
+from benchmarks.timing import least_times
 
 _PRODUCTS = 10
 _aten = torch.ops.aten
@@ -41,29 +41,6 @@ def count_flops(networks: Mapping[str, Any], image_size: int) -> dict[str, int]:
 def count_parameters(networks: Mapping[str, Any]) -> dict[str, int]:
     """Parameters of each network."""
     return {name: sum(each.numel() for each in network.parameters()) for name, network in networks.items()}
-
-
-def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False, size: int | None = None) -> float:
-    """Floating-point operations a second of a product of two square matrices: the best of ten.
-
-    Args:
-        dtype: of the matrices.
-        device: that multiplies them.
-        tf32: float32 matrices may be multiplied in TF32, where the device has it.
-        size: of a side; None: 8192 on an accelerator, 256 on the CPU.
-    """
-    size = size or (256 if device.type == "cpu" else 8192)
-    # Random numbers: zeros are multiplied faster by some accelerators.
-    first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    try:
-        seconds = []
-        for _ in range(_PRODUCTS + 2):  # two to warm up
-            seconds.append(seconds_of(lambda: torch.mm(first, second), device))
-    finally:
-        torch.set_float32_matmul_precision(precision)
-    return 2 * size**3 / min(seconds[2:])
 
 
 def read_rate(size: int, device: torch.device) -> float:

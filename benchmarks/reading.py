@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcut_bench.bench.segmenter import Comparison
-from diffcut_bench.bench.timing import least_times
+from benchmarks.cut import Comparison
+from benchmarks.timing import least_times
 
 
 def compare_workers(load: Callable[[int], Iterable[Sequence[object]]]) -> Comparison:

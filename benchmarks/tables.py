@@ -1,14 +1,14 @@
-"""The tables of ``diffcut-bench bench``."""
+"""The tables of ``make bench``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
-from diffcut_bench.bench import Comparison
-from diffcut_bench.bench.rivals import Rival
-from diffcut_bench.bench.speeds import Speed
-from diffcut_bench.bench.stages import Stage
+from benchmarks.cut import Comparison
+from benchmarks.rivals import Rival
+from benchmarks.segmenters import Speed
+from benchmarks.stages import Stage
 from diffcut_bench.commands.terminal import console, say
 
 

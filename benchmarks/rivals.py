@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.clustering import adjusted_rand_score
 
-from diffcut_bench.bench.segmenter import adjusted_rand_index
-from diffcut_bench.bench.timing import least_times, timed
+from benchmarks.timing import least_times, timed
 from diffcut_bench.ncut import affinity, fiedler_vector, recursive_ncut
 
 # Beyond this ncut-pytorch samples the graph.
@@ -127,7 +127,7 @@ def _spectral_clustering(features: Tensor, patches: int, alpha: float, tau: floa
         *(f"scikit-learn {version('scikit-learn')}", "partition", False, patches, alpha, ours.seconds, rival.seconds),
         ratio=rival.seconds / ours.seconds,
         clusters=clusters,
-        ari=adjusted_rand_index(ours.result, rival.result),
+        ari=adjusted_rand_score(ours.result, rival.result.to(ours.result)).item(),
     )
 
 

@@ -1,4 +1,4 @@
-"""``diffcut-bench bench --encoder``: speed of the diffusion encoder with random weights, against its floor."""
+"""``make bench ARGS="--encoder NAME"``: speed of the diffusion encoder with random weights, against its floor."""
 
 import argparse
 import json
@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from diffcut_bench.bench.ceiling import count_flops, count_parameters
-from diffcut_bench.bench.encoder import (
+from benchmarks.ceiling import count_flops, count_parameters
+from benchmarks.encoder import (
     MODES,
     PRECISIONS,
     Row,
@@ -25,7 +25,7 @@ from diffcut_bench.bench.encoder import (
     measure_rates,
     open_encoder,
 )
-from diffcut_bench.bench.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
+from benchmarks.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
 from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import choose_device, device_name, installed_packages
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quick", action="store_true", help=f"{', '.join(_QUICK)} only, eager, one layout, two repeats")
 
 
-def bench_encoder(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> None:
     """Measure every setting, print the table and write encoder.json, after each setting anew."""
     architecture = ARCHITECTURES.get(options.encoder)
     if architecture is None:
@@ -99,12 +99,11 @@ def bench_encoder(options: argparse.Namespace) -> int:
     for line in _notes(record, rows):
         say(line, style="dim")
     say(f"record   {place / 'encoder.json'}")
-    return 0
 
 
 def _settings(options: argparse.Namespace) -> list[Setting]:
     if options.repeats < 1:
-        raise UserError(f"--repeats must be at least 1, not {options.repeats}", "diffcut-bench bench", "--repeats 5")
+        raise UserError(f"--repeats must be at least 1, not {options.repeats}", "--repeats", "--repeats 5")
     batches = whole_numbers("--batches", options.batches or "1,4,16", "batch size")
     precisions, modes = (list(_QUICK), ["eager"]) if options.quick else (list(PRECISIONS), list(MODES))
     if options.precisions is not None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from diffcut_bench.environment import synchronize
+
 _PROCESS = Path("/proc/self")
 _HIGH_WATER_MARK = "5"  # proc(5): written to clear_refs, it resets VmHWM
 
@@ -58,12 +60,6 @@ def least_times(works: Sequence[Callable[[], object]], repeats: int, device: tor
 def seconds_of(work: Callable[[], object], device: torch.device | None = None) -> float:
     """Seconds of one call."""
     return least_times([work], 1, device)[0]
-
-
-def synchronize(device: torch.device | None) -> None:
-    """Wait until an accelerator has done all that it was asked for."""
-    if device is not None and device.type != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
+from benchmarks.timing import seconds_of
 from diffcut_bench.backbones import DiffusionEncoder
-from diffcut_bench.bench.ceiling import matrix_rate
-from diffcut_bench.bench.timing import seconds_of
+from diffcut_bench.environment import matrix_rate
 
 MODES = ("eager", "compiled")
 _WARM_UP = 2

@@ -1,12 +1,12 @@
-"""``diffcut-bench bench``: every segmenter of conf/segmenter/ beside DiffCut."""
+"""``make bench``: every segmenter of conf/segmenter/ beside DiffCut."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from diffcut_bench.bench.speeds import Speed, measure_speeds
-from diffcut_bench.bench.stages import Material, resized
+from benchmarks.segmenters import Speed, measure_speeds
+from benchmarks.stages import Material, resized
 from diffcut_bench.config import RunConfig, conf_dir, instantiate, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.segmenters import CountingSegmenter, DiffCut, ImageSegmenter

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Finished, program
 
-from diffcut_bench.backbones import DiffusionEncoder
-from diffcut_bench.bench.ceiling import count_flops, count_parameters, matrix_rate
-from diffcut_bench.bench.encoder import (
+from benchmarks.__main__ import main
+from benchmarks.ceiling import count_flops, count_parameters
+from benchmarks.encoder import (
     PRECISIONS,
     Measured,
     Row,
@@ -23,10 +24,18 @@ from diffcut_bench.bench.encoder import (
     measure_rates,
     open_encoder,
 )
-from diffcut_bench.bench.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
+from benchmarks.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
+from diffcut_bench.backbones import DiffusionEncoder
+from diffcut_bench.environment import matrix_rate
 
 CPU = torch.device("cpu")
 SIZE = 64
+
+
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run `python -m benchmarks` in this process."""
+    return program(main, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +204,9 @@ def test_matrix_rates_are_measured_for_the_arithmetic_in_use():
     assert 1e6 < matrix_rate(torch.float32, CPU, size=64) < 1e15
 
 
-def test_the_command_writes_a_row_for_each_setting(cli, tmp_path):
+def test_the_command_writes_a_row_for_each_setting(bench, tmp_path):
     options = ("device=cpu", f"protocol.image_size={SIZE}", f"output_dir={tmp_path}")
-    done = cli("bench", "--encoder", "tiny", "--batches", "1,2", "--quick", *options)
+    done = bench("--encoder", "tiny", "--batches", "1,2", "--quick", *options)
     assert done.code == 0, done.err
     assert "released" in done.out and "fastest sound" in done.out and "at least 0.999" in done.out
     record: dict[str, Any] = json.loads((tmp_path / "bench" / "encoder.json").read_text())
@@ -227,7 +236,7 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistakes_are_said(cli: Callable[..., Any], tmp_path, arguments, message):
-    done = cli("bench", *arguments, f"output_dir={tmp_path}")
+def test_mistakes_are_said(bench, tmp_path, arguments, message):
+    done = bench(*arguments, f"output_dir={tmp_path}")
     assert done.code == 2
     assert message in done.err

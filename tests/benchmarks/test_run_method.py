@@ -1,26 +1,34 @@
-"""`diffcut-bench bench`: plain versions give the same, every table has its rows, rivals that are missing are named."""
+"""`make bench`: plain versions give the same, every table has its rows, rivals that are missing are named."""
 
 import json
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, blobs
-from torchmetrics.functional.clustering import adjusted_rand_score
+from conftest import DATA, Finished, blobs, program
 
-from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_textbook, textbook_recursive_ncut
-from diffcut_bench.bench.ceiling import VectorProducts, read_rate
-from diffcut_bench.bench.rivals import compare_rivals, missing_rivals
-from diffcut_bench.bench.segmenter import adjusted_rand_index, textbook_within
-from diffcut_bench.bench.speeds import measure_speeds
-from diffcut_bench.bench.stages import STAGES, Effort, Material, measure_stages, resized, tiled
-from diffcut_bench.bench.timing import peak_bytes, timed
+from benchmarks.__main__ import main
+from benchmarks.ceiling import VectorProducts, read_rate
+from benchmarks.cut import compare_tau_path, compare_with_textbook, textbook_within
+from benchmarks.reading import compare_lookup
+from benchmarks.rivals import compare_rivals, missing_rivals
+from benchmarks.segmenters import measure_speeds
+from benchmarks.stages import STAGES, Effort, Material, measure_stages, resized, tiled
+from benchmarks.timing import peak_bytes, timed
 from diffcut_bench.config import conf_dir
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run `python -m benchmarks` in this process."""
+    return program(main, capsys)
 
 
 def test_comparison_with_the_textbook_reports_equal_partitions():
@@ -60,14 +68,6 @@ def test_tau_path_ends_at_the_largest_tau(label_codes):
     row = compare_tau_path(torch.rand(2, 50, 6), [0.2, 0.9, 0.5], 8, repeats=1, label_codes=label_codes)
     assert row.agreement == 1.0
     assert "3 taus" in row.what and label_codes in row.what
-
-
-def test_adjusted_rand_index_equals_torchmetrics():
-    for seed in range(5):
-        first, second = torch.randint(0, 6, (2, 80), generator=torch.Generator().manual_seed(seed))
-        assert adjusted_rand_index(first, second) == pytest.approx(adjusted_rand_score(first, second).item(), abs=1e-5)
-    assert adjusted_rand_index(first, 5 - first) == 1.0
-    assert adjusted_rand_index(torch.zeros(4).long(), torch.zeros(4).long()) == 1.0
 
 
 @pytest.mark.parametrize("background", [0, None])
@@ -172,13 +172,13 @@ def test_speeds_are_multiples_of_the_firsts_and_a_failure_spoils_no_other():
 
 
 @pytest.mark.slow
-def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatch):
+def test_the_command_writes_every_table_and_the_figure(bench, tmp_path, monkeypatch):
     names = {"sklearn", "ncut_pytorch"}
-    monkeypatch.setattr("diffcut_bench.bench.rivals.find_spec", lambda name: None if name in names else find_spec(name))
+    monkeypatch.setattr("benchmarks.rivals.find_spec", lambda name: None if name in names else find_spec(name))
     features = tmp_path / "some.npz"
     np.savez(features, features=torch.rand(2, 64, 8, generator=torch.Generator().manual_seed(0)).numpy())
-    done = cli(
-        *("bench", "--images", 2, "--patches", "8,12", "--alphas", "5", "--batches", "2", "--features", features),
+    done = bench(
+        *("--images", 2, "--patches", "8,12", "--alphas", "5", "--batches", "2", "--features", features),
         *(f"output_dir={tmp_path}", "protocol.image_size=128", "protocol.eval_size=32", "segmenter.tau=0.9"),
     )
     assert done.code == 0, done.err
@@ -219,15 +219,15 @@ def test_the_command_writes_every_table_and_the_figure(cli, tmp_path, monkeypatc
         (("--features", "nowhere.npz"), "can't read features"),
     ],
 )
-def test_mistakes_are_said(cli, tmp_path, arguments, message):
-    done = cli("bench", *arguments, f"output_dir={tmp_path}")
+def test_mistakes_are_said(bench, tmp_path, arguments, message):
+    done = bench(*arguments, f"output_dir={tmp_path}")
     assert done.code == 2
     assert message in done.err
 
 
-def test_features_of_no_square_grid_are_refused(cli, tmp_path):
+def test_features_of_no_square_grid_are_refused(bench, tmp_path):
     np.savez(tmp_path / "odd.npz", features=np.zeros((1, 5, 3)))
-    done = cli("bench", "--features", tmp_path / "odd.npz", f"output_dir={tmp_path}")
+    done = bench("--features", tmp_path / "odd.npz", f"output_dir={tmp_path}")
     assert done.code == 2
     assert "square grid" in done.err
 

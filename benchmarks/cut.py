@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.clustering import adjusted_rand_score
 
-from diffcut_bench.bench.textbook import textbook_recursive_ncut
-from diffcut_bench.bench.timing import least_times
+from benchmarks.timing import least_times
 from diffcut_bench.ncut import ncut_tree, recursive_ncut
 from diffcut_bench.ncut.fiedler import Solver
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 from diffcut_bench.ncut.tree import LabelCodes
 
 
@@ -91,7 +92,7 @@ def compare_with_textbook(
     (least,) = least_times([ours], repeats, features.device)
     found = ours()
     dense = recursive_ncut(given, tau, alpha, solver="eigh")
-    likeness = [adjusted_rand_index(one, dense[place % len(given)]) for place, one in enumerate(found)]
+    likeness = [adjusted_rand_score(one, dense[place % len(given)]).item() for place, one in enumerate(found)]
     row = _comparison(f"textbook, tau {tau:g}, alpha {alpha:g}", found[: len(given)], torch.stack(theirs), 1, 1)
     return replace(
         row,
@@ -133,19 +134,6 @@ def compare_tau_path(
     times = least_times([one, path], repeats, features.device)
     what = f"{len(taus)} taus by ncut_tree, {label_codes} codes"
     return _comparison(what, one(), path()[taus.index(largest)], *times)
-
-
-def adjusted_rand_index(first: Tensor, second: Tensor) -> float:
-    """Agreement of two partitions [nodes] in pairs of nodes (Hubert & Arabie 1985): 1 equal, 0 as by chance."""
-    clusters = int(second.max()) + 1
-    table = (first.cpu() * clusters + second.cpu()).bincount(minlength=(int(first.max()) + 1) * clusters).double()
-    table = table.view(-1, clusters)
-    together, rows, columns = (
-        (counts * (counts - 1) / 2).sum().item() for counts in (table, table.sum(dim=1), table.sum(dim=0))
-    )
-    chance = rows * columns / (len(first) * (len(first) - 1) / 2)
-    most = (rows + columns) / 2
-    return 1.0 if most == chance else (together - chance) / (most - chance)
 
 
 def _comparison(what: str, ours: Tensor, other: Tensor, ours_s: float, other_s: float) -> Comparison:

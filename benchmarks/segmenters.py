@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from diffcut_bench.bench.timing import timed
+from benchmarks.timing import timed
 
 _ENOUGH_S = 10.0  # of a segmenter; a slower one is not repeated
 

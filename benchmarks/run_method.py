@@ -1,4 +1,4 @@
-"""``diffcut-bench bench``: speed of each stage and of the whole, as ratios within one run."""
+"""``make bench``: speed of each stage and of the whole, as ratios within one run."""
 
 import argparse
 import json
@@ -15,20 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from diffcut_bench.bench import (
-    Comparison,
-    compare_lookup,
-    compare_tau_path,
-    compare_with_textbook,
-    compare_workers,
-)
-from diffcut_bench.bench.plot import draw_costs
-from diffcut_bench.bench.rivals import Rival, compare_rivals, missing_rivals
-from diffcut_bench.bench.segmenter import Textbook, textbook_within
-from diffcut_bench.bench.stages import Effort, Material, Stage, measure_stages, resized, tiled
-from diffcut_bench.commands.bench_encoder import bench_encoder, whole_numbers, words_of
-from diffcut_bench.commands.bench_segmenters import compare_segmenters
-from diffcut_bench.commands.bench_tables import (
+from benchmarks.bench_segmenters import compare_segmenters
+from benchmarks.cut import Comparison, Textbook, compare_tau_path, compare_with_textbook, textbook_within
+from benchmarks.plot import draw_costs
+from benchmarks.reading import compare_lookup, compare_workers
+from benchmarks.rivals import Rival, compare_rivals, missing_rivals
+from benchmarks.run_encoder import whole_numbers, words_of
+from benchmarks.stages import Effort, Material, Stage, measure_stages, resized, tiled
+from benchmarks.tables import (
     print_comparisons,
     print_rivals,
     print_segmenters,
@@ -80,12 +74,10 @@ class _Subject:
     material: Material
 
 
-def bench(options: argparse.Namespace) -> int:
-    """Measure on images of a data set, print tables and write bench.json and cost.png; or `bench_encoder`."""
-    if options.encoder is not None:
-        return bench_encoder(options)
+def run(options: argparse.Namespace) -> None:
+    """Measure on images of a data set, print tables and write bench.json and cost.png."""
     if options.images < 1:
-        raise UserError(f"--images must be at least 1, not {options.images}", "diffcut-bench bench", "--images 3")
+        raise UserError(f"--images must be at least 1, not {options.images}", "--images", "--images 3")
     patches = sorted(whole_numbers("--patches", options.patches, "number of patches"))
     if min(patches) < 2:
         raise UserError("one patch can't be cut", "--patches", "such as --patches 32,64")
@@ -133,7 +125,6 @@ def bench(options: argparse.Namespace) -> int:
     console.print(f"{record['machine']['device']}, features of {record['features']}", style="dim", highlight=False)
     say(f"record   {place / 'bench.json'}")
     say(f"figure   {place / 'cost.png'}")
-    return 0
 
 
 def _exponent(word: str) -> float:

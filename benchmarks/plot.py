@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from diffcut_bench.bench.stages import STAGES, Stage
+from benchmarks.stages import STAGES, Stage
 
 _LABELS = {
     "affinity": "affinity",
