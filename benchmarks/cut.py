@@ -1,13 +1,13 @@
-"""Speed of the recursive cut as ratios within one run."""
+"""The recursive cut: the textbook version on real features, and many taus from one tree."""
 
-import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.clustering import adjusted_rand_score
 
-from benchmarks.timing import least_times
+from benchmarks.timing import timed
 from diffcut_bench.ncut import ncut_tree, recursive_ncut
 from diffcut_bench.ncut.fiedler import Solver
 from diffcut_bench.ncut.textbook import textbook_recursive_ncut
@@ -19,14 +19,12 @@ class Comparison:
     """One row: two ways to the same result, timed after each other on the same features and threads.
 
     Attributes:
-        what: what ours (one `recursive_ncut` at the largest tau) is compared with.
+        what: what ours is compared with.
         images: number of images timed.
         segments: mean segments an image; None where nothing is segmented.
         ours_s, other_s: seconds an image, the least of the repeats.
         ratio: ``other_s / ours_s``.
         agreement: share of images whose results are equal (partitions: up to renaming); None where not compared.
-        other_images: different images that theirs was run on, where that is not ``images``: ours got these, and copies.
-        ari_to_dense: mean adjusted Rand index of ours to the dense solver; None where not compared.
     """
 
     what: str
@@ -36,8 +34,6 @@ class Comparison:
     other_s: float
     ratio: float
     agreement: float | None
-    other_images: int | None = None
-    ari_to_dense: float | None = None
 
 
 @dataclass(frozen=True)
@@ -48,70 +44,31 @@ class Textbook:
     seconds: list[float]
 
 
-def textbook_within(features: Tensor, tau: float, alpha: float, seconds: float | None) -> Textbook:
-    """The textbook version on one image after the other, until this many seconds have passed; at least on one."""
-    partitions: list[Tensor] = []
-    spent: list[float] = []
-    for image in features:
-        if seconds is not None and sum(spent) > seconds:
-            break
-        start = time.perf_counter()
-        partitions.append(textbook_recursive_ncut(image, tau, alpha))  # on the host, so an accelerator is waited for
-        spent.append(time.perf_counter() - start)
-    return Textbook(partitions, spent)
-
-
-def compare_with_textbook(
-    features: Tensor,
-    tau: float,
-    alpha: float,
-    solver: Solver = "lanczos",
-    repeats: int = 2,
-    textbook: Textbook | None = None,
-    images: int | None = None,
-) -> Comparison:
-    """`recursive_ncut` of all images at once against the textbook version, one by one.
+def textbook_within(features: Tensor, tau: float, alpha: float, seconds: float | None = None) -> Textbook:
+    """The textbook version on one image after the other, until this many seconds have passed; at least on one.
 
     Args:
-        features: real patch features [images, nodes, channels].
-        tau, alpha, solver: of the cut.
-        repeats: of ours; the textbook version, which takes seconds, is run once.
-        textbook: what it gave for the first of the images, which ours gets too; None: it is run on all of them.
-        images: at a time, copies where there are not enough; None: each once.
+        features: patch features [images, nodes, channels].
+        tau, alpha: of the cut.
+        seconds: after which no further image is begun; None: all of them.
     """
-    textbook = textbook or textbook_within(features, tau, alpha, None)
-    theirs = textbook.partitions[:images]
-    theirs_s = sum(textbook.seconds[:images]) / len(theirs)
-    given = features[: len(theirs)]
-    count = len(given) if images is None else images
-    batch = given[torch.arange(count, device=given.device) % len(given)]
-
-    def ours() -> Tensor:
-        return recursive_ncut(batch, tau, alpha, solver=solver)
-
-    (least,) = least_times([ours], repeats, features.device)
-    found = ours()
-    dense = recursive_ncut(given, tau, alpha, solver="eigh")
-    likeness = [adjusted_rand_score(one, dense[place % len(given)]).item() for place, one in enumerate(found)]
-    row = _comparison(f"textbook, tau {tau:g}, alpha {alpha:g}", found[: len(given)], torch.stack(theirs), 1, 1)
-    return replace(
-        row,
-        images=count,
-        other_images=len(given),
-        ours_s=least / count,
-        other_s=theirs_s,
-        ratio=theirs_s * count / least,
-        ari_to_dense=sum(likeness) / count,
-    )
+    book = Textbook([], [])
+    for image in features:
+        if seconds is not None and sum(book.seconds) > seconds:
+            break
+        (one,) = timed([partial(textbook_recursive_ncut, image, tau, alpha)], 1, features.device)
+        book.partitions.append(one.result)
+        book.seconds.append(one.least)
+    return book
 
 
 def compare_tau_path(
     features: Tensor,
-    taus: list[float],
+    taus: Sequence[float],
     alpha: float,
     solver: Solver = "lanczos",
-    repeats: int = 3,
     label_codes: LabelCodes = "exact",
+    repeats: int = 3,
 ) -> Comparison:
     """All taus from one tree (``other_s``) against one recursion at the largest (``ours_s``): a ratio near 1 is free.
 
@@ -119,10 +76,10 @@ def compare_tau_path(
         features: real patch features [images, nodes, channels].
         taus: of the sweep.
         alpha, solver: of the cut.
-        repeats: of each, in turns.
         label_codes: how cuts become segments.
+        repeats: of each, in turns.
     """
-    largest = max(taus)
+    largest, images = max(taus), len(features)
 
     def one() -> Tensor:
         return recursive_ncut(features, largest, alpha, solver=solver, label_codes=label_codes)
@@ -131,23 +88,26 @@ def compare_tau_path(
         tree = ncut_tree(features, largest, alpha, solver=solver, label_codes=label_codes)
         return [tree.labels(tau) for tau in taus]
 
-    times = least_times([one, path], repeats, features.device)
-    what = f"{len(taus)} taus by ncut_tree, {label_codes} codes"
-    return _comparison(what, one(), path()[taus.index(largest)], *times)
-
-
-def _comparison(what: str, ours: Tensor, other: Tensor, ours_s: float, other_s: float) -> Comparison:
-    images = len(ours)
-    equal = [same_partition(a, b) for a, b in zip(ours, other, strict=True)]
+    ours, other = timed([one, path], repeats, features.device)
     return Comparison(
-        what=what,
+        what=f"{len(taus)} taus by ncut_tree, {label_codes} codes",
         images=images,
-        segments=(ours.amax(dim=1) + 1).float().mean().item(),
-        ours_s=ours_s / images,
-        other_s=other_s / images,
-        ratio=other_s / ours_s,
-        agreement=sum(equal) / images,
+        segments=mean_segments(ours.result),
+        ours_s=ours.least / images,
+        other_s=other.least / images,
+        ratio=other.least / ours.least,
+        agreement=share_equal(ours.result, other.result[taus.index(largest)]),
     )
+
+
+def mean_segments(partitions: Tensor) -> float:
+    """Mean number of segments of partitions [images, nodes], ids contiguous from 0."""
+    return (partitions.amax(dim=1) + 1).float().mean().item()
+
+
+def share_equal(first: Sequence[Tensor] | Tensor, second: Sequence[Tensor] | Tensor) -> float:
+    """Share of partitions [nodes] that are the same up to renaming: of as many as there are in the second."""
+    return sum(same_partition(one, other) for one, other in zip(first, second, strict=False)) / len(second)
 
 
 def same_partition(first: Tensor, second: Tensor) -> bool:

@@ -7,15 +7,6 @@ from matplotlib.figure import Figure
 
 from benchmarks.stages import STAGES, Stage
 
-_LABELS = {
-    "affinity": "affinity",
-    "cut": "recursive cut",
-    "labels": "labels of 20 taus",
-    "concepts": "concepts",
-    "matching": "background, matching",
-    "pamr": "PAMR",
-}
-
 
 def draw_costs(stages: Sequence[Stage], title: str) -> Figure:
     """Seconds an image against patches, both logarithmic, a colour for each stage; plain versions are dashed.
@@ -24,28 +15,22 @@ def draw_costs(stages: Sequence[Stage], title: str) -> Figure:
     """
     sizes = {alpha: {row.patches for row in stages if row.alpha == alpha} for alpha in {row.alpha for row in stages}}
     alpha = min(sizes, key=lambda each: (-len(sizes[each]), each))
-    chosen = [row for row in stages if row.alpha == alpha]
+    sides = sorted(sizes[alpha])
     with rc_context({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=(8.5, 5), layout="constrained")
         axes = figure.subplots()
-        for number, stage in enumerate(STAGES):
-            ours: dict[int, float] = {}
-            plain: dict[int, float] = {}
-            for row in chosen:
-                if row.stage == stage:
-                    nodes = row.patches**2
-                    ours[nodes] = min(1 / row.images_per_s, ours.get(nodes, float("inf")))
-                    if row.plain_s is not None:
-                        plain[nodes] = min(row.plain_s, plain.get(nodes, float("inf")))
-            colour = f"C{number}"
-            axes.plot(*_line(ours), "o-", color=colour, label=_LABELS[stage])
-            if plain:
-                axes.plot(*_line(plain), "s--", color=colour, alpha=0.6, markersize=4)
+        for stage in STAGES:
+            rows = [row for row in stages if row.stage == stage and row.alpha == alpha]
+            ours = [(row.patches, 1 / row.images_per_s) for row in rows]
+            plain = [(row.patches, row.plain_s) for row in rows if row.plain_s is not None]
+            # Of the pairs of one key a dict keeps the last: the fastest.
+            ours_s, plain_s = (dict(sorted(points, reverse=True)) for points in (ours, plain))
+            (line,) = axes.plot(list(ours_s), list(ours_s.values()), "o-", label=stage)
+            axes.plot(list(plain_s), list(plain_s.values()), "s--", color=line.get_color(), alpha=0.6, markersize=4)
         axes.plot([], [], "s--", color="grey", markersize=4, label="plain version")
-        axes.set_xscale("log")
+        axes.set_xscale("log", base=2)
         axes.set_yscale("log")
-        ticks = sorted({row.patches for row in chosen})
-        axes.set_xticks([side**2 for side in ticks], [f"{side}×{side}" for side in ticks])
+        axes.set_xticks(sides, [f"{side}×{side}" for side in sides])
         axes.set_xticks([], minor=True)
         axes.set_xlabel("patches")
         axes.set_ylabel("seconds an image")
@@ -53,7 +38,3 @@ def draw_costs(stages: Sequence[Stage], title: str) -> Figure:
         axes.set_title(f"{title}, alpha {alpha:g}", loc="left", fontsize=11)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
-
-
-def _line(points: dict[int, float]) -> tuple[list[int], list[float]]:
-    return sorted(points), [points[nodes] for nodes in sorted(points)]

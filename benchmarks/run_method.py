@@ -1,11 +1,9 @@
-"""``make bench``: speed of each stage and of the whole, as ratios within one run."""
+"""The stages and the whole of the method: what ``make bench`` measures, as ratios within one run."""
 
 import argparse
-import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -15,24 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from benchmarks.bench_segmenters import compare_segmenters
-from benchmarks.cut import Comparison, Textbook, compare_tau_path, compare_with_textbook, textbook_within
+from benchmarks.cut import Comparison, compare_tau_path, textbook_within
+from benchmarks.material import Material, tiled
 from benchmarks.plot import draw_costs
 from benchmarks.reading import compare_lookup, compare_workers
+from benchmarks.report import machine, print_table, write_record
 from benchmarks.rivals import Rival, compare_rivals, missing_rivals
-from benchmarks.run_encoder import whole_numbers, words_of
-from benchmarks.stages import Effort, Material, Stage, measure_stages, resized, tiled
-from benchmarks.tables import (
-    print_comparisons,
-    print_rivals,
-    print_segmenters,
-    print_stages,
-    print_whole,
-)
-from diffcut_bench.commands.terminal import console, progress, say
+from benchmarks.segmenters import compare_segmenters
+from benchmarks.stages import Stage, measure_stages
+from diffcut_bench.commands.terminal import progress, say
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.datasets import Example, SegmentationDataset
-from diffcut_bench.environment import choose_device, device_name, installed_packages, processor
+from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.experiment import open_dataset, run_cell
@@ -50,17 +42,6 @@ _TEXTBOOK_S = 10.0
 _TAU_PATH_IMAGES = 8
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of the stages; ``device``, ``dataset`` and ``segmenter.tau`` are overrides."""
-    parser.add_argument("--images", type=int, default=3, help="images of the data set to measure on (default 3)")
-    parser.add_argument("--patches", default="32,64,128", help="patches a side (default 32,64,128)")
-    parser.add_argument("--alphas", default="5,10", help="exponents: few segments to hundreds (default 5,10)")
-    parser.add_argument(
-        "--features", metavar="FILE.npz", help="an array `features` [images, nodes, channels] instead of the backbone's"
-    )
-    parser.add_argument("--full", action="store_true", help="all sizes at all alphas, no limit on the plain versions")
-
-
 @dataclass(frozen=True)
 class _Subject:
     """What is measured: examples of the data set, and features."""
@@ -76,65 +57,65 @@ class _Subject:
 
 def run(options: argparse.Namespace) -> None:
     """Measure on images of a data set, print tables and write bench.json and cost.png."""
-    if options.images < 1:
-        raise UserError(f"--images must be at least 1, not {options.images}", "--images", "--images 3")
-    patches = sorted(whole_numbers("--patches", options.patches, "number of patches"))
-    if min(patches) < 2:
-        raise UserError("one patch can't be cut", "--patches", "such as --patches 32,64")
-    batches = whole_numbers("--batches", options.batches or str(options.images), "batch size")
-    alphas = [_exponent(word) for word in words_of("--alphas", options.alphas)]
     subject = _subject(options)
-    place = Path(subject.config.output_dir) / "bench"
-
-    missing = missing_rivals()
+    folder = Path(subject.config.output_dir) / "bench"
     record: dict[str, Any] = {
-        "schema_version": 2,
-        "machine": {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            **{"processor": processor(), "device": device_name(subject.device), "threads": torch.get_num_threads()},
-            **{"torch": torch.__version__, "packages": installed_packages()},
-        },
+        "schema_version": 3,
+        "machine": machine(subject.device),
         "features": options.features or subject.config.choices["backbone"],
     }
 
     def keep(name: str, content: object) -> None:
         """Written anew after each table, so that a run that is cut short loses little."""
         record[name] = content
-        write_atomically(place / "bench.json", json.dumps(record, indent=1) + "\n")
+        write_record(folder / "bench.json", record)
 
-    books = _textbooks(subject, options, alphas)
-    comparisons = _comparisons(subject, options, alphas, books)
-    print_comparisons(comparisons)
-    keep("comparisons", [asdict(row) for row in comparisons])
+    comparisons = [asdict(row) for row in _comparisons(subject, options)]
+    print_table(comparisons, "what images:d segments:.1f ours_s:.4f other_s:.4f ratio:.2f agreement:.0%")
+    keep("comparisons", comparisons)
+
     whole = _end_to_end(subject, options)
-    print_whole(whole)
+    shares = [{f"{name}_share": share for name, share in row["shares"].items()} for row in whole]
+    fields = " ".join(f"{name}:.0%" for name in shares[0])
+    print_table([a | b for a, b in zip(whole, shares, strict=True)], f"features images:d images_per_s:.2f {fields}")
     keep("end_to_end", whole)
-    stages = _stages(subject, options, patches, batches, alphas, books)
-    print_stages(stages)
-    keep("stages", [asdict(row) for row in stages])
-    figure = draw_costs(stages, device_name(subject.device))
-    write_atomically(place / "cost.png", encode_figure(figure, "png"))
-    rivals = _rivals(subject, options, patches, alphas)
-    print_rivals(rivals, missing)
-    keep("rivals", {"compared": [asdict(row) for row in rivals], "missing": missing})
-    speeds, unbuilt = compare_segmenters(
-        subject.config, options.overrides, subject.segmenter, subject.material, patches[0]
+
+    stages = _stages(subject, options)
+    print_table(
+        [asdict(row) for row in stages],
+        "stage patches:d alpha:g segments:.1f images:d images_per_s:.4g ratio:.3g plain_images:d equal:.0% "
+        "ari_to_dense:.4f floor_share:.2% floor peak_bytes:,d",
+        "ratio: to the plain version, which ran on plain images; ari to dense: of the cut, to the dense solver",
     )
-    print_segmenters(speeds, unbuilt)
+    keep("stages", [asdict(row) for row in stages])
+    figure = draw_costs(stages, record["machine"]["device"])
+    write_atomically(folder / "cost.png", encode_figure(figure, "png"))
+
+    rivals, absent = [asdict(row) for row in _rivals(subject, options)], missing_rivals()
+    if absent:
+        missing = f"not installed, so not compared: {', '.join(absent)} (pip install 'diffcut_bench[rivals]')"
+        say(missing, style="dim")
+    print_table(
+        rivals,
+        "rival job clusters:d patches:d alpha:g ours_s:.4f rival_s:.4f ratio:.2f ours_exact:.5f rival_exact:.5f "
+        "ari:.3f",
+        "exact: |cosine| to the exact vector; a given number of clusters is not the same job; ari: to ours",
+    )
+    keep("rivals", {"compared": rivals, "missing": absent})
+
+    speeds, unbuilt = compare_segmenters(
+        subject.config, options.overrides, subject.segmenter, subject.material, min(options.patches)
+    )
+    print_table(
+        [asdict(row) for row in sorted(speeds, key=lambda row: -(row.images_per_s or 0))],
+        "segmenter images:d rows:d cols:d images_per_s:.4g ratio:.3g segments:.1f error",
+        f"features are given, each segmenter has its own settings; ratio: to {speeds[0].segmenter}",
+        *(f"{name} could not be built: {reason}" for name, reason in unbuilt.items()),
+    )
     keep("segmenters", {"measured": [asdict(row) for row in speeds], "missing": unbuilt})
-    console.print(f"{record['machine']['device']}, features of {record['features']}", style="dim", highlight=False)
-    say(f"record   {place / 'bench.json'}")
-    say(f"figure   {place / 'cost.png'}")
-
-
-def _exponent(word: str) -> float:
-    try:
-        alpha = float(word)
-    except ValueError:
-        alpha = 0.0
-    if not 0 < alpha < float("inf"):
-        raise UserError(f"{word!r} is no exponent", "--alphas", "such as --alphas 5,8,10")
-    return alpha
+    say(f"{record['machine']['device']}, features of {record['features']}", style="dim")
+    say(f"record   {folder / 'bench.json'}")
+    say(f"figure   {folder / 'cost.png'}")
 
 
 def _subject(options: argparse.Namespace) -> _Subject:
@@ -178,44 +159,20 @@ def _read_features(path: Path) -> Tensor:
     return nodes.transpose(1, 2).unflatten(2, (side, side))
 
 
-def _textbooks(subject: _Subject, options: argparse.Namespace, alphas: Sequence[float]) -> dict[float, Textbook]:
-    """The textbook version at every alpha: much the longest part, so that it is run once for all tables."""
-    books = {}
-    with progress("textbook", "alphas") as report:
-        for place, alpha in enumerate(alphas):
-            report(place, len(alphas))
-            limit = None if options.full else _TEXTBOOK_S
-            books[alpha] = textbook_within(_nodes(subject.material.features), subject.segmenter.tau, alpha, limit)
-    return books
-
-
-def _nodes(features: Tensor) -> Tensor:
-    """Feature maps as patches [images, nodes, channels]."""
-    return features.flatten(2).transpose(1, 2).contiguous()
-
-
-def _comparisons(
-    subject: _Subject, options: argparse.Namespace, alphas: Sequence[float], books: Mapping[float, Textbook]
-) -> list[Comparison]:
+def _comparisons(subject: _Subject, options: argparse.Namespace) -> list[Comparison]:
     segmenter, dataset = subject.segmenter, subject.dataset
-    nodes = _nodes(subject.material.features)
 
     def load(workers: int) -> DataLoader[Any]:
         indices = list(range(len(dataset))) * max(48 // len(dataset), 1)
         return example_loader(dataset, indices, subject.protocol, subject.source, batch_size=1, num_workers=workers)
 
-    tau, solver = segmenter.tau, segmenter.solver
-    batch = tiled(nodes, min(options.images, _TAU_PATH_IMAGES))
+    nodes = tiled(subject.material.nodes, min(options.images, _TAU_PATH_IMAGES))
     works: list[Callable[[], Comparison]] = [
         *(
-            partial(compare_with_textbook, nodes, tau, alpha, solver, textbook=books[alpha], images=options.images)
-            for alpha in alphas
-        ),
-        *(
-            partial(compare_tau_path, batch, _TAUS, segmenter.alpha, solver, label_codes=codes)
+            partial(compare_tau_path, nodes, _TAUS, segmenter.alpha, segmenter.solver, codes)
             for codes in get_args(LabelCodes)
         ),
-        lambda: compare_workers(load),
+        partial(compare_workers, load),
         lambda: compare_lookup([dataset.raw_label(index) for index in range(len(dataset))], dataset.lookup),
     ]
     rows: list[Comparison] = []
@@ -226,38 +183,33 @@ def _comparisons(
     return rows
 
 
-def _stages(
-    subject: _Subject,
-    options: argparse.Namespace,
-    patches: Sequence[int],
-    batches: Sequence[int],
-    alphas: Sequence[float],
-    books: Mapping[float, Textbook],
-) -> list[Stage]:
-    own = subject.material.features.shape[-1]  # of the features as they are
-    effort = Effort(plain_up_to=None, largest_plain=64) if options.full else Effort(plain_up_to=_TEXTBOOK_S)
+def _stages(subject: _Subject, options: argparse.Namespace) -> list[Stage]:
+    tau = subject.segmenter.tau
+    largest_plain, limit = (64, None) if options.full else (_QUICK_PATCHES, _TEXTBOOK_S)
     sizes = [
-        (side, batch, alpha)
-        for side in patches
-        for alpha in (alphas if options.full or side <= _QUICK_PATCHES else alphas[:1])
-        for batch in sorted({max(batch * _QUICK_PATCHES**2 // max(side, _QUICK_PATCHES) ** 2, 1) for batch in batches})
+        (side, alpha)
+        for side in sorted(options.patches)
+        for alpha in (options.alphas if options.full or side <= _QUICK_PATCHES else options.alphas[:1])
     ]
     rows: list[Stage] = []
     with progress("stages", "sizes") as report:
-        for place, (side, batch, alpha) in enumerate(sizes):
-            report(place, len(sizes))
-            book = books[alpha] if side == own else None
-            rows += measure_stages(subject.material, side, batch, alpha, subject.segmenter.tau, effort, book)
+        for done, (side, alpha) in enumerate(sizes):
+            report(done, len(sizes))
+            share = min(_QUICK_PATCHES**2 / side**2, 1)  # of a batch, so that larger grids take as much memory
+            batches = sorted({max(int(batch * share), 1) for batch in options.batches or [options.images]})
+            material = subject.material.of_size(side, batches[-1])
+            textbook = textbook_within(material.nodes, tau, alpha, limit) if side <= largest_plain else None
+            for batch in batches:
+                rows += measure_stages(material, batch, alpha, tau, textbook)
     return rows
 
 
-def _rivals(
-    subject: _Subject, options: argparse.Namespace, patches: Sequence[int], alphas: Sequence[float]
-) -> list[Rival]:
+def _rivals(subject: _Subject, options: argparse.Namespace) -> list[Rival]:
     rows: list[Rival] = []
+    patches = sorted(options.patches)
     for side in patches if options.full else patches[:2]:
-        nodes = _nodes(resized(subject.material.features[:1], side))[0]
-        for alpha in alphas:
+        nodes = subject.material.of_size(side, 1).nodes[0]
+        for alpha in options.alphas:
             partitions = options.full or side == patches[0]
             rows += compare_rivals(nodes, side, alpha, subject.segmenter.tau, partitions=partitions)
     return rows
@@ -269,8 +221,12 @@ def _end_to_end(subject: _Subject, options: argparse.Namespace) -> list[dict[str
     with tempfile.TemporaryDirectory() as folder:
         overrides = [
             *options.overrides,
-            *(f"output_dir={folder}", f"data_dir={subject.config.data_dir}", f"limit={len(subject.dataset)}"),
-            *("if_exists=overwrite", "visualise=0", "features=store"),
+            f"output_dir={folder}",
+            f"data_dir={subject.config.data_dir}",
+            f"limit={len(subject.dataset)}",
+            "if_exists=overwrite",
+            "visualise=0",
+            "features=store",
         ]
         for features in ("computed", "stored"):
             timings = asdict(run_cell(load_config(overrides)).result.timings)
@@ -278,7 +234,9 @@ def _end_to_end(subject: _Subject, options: argparse.Namespace) -> list[dict[str
             shares = {name.removesuffix("_s"): seconds / wall_s for name, seconds in timings.items()}
             rows.append(
                 {
-                    **{"features": features, "images": len(subject.dataset), "images_per_s": images_per_s},
+                    "features": features,
+                    "images": len(subject.dataset),
+                    "images_per_s": images_per_s,
                     "shares": {**shares, "harness": 1 - sum(shares.values())},
                 }
             )

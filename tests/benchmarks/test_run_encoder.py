@@ -10,7 +10,6 @@ import torch
 from conftest import Finished, program
 
 from benchmarks.__main__ import main
-from benchmarks.ceiling import count_flops, count_parameters
 from benchmarks.encoder import (
     PRECISIONS,
     Measured,
@@ -24,7 +23,13 @@ from benchmarks.encoder import (
     measure_rates,
     open_encoder,
 )
-from benchmarks.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
+from benchmarks.random_weights import (
+    ARCHITECTURES,
+    count_flops,
+    count_parameters,
+    shapes_of,
+    write_random_checkpoint,
+)
 from diffcut_bench.backbones import DiffusionEncoder
 from diffcut_bench.environment import matrix_rate
 
@@ -40,16 +45,16 @@ def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bench") / "weights-tiny"
-    assert write_random_checkpoint(place, ARCHITECTURES["tiny"])
-    return place
+    written = tmp_path_factory.mktemp("bench") / "weights-tiny"
+    assert write_random_checkpoint(written, ARCHITECTURES["tiny"])
+    return written
 
 
 @pytest.fixture(autouse=True)
 def assets(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """An assets cache of these tests' own."""
-    place = str(tmp_path_factory.getbasetemp() / "assets")
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", place)
+    cache = str(tmp_path_factory.getbasetemp() / "assets")
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", cache)
 
 
 def run(folder: Path, settings: list[Setting]) -> list[Row]:
@@ -71,13 +76,13 @@ FULL_SIZE = {"ssd1b": (405.9e6, 1.33), "vega": (246.8e6, 0.85)}
 def test_full_size_models_cost_what_was_counted(name):
     """Known counts."""
     down_parameters, unet_flops = FULL_SIZE[name]
-    networks = shapes_of(ARCHITECTURES[name])
-    flops = count_flops(networks, 1024)
+    architecture = ARCHITECTURES[name]
+    flops = count_flops(architecture, 1024)
     assert round(flops["unet"] / 1e12, 2) == unet_flops
     assert round(flops["vae"] / 1e12, 2) == 4.88
     assert flops["tiny_vae"] < flops["vae"] / 9
-    assert round(count_parameters(networks)["vae"] / 1e6) == 34
-    down = sum(each.numel() for each in networks["unet"].down_blocks.parameters())
+    assert round(count_parameters(architecture)["vae"] / 1e6) == 34
+    down = sum(each.numel() for each in shapes_of(architecture)["unet"].down_blocks.parameters())
     assert down == pytest.approx(down_parameters, rel=2e-4)
 
 
@@ -101,7 +106,7 @@ def test_flops_of_the_shapes_are_those_of_the_encoder_at_work(folder, monkeypatc
         return output
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
-    flops = count_flops(shapes_of(ARCHITECTURES["tiny"]), SIZE)
+    flops = count_flops(ARCHITECTURES["tiny"], SIZE)
     images = colour_fields(1, SIZE, CPU)
     counted.clear()
     encoder.latents(images)
@@ -226,11 +231,11 @@ def test_the_command_writes_a_row_for_each_setting(bench, tmp_path):
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--encoder", "ssd1"), "did you mean ssd1b"),
-    (("--encoder", "tiny", "--batches", "1,x"), "'x' is no batch size"),
+    (("--encoder", "tiny", "--batches", "1,x"), "'x' is no whole number"),
     (("--encoder", "tiny", "--batches", ","), "nothing named"),
     (("--encoder", "tiny", "--precisions", "bfloat"), "did you mean bfloat16"),
     (("--encoder", "tiny", "--modes", "fast"), "available: compiled, eager"),
-    (("--encoder", "tiny", "--repeats", "0"), "--repeats must be at least 1"),
+    (("--encoder", "tiny", "--repeats", "0"), "--repeats: '0' is no whole number of at least 1"),
     (("--encoder", "tiny", "protocol.image_size=100"), "no multiple of 32"),
 ]
 
