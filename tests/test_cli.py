@@ -136,7 +136,7 @@ MISTAKES = {
     "device": (["run", "device=gpu"], "device 'gpu' is not available", "device=auto"),
     "list for a path": (["run", "dataset=voc", "dataset.root=[a]"], "must be a path", "dataset.root=DIR"),
     "dashes in a name": (["segment", "--", "-dash.jpg"], "no such picture", "check the path"),
-    "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
+    "bench": (["bench", "--images", "0"], "the benchmarks are no command of the package", "make bench"),
     "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
     "list of one": (["data", "list", "voc"], "data list takes no data set", "data verify"),
     "download to verify": (["data", "verify", "voc", "--download"], "--download goes with prepare", "data prepare"),

@@ -5,9 +5,9 @@ from conftest import DATA, agreement, blobs, same_partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcut_bench.bench import textbook_recursive_ncut
 from diffcut_bench.ncut import ImageTree, NCutTree, ncut_tree, ncut_trees, recursive_ncut
 from diffcut_bench.ncut.recursive import check_arguments
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 from diffcut_bench.ncut.tree import _float32_codes
 
 GOLDEN: list[tuple[float, int]] = [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)]
