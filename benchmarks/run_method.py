@@ -23,14 +23,14 @@ from benchmarks.segmenters import compare_segmenters
 from benchmarks.stages import Stage, measure_stages
 from diffcut_bench.commands.terminal import progress, say
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.datasets import Example, SegmentationDataset
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.ncut.tree import LabelCodes
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.passes import open_dataset, run_cell
 from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.segmenters import DiffCut
