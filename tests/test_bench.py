@@ -11,7 +11,7 @@ import torch
 from conftest import DATA, blobs
 from torchmetrics.functional.clustering import adjusted_rand_score
 
-from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_textbook, textbook_recursive_ncut
+from diffcut_bench.bench import compare_lookup, compare_tau_path, compare_with_textbook
 from diffcut_bench.bench.ceiling import VectorProducts, read_rate
 from diffcut_bench.bench.rivals import compare_rivals, missing_rivals
 from diffcut_bench.bench.segmenter import adjusted_rand_index, textbook_within

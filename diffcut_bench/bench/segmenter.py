@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffcut_bench.bench.textbook import textbook_recursive_ncut
 from diffcut_bench.bench.timing import least_times
 from diffcut_bench.ncut import ncut_tree, recursive_ncut
-from diffcut_bench.ncut.fiedler import Solver
-from diffcut_bench.ncut.tree import LabelCodes
+from diffcut_bench.ncut.settings import LabelCodes, Solver
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 
 
 @dataclass(frozen=True)

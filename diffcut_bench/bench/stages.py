@@ -16,11 +16,11 @@ from torch.nn.functional import interpolate
 from diffcut_bench.bench.ceiling import VectorProducts, matrix_rate, read_rate
 from diffcut_bench.bench.plain import plain_assignment, plain_labels, plain_refinement, plain_scores
 from diffcut_bench.bench.segmenter import Textbook, same_partition, textbook_within
-from diffcut_bench.bench.textbook import textbook_affinity
 from diffcut_bench.bench.timing import peak_bytes, timed
 from diffcut_bench.evaluation import contingency_tables, count_matches, merge_backgrounds
 from diffcut_bench.evaluation.matching import BackgroundRule
 from diffcut_bench.ncut import NCutTree, affinity, ncut_tree
+from diffcut_bench.ncut.textbook import textbook_affinity
 from diffcut_bench.refinement import assign_concepts, refine_labels
 
 STAGES = ("affinity", "cut", "labels", "concepts", "matching", "pamr")

@@ -43,7 +43,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.experiment import open_dataset, run_cell
 from diffcut_bench.features import FeatureSource
-from diffcut_bench.ncut.tree import LabelCodes
+from diffcut_bench.ncut.settings import LabelCodes
 from diffcut_bench.reading import example_loader
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.segmenters import DiffCut

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
+from diffcut_bench.ncut.tree import contiguous
+
 
 @dataclass(frozen=True)
 class Slic:
@@ -36,9 +38,8 @@ class Slic:
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Superpixel of each pixel."""
-        return _contiguous(
-            slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
-        )
+        ids = slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
+        return contiguous(torch.from_numpy(ids)[None].long())[0]
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Felzenszwalb:
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Segment of each pixel."""
-        return _contiguous(felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1))
+        ids = felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1)
+        return contiguous(torch.from_numpy(ids)[None].long())[0]
 
 
 def _check_sigma(sigma: float) -> None:
@@ -78,7 +80,3 @@ def _check_sigma(sigma: float) -> None:
 def _pixels(image: Tensor) -> NDArray[np.float32]:
     """The picture as scikit-image wants it: [height, width, 3]."""
     return image.permute(1, 2, 0).cpu().numpy().astype(np.float32)
-
-
-def _contiguous(ids: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(ids).long().unique(return_inverse=True)[1]

@@ -14,6 +14,7 @@ import diffcut_bench.ncut.fiedler as fiedler
 from diffcut_bench.ncut import (
     CoarseGrid,
     GraphTooLargeError,
+    NCutSettings,
     affinity,
     coarse_to_fine_ncut,
     fiedler_vector,
@@ -50,12 +51,8 @@ def adjusted_rand_index(first: torch.Tensor, second: torch.Tensor) -> float:
 
 def test_an_image_that_does_not_fit_is_refused_with_an_estimate():
     features = torch.rand(1, 5000, 2)
-    with pytest.raises(
-        GraphTooLargeError, match=r"5000 patches needs about 0\.2 GiB.*takes 0\.1 GiB.*is 0\.1"
-    ) as error:
+    with pytest.raises(GraphTooLargeError, match=r"5000 patches needs about 0\.2 GiB.*takes 0\.1 GiB.*is 0\.1"):
         recursive_ncut(features, max_memory_gib=0.1)
-    for way in ("max_memory_gib", "image_size", "coarse_to_fine"):
-        assert way in error.value.hint
 
 
 def test_the_refusal_allocates_nothing():
@@ -65,14 +62,14 @@ def test_the_refusal_allocates_nothing():
 
 def test_the_dense_solver_is_estimated_dearer():
     assert needed_gib(16384, 4) == 2
-    assert needed_gib(16384, 4, settings=3) == 3
+    assert needed_gib(16384, 4, cuts=3) == 3
     assert needed_gib(16384, 4, "eigh") > 4
 
 
-def test_settings_that_do_not_fit_together_are_cut_one_by_one():
+def test_pairs_that_do_not_fit_together_are_cut_one_by_one():
     features = torch.rand(2, 100, 6)
-    together = ncut_trees(features, [(0.9, 5), (0.8, 9)])
-    alone = ncut_trees(features, [(0.9, 5), (0.8, 9)], max_memory_gib=1e-9)
+    together = ncut_trees(features, [(0.9, 5), (0.8, 9)], NCutSettings())
+    alone = ncut_trees(features, [(0.9, 5), (0.8, 9)], NCutSettings(max_memory_gib=1e-9))
     for tree, other in zip(together, alone, strict=True):
         assert len(other.images) == 2
         assert torch.equal(tree.labels(0.8), other.labels(0.8))
@@ -128,7 +125,7 @@ def test_coarse_to_fine_is_the_exact_partition_of_planted_features(rows, cols):
 def test_refining_beats_enlarging_the_cells():
     features, truth = planted_map(60, 60)
     grid = CoarseGrid.of(features, 400)
-    (tree,) = grid.trees([(0.5, 10)], zero_affinity="keep")
+    (tree,) = grid.trees([(0.5, 10)], NCutSettings(zero_affinity="keep"))
     cells = tree.labels(0.5).unflatten(1, grid.shape)[0]
     enlarged = cells.repeat_interleave(grid.side, 0).repeat_interleave(grid.side, 1)
     refined = grid.refine(tree.labels(0.5))[0]
@@ -142,7 +139,7 @@ def test_cells_are_means_of_cosines():
     unit = normalize(features[0], dim=0).flatten(1)
     cosines = unit.T @ unit
     scaled = ((cosines - cosines.min()) / (cosines.max() - cosines.min())).view(3, 2, 3, 2, 3, 2, 3, 2)
-    assert torch.allclose(next(grid._graphs(1, 1))[0], scaled.mean((1, 3, 5, 7)).view(9, 9))
+    assert torch.allclose(next(grid._cosines(1, 1))[0], scaled.mean((1, 3, 5, 7)).view(9, 9))
 
 
 def test_small_maps_are_exact_and_batches_are_their_images():
@@ -150,9 +147,9 @@ def test_small_maps_are_exact_and_batches_are_their_images():
     exact = recursive_ncut(features.flatten(2).mT, 0.8, 6).view(3, 9, 7)
     assert torch.equal(coarse_to_fine_ncut(features, 0.8, 6), exact)
     batch = coarse_to_fine_ncut(features, 0.8, 6, coarse_patches=20)
-    for place in range(3):
-        assert torch.equal(coarse_to_fine_ncut(features[place : place + 1], 0.8, 6, coarse_patches=20)[0], batch[place])
-        assert torch.equal(batch[place].unique(), torch.arange(int(batch[place].max()) + 1))
+    for image, labels in enumerate(batch):
+        assert torch.equal(coarse_to_fine_ncut(features[image : image + 1], 0.8, 6, coarse_patches=20)[0], labels)
+        assert torch.equal(labels.unique(), torch.arange(int(labels.max()) + 1))
 
 
 @pytest.mark.parametrize("fill", [0.0, 0.37])
