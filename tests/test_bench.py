@@ -19,6 +19,7 @@ from diffcut_bench.bench.speeds import measure_speeds
 from diffcut_bench.bench.stages import STAGES, Effort, Material, measure_stages, resized, tiled
 from diffcut_bench.bench.timing import peak_bytes, timed
 from diffcut_bench.config import conf_dir
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,6 @@
 
 from diffcut_bench.bench.reading import compare_lookup, compare_workers
 from diffcut_bench.bench.segmenter import Comparison, compare_tau_path, compare_with_textbook
-from diffcut_bench.ncut.textbook import textbook_recursive_ncut
 
 __all__ = [
     "Comparison",
@@ -10,5 +9,4 @@ __all__ = [
     "compare_tau_path",
     "compare_with_textbook",
     "compare_workers",
-    "textbook_recursive_ncut",
 ]

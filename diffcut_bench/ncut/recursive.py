@@ -47,6 +47,7 @@ def recursive_ncut(
         ValueError: an argument is out of range, or the features hold NaN or infinity.
         GraphTooLargeError: one image needs more than ``max_memory_gib``.
 
+    >>> import torch
     >>> features = torch.eye(2).repeat_interleave(3, dim=0)  # six patches of two kinds
     >>> recursive_ncut(features[None], tau=0.5, alpha=10).unique(return_counts=True)
     (tensor([0, 1]), tensor([3, 3]))

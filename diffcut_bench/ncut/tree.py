@@ -91,11 +91,13 @@ class _Regions:
             first = cuts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # made ones first, in their order
             first = first[:, : int(cuts.sum(dim=1).max()) if cuts.numel() else 0]
             bits = self.bits.gather(1, first[:, :, None].expand(-1, -1, self.bits.shape[2]))
+            # Each region's sum becomes its rank among the sums; equal ones share a rank.
             codes = _float32_codes(bits, cuts.sum(dim=1))
             ascending, order = codes.sort(dim=1)
             step = torch.nn.functional.pad((ascending.diff(dim=1) > 0).long().cumsum(dim=1), (1, 0))
             codes = torch.empty_like(step).scatter_(1, order, step)
         else:
+            # From a region whose cut is not made, climb to the one that holds it, until the cut of that is made.
             codes = torch.where(made, torch.arange(made.shape[1], device=made.device), self.within)
             for _ in range(made.shape[1].bit_length()):  # each round doubles the number of regions climbed
                 codes = codes.gather(1, codes)

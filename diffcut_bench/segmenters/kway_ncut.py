@@ -10,11 +10,7 @@ from torch import Tensor
 from diffcut_bench.ncut import cosine_matrix
 from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive
 from diffcut_bench.ncut.tree import contiguous
-from diffcut_bench.segmenters.spectral_embedding import (
-    Spectrum,
-    check_spectrum_fits,
-    cluster_by_pivoted_qr,
-)
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 Volume = Literal["quadratic", "linear"]
 

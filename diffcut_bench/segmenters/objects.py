@@ -13,6 +13,7 @@ from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
 from diffcut_bench.ncut.arguments import check_number, check_positive
+from diffcut_bench.ncut.tree import contiguous
 
 # Of all similarity matrices that are held at once.
 _ENTRIES_AT_ONCE = 2**26
@@ -67,8 +68,7 @@ def as_partition(masks: NDArray[np.bool_]) -> Int[Tensor, "rows cols"]:
     labels = np.zeros(masks.shape[1:], dtype=np.int64)
     for number in range(len(masks), 0, -1):
         labels[masks[number - 1]] = number
-    _, contiguous = np.unique(labels, return_inverse=True)
-    return torch.from_numpy(contiguous.reshape(labels.shape))
+    return contiguous(torch.from_numpy(labels)[None])[0]
 
 
 def check_graph(tau: object, eps: object) -> None:

@@ -12,11 +12,7 @@ from diffcut_bench.ncut import affinity
 from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_positive
 from diffcut_bench.ncut.tree import contiguous
 from diffcut_bench.segmenters.kmeans import Clusters, TakesClusters, check_clusters, cluster_counts, kmeans
-from diffcut_bench.segmenters.spectral_embedding import (
-    Spectrum,
-    check_spectrum_fits,
-    cluster_by_pivoted_qr,
-)
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 Discretisation = Literal["qr", "kmeans"]
 

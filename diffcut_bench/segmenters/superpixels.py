@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
+from diffcut_bench.ncut.arguments import check_count
 from diffcut_bench.ncut.tree import contiguous
 
 
@@ -30,8 +31,7 @@ class Slic:
     sigma: float = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segments, int) or self.segments < 1:
-            raise ValueError(f"segments must be a whole number of at least 1, not {self.segments!r}")
+        check_count("segments", self.segments, 1)
         if not self.compactness > 0:
             raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
         _check_sigma(self.sigma)
@@ -62,8 +62,7 @@ class Felzenszwalb:
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"scale must be above 0, not {self.scale!r}")
-        if not isinstance(self.min_size, int) or self.min_size < 0:
-            raise ValueError(f"min_size must be a whole number of at least 0, not {self.min_size!r}")
+        check_count("min_size", self.min_size, 0)
         _check_sigma(self.sigma)
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
