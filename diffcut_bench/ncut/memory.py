@@ -8,24 +8,7 @@ _MATRICES: dict[Solver, int] = {"lanczos": 2, "eigh": 6}
 
 
 class GraphTooLargeError(ValueError):
-    """One image does not fit in ``max_memory_gib``.
-
-    Args:
-        nodes: patches of the image.
-        matrix_gib: what its affinity matrix takes.
-        needed_gib: what its cut takes in all.
-        limit_gib: what it may take.
-    """
-
-    def __init__(self, nodes: int, matrix_gib: float, needed_gib: float, limit_gib: float) -> None:
-        super().__init__(nodes, matrix_gib, needed_gib, limit_gib)
-        self.nodes, self.matrix_gib, self.needed_gib, self.limit_gib = nodes, matrix_gib, needed_gib, limit_gib
-
-    def __str__(self) -> str:
-        return (
-            f"an image of {self.nodes} patches needs about {self.needed_gib:.1f} GiB for its cut, of which its "
-            f"affinity matrix alone takes {self.matrix_gib:.1f} GiB; max_memory_gib is {self.limit_gib:g}"
-        )
+    """One image does not fit in ``max_memory_gib``; the message has the figures."""
 
 
 def needed_gib(nodes: int, element_size: int, solver: Solver = "lanczos", cuts: int = 1) -> float:
@@ -49,9 +32,12 @@ def check_fits(nodes: int, element_size: int, solver: Solver, limit_gib: float) 
     Raises:
         GraphTooLargeError: with the estimate.
     """
-    needed = needed_gib(nodes, element_size, solver)
+    needed, matrix = needed_gib(nodes, element_size, solver), _matrix_gib(nodes, element_size)
     if nodes > DENSE_UP_TO and needed > limit_gib:
-        raise GraphTooLargeError(nodes, _matrix_gib(nodes, element_size), needed, limit_gib)
+        raise GraphTooLargeError(
+            f"an image of {nodes} patches needs about {needed:.1f} GiB for its cut, of which its affinity matrix alone "
+            f"takes {matrix:.1f} GiB; max_memory_gib is {limit_gib:g}"
+        )
 
 
 def _matrix_gib(nodes: int, element_size: int) -> float:

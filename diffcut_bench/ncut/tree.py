@@ -38,10 +38,6 @@ class ImageTree:
             reached.append(cost if parent < 0 else max(cost, reached[parent]))
         return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
 
-    def labels(self, tau: float, label_codes: LabelCodes = "exact") -> Int[Tensor, " nodes"]:
-        """Segment of each patch at ``tau``, contiguous from 0."""
-        return _Regions.of([self]).labels(tau, label_codes)[0]
-
 
 @dataclass(frozen=True)
 class _Regions:

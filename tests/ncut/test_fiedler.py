@@ -11,6 +11,10 @@ def graph(nodes: int, seed: int = 0) -> torch.Tensor:
     return affinity(torch.randn(1, nodes, 10), 2)[0]
 
 
+def refuse(*_: object) -> torch.Tensor:
+    raise AssertionError("fell back to the dense solver")
+
+
 @pytest.mark.parametrize("solver", ["lanczos", "eigh"])
 def test_solves_the_generalised_eigenproblem(solver):
     weights = graph(200).double()
@@ -64,9 +68,6 @@ def test_falls_back_to_the_dense_solver_when_it_does_not_converge(monkeypatch):
 
 
 def test_converges_without_falling_back_on_clustered_features(monkeypatch):
-    def refuse(*_: object) -> torch.Tensor:
-        raise AssertionError("fell back to the dense solver")
-
     weights = affinity(blobs(6, 100)[0], 5)[0]
     expected = fiedler_vector(weights, weights.sum(dim=1), "eigh")
     monkeypatch.setattr(fiedler, "_dense", refuse)
@@ -99,3 +100,27 @@ def test_an_item_that_does_not_converge_leaves_the_others_alone(monkeypatch):
     found = fiedler_vector(weights, weights.sum(dim=2))
     assert dense == [1]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [12, 30])
+def test_large_graphs_are_solved_by_restarts(monkeypatch, steps):
+    weights = graph(300).double()
+    degree = weights.sum(dim=1)
+    expected = fiedler_vector(weights, degree, "eigh")
+    monkeypatch.setattr(fiedler, "DENSE_UP_TO", 200)
+    monkeypatch.setattr(fiedler, "MAX_STEPS", steps)
+    monkeypatch.setattr(fiedler, "_RESTARTS", 100)
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    assert torch.allclose(fiedler_vector(weights, degree), expected, atol=1e-6 * expected.abs().max().item())
+
+
+def test_restarts_end_where_eigenvalues_hardly_differ(monkeypatch):
+    """Eight equal components: the second eigenvalue is one of seven."""
+    monkeypatch.setattr(fiedler, "DENSE_UP_TO", 200)
+    monkeypatch.setattr(fiedler, "MAX_STEPS", 10)
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    weights = torch.block_diag(*[torch.ones(40, 40)] * 8) + 1e-6 * torch.rand(320, 320)
+    weights = (weights + weights.T) / 2
+    y = fiedler_vector(weights, weights.sum(dim=1))
+    assert torch.isfinite(y).all()
+    assert max(y[first : first + 40].std() for first in range(0, 320, 40)) < 1e-2 * y.abs().max()

@@ -196,7 +196,7 @@ def test_float32_codes_lose_a_low_bit_once_the_steps_pass_2_to_the_24(cuts, dist
 @pytest.mark.parametrize(("cuts", "segments"), [(120, 120), (200, 1)])
 def test_float32_codes_overflow_to_one_segment(cuts, segments):
     bits = torch.ones(cuts, cuts, dtype=torch.bool).triu()  # each cut doubles the greatest code
-    tree = ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)
+    tree = NCutTree([ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)], 1.0)
     assert tree.labels(1.0).max() + 1 == cuts
     assert tree.labels(1.0, "float32").max() + 1 == segments
 
@@ -211,7 +211,7 @@ def test_overflowing_float32_codes_of_one_image_leave_the_others_alone():
     trees = [tree(cuts) for cuts in (5, 126, 127, 128, 129, 140, 199)]
     together = NCutTree(trees, 1.0, "float32").labels(1.0)
     for image, one in enumerate(trees):
-        assert torch.equal(together[image], one.labels(1.0, "float32"))
+        assert torch.equal(together[image], NCutTree([one], 1.0, "float32").labels(1.0)[0])
         alone = torch.zeros(200)
         step = torch.ones(())
         for side in one.sides:
