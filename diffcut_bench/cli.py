@@ -25,7 +25,7 @@ from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
-from diffcut_bench.pipeline import is_out_of_memory
+from diffcut_bench.scoring.pipeline import is_out_of_memory
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

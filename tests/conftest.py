@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
+from diffcut_bench.scoring.events import Observer
 
 DATA = Path(__file__).parent / "data"
 # The whole pipeline with the real network on 4×4 patches: a tenth of a second an image.
@@ -111,6 +112,17 @@ def finished_cells(output_dir: Path) -> dict[str, tuple[object, ...]]:
         del result["timings"], result["environment"]
         found[cell.name] = (result, *((cell / name).read_bytes() for name in ("config.yaml", "per_image.parquet")))
     return found
+
+
+def interrupting_after(images: int) -> Observer:
+    """An observer as a user who presses Ctrl-C when so many images are scored."""
+
+    class Interrupting(Observer):
+        def scored(self, done: int, total: int) -> None:
+            if done >= images:
+                raise KeyboardInterrupt
+
+    return Interrupting()
 
 
 def write_shapes(root: Path, count: int) -> Path:

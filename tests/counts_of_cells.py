@@ -4,7 +4,8 @@
     python tests/counts_of_cells.py check FILE      after it: names each cell whose counts are others; exit code 1
 
 The cells are of the sample that the package brings, of the pictures that the tests draw and, where ``DIFFCUT_SHARED``
-is set, of real VOC pictures. Machines differ in the last digit of features, so FILE is of one machine and not kept here.
+is set, of real VOC pictures. Machines differ in the last digit of features, so FILE is of one machine and
+not kept here.
 """
 
 import json

@@ -12,10 +12,6 @@ ALLOWED = {
     "errors": set(),
     "heap": set(),
     "interruption": set(),
-    "time_limit": {"errors"},
-    "distributed": set(),
-    "checks": set(),
-    "fingerprints": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
@@ -26,36 +22,20 @@ ALLOWED = {
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "paths": {"errors"},
-    "overrides": {"errors", "paths"},
-    "mistakes": {"errors", "overrides", "paths"},
-    "config": {"errors", "evaluation", "mistakes", "overrides", "paths"},
-    "trust": {"errors", "config", "paths"},
+    "config": {"errors", "evaluation", "paths"},
     "coherence": {"errors", "datasets"},
-    "features": {"backbones", "datasets", "evaluation", "fingerprints", "store"},
-    "reading": {"errors", "datasets", "evaluation", "features", "interruption", "store"},
-    "pipeline": {
-        *{"errors", "checks", "datasets", "evaluation", "features", "naming", "reading", "segmenters", "store"},
-        *{"refinement", "time_limit"},
-    },
     "environment": {"errors", "store"},
-    "running": {
-        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "fingerprints"},
-        *{"naming", "paths", "pipeline", "segmenters", "store"},
+    "scoring": {
+        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "interruption", "naming", "paths"},
+        *{"refinement", "segmenters", "store"},
     },
-    "experiment": {
-        *{"errors", "config", "datasets", "distributed", "environment", "evaluation", "features", "pipeline"},
-        *{"interruption", "naming", "running", "store"},
-    },
-    "merging": {"errors", "config", "experiment", "paths", "running", "store"},
-    "reporting": {"datasets", "evaluation", "pipeline", "store"},
+    "reporting": {"datasets", "evaluation", "scoring", "store"},
     "reproduction": {
-        *{"errors", "config", "environment", "evaluation", "features", "overrides", "paths", "reporting", "store"},
+        *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "features", "fingerprints", "paths", "pipeline"},
-        *{"refinement", "reporting", "running", "store", "time_limit"},
+        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},
     },
-    "segment_record": {"errors", "paths", "segmentation", "store"},
 }
 
 

@@ -34,9 +34,9 @@ def nothing_here(tmp_path, monkeypatch) -> None:
 
 
 def experiment(tmp_path: Path, columns: str, rows: str, measure: str = "miou") -> list[str]:
-    """Words that find an experiment of one's own; nothing is written below its output folder."""
-    (tmp_path / "options" / "experiment").mkdir(parents=True)
-    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(
+    """Words that find a reproduction of one's own; nothing is written below its output folder."""
+    (tmp_path / "options" / "reproduction").mkdir(parents=True)
+    (tmp_path / "options" / "reproduction" / "mine.yaml").write_text(
         MINE.format(columns=columns, rows=rows, measure=measure)
     )
     return [f"hydra.searchpath=[file://{tmp_path / 'options'}]", f"output_dir={tmp_path / 'out'}", "device=cpu"]

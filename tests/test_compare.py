@@ -11,7 +11,7 @@ from diffcut_bench.commands.compare import find_cell
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 
 PICTURES = 12
 

@@ -18,7 +18,7 @@ from PIL import Image
 import diffcut_bench.datasets
 from diffcut_bench.config import load_config
 from diffcut_bench.reporting import Table
-from diffcut_bench.reproduction import load_experiment, plan_cells
+from diffcut_bench.reproduction import load_reproduction, plan_cells
 from diffcut_bench.store import Result
 
 COLUMNS = ("voc", "context", "coco_object", "coco_stuff27", "cityscapes27", "ade20k")
@@ -66,7 +66,7 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     base = [*data, "--for", "DiffCut", f"backbone.model={checkpoint}", f"output_dir={tmp_path / 'out'}"]
     planned = cli("reproduce", "table1", "--dry-run", *base)
     assert planned.code == 0, planned.err
-    runnable = sum(cell.config is not None for cell in plan_cells(load_experiment("table1")))
+    runnable = sum(cell.config is not None for cell in plan_cells(load_reproduction("table1")))
     lacking = runnable - 5  # DiffCut's on Cityscapes, and the rivals', whose networks this checkpoint is none of
     assert f"{runnable} cells to run: 0 finished, {lacking} lack something, {71 - runnable} not run" in planned.out
     assert "on a GPU that sustains 790 TFLOP/s" in planned.out
@@ -89,7 +89,7 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
         result = Result.from_json(path.read_text())
         row = own[result.dataset.name]
         assert row["ours"] == f"{100 * result.metrics.miou:.3f}"
-        published = load_experiment("table1").rows[13].published[result.dataset.name]
+        published = load_reproduction("table1").rows[13].published[result.dataset.name]
         assert float(row["difference"].replace("−", "-")) == pytest.approx(
             100 * result.metrics.miou - published, abs=0.1
         )
@@ -140,11 +140,11 @@ def test_protocols_and_rules_side_by_side(cli, tmp_path):
 
 
 def own_experiment(tmp_path: Path, shapes: Path, more: str = "") -> list[str]:
-    """An experiment of one's own on the `shapes` pictures; the overrides that find it."""
-    (tmp_path / "options" / "experiment").mkdir(parents=True)
+    """A reproduction of one's own on the `shapes` pictures; the overrides that find it."""
+    (tmp_path / "options" / "reproduction").mkdir(parents=True)
     overrides = [o for o in shapes_overrides(shapes, tmp_path / "out") if not o.startswith("output_dir")]
     quoted = ", ".join(f'"{override}"' for override in overrides)
-    (tmp_path / "options" / "experiment" / "mine.yaml").write_text(
+    (tmp_path / "options" / "reproduction" / "mine.yaml").write_text(
         f"title: Mine\nsource: a test\ncolumns: {{shapes: [{quoted}]}}\n"
         "trained: [protocol.matching=dataset, protocol.background_rule=one_to_one, refiner=none]\n"
         "rows:\n  - {name: ours, published: {shapes: 50}}\n"
@@ -312,7 +312,7 @@ def test_table10_tunes_on_training_images_first(cli, tmp_path):
     shapes, training = write_shapes(tmp_path / "shapes", 4), write_shapes(tmp_path / "training", 4)
     row = "  - {name: tuned, published: {shapes: 50}, tune: {images: 3, grid: [0.2, 0.8]}, chosen: {shapes: 0.8}}\n"
     options = own_experiment(tmp_path, shapes, row)
-    plan = tmp_path / "options" / "experiment" / "mine.yaml"
+    plan = tmp_path / "options" / "reproduction" / "mine.yaml"
     suggested = f"\"+dataset.suggests={{train: ['dataset.root={training}']}}\""
     plan.write_text(plan.read_text().replace("columns: {shapes: [", f"columns: {{shapes: [{suggested}, "))
     done = cli("reproduce", "mine", *options)
@@ -350,8 +350,8 @@ def test_nothing_that_can_be_run_is_an_exit_code(cli, tmp_path):
     done = cli("reproduce", "table8", f"output_dir={tmp_path}")
     assert done.code == 2
     assert "not run" in done.out
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "theirs.yaml").write_text(
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction" / "theirs.yaml").write_text(
         "title: Theirs\nsource: a test\ncolumns: {voc: [dataset=voc]}\n"
         "rows: [{name: theirs, published: {voc: 50}, not_run: trained}]\n"
     )
@@ -361,9 +361,9 @@ def test_nothing_that_can_be_run_is_an_exit_code(cli, tmp_path):
 
 def test_mistakes(cli, tmp_path):
     run = partial(cli, "reproduce")
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    (tmp_path / "mine" / "experiment" / "unreadable.yaml").write_text(": : :")
-    (tmp_path / "mine" / "experiment" / "binary.yaml").write_bytes(bytes(range(256)))
+    (tmp_path / "mine" / "reproduction").mkdir(parents=True)
+    (tmp_path / "mine" / "reproduction" / "unreadable.yaml").write_text(": : :")
+    (tmp_path / "mine" / "reproduction" / "binary.yaml").write_bytes(bytes(range(256)))
     search = f"hydra.searchpath=[file://{tmp_path / 'mine'}]"
     for arguments, hint in (
         (["tabel1"], "did you mean table1"),

@@ -6,7 +6,7 @@ from conftest import shapes_overrides, write_shapes
 from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 
 
 def test_the_setting_of_the_greatest_training_score_is_reported_on_the_data_set(cli, shapes, tmp_path):
@@ -32,7 +32,7 @@ def test_the_setting_of_the_greatest_training_score_is_reported_on_the_data_set(
 
 
 def test_training_images_are_drawn_at_random_and_the_same_again(shapes, tmp_path):
-    from diffcut_bench.experiment import open_dataset
+    from diffcut_bench.scoring.passes import open_dataset
 
     dataset = open_dataset(load_config(shapes_overrides(shapes, tmp_path)))
     draws = [dataset.select(4, seed).records["id"][:] for seed in (1, 1, 2)]

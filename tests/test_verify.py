@@ -10,7 +10,7 @@ import pytest
 from conftest import DATA, finished_cells, shapes_overrides
 
 from diffcut_bench.config import load_config
-from diffcut_bench.experiment import FinishedCell, run_cells
+from diffcut_bench.scoring.passes import FinishedCell, run_cells
 
 
 @pytest.fixture

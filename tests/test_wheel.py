@@ -29,7 +29,7 @@ def test_carries_conf_and_labels_and_no_top_level_conf(wheel):
         assert f"diffcut_bench/conf/{path.relative_to(ROOT / 'conf')}" in names
     assert "diffcut_bench/datasets/sample.json" in names
     assert "diffcut_bench/reporting/report.html.j2" in names
-    assert "diffcut_bench/conf/experiment/table1.yaml" in names
+    assert "diffcut_bench/conf/reproduction/table1.yaml" in names
     assert {name.split("/")[0] for name in names} == {"diffcut_bench", wheel.name.split("-py3")[0] + ".dist-info"}
 
 

@@ -37,15 +37,16 @@ from diffcut_bench.commands.bench_tables import (
 )
 from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.datasets import Example, SegmentationDataset
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device, device_name, installed_packages, processor
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.experiment import open_dataset, run_cell
-from diffcut_bench.features import FeatureSource
 from diffcut_bench.ncut.settings import LabelCodes
-from diffcut_bench.reading import example_loader
 from diffcut_bench.reporting import encode_figure
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Example, Framing
+from diffcut_bench.scoring.passes import open_dataset, run_cell
+from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import write_atomically
 
@@ -156,8 +157,9 @@ def _subject(options: argparse.Namespace) -> _Subject:
     device = choose_device(config.device)
     dataset = open_dataset(config).select(options.images)
     protocol = build_protocol(config.protocol)
-    source = FeatureSource(instantiate("backbone", config.backbone).to(device), device)
-    loader = example_loader(dataset, list(range(len(dataset))), protocol, source, batch_size=1)
+    backbone = instantiate("backbone", config.backbone).to(device)
+    source = FeatureSource(backbone, Framing.of(protocol, backbone), device)
+    loader = example_loader(dataset, list(range(len(dataset))), source, batch_size=1)
     examples = [item for batch in loader for item in batch if isinstance(item, Example)]
     if options.features is None:
         features = torch.cat([source.of([example]) for example in examples])
@@ -211,7 +213,7 @@ def _comparisons(
 
     def load(workers: int) -> DataLoader[Any]:
         indices = list(range(len(dataset))) * max(48 // len(dataset), 1)
-        return example_loader(dataset, indices, subject.protocol, subject.source, batch_size=1, num_workers=workers)
+        return example_loader(dataset, indices, subject.source, batch_size=1, num_workers=workers)
 
     tau, solver = segmenter.tau, segmenter.solver
     batch = tiled(nodes, min(options.images, _TAU_PATH_IMAGES))

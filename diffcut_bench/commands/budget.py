@@ -16,7 +16,7 @@ from diffcut_bench.config import RunConfig
 from diffcut_bench.environment import choose_device, device_name, is_here
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import Column, Table
-from diffcut_bench.reproduction import Experiment, PlannedCell, load_experiment
+from diffcut_bench.reproduction import PlannedCell, Reproduction, load_reproduction
 from diffcut_bench.store import in_units
 
 TFLOPS = 790.0  # bfloat16, about what an H100 sustains
@@ -43,33 +43,33 @@ class Duration:
         return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
 
 
-def print_status(experiment: Experiment, cells: Sequence[PlannedCell]) -> None:
+def print_status(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> None:
     """How far each cell is, and what has to be fetched for those that lack something."""
-    outlooks = _outlooks(experiment, cells)
-    _table(experiment, cells, outlooks, {}).print(console)
+    outlooks = _outlooks(reproduction, cells)
+    _table(reproduction, cells, outlooks, {}).print(console)
     _say_states(cells, outlooks)
     _say_lacks(outlooks, cells)
 
 
-def print_budget(experiment: Experiment, cells: Sequence[PlannedCell], tflops: float = TFLOPS) -> None:
+def print_budget(reproduction: Reproduction, cells: Sequence[PlannedCell], tflops: float = TFLOPS) -> None:
     """The same, and what the rest takes: images, disk, and time here, on a GPU at best, and on the paper's own.
 
     Args:
-        experiment: of the table.
+        reproduction: of the table.
         cells: as planned.
         tflops: 10¹² operations a second that the GPU sustains.
     """
-    outlooks = _outlooks(experiment, cells)
+    outlooks = _outlooks(reproduction, cells)
     configs = [cell.config for cell in cells if cell.config is not None]
     here = _Here.of(configs[0].device if configs else "cpu")
-    published = {} if experiment.measure == "auc" else _published_speeds()
+    published = {} if reproduction.measure == "auc" else _published_speeds()
     prices: dict[int, Price] = {}
     for place, outlook in enumerate(outlooks):
         config = cells[place].config
         if outlook is not None and config is not None and not outlook.finished:
             speed = published.get((config.choices.get("backbone", ""), config.choices.get("segmenter", "")))
             prices[place] = Price.of(outlook, here.rate, tflops * 1e12, speed)
-    _table(experiment, cells, outlooks, prices).print(console)
+    _table(reproduction, cells, outlooks, prices).print(console)
     _say_states(cells, outlooks)
     if prices:
         output_dir = Path(configs[0].output_dir).absolute()
@@ -185,7 +185,7 @@ def _sums(prices: Sequence[Price], free: int, device: _Here, tflops: float) -> l
 
 
 def _table(
-    experiment: Experiment,
+    reproduction: Reproduction,
     cells: Sequence[PlannedCell],
     outlooks: Sequence[Outlook | None],
     prices: dict[int, Price],
@@ -198,14 +198,14 @@ def _table(
         if outlook is None:
             continue
         point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in (cell.point or {}).items())
-        state = "measured by each run" if experiment.measure == "auc" and not outlook.missing else _state(outlook)
+        state = "measured by each run" if reproduction.measure == "auc" and not outlook.missing else _state(outlook)
         row = [f"{cell.name} {point}".strip(), cell.column, state]
         if prices:
             row += (prices[place].texts() if place in prices else ("",) * len(_PRICES))[: len(shown)]
         rows.append(tuple(row))
     for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
         rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
-    return Table(experiment.name, experiment.title, tuple(columns), tuple(rows))
+    return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows))
 
 
 def _state(outlook: Outlook) -> str:
@@ -256,7 +256,7 @@ def _released_files(cells: Sequence[PlannedCell]) -> dict[tuple[str, str, str], 
     return {file: list(columns) for file, columns in wanted.items()}
 
 
-def _outlooks(experiment: Experiment, cells: Sequence[PlannedCell]) -> list[Outlook | None]:
+def _outlooks(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> list[Outlook | None]:
     """Of each cell that is run. One that is tuned first is as far as its search, and takes what both take."""
     groups: list[list[RunConfig]] = []
     errors: dict[int, Outlook] = {}
@@ -270,7 +270,7 @@ def _outlooks(experiment: Experiment, cells: Sequence[PlannedCell]) -> list[Outl
                 errors[place], configs = Outlook(missing=(Lack("more", error.what, error.hint),)), []
         groups.append(configs)
     every = [config for configs in groups for config in configs]
-    found = iter(look_ahead(every, coherence=experiment.measure == "auc"))
+    found = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
     together = [[next(found) for _ in configs] for configs in groups]
     return [errors.get(place, _joined(each) if each else None) for place, each in enumerate(together)]
 
@@ -296,7 +296,7 @@ def _joined(outlooks: Sequence[Outlook]) -> Outlook:
 def _published_speeds() -> dict[tuple[str, str], float]:
     """Images a second of the paper's table 11, by backbone and segmenter."""
     speeds = {}
-    for row in load_experiment("table11").rows:
+    for row in load_reproduction("table11").rows:
         chosen = dict(word.split("=", 1) for word in row.overrides if "=" in word)
         speeds[chosen["backbone"], chosen["segmenter"]] = row.published["images_per_s"]
     return speeds

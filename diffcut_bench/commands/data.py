@@ -24,7 +24,7 @@ from diffcut_bench.datasets import (
 from diffcut_bench.datasets.download import fetch
 from diffcut_bench.datasets.unpacking import unpack
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import open_dataset
+from diffcut_bench.scoring.passes import open_dataset
 
 
 def data(options: argparse.Namespace) -> int:

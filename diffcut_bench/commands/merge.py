@@ -6,13 +6,12 @@ from pathlib import Path
 
 from diffcut_bench.commands.passes import say_cell, say_failures
 from diffcut_bench.commands.terminal import console, errors
-from diffcut_bench.config import load_config
+from diffcut_bench.config import load_config, option_words, trusted
 from diffcut_bench.errors import UserError
-from diffcut_bench.merging import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import results_table
-from diffcut_bench.running import NUMERICS_VERSION
-from diffcut_bench.trust import option_words, trusted
+from diffcut_bench.scoring.identity import NUMERICS_VERSION
+from diffcut_bench.scoring.shards import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,15 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from diffcut_bench.backbones import cache_only
-from diffcut_bench.config import RunConfig, instantiate
+from diffcut_bench.config import RunConfig, instantiate, trusted
 from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import open_pass
 from diffcut_bench.paths import reopened
 from diffcut_bench.reporting import draw_outcome
-from diffcut_bench.running import picture_path
+from diffcut_bench.scoring.cell import picture_path
+from diffcut_bench.scoring.passes import open_pass
 from diffcut_bench.store import Result
-from diffcut_bench.trust import trusted
 
 
 def draw_pictures(

@@ -11,7 +11,7 @@ from typing import Any
 
 from diffcut_bench.commands.report_parts import PageText, Parts, rank
 from diffcut_bench.commands.terminal import errors, say
-from diffcut_bench.config import load_config
+from diffcut_bench.config import load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import (
@@ -20,7 +20,7 @@ from diffcut_bench.reporting import (
     DatasetPart,
     Drawing,
     Page,
-    Reproduction,
+    ReproductionPart,
     Table,
     draw_curves,
     render_page,
@@ -28,7 +28,6 @@ from diffcut_bench.reporting import (
     sweep_figures,
 )
 from diffcut_bench.store import Result, read_result, write_atomically
-from diffcut_bench.trust import option_words
 
 _Found = tuple[Path, Result]
 
@@ -114,7 +113,7 @@ class _Report:
     gallery: int
     overrides: Sequence[str]
     found: list[_Found] = field(default_factory=list)
-    reproductions: list[Reproduction] = field(default_factory=list)
+    reproductions: list[ReproductionPart] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -210,7 +209,7 @@ def _place(path: Path) -> tuple[object, ...]:
     return not name.startswith("table"), parts
 
 
-def _reproduction(raw: Any, name: str, of_claims: str | None) -> Reproduction:
+def _reproduction(raw: Any, name: str, of_claims: str | None) -> ReproductionPart:
     """What ``diffcut-bench reproduce`` wrote; the names are those of the tables' files."""
     if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
         raise ValueError("it holds no titled table")
@@ -224,7 +223,7 @@ def _reproduction(raw: Any, name: str, of_claims: str | None) -> Reproduction:
         references = [(str(label), float(value)) for label, value in raw["curves"].get("references", ())]
         drawn = draw_curves(curves, raw["curves"]["x_label"], raw["curves"]["y_label"], references)
     claims = Table.from_dict({**raw["claims"], "name": of_claims}) if of_claims else None
-    return Reproduction(raw["title"], table, drawn, claims)
+    return ReproductionPart(raw["title"], table, drawn, claims)
 
 
 def _counted(number: int, what: str) -> str:

@@ -28,7 +28,7 @@ from diffcut_bench.reporting import (
     settings_of,
     text_of,
 )
-from diffcut_bench.running import picture_path
+from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.store import ImageRow, Result, check_published
 
 _Gallery = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]

@@ -11,28 +11,28 @@ from typing import Any
 from diffcut_bench.coherence import SamplingOptions
 from diffcut_bench.commands.budget import TFLOPS, print_budget, print_status
 from diffcut_bench.commands.coherence import measure_coherence
-from diffcut_bench.commands.passes import run_with_progress, say_failures
+from diffcut_bench.commands.passes import TerminalObserver, say_failures
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import pass_key
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import Curve, Table, draw_curves, write_figure
 from diffcut_bench.reproduction import (
-    Experiment,
     Measured,
     PlannedCell,
+    Reproduction,
     average_seeds,
     figure_curves,
-    known_experiments,
-    load_experiment,
+    known_reproductions,
+    load_reproduction,
     plan_cells,
     redraw,
     resolve_under,
 )
-from diffcut_bench.running import FinishedCell
+from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import unwritable, write_atomically
 
 _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
@@ -40,7 +40,9 @@ _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
-    parser.add_argument("name", metavar="NAME", help=f"one of {', '.join(sorted(known_experiments(), key=_in_order))}")
+    parser.add_argument(
+        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=_in_order))}"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
     parser.add_argument(
         "--tflops", metavar="N", type=float, default=TFLOPS, help="10^12 operations a second of the GPU of --dry-run"
@@ -77,12 +79,12 @@ def reproduce(options: argparse.Namespace) -> int:
         raise UserError(what, f"--seeds {options.seeds}", "such as --seeds 3")
     if not 0 < options.tflops < math.inf:
         raise UserError(f"{options.tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
-    experiment = load_experiment(options.name, options.overrides)
+    reproduction = load_reproduction(options.name, options.overrides)
     of_part: dict[str, list[str]] = {}
     for part, override in options.of_part:
         of_part.setdefault(part, []).append(override)
     cells = plan_cells(
-        experiment,
+        reproduction,
         options.overrides,
         under=resolve_under(options.under.split(",")) if options.under else None,
         predictions=_folders(options.predictions),
@@ -91,33 +93,33 @@ def reproduce(options: argparse.Namespace) -> int:
     )
     if options.dry_run or options.status:
         if options.dry_run:
-            print_budget(experiment, cells, options.tflops)
+            print_budget(reproduction, cells, options.tflops)
         else:
-            print_status(experiment, cells)
+            print_status(reproduction, cells)
         return 0
     devices = {cell.config.device for cell in cells if cell.config is not None}
     if len(devices) == 1:
         choose_device(devices.pop())  # before a table is printed in which no cell could be run
-    folder = _output_dir(cells, options.overrides) / "reproductions" / experiment.name
+    folder = _output_dir(cells, options.overrides) / "reproductions" / reproduction.name
     try:
         folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing
     except OSError as error:
         raise unwritable(folder, error) from error
-    measured, failed = _measure(experiment, cells)
+    measured, failed = _measure(reproduction, cells)
     results = [ours.result for ours in measured.values() if ours.result is not None]
     cells, measured, failed = average_seeds(cells, measured, failed)
-    tables = redraw(experiment, cells, measured, failed)
-    curves = figure_curves(experiment, cells, measured) if experiment.sweep else None
+    tables = redraw(reproduction, cells, measured, failed)
+    curves = figure_curves(reproduction, cells, measured) if reproduction.sweep else None
     for name in ("table", "claims"):
         if name in tables:
             tables[name].print(console)
     say_failures(results)
-    _write(folder, experiment, tables, curves)
+    _write(folder, reproduction, tables, curves)
     runnable = any(not cell.not_run for cell in cells)
     return 2 if runnable and not measured else 0
 
 
-def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict[int, Measured], dict[int, str]]:
+def _measure(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> tuple[dict[int, Measured], dict[int, str]]:
     """Our value of every cell that could be run, and why the others could not, by place."""
     measured: dict[int, Measured] = {}
     failed: dict[int, str] = {}
@@ -125,7 +127,7 @@ def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict
     for place, cell in enumerate(cells):
         if cell.config is None:
             continue
-        if cell.row.tune is not None or experiment.measure == "auc":
+        if cell.row.tune is not None or reproduction.measure == "auc":
             try:
                 measured[place] = _tuned(cell) if cell.row.tune is not None else _coherence(cell)
             except UserError as error:
@@ -133,19 +135,21 @@ def _measure(experiment: Experiment, cells: Sequence[PlannedCell]) -> tuple[dict
         else:
             together.setdefault(pass_key(cell.config), []).append(place)
     for places in together.values():
-        for place, end in zip(places, _run([_config(cells[place]) for place in places], experiment.name), strict=True):
+        for place, end in zip(
+            places, _run([_config(cells[place]) for place in places], reproduction.name), strict=True
+        ):
             if isinstance(end, UserError):
                 failed[place] = _reason(end)
             else:
                 deviations = cells[place].deviations_with(end.result.identity.get("backbone", {}))
-                measured[place] = Measured.of(end.result, deviations, experiment.measure, end.folder)
+                measured[place] = Measured.of(end.result, deviations, reproduction.measure, end.folder)
     return measured, failed
 
 
 def _run(configs: Sequence[RunConfig], group: str) -> Sequence[FinishedCell | UserError]:
     """One pass; what its cells share and can't be had is the fate of each."""
     try:
-        return run_with_progress(configs, group)
+        return run_cells(configs, TerminalObserver(group))
     except UserError as error:
         return [error] * len(configs)
 
@@ -174,8 +178,10 @@ def _coherence(cell: PlannedCell) -> Measured:
     return Measured(backbone["auc"], (low, high), tuple(limits))
 
 
-def _write(folder: Path, experiment: Experiment, tables: Mapping[str, Table], curves: dict[str, Any] | None) -> None:
-    record = {"schema_version": 1, "name": experiment.name, "title": experiment.title, "curves": curves}
+def _write(
+    folder: Path, reproduction: Reproduction, tables: Mapping[str, Table], curves: dict[str, Any] | None
+) -> None:
+    record = {"schema_version": 1, "name": reproduction.name, "title": reproduction.title, "curves": curves}
     record |= {name: table.to_dict() for name, table in tables.items()}
     write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
     paths = [path for table in tables.values() for path in table.write(folder)]
@@ -183,7 +189,7 @@ def _write(folder: Path, experiment: Experiment, tables: Mapping[str, Table], cu
         drawn = [Curve(**curve) for curve in curves["curves"]]
         references = [(str(name), float(value)) for name, value in curves["references"]]
         figure = draw_curves(drawn, curves["x_label"], curves["y_label"], references)
-        paths += write_figure(figure, folder, experiment.name)
+        paths += write_figure(figure, folder, reproduction.name)
     for path in paths:
         say(f"written  {path}")
 

@@ -11,8 +11,7 @@ from diffcut_bench.commands.terminal import errors, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded, portable
-from diffcut_bench.segment_record import SegmentRecord
-from diffcut_bench.segmentation import PictureSegmenter
+from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord
 
 _NAMER = "clip_b16"  # where classes are given and no namer is
 

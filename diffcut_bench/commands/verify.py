@@ -10,7 +10,7 @@ from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import build_protocol, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
-from diffcut_bench.running import match_rows, summarise
+from diffcut_bench.scoring.summary import match_rows, summarise
 from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, check_sums, list_sets, read_journal
 
 _RECORDS = ("sweeps/*/cells.json", "sweeps/*/cells/*.json", "reproductions/*/reproduction.json", "segments/*.json")

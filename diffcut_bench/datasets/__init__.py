@@ -10,7 +10,6 @@ from diffcut_bench.datasets.context import context
 from diffcut_bench.datasets.coverage import check_coverage
 from diffcut_bench.datasets.folder import folder
 from diffcut_bench.datasets.preparation import open_benchmark, prepare, prepared_folder, read_manifest
-from diffcut_bench.datasets.preprocessing import Example, prepare_example, prepare_prediction
 from diffcut_bench.datasets.sample import sample
 from diffcut_bench.datasets.verification import Verification, verify
 from diffcut_bench.datasets.voc import voc
@@ -20,7 +19,6 @@ __all__ = [
     "Archive",
     "Benchmark",
     "Card",
-    "Example",
     "Pairs",
     "SegmentationDataset",
     "Verification",
@@ -36,8 +34,6 @@ __all__ = [
     "listed_ids",
     "open_benchmark",
     "prepare",
-    "prepare_example",
-    "prepare_prediction",
     "prepared_folder",
     "read_manifest",
     "records_from_files",

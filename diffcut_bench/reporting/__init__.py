@@ -25,7 +25,7 @@ from diffcut_bench.reporting.page import (
     GalleryPicture,
     Headline,
     Page,
-    Reproduction,
+    ReproductionPart,
     RunDetails,
     render_page,
 )
@@ -54,7 +54,7 @@ __all__ = [
     "GalleryPicture",
     "Headline",
     "Page",
-    "Reproduction",
+    "ReproductionPart",
     "RunDetails",
     "SweepFigure",
     "Table",

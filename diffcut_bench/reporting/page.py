@@ -49,7 +49,7 @@ class Headline:
 
 
 @dataclass(frozen=True)
-class Reproduction:
+class ReproductionPart:
     """A table of the paper beside ours, its curves if it has any, and what the text says about its rows."""
 
     title: str
@@ -131,7 +131,7 @@ class Page:
     title: str
     lead: str
     headlines: tuple[Headline, ...]
-    reproductions: tuple[Reproduction, ...]
+    reproductions: tuple[ReproductionPart, ...]
     results: Table
     sweeps: tuple[Drawing, ...]
     datasets: tuple[DatasetPart, ...]
@@ -191,7 +191,7 @@ def _first_word(text: str) -> str:
     return (text.split() or [""])[0].strip(":,;.").lower()
 
 
-def _count_verdicts(reproductions: Sequence[Reproduction]) -> list[tuple[str, int]]:
+def _count_verdicts(reproductions: Sequence[ReproductionPart]) -> list[tuple[str, int]]:
     """How many rows ended how, in the order of the tones; ``not`` keeps its second word."""
     words: Counter[str] = Counter()
     tables = [table for reproduction in reproductions for table in reproduction.tables()]

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import Criterion, Surplus, assign_clusters, contingency_table
-from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting.escaping import one_line
+from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 
 _PANEL = 384  # pixels of a panel's longer side

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.pipeline import Outcome
+from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
 
 

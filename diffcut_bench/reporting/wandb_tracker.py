@@ -20,9 +20,9 @@ from PIL import Image
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import contingency_table
-from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting.pictures import matched_classes
 from diffcut_bench.reporting.settings import heading, is_number, settings_of, varying_names
+from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
 if TYPE_CHECKING:

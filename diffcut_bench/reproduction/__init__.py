@@ -4,7 +4,7 @@ from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.curves import Point, check_curve, figure_curves
 from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, mean_lead, measure_lead
 from diffcut_bench.reproduction.plan import PlannedCell, average_seeds, plan_cells, resolve_under
-from diffcut_bench.reproduction.spec import Claim, Experiment, Row, Tuning, known_experiments, load_experiment
+from diffcut_bench.reproduction.spec import Claim, Reproduction, Row, Tuning, known_reproductions, load_reproduction
 from diffcut_bench.reproduction.tables import cells_table, claims_table, redraw, redrawn_table
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
 
@@ -13,12 +13,12 @@ __all__ = [
     "Checked",
     "Claim",
     "Contest",
-    "Experiment",
     "Lead",
     "Measure",
     "Measured",
     "PlannedCell",
     "Point",
+    "Reproduction",
     "Row",
     "Tuning",
     "Verdict",
@@ -30,8 +30,8 @@ __all__ = [
     "claims_table",
     "figure_curves",
     "judge",
-    "known_experiments",
-    "load_experiment",
+    "known_reproductions",
+    "load_reproduction",
     "mean_lead",
     "measure_lead",
     "plan_cells",

@@ -7,7 +7,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction.curves import Point, check_curve, name_part, parts_of
 from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, measure_lead
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
-from diffcut_bench.reproduction.spec import Claim, Experiment
+from diffcut_bench.reproduction.spec import Claim, Reproduction
 from diffcut_bench.reproduction.verdict import MEASURES, Measured, Verdict
 
 
@@ -22,23 +22,26 @@ class Checked:
 
 
 def check_claims(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+    reproduction: Reproduction,
+    cells: Sequence[PlannedCell],
+    measured: Mapping[int, Measured],
+    failed: Mapping[int, str],
 ) -> list[Checked]:
     """Every statement of the text: of a figure for each row, column and protocol, of a table for each protocol.
 
     Args:
-        experiment: of the table or figure.
+        reproduction: of the table or figure.
         cells: as planned.
         measured: values by place in ``cells``.
         failed: why a cell was not run, by place.
     """
-    if not experiment.sweep:
+    if not reproduction.sweep:
         unders = dict.fromkeys(cell.under for cell in cells if cell.config is not None) or {"": None}
-        claims = [(claim, under) for under in unders for claim in experiment.claims]
-        return [_of_rows(claim, experiment, cells, measured, failed, under) for claim, under in claims]
-    measure, found = MEASURES[experiment.measure], []
+        claims = [(claim, under) for under in unders for claim in reproduction.claims]
+        return [_of_rows(claim, reproduction, cells, measured, failed, under) for claim, under in claims]
+    measure, found = MEASURES[reproduction.measure], []
     for part in parts_of(cells):
-        for claim in experiment.claims:
+        for claim in reproduction.claims:
             curve = [
                 place
                 for place, cell in enumerate(cells)
@@ -56,17 +59,17 @@ def check_claims(
 
 def _of_rows(
     claim: Claim,
-    experiment: Experiment,
+    reproduction: Reproduction,
     cells: Sequence[PlannedCell],
     measured: Mapping[int, Measured],
     failed: Mapping[int, str],
     under: str,
 ) -> Checked:
     """A statement about a row beside others, in the columns where it and one of them at least were run."""
-    measure = MEASURES[experiment.measure]
+    measure = MEASURES[reproduction.measure]
     # Rows that are not run are planned once, under no protocol.
     places = {(cell.row.name, cell.column): place for place, cell in enumerate(cells) if cell.under in (under, "")}
-    asked = claim.columns or [column for column in experiment.columns if (claim.row, column) in places]
+    asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in places]
     contests: dict[str, Contest] = {}
     leads: dict[str, Lead] = {}
     untold: dict[str, _Untold] = {}

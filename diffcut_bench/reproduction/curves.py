@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
-from diffcut_bench.reproduction.spec import Claim, Experiment
+from diffcut_bench.reproduction.spec import Claim, Reproduction
 from diffcut_bench.reproduction.verdict import MEASURES, SLACK, Measure, Measured, Verdict
 
 
@@ -18,10 +18,10 @@ class Point:
 
 
 def figure_curves(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]
+    reproduction: Reproduction, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]
 ) -> dict[str, Any]:
     """The figure's curves with their 95 % bands, as reproduction.json keeps them."""
-    axis = experiment.axis or next(iter(cells[0].point or {}), "")
+    axis = reproduction.axis or next(iter(cells[0].point or {}), "")
     lines: dict[str, list[tuple[float, Measured]]] = {}
     for place, ours in sorted(measured.items()):
         point = dict(cells[place].point or {})
@@ -40,8 +40,8 @@ def figure_curves(
             }
         )
     return {
-        **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[experiment.measure].name},
-        **{"curves": curves, "references": [list(pair) for pair in experiment.references.items()]},
+        **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[reproduction.measure].name},
+        **{"curves": curves, "references": [list(pair) for pair in reproduction.references.items()]},
     }
 
 

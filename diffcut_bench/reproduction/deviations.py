@@ -8,9 +8,9 @@ from typing import Any
 
 from diffcut_bench.config import GROUPS, RunConfig, build_protocol
 from diffcut_bench.environment import device_type
-from diffcut_bench.features import outline_of
 from diffcut_bench.paths import read_regular
 from diffcut_bench.reproduction.spec import Row
+from diffcut_bench.scoring.features import outline_of
 
 # Settings that say where things lie or how fast they are computed, not what is computed.
 _PLACES = {

@@ -1,16 +1,15 @@
-"""From an experiment to the cells of a run: overrides, configs, published values."""
+"""From a reproduction to the cells of a run: overrides, configs, published values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, load_config
+from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, is_searchpath, load_config
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.overrides import is_searchpath
 from diffcut_bench.paths import is_hub_id
 from diffcut_bench.reproduction.deviations import COMMIT, deviations_of, judged_by_content
-from diffcut_bench.reproduction.spec import Experiment, Row
+from diffcut_bench.reproduction.spec import Reproduction, Row
 from diffcut_bench.reproduction.verdict import Measured
 
 RULES = ("unmatched", "overlap", "one_to_one")
@@ -99,7 +98,7 @@ def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def plan_cells(
-    experiment: Experiment,
+    reproduction: Reproduction,
     overrides: Sequence[str] = (),
     *,
     under: Mapping[str, Sequence[str]] | None = None,
@@ -107,10 +106,10 @@ def plan_cells(
     of_part: Mapping[str, Sequence[str]] | None = None,
     seeds: int = 1,
 ) -> list[PlannedCell]:
-    """Every cell of an experiment, in the order of its rows, protocols and columns.
+    """Every cell of a reproduction, in the order of its rows, protocols and columns.
 
     Args:
-        experiment: see `load_experiment`.
+        reproduction: see `load_reproduction`.
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the experiment's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
@@ -120,28 +119,28 @@ def plan_cells(
     Raises:
         UserError: a row or column is unknown, or an override can't be composed with any cell, or sets what none has.
     """
-    rows, columns = {row.name: row for row in experiment.rows}, experiment.columns
+    rows, columns = {row.name: row for row in reproduction.rows}, reproduction.columns
     _check_names(predictions or {}, rows, "--predictions")
     _check_names(of_part or {}, {**columns, **rows}, "--for")
     cells: list[PlannedCell] = []
     errors: list[UserError] = []
     settings = _Settings()
-    points = expand_sweep(experiment.sweep)
-    for row in experiment.rows:
+    points = expand_sweep(reproduction.sweep)
+    for row in reproduction.rows:
         folder = (predictions or {}).get(row.name)
         scored = folder is not None or not row.not_run
         for name, protocol in (under if under and scored else {"": []}).items():
             for column in columns:
                 if column not in row.published and row.published:
                     continue
-                base = [*experiment.common, *columns[column], *row.overrides, *row.of_column.get(column, [])]
+                base = [*reproduction.common, *columns[column], *row.overrides, *row.of_column.get(column, [])]
                 if folder is not None:
                     given = [f"segmenter.folder={folder / column}"]
                     # What a row's segmentations go through is its own; how they were made is not asked.
                     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
-                    shared = [word for word in (*experiment.common, *columns[column]) if not word.startswith(_MAKING)]
+                    shared = [word for word in (*reproduction.common, *columns[column]) if not word.startswith(_MAKING)]
                     base = [*shared, "segmenter=precomputed", *given, *after]
-                    base += experiment.trained if row.trained else []
+                    base += reproduction.trained if row.trained else []
                 own = [word for part in (column, row.name) for word in (of_part or {}).get(part, [])]
                 own += overrides
                 if not scored:

@@ -1,4 +1,4 @@
-"""The schema of conf/experiment/: a table or figure as rows × columns of cells, each with its published value."""
+"""The schema of conf/reproduction/: a table or figure as rows × columns of cells, each with its published value."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config import conf_dir, quote_if_needed
+from diffcut_bench.config import conf_dir, known_options, quote_if_needed
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.reproduction.verdict import MEASURES
 
@@ -105,7 +105,7 @@ class Claim:
 
 
 @dataclass
-class Experiment:
+class Reproduction:
     """A table or figure.
 
     Attributes:
@@ -177,34 +177,37 @@ class Experiment:
         return [row.name for row in self.rows]
 
 
-def known_experiments() -> list[str]:
-    """Names of conf/experiment/."""
-    return sorted(path.stem for path in (conf_dir() / "experiment").glob("*.yaml"))
+def known_reproductions() -> list[str]:
+    """Names of conf/reproduction/."""
+    return known_options("reproduction")
 
 
-def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
+def load_reproduction(name: str, overrides: Sequence[str] = ()) -> Reproduction:
     """A table or figure by name.
 
     Args:
-        name: a file of conf/experiment/, or of ``experiment/`` in a folder of ``hydra.searchpath``.
+        name: a file of conf/reproduction/, or of ``reproduction/`` in a folder of ``hydra.searchpath``.
         overrides: of which ``hydra.searchpath`` is looked at.
 
     Raises:
-        UserError: there is none of this name, or it holds something else than an experiment.
+        UserError: there is none of this name, or it holds something else than a reproduction.
     """
     search = [quote_if_needed(override) for override in overrides if override.startswith("hydra.searchpath=")]
     try:
         with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("config", [*search, f"experiment={name}"])
-        merged = OmegaConf.merge(OmegaConf.structured(Experiment), composed.get("experiment", {}), {"name": name})
-        experiment = OmegaConf.to_object(merged)
+            composed = compose("config", [*search, f"+reproduction={name}"])
+        merged = OmegaConf.merge(OmegaConf.structured(Reproduction), composed.get("reproduction", {}), {"name": name})
+        reproduction = OmegaConf.to_object(merged)
     except MissingConfigException as error:
-        raise UserError(f"no table or figure {name!r}", "reproduce", did_you_mean(name, known_experiments())) from error
+        moved = name in known_options("experiment", overrides)
+        hint = "tables and figures are found in reproduction/ now: move its file there" if moved else ""
+        known = did_you_mean(name, known_reproductions())
+        raise UserError(f"no table or figure {name!r}", "reproduce", hint or known) from error
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(reason, f"experiment/{name}.yaml", "docs/reproducing.md shows what it may hold") from error
-    assert isinstance(experiment, Experiment)
-    problems = experiment.problems()
+        raise UserError(reason, f"reproduction/{name}.yaml", "docs/reproducing.md shows what it may hold") from error
+    assert isinstance(reproduction, Reproduction)
+    problems = reproduction.problems()
     if problems:
-        raise UserError("; ".join(problems), f"experiment/{name}.yaml", "docs/reproducing.md shows what it may hold")
-    return experiment
+        raise UserError("; ".join(problems), f"reproduction/{name}.yaml", "docs/reproducing.md shows what it may hold")
+    return reproduction

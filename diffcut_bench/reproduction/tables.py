@@ -6,7 +6,7 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.plan import PlannedCell
-from diffcut_bench.reproduction.spec import Experiment
+from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
 from diffcut_bench.store import Result
 
@@ -14,58 +14,67 @@ Outcome = tuple[PlannedCell, Measured | None, Verdict]
 
 
 def redraw(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+    reproduction: Reproduction,
+    cells: Sequence[PlannedCell],
+    measured: Mapping[int, Measured],
+    failed: Mapping[int, str],
 ) -> dict[str, Table]:
-    """All that is told of an experiment: its ``table``, its ``cells``, and the ``claims`` about a table's rows.
+    """All that is told of a reproduction: its ``table``, its ``cells``, and the ``claims`` about a table's rows.
 
     Args:
-        experiment: a table or figure.
+        reproduction: a table or figure.
         cells: as planned, without seeds of the noise (`average_seeds`).
         measured: values by place in ``cells``.
         failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
     """
-    checked = check_claims(experiment, cells, measured, failed)
+    checked = check_claims(reproduction, cells, measured, failed)
     results = [ours.result for ours in measured.values() if ours.result is not None]
-    told = {"cells": cells_table(experiment, cells, measured, failed)}
-    if experiment.sweep:
-        return {"table": claims_table(experiment, checked, results), **told}
-    claims = {"claims": claims_table(experiment, checked)} if checked else {}
-    return {"table": redrawn_table(experiment, cells, measured, failed), **claims, **told}
+    told = {"cells": cells_table(reproduction, cells, measured, failed)}
+    if reproduction.sweep:
+        return {"table": claims_table(reproduction, checked, results), **told}
+    claims = {"claims": claims_table(reproduction, checked)} if checked else {}
+    return {"table": redrawn_table(reproduction, cells, measured, failed), **claims, **told}
 
 
 def redrawn_table(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+    reproduction: Reproduction,
+    cells: Sequence[PlannedCell],
+    measured: Mapping[int, Measured],
+    failed: Mapping[int, str],
 ) -> Table:
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others.
 
     Args:
-        experiment: of the table.
+        reproduction: of the table.
         cells: as planned.
         measured: values by place in ``cells``.
         failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
     """
-    measure = MEASURES[experiment.measure]
+    measure = MEASURES[reproduction.measure]
     outcomes = judge_cells(cells, measured, failed, measure)
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(cell.name for cell in cells):
         own = {cell.column: outcome for cell, outcome in zip(cells, outcomes, strict=True) if cell.name == name}
-        rows += _block(name, own, list(experiment.columns), measure, reasons)
+        rows += _block(name, own, list(reproduction.columns), measure, reasons)
     columns = [Column("method"), Column("")]
-    columns += [Column(name, numeric=True) for name in experiment.columns]
+    columns += [Column(name, numeric=True) for name in reproduction.columns]
     notes = [f"({letter}) {why}" for why, letter in reasons.items()]
-    notes += _notes(experiment, cells, measured)
-    return Table(experiment.name, experiment.title, tuple(columns), tuple(rows), tuple(notes), measure.name)
+    notes += _notes(reproduction, cells, measured)
+    return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows), tuple(notes), measure.name)
 
 
 def cells_table(
-    experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
+    reproduction: Reproduction,
+    cells: Sequence[PlannedCell],
+    measured: Mapping[int, Measured],
+    failed: Mapping[int, str],
 ) -> Table:
     """A line a cell, with the whole verdict and all that it was made from: for spreadsheets and plots.
 
     A mean over seeds of the noise is followed by the cell of each.
     """
-    measure = MEASURES[experiment.measure]
+    measure = MEASURES[reproduction.measure]
     swept = list(dict.fromkeys(name for cell in cells for name in cell.point or ()))
     seeded = any(ours.seeds for ours in measured.values())
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
@@ -88,25 +97,25 @@ def cells_table(
         line(cell, ours, f"mean of {len(seeds)}" if seeds else "", stated, str(verdict))
         for each in seeds:
             line(cell, each, str(each.seed), None, f"one of {len(seeds)} seeds")
-    return Table(f"{experiment.name}_cells", f"{experiment.title}, cell by cell", columns, tuple(rows))
+    return Table(f"{reproduction.name}_cells", f"{reproduction.title}, cell by cell", columns, tuple(rows))
 
 
-def claims_table(experiment: Experiment, checked: Sequence[Checked], results: Sequence[Result] = ()) -> Table:
+def claims_table(reproduction: Reproduction, checked: Sequence[Checked], results: Sequence[Result] = ()) -> Table:
     """What the text says, what ours do, and the verdict: of a figure its table, of a table one beside it.
 
     Args:
-        experiment: of the table or figure.
+        reproduction: of the table or figure.
         checked: see `check_claims`.
         results: that a figure is drawn from.
     """
-    if experiment.sweep:
+    if reproduction.sweep:
         columns = tuple(map(Column, ("the text", "ours", "verdict")))
         curves = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
-        notes = (*protocols_in_force(results), *_about(experiment))
-        return Table(experiment.name, experiment.title, columns, curves, notes)
+        notes = (*protocols_in_force(results), *_about(reproduction))
+        return Table(reproduction.name, reproduction.title, columns, curves, notes)
     names = ("claim", "set beside", "ours", "verdict")
     rows = tuple((each.text, each.beside or "–", each.ours, str(each.verdict)) for each in checked)
-    noise = MEASURES[experiment.measure].noise
+    noise = MEASURES[reproduction.measure].noise
     notes = (
         "ours: how far the row is ahead of the best of the others, with the 95 % interval of the paired bootstrap over "
         "the images that all of them have; of rows that can't be run here there is the published figure alone, and "
@@ -115,7 +124,7 @@ def claims_table(experiment: Experiment, checked: Sequence[Checked], results: Se
         f"size, where one is stated, is ours but for it; the tolerance is half of the last digit and {noise:g} (twice "
         "the standard deviation over seeds of the noise, where it was measured and is more)",
     )
-    return Table(f"{experiment.name}_claims", f"{experiment.title}: claims", tuple(map(Column, names)), rows, notes)
+    return Table(f"{reproduction.name}_claims", f"{reproduction.title}: claims", tuple(map(Column, names)), rows, notes)
 
 
 def judge_cells(
@@ -210,9 +219,9 @@ def _letter(place: int) -> str:
     return chr(ord("a") + place) if place < 26 else f"{chr(ord('a') + place // 26 - 1)}{chr(ord('a') + place % 26)}"
 
 
-def _notes(experiment: Experiment, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
+def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
     """Where values come from, what the matching was, and the protocols of what was run."""
-    notes = _about(experiment)
+    notes = _about(reproduction)
     for source in dict.fromkeys(cell.row.source for cell in cells if cell.row.source):
         notes.append(f"{', '.join(dict.fromkeys(c.row.name for c in cells if c.row.source == source))}: {source}")
     trained = list(dict.fromkeys(cell.row.name for cell in cells if cell.row.trained))
@@ -249,9 +258,9 @@ def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measur
     ]
 
 
-def _about(experiment: Experiment) -> list[str]:
-    measure = MEASURES[experiment.measure]
-    judged = any(row.published for row in experiment.rows) or experiment.claims
+def _about(reproduction: Reproduction) -> list[str]:
+    measure = MEASURES[reproduction.measure]
+    judged = any(row.published for row in reproduction.rows) or reproduction.claims
     meant = (
         "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "
         f"{measure.noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)"
@@ -261,4 +270,4 @@ def _about(experiment: Experiment) -> list[str]:
         "are of the same images, so it decides no verdict"
     )
     about = [] if not judged or measure.at_least else [meant, intervals]
-    return [f"published: {experiment.source}", *about, *experiment.notes]
+    return [f"published: {reproduction.source}", *about, *reproduction.notes]

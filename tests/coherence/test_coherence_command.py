@@ -15,7 +15,7 @@ from diffcut_bench.commands.coherence import add_arguments, coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import open_dataset
+from diffcut_bench.scoring.passes import open_dataset
 
 Measure = Callable[..., dict[str, Any]]
 

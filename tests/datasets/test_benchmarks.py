@@ -13,7 +13,7 @@ from diffcut_bench.config import build_protocol, instantiate, load_config
 from diffcut_bench.datasets import Benchmark, listed_ids, open_benchmark, prepare
 from diffcut_bench.datasets.coco import curated_ids
 from diffcut_bench.errors import UserError
-from diffcut_bench.reading import read_label
+from diffcut_bench.scoring.reading import read_label
 
 BG = "background"
 VOID = -1

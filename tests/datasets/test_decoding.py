@@ -13,7 +13,7 @@ from PIL import Image
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.datasets import folder
 from diffcut_bench.datasets.decoding import MAX_PIXELS, decode, decode_rgb, to_rgb
-from diffcut_bench.experiment import open_dataset
+from diffcut_bench.scoring.passes import open_dataset
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:

@@ -6,8 +6,8 @@ from miniatures import values
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import VOID
-from diffcut_bench.experiment import run_cell
-from diffcut_bench.reading import read_label
+from diffcut_bench.scoring.passes import run_cell
+from diffcut_bench.scoring.reading import read_label
 from diffcut_bench.store import read_rows
 
 

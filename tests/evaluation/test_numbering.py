@@ -23,7 +23,7 @@ from diffcut_bench.evaluation import (
     merge_background,
     number_by_first_pixel,
 )
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import ImageRow, read_rows
 

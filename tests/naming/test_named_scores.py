@@ -6,7 +6,7 @@ from conftest import DATA
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from diffcut_bench.evaluation import Counts, contingency_table, count_named, mean_image_jaccard
-from diffcut_bench.reproduction import MEASURES, Measured, judge, load_experiment, plan_cells, resolve_under
+from diffcut_bench.reproduction import MEASURES, Measured, judge, load_reproduction, plan_cells, resolve_under
 from diffcut_bench.store import Result
 
 RESULT = (DATA / "result_v1.json").read_text()
@@ -73,7 +73,7 @@ def test_table_4_is_judged_by_it():
 
 
 def test_the_cells_of_table_4_are_the_released_ones():
-    cells = {(c.row.name, c.column): c.config for c in plan_cells(load_experiment("table4")) if c.config}
+    cells = {(c.row.name, c.column): c.config for c in plan_cells(load_reproduction("table4")) if c.config}
     assert {name for name, _ in cells} == {"DiffCut", "MaskCLIP"}
     ours, maskclip = cells["DiffCut", "voc"], cells["MaskCLIP", "context"]
     assert ours.choices["namer"] == "convnext_l"
@@ -97,7 +97,7 @@ def test_the_cells_of_table_4_are_the_released_ones():
 
 
 def test_under_another_protocol_table_4_has_the_sound_choices():
-    cells = plan_cells(load_experiment("table4"), under=resolve_under(["released", "paper", "strict"]))
+    cells = plan_cells(load_reproduction("table4"), under=resolve_under(["released", "paper", "strict"]))
     found = {c.under: c for c in cells if c.config and (c.row.name, c.column) == ("DiffCut", "voc")}
     chosen = {name: (cell.config.namer["input"], cell.config.namer["pooling"]) for name, cell in found.items()}
     sound = ("normalised", "pixels")

@@ -2,10 +2,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from diffcut_bench.datasets import Example, sample
+from diffcut_bench.datasets import sample
 from diffcut_bench.evaluation import match_image
-from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting import draw_outcome, overlay, palette
+from diffcut_bench.scoring.framing import Example
+from diffcut_bench.scoring.pipeline import Outcome
 
 
 def test_palette_colours_differ():

@@ -30,9 +30,9 @@ from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.experiment import open_pass, run_cell
-from diffcut_bench.pipeline import Outcome
 from diffcut_bench.reporting import WandbTracker, wandb_tracker
+from diffcut_bench.scoring.passes import open_pass, run_cell
+from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())

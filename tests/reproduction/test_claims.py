@@ -18,14 +18,14 @@ from diffcut_bench.reproduction import (
     Checked,
     Claim,
     Contest,
-    Experiment,
     Measured,
     PlannedCell,
+    Reproduction,
     Row,
     average_seeds,
     check_claims,
-    known_experiments,
-    load_experiment,
+    known_reproductions,
+    load_reproduction,
     mean_lead,
     measure_lead,
     plan_cells,
@@ -82,8 +82,8 @@ def told(
 ) -> Checked:
     """A claim about the first row of a table, some of whose cells were run."""
     claim = Claim("ours is ahead", "exceeds", row="ours", others=list(others or ["theirs"]), **more)
-    experiment = Experiment("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
-    assert experiment.problems() == []
+    reproduction = Reproduction("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
+    assert reproduction.problems() == []
     places = [(row, column) for row in ROWS for column in row.published]
     made = [(None, row.not_run) if row.not_run else (config(()), "", deviations) for row, _ in places]
     cells = [
@@ -93,7 +93,7 @@ def told(
     keys = [(row.name, column) for row, column in places]
     measured = {place: values[key] for place, key in enumerate(keys) if key in values}
     failed = {place: "no weights" for place, each in enumerate(cells) if each.config and place not in measured}
-    return check_claims(experiment, cells, measured, failed)[0]
+    return check_claims(reproduction, cells, measured, failed)[0]
 
 
 def both(tmp_path: Path, ours: float, theirs: float, spread: float = 0.0, **more: object) -> dict:
@@ -318,7 +318,7 @@ def test_the_mean_over_columns_is_of_seeds_that_each_has(tmp_path):
 
 
 def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):
-    cells = plan_cells(load_experiment("table8"), ["device=cpu"], seeds=two_seeds)
+    cells = plan_cells(load_reproduction("table8"), ["device=cpu"], seeds=two_seeds)
     assert [(each.row.name, each.seed) for each in cells] == [
         *(("concept assignment", 42), ("concept assignment", 43), ("nearest", 42), ("nearest", 43))
     ]
@@ -331,11 +331,11 @@ def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):
     assert reasons == {}
 
 
-@pytest.mark.parametrize("name", known_experiments())
+@pytest.mark.parametrize("name", known_reproductions())
 def test_stated_sizes_are_those_of_the_published_values(name):
-    experiment = load_experiment(name)
-    rows = {row.name: row.published for row in experiment.rows}
-    for claim in (claim for claim in experiment.claims if claim.kind == "exceeds"):
+    reproduction = load_reproduction(name)
+    rows = {row.name: row.published for row in reproduction.rows}
+    for claim in (claim for claim in reproduction.claims if claim.kind == "exceeds"):
         leads = [
             value - max(rows[other][column] for other in claim.others if column in rows[other])
             for column, value in rows[claim.row].items()
@@ -357,11 +357,11 @@ def test_stated_sizes_are_those_of_the_published_values(name):
     ],
 )
 def test_a_claim_that_says_nothing_is_refused(tmp_path, claim, message):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "made.yaml").write_text(
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction" / "made.yaml").write_text(
         "title: Made\nsource: a test\ncolumns: {a: [dataset=sample]}\nrows: [{name: ours}, {name: theirs}]\n"
         f"claims: [{{text: a claim, {claim}}}]\n"
     )
     with pytest.raises(UserError) as refused:
-        load_experiment("made", [f"hydra.searchpath=[file://{tmp_path}]"])
+        load_reproduction("made", [f"hydra.searchpath=[file://{tmp_path}]"])
     assert message in refused.value.what

@@ -6,19 +6,19 @@ import pytest
 
 from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction import Row, known_experiments, load_experiment, plan_cells, resolve_under
+from diffcut_bench.reproduction import Row, known_reproductions, load_reproduction, plan_cells, resolve_under
 from diffcut_bench.reproduction.deviations import COMMIT, deviations_of
 
 NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
 
 def test_every_table_and_figure_is_there():
-    assert set(NAMES) <= set(known_experiments())
+    assert set(NAMES) <= set(known_reproductions())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cell_composes(name):
-    cells = plan_cells(load_experiment(name))
+    cells = plan_cells(load_reproduction(name))
     assert cells
     for cell in cells:
         assert (cell.config is None) == bool(cell.not_run)
@@ -28,24 +28,24 @@ def test_every_cell_composes(name):
 
 @pytest.fixture
 def filed(tmp_path):
-    """An experiment whose one row was published with a file, and where that file lies."""
-    (tmp_path / "experiment").mkdir()
+    """A reproduction whose one row was published with a file, and where that file lies."""
+    (tmp_path / "reproduction").mkdir()
     released = tmp_path / "released.txt"
     released.write_text("0:class 0\n")
     digest = hashlib.sha256(released.read_bytes()).hexdigest()
-    (tmp_path / "experiment" / "filed.yaml").write_text(
+    (tmp_path / "reproduction" / "filed.yaml").write_text(
         "title: F\nsource: me\ncolumns: {a: [dataset=folder], b: [dataset=folder]}\n"
         "rows:\n  - name: R\n    overrides: [backbone=colour, namer=clip_b16]\n    published: {a: 1.0, b: 2.0}\n"
         f"    files: [{{option: namer.classes_file, what: names, sha256: {{a: {digest}}}}}]\n"
     )
-    return load_experiment("filed", [f"hydra.searchpath=[file://{tmp_path}]"]), released
+    return load_reproduction("filed", [f"hydra.searchpath=[file://{tmp_path}]"]), released
 
 
 def test_a_row_without_the_file_that_it_was_published_with_is_another(filed, tmp_path):
-    experiment, released = filed
+    reproduction, released = filed
 
     def deviations(*overrides):
-        return [cell.deviations for cell in plan_cells(experiment, overrides)]
+        return [cell.deviations for cell in plan_cells(reproduction, overrides)]
 
     (without, _) = deviations()
     assert without == ("names are our own, not the released ones, which namer.classes_file=FILE takes",)
@@ -63,7 +63,7 @@ def test_a_row_without_the_file_that_it_was_published_with_is_another(filed, tmp
 
 
 def test_a_file_that_a_row_is_not_judged_by_is_named_without_its_folder():
-    cells = plan_cells(load_experiment("table4"), of_part={"voc": ["namer.classes_file=/home/someone/own.txt"]})
+    cells = plan_cells(load_reproduction("table4"), of_part={"voc": ["namer.classes_file=/home/someone/own.txt"]})
     deviations = {(cell.row.name, cell.column): cell.deviations for cell in cells if cell.config}
     assert deviations["MaskCLIP", "voc"] == ("namer.classes_file=own.txt",)
     assert deviations["MaskCLIP", "context"] == ()
@@ -79,7 +79,7 @@ def test_segments_of_the_users_need_no_names(filed, tmp_path):
 
 
 def values(name: str) -> dict[str, dict[str, float]]:
-    return {row.name: dict(row.published) for row in load_experiment(name).rows if row.published}
+    return {row.name: dict(row.published) for row in load_reproduction(name).rows if row.published}
 
 
 @pytest.mark.shared
@@ -96,7 +96,7 @@ def test_published_values_are_the_papers(shared):
     nine = published["table9"]
     assert values("table9") == {n: dict(zip(nine["columns"], v, strict=True)) for n, v in nine["rows"].items()}
     plain, tuned = published["table10"]["rows"]
-    own = load_experiment("table10").rows
+    own = load_reproduction("table10").rows
     assert dict(own[0].published) == {name: plain[name] for name in own[0].published}
     assert dict(own[1].published) == {name: tuned[name] for name in own[1].published}
     assert dict(own[1].chosen) == tuned["chosen"]
@@ -106,7 +106,7 @@ def test_published_values_are_the_papers(shared):
 
 
 def test_the_table_of_rivals_has_every_segmenter():
-    cells = plan_cells(load_experiment("rivals"))
+    cells = plan_cells(load_reproduction("rivals"))
     listed = {cell.config.choices["segmenter"] for cell in cells}
     known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")}
     assert known - listed == {"precomputed", "maskclip"}
@@ -116,9 +116,9 @@ def test_the_table_of_rivals_has_every_segmenter():
 def test_masks_and_labels_of_rivals_are_scored_as_they_are():
     """Concept assignment is DiffCut's own step: one upsampler a segmenter, in every table."""
     chosen = {}
-    for experiment in map(load_experiment, known_experiments()):
-        for row in experiment.rows:
-            words = dict(word.split("=", 1) for word in [*experiment.common, *row.overrides] if "=" in word)
+    for reproduction in map(load_reproduction, known_reproductions()):
+        for row in reproduction.rows:
+            words = dict(word.split("=", 1) for word in [*reproduction.common, *row.overrides] if "=" in word)
             chosen.setdefault(words.get("segmenter"), set()).add(words.get("upsampler"))
     for segmenter in ("diffseg", "maskcut", "tokencut", "lost", "found"):
         assert chosen[segmenter] == {"nearest"}, segmenter
@@ -127,7 +127,7 @@ def test_masks_and_labels_of_rivals_are_scored_as_they_are():
 
 
 def test_the_published_autosc_ran_with_its_bug_which_is_no_deviation():
-    table = load_experiment("table2")
+    table = load_reproduction("table2")
     row = next(row for row in table.rows if row.name == "AutoSC")
     alone = replace(table, rows=[row], columns={"voc": table.columns["voc"]})
     (cell,) = plan_cells(alone)
@@ -139,16 +139,16 @@ def test_the_published_autosc_ran_with_its_bug_which_is_no_deviation():
 
 @pytest.mark.slow
 def test_hyper_parameters_of_cells_are_the_papers():
-    cell = next(cell for cell in plan_cells(load_experiment("table1")) if cell.row.name == "DiffCut")
+    cell = next(cell for cell in plan_cells(load_reproduction("table1")) if cell.row.name == "DiffCut")
     assert cell.config.choices | {"tracker": "none"} == {
         **{"dataset": "voc", "backbone": "ssd1b", "features": "store", "segmenter": "diffcut"},
         **{"upsampler": "concepts", "refiner": "pamr", "namer": "none", "protocol": "released", "tracker": "none"},
     }
     assert (cell.config.segmenter["tau"], cell.config.segmenter["alpha"]) == (0.5, 10)
     assert cell.config.backbone["timestep"] == 50
-    by_name = {(c.row.name, c.column): c for c in plan_cells(load_experiment("table7"))}
+    by_name = {(c.row.name, c.column): c for c in plan_cells(load_reproduction("table7"))}
     assert by_name["sd14", "voc"].config.segmenter["tau"] == 0.2
-    points = [cell.point for cell in plan_cells(load_experiment("figure5"))]
+    points = [cell.point for cell in plan_cells(load_reproduction("figure5"))]
     assert len(points) == 84
     assert {point["segmenter.alpha"] for point in points} == {1, 5, 10, 15}
 
@@ -156,30 +156,30 @@ def test_hyper_parameters_of_cells_are_the_papers():
 def test_what_the_user_changes_is_told_apart_from_where_things_lie():
     places = ["dataset.root=/data", "backbone.model=/weights", "device=cpu", "batch_size=8", "output_dir=/out"]
     changed = ["segmenter.tau=0.4", "limit=3", "refiner=none", "protocol.void=ignore"]
-    (cell,) = (c for c in plan_cells(load_experiment("table8"), [*places, *changed]) if c.row.name == "nearest")
+    (cell,) = (c for c in plan_cells(load_reproduction("table8"), [*places, *changed]) if c.row.name == "nearest")
     assert set(cell.deviations) == {"segmenter.tau=0.4", "limit=3", "protocol.void=ignore"}
     assert cell.config.dataset["root"] == "/data"
     assert cell.weights == ("backbone.model=weights",), "the table says whose weights they were, not whose folder"
-    (other, _) = plan_cells(load_experiment("table8"), ["backbone=colour"])
+    (other, _) = plan_cells(load_reproduction("table8"), ["backbone=colour"])
     assert other.deviations == ("backbone=colour",)
 
 
 def test_weights_of_the_namer_are_told_as_those_of_the_backbone_are(tmp_path):
     (tmp_path / "ours").mkdir()
     words = [f"namer.model={tmp_path}/ours/", "namer.revision=v2", "backbone.model=someone/tiny"]
-    cells = {cell.row.name: cell for cell in plan_cells(load_experiment("table4"), of_part={"DiffCut": words})}
+    cells = {cell.row.name: cell for cell in plan_cells(load_reproduction("table4"), of_part={"DiffCut": words})}
     assert cells["DiffCut"].weights == ("namer.model=ours", "namer.revision=v2", "backbone.model=someone/tiny")
     assert cells["MaskCLIP"].weights == ()
-    for cell in plan_cells(load_experiment("table8"), ["backbone.model=~/weights/SSD-1B"]):
+    for cell in plan_cells(load_reproduction("table8"), ["backbone.model=~/weights/SSD-1B"]):
         assert cell.weights == ("backbone.model=SSD-1B",)
 
 
 def test_another_model_of_the_hub_is_read_at_main_and_that_is_told():
-    for cell in plan_cells(load_experiment("table8"), ["backbone.model=someone/other"]):
+    for cell in plan_cells(load_reproduction("table8"), ["backbone.model=someone/other"]):
         assert cell.config.backbone["revision"] == "main"
         assert cell.config == load_config(cell.overrides)
         assert cell.deviations == ("backbone.revision=main",)
-    for cell in plan_cells(load_experiment("table8"), ["backbone.model=segmind/SSD-1B"]):
+    for cell in plan_cells(load_reproduction("table8"), ["backbone.model=segmind/SSD-1B"]):
         assert cell.deviations == ()
 
 
@@ -271,9 +271,9 @@ def test_scored_under_another_protocol_a_cell_is_another(two_kinds, overrides):
 
 
 def test_points_of_a_figure_are_what_composing_each_would_give():
-    for cell in plan_cells(load_experiment("figure8"))[::19]:
+    for cell in plan_cells(load_reproduction("figure8"))[::19]:
         assert cell.config == load_config(cell.overrides)
-    own = plan_cells(load_experiment("figure7"), ["backbone.timestep=5"])
+    own = plan_cells(load_reproduction("figure7"), ["backbone.timestep=5"])
     assert {cell.config.backbone["timestep"] for cell in own} == {5}, "what the user sets wins"
 
 
@@ -289,9 +289,9 @@ rows:
 
 @pytest.fixture
 def two_kinds(tmp_path):
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "two.yaml").write_text(TWO_KINDS)
-    return load_experiment("two", [f"hydra.searchpath=[file://{tmp_path}]"])
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction" / "two.yaml").write_text(TWO_KINDS)
+    return load_reproduction("two", [f"hydra.searchpath=[file://{tmp_path}]"])
 
 
 def test_a_setting_that_only_some_rows_have_is_theirs(two_kinds):
@@ -346,27 +346,27 @@ def test_a_cell_that_draws_noise_is_planned_for_each_seed(two_kinds):
 
 
 def test_overrides_of_one_column_reach_that_column_only():
-    cells = plan_cells(load_experiment("table5"), of_part={"ade20k": ["dataset.root=/ade"]})
+    cells = plan_cells(load_reproduction("table5"), of_part={"ade20k": ["dataset.root=/ade"]})
     assert {cell.column for cell in cells if cell.config.dataset["root"] == "/ade"} == {"ade20k"}
 
 
 def test_a_rows_own_overrides_of_one_column_reach_that_cell_only(tmp_path):
-    cells = {(cell.row.name, cell.column): cell for cell in plan_cells(load_experiment("table1"))}
+    cells = {(cell.row.name, cell.column): cell for cell in plan_cells(load_reproduction("table1"))}
     thresholds = {"coco_stuff27": 1.1, "cityscapes27": 0.9}
     assert {column: cells["DiffSeg", column].config.segmenter["threshold"] for column in thresholds} == thresholds
     assert {cells["DiffSeg-dagger", column].config.segmenter["threshold"] for column in thresholds} == {1.0}
-    options = tmp_path / "experiment"
+    options = tmp_path / "reproduction"
     options.mkdir()
     (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, of_column: {nowhere: []}}]\n")
     with pytest.raises(UserError, match="a has no column nowhere"):
-        load_experiment("wrong", [f"hydra.searchpath=[file://{tmp_path}]"])
+        load_reproduction("wrong", [f"hydra.searchpath=[file://{tmp_path}]"])
 
 
 @pytest.mark.slow
 def test_rows_of_diffseg_are_run_as_they_were_published():
     found = {}
     for name in ("table1", "table2", "table7", "table11"):
-        for cell in plan_cells(load_experiment(name)):
+        for cell in plan_cells(load_reproduction(name)):
             if cell.row.name.startswith("DiffSeg"):
                 assert cell.not_run == "" and cell.config.choices["segmenter"] == "diffseg"
                 assert (cell.config.backbone["timestep"], cell.config.backbone["noise"]) == (300, False)
@@ -382,13 +382,13 @@ def test_rows_of_diffseg_are_run_as_they_were_published():
 
 @pytest.mark.slow
 def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
-    autosc = [cell for cell in plan_cells(load_experiment("table2")) if cell.row.name == "AutoSC"]
+    autosc = [cell for cell in plan_cells(load_reproduction("table2")) if cell.row.name == "AutoSC"]
     assert len(autosc) == 6
     for cell in autosc:
         assert (cell.config.choices["segmenter"], cell.config.choices["backbone"]) == ("autosc", "ssd1b")
         assert cell.config.segmenter["alphas"] == [1, 5, 10, 15]
     clusters = {"voc_k3": 3, "coco_stuff27_k6": 6, "cityscapes27_k6": 6}
-    cells = {(cell.row.name, cell.column): cell.config for cell in plan_cells(load_experiment("table9"))}
+    cells = {(cell.row.name, cell.column): cell.config for cell in plan_cells(load_reproduction("table9"))}
     assert len(cells) == 8 * 6
     for (backbone, column), config in cells.items():
         assert (config.choices["segmenter"], config.choices["backbone"]) == ("kmeans", backbone)
@@ -400,9 +400,9 @@ def test_rows_of_autosc_and_kmeans_are_run_as_they_were_published():
 @pytest.mark.slow
 def test_weights_are_of_one_network():
     with pytest.raises(UserError, match="rows have the backbones sd14, vega, ssd1b") as refused:
-        plan_cells(load_experiment("table7"), ["backbone.model=/weights"])
+        plan_cells(load_reproduction("table7"), ["backbone.model=/weights"])
     assert '--for "sd14" backbone.model=/weights' in refused.value.hint
-    cells = plan_cells(load_experiment("table7"), of_part={"vega": ["backbone.model=/weights"]})
+    cells = plan_cells(load_reproduction("table7"), of_part={"vega": ["backbone.model=/weights"]})
     assert {cell.row.name for cell in cells if cell.config and cell.config.backbone["model"] == "/weights"} == {"vega"}
 
 
@@ -410,7 +410,7 @@ def test_weights_are_of_one_network():
 def test_protocols_and_rules_side_by_side():
     under = resolve_under(["all"])
     assert list(under) == ["released", "paper", "strict", "overlap", "one_to_one"]
-    cells = [cell for cell in plan_cells(load_experiment("table8"), under=under) if cell.row.name == "nearest"]
+    cells = [cell for cell in plan_cells(load_reproduction("table8"), under=under) if cell.row.name == "nearest"]
     assert [cell.config.protocol["background_rule"] for cell in cells] == [
         *("unmatched", "overlap", "overlap", "overlap", "one_to_one")
     ]
@@ -418,13 +418,13 @@ def test_protocols_and_rules_side_by_side():
     another = [("protocol=paper",), ("protocol=strict",)]
     another += [(f"protocol.background_rule={rule}",) for rule in ("overlap", "one_to_one")]
     assert [cell.deviations for cell in cells] == [(), *another], "what was published is none of these"
-    table = load_experiment("table1")
+    table = load_reproduction("table1")
     once = plan_cells(replace(table, rows=[row for row in table.rows if row.name == "STEGO"]), under=under)
     assert [cell.under for cell in once] == ["", ""]
 
 
 def test_predictions_make_a_row_a_cell_scored_as_it_was_published(tmp_path):
-    cells = plan_cells(load_experiment("table1"), predictions={"STEGO": tmp_path, "ReCo": tmp_path})
+    cells = plan_cells(load_reproduction("table1"), predictions={"STEGO": tmp_path, "ReCo": tmp_path})
     stego = next(cell for cell in cells if cell.row.name == "STEGO")
     assert stego.config.choices["segmenter"] == "precomputed"
     assert stego.config.segmenter["folder"] == str(tmp_path / "coco_stuff27")
@@ -437,11 +437,11 @@ def test_predictions_make_a_row_a_cell_scored_as_it_was_published(tmp_path):
 @pytest.mark.parametrize(
     ("call", "hint"),
     [
-        (lambda: load_experiment("tabel1"), "did you mean table1"),
+        (lambda: load_reproduction("tabel1"), "did you mean table1"),
         (lambda: resolve_under(["relaesed"]), "did you mean released"),
-        (lambda: plan_cells(load_experiment("table8"), of_part={"vok": []}), "did you mean voc"),
-        (lambda: plan_cells(load_experiment("table1"), predictions={"STEGGO": "."}), "did you mean STEGO"),
-        (lambda: plan_cells(load_experiment("table8"), ["segmenter.tua=1"]), "did you mean segmenter.tau"),
+        (lambda: plan_cells(load_reproduction("table8"), of_part={"vok": []}), "did you mean voc"),
+        (lambda: plan_cells(load_reproduction("table1"), predictions={"STEGGO": "."}), "did you mean STEGO"),
+        (lambda: plan_cells(load_reproduction("table8"), ["segmenter.tua=1"]), "did you mean segmenter.tau"),
     ],
 )
 def test_mistakes_teach(call, hint):
@@ -450,26 +450,26 @@ def test_mistakes_teach(call, hint):
 
 
 def test_an_experiment_of_ones_own(tmp_path):
-    options = tmp_path / "experiment"
+    options = tmp_path / "reproduction"
     options.mkdir()
     (options / "mine.yaml").write_text(
         "title: Mine\nsource: me\ncolumns: {sample: [dataset=sample]}\n"
         "rows: [{name: ours, overrides: [segmenter.tau=0.4], published: {sample: 50}}]\n"
     )
     search = f"hydra.searchpath=[file://{tmp_path}]"
-    experiment = load_experiment("mine", [search])
-    assert experiment.rows == [Row("ours", ["segmenter.tau=0.4"], {"sample": 50.0})]
-    (cell,) = plan_cells(experiment, [search])
+    reproduction = load_reproduction("mine", [search])
+    assert reproduction.rows == [Row("ours", ["segmenter.tau=0.4"], {"sample": 50.0})]
+    (cell,) = plan_cells(reproduction, [search])
     assert cell.config.segmenter["tau"] == 0.4
     (options / "wrong.yaml").write_text("title: W\nsource: me\nrows: [{name: a, published: {nowhere: 1}}]\n")
     with pytest.raises(UserError, match="a has no column nowhere"):
-        load_experiment("wrong", [search])
+        load_reproduction("wrong", [search])
     (options / "empty.yaml").write_text("title: E\nsource: me\n")
     with pytest.raises(UserError, match="no rows or no columns"):
-        load_experiment("empty", [search])
+        load_reproduction("empty", [search])
     (options / "typo.yaml").write_text("title: W\nsource: me\ncolums: {}\n")
     with pytest.raises(UserError, match="colums"):
-        load_experiment("typo", [search])
+        load_reproduction("typo", [search])
 
 
 def test_a_table_is_no_experiment_of_run(tmp_path):

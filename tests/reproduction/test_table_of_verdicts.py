@@ -4,7 +4,7 @@ import pytest
 
 from diffcut_bench.config import load_config
 from diffcut_bench.reporting import Table
-from diffcut_bench.reproduction import Experiment, Measured, PlannedCell, Row, redraw
+from diffcut_bench.reproduction import Measured, PlannedCell, Reproduction, Row, redraw
 
 COLUMNS = {"a": [], "b": [], "c": []}
 ROWS = [
@@ -27,8 +27,8 @@ def tables() -> dict[str, Table]:
         **{0: Measured(65.55, (62.0, 69.0)), 1: Measured(71.2, (68.0, 74.0)), 2: Measured(30.0, None, ("limit=3",))},
         **{3: Measured.mean(seeds, 2), 5: Measured(12.345)},
     }
-    experiment = Experiment("Made", "a test", name="made", columns=COLUMNS, rows=ROWS)
-    return redraw(experiment, cells, measured, dict.fromkeys((6, 7), "no weights"))
+    reproduction = Reproduction("Made", "a test", name="made", columns=COLUMNS, rows=ROWS)
+    return redraw(reproduction, cells, measured, dict.fromkeys((6, 7), "no weights"))
 
 
 def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import load_config
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import DiffSeg, FinerSegmenter, KMeans, Segmenter
 from diffcut_bench.segmenters.diffseg import anchor_places, attention_maps, greedy_groups, symmetric_kl
 

@@ -7,7 +7,7 @@ from conftest import blobs, same_partition, shapes_overrides
 from diffcut_bench.bench.segmenter import adjusted_rand_index
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import CountingSegmenter, KMeans
 from diffcut_bench.segmenters import kmeans as module
 from diffcut_bench.segmenters.kmeans import first_centres, kmeans

@@ -5,7 +5,7 @@ from skimage.data import astronaut
 from skimage.segmentation import felzenszwalb, slic
 
 from diffcut_bench.config import load_config
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import Felzenszwalb, ImageSegmenter, Slic
 
 PIXELS = astronaut()[::4, ::5][:, :100]

@@ -3,7 +3,7 @@ import torch
 from conftest import shapes_overrides
 
 from diffcut_bench.config import load_config
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import ImageSegmenter, OneSegment, UniformGrid
 
 

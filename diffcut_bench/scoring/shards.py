@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import chosen_images
 from diffcut_bench.paths import portable, reopened
-from diffcut_bench.running import FinishedCell, match_rows, segments_per_image, summarise, with_coverage
+from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.passes import chosen_images
+from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, check_published, read_result, read_rows
 
 

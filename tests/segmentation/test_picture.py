@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 import diffcut_bench
-import diffcut_bench.segmentation as segmentation
+import diffcut_bench.segmentation.picture as segmentation
 from diffcut_bench.errors import UserError
 
 FAST = "protocol.image_size=256"

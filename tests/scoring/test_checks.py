@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import shapes_overrides
 
-from diffcut_bench.checks import check_label_map
+from diffcut_bench.scoring.checks import check_label_map
 
 STAGES = """
 import torch

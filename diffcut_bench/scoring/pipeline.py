@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcut_bench.checks import check_label_map
-from diffcut_bench.datasets import Example, SegmentationDataset, prepare_prediction
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -23,10 +22,13 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
     number_by_first_pixel,
 )
-from diffcut_bench.features import FeatureSource
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.reading import example_loader, read_ahead
 from diffcut_bench.refinement import ConceptUpsampler
+from diffcut_bench.scoring.checks import check_label_map
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Example, prepare_prediction
+from diffcut_bench.scoring.reading import example_loader, read_ahead
+from diffcut_bench.scoring.time_limit import time_limit
 from diffcut_bench.segmenters import (
     CountingSegmenter,
     FinerSegmenter,
@@ -38,7 +40,6 @@ from diffcut_bench.segmenters import (
     segment_together,
 )
 from diffcut_bench.store import Failure, Timings
-from diffcut_bench.time_limit import time_limit
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
@@ -142,7 +143,6 @@ def score_together(
     loader = example_loader(
         dataset,
         indices,
-        first.protocol,
         first.features,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -366,21 +366,12 @@ class _Run:
         return found
 
     def _made_before(self, pipeline: Pipeline, source: LabelSource, group: list[Example]) -> tuple[Tensor, list[int]]:
-        maps, protocol = [], pipeline.protocol
+        maps, framing = [], self.features.framing
         for example in group:
-            prepared = prepare_prediction(
-                source.read(example.id),
-                example.frame,
-                covers=source.covers,
-                crop=protocol.crop,
-                image_size=protocol.image_size,
-                eval_size=protocol.eval_size,
-                multiple_of=self.features.backbone.stride,
-                input_size=self.features.backbone.image_size,
-            )
+            prepared = prepare_prediction(source.read(example.id), example.frame, framing, covers=source.covers)
             # Gaps between the numbers count under the released matching. Greater numbers, as colours are, go by rank.
             if prepared.max() > _LARGEST_ID:
-                if protocol.matching == "dataset":
+                if pipeline.protocol.matching == "dataset":
                     raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
                 prepared = prepared.unique(return_inverse=True)[1]
             maps.append(prepared)

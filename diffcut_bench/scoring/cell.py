@@ -1,6 +1,6 @@
 """One cell while it is scored: its stages, its key, its journal, and at the end its result."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,42 +10,32 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.distributed import ALONE, Workers
 from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
-    Counts,
-    ImageCounts,
     Protocol,
     choices_in_force,
-    count_matches_together,
-    mean_image_jaccard,
 )
-from diffcut_bench.features import FEATURES_VERSION, FeatureSource, backbone_identity
-from diffcut_bench.fingerprints import code_fingerprint
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
-from diffcut_bench.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.identity import cell_identity
+from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
+from diffcut_bench.scoring.workers import ALONE, Workers
 from diffcut_bench.segmenters import LabelSource
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
     Failure,
     ImageRow,
-    Metrics,
     Progress,
     Result,
-    SegmentsPerImage,
     Timings,
     cell_key,
     join_progress,
 )
-
-# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
-NUMERICS_VERSION = 2
-
-Draw = Callable[[Outcome, SegmentationDataset, Path], None]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -93,8 +83,10 @@ class RunningCell:
         features: FeatureSource,
         workers: Workers = ALONE,
         namer: ClassNamer | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
+        self.observer = observer or Observer()
         protocol = _effective_protocol(config, build_protocol(config.protocol), namer)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(
@@ -110,7 +102,7 @@ class RunningCell:
             _check_dataset_matching(config, self.pipeline, images.dataset)
         if protocol.matching == "named" and namer is None:
             raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
-        self.identity = _identity(config, self.pipeline, images)
+        self.identity = cell_identity(config, self.pipeline, images.dataset, images.fingerprint)
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, workers.rank)
@@ -120,21 +112,16 @@ class RunningCell:
         self.failed = 0  # failures of an interrupted run are tried again
         self.error: UserError | None = None
 
-    def found(self, draw: Draw | None, say: Say = lambda line: None) -> FinishedCell | None:
-        """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn.
-
-        Args:
-            draw: see `take`.
-            say: called with lines on damage, and on what has changed since the cell was finished.
-        """
+    def found(self) -> FinishedCell | None:
+        """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn."""
         finished, lines = self.workers.on_leader(self._find_finished)
         for line in lines:
-            say(line)
+            self.observer.say(line)
         if finished is None:
             return None
         if finished.failures:
             _check_failures(len(finished.failures), finished.failures[-1], self.config.max_failures)
-        self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures", draw))
+        self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures"))
         return FinishedCell(self.cell.finished_dir, finished, skipped=True)
 
     def _find_finished(self) -> tuple[Result | None, list[str]]:
@@ -153,11 +140,11 @@ class RunningCell:
         """Become the one process that computes this cell; False while another one is."""
         return self.workers.on_leader(self.cell.claim)
 
-    def wait(self, say: Say) -> None:
+    def wait(self) -> None:
         """`claim`, as soon as the process that computes this cell has ended; who that is is said."""
         what = self.cell.finished_dir.name
         self.workers.on_leader(
-            lambda: self.cell.wait(lambda holder: say(f"waiting  {what} is being computed by {holder}"))
+            lambda: self.cell.wait(lambda holder: self.observer.say(f"waiting  {what} is being computed by {holder}"))
         )
 
     def give_back(self) -> None:
@@ -165,13 +152,13 @@ class RunningCell:
         if self.workers.leads:
             self.cell.give_back()
 
-    def open(self, say: Say) -> None:
-        """Make ready to go on where the cell was; the claim is there."""
+    def open(self) -> None:
+        """Continue where the cell was; `claim` has said yes."""
         self.workers.on_leader(self._prepare)
         progress = self.cell.progress()
         if progress.damaged:
-            say(f"journal  {progress.damaged} lines of {self.cell.work_dir.name} were cut off or damaged, their images")
-            say("         are computed again")
+            lines = f"{progress.damaged} lines of {self.cell.work_dir.name}"
+            self.observer.say(f"journal  {lines} were cut off or damaged: their images are computed again")
         done = set().union(*self.workers.gather({row.index for row in progress.of(self.ids).rows}))
         left = [index for index in self.images.indices if index not in done]
         self.todo = set(left[self.workers.rank :: self.workers.count])
@@ -197,13 +184,18 @@ class RunningCell:
         for batch in score_images(self.pipeline, self.images.dataset, indices, **settings):
             yield from batch.outcomes
 
-    def take(self, batch: Batch, wall_s: float, draw: Draw | None) -> None:
+    def first_outcomes(self, images: int) -> Iterator[Outcome]:
+        """`outcomes` of so many images, from the first on."""
+        return self.outcomes(self.images.indices[:images])
+
+    def take(self, batch: Batch, wall_s: float) -> None:
         """Keep a batch; a cell with too many failures wants no more images."""
         if not batch.outcomes and not batch.failures:
             return
         for outcome in batch.outcomes:
-            if draw and outcome.example.index < self.config.visualise:
-                draw(outcome, self.images.dataset, picture_path(self.cell.work_dir / "pictures", outcome.example.id))
+            if self.observer.draws and outcome.example.index < self.config.visualise:
+                path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
+                self.observer.draw(outcome, self.images.dataset, path)
         timings = replace(batch.timings, wall_s=wall_s)
         self.cell.append([_row(outcome) for outcome in batch.outcomes], batch.failures, timings)
         self.todo -= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
@@ -215,19 +207,19 @@ class RunningCell:
             self.error = error
             self.todo.clear()
 
-    def finish(self, draw: Draw | None) -> FinishedCell:
+    def finish(self) -> FinishedCell:
         """Write the finished folder, once all processes have done their part."""
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
         own = [part.of(self.ids) for part in self.cell.parts()]
         parts = [part for parts in self.workers.gather(own) for part in parts]
-        result = self.workers.on_leader(lambda: self._write(join_progress(parts), draw))
+        result = self.workers.on_leader(lambda: self._write(join_progress(parts)))
         if not self.workers.leads:
             self.cell.discard()
         return FinishedCell(self.cell.finished_dir, result, skipped=False)
 
-    def _write(self, progress: Progress, draw: Draw | None) -> Result:
+    def _write(self, progress: Progress) -> Result:
         config, dataset, protocol = self.config, self.images.dataset, self.pipeline.protocol
         if not progress.rows and progress.failures:
             first = next(iter(progress.failures.values()))
@@ -249,7 +241,7 @@ class RunningCell:
             )
         if config.max_failures is not None and progress.failures:
             _check_failures(len(progress.failures), list(progress.failures.values())[-1], config.max_failures)
-        self._draw_missing(self.cell.work_dir / "pictures", draw)
+        self._draw_missing(self.cell.work_dir / "pictures")
         rows = progress.rows
         if protocol.matching == "dataset":
             rows = match_rows(rows, dataset.num_classes, protocol)
@@ -276,14 +268,14 @@ class RunningCell:
         self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.images.indices)
         return result
 
-    def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
+    def _draw_missing(self, folder: Path) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
         shown = [index for index in self.images.indices if index < self.config.visualise]
         missing = [index for index in shown if not picture_path(folder, self.ids[index]).is_file()]
-        if draw is None or not missing:
+        if not self.observer.draws or not missing:
             return
         for outcome in self.outcomes(missing):
-            draw(outcome, self.images.dataset, picture_path(folder, outcome.example.id))
+            self.observer.draw(outcome, self.images.dataset, picture_path(folder, outcome.example.id))
 
 
 def _changed_packages(result: Result) -> list[str]:
@@ -297,66 +289,9 @@ def _changed_packages(result: Result) -> list[str]:
     return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
 
 
-def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: Sequence[str]) -> DatasetRecord:
-    """The record with what the rows say of the labels: the share that is void, and classes that never occur."""
-    void = [row.void for row in rows if row.void is not None]
-    pixels = sum(void) + sum(row.pixels for row in rows)
-    share = None if len(void) < len(rows) or not pixels else sum(void) / pixels
-    annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
-    never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
-    return replace(record, void_share=share, unannotated=never)
-
-
 def _portable(failure: Failure, index: int, config: RunConfig) -> Failure:
     """With its place in the data set, without places of this machine."""
     return replace(failure, error=portable_text(failure.error, config.to_dict(), config.output_dir), index=index)
-
-
-def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
-    """Mean, least and most segments of an image."""
-    counts = [row.segments for row in rows]
-    return SegmentsPerImage(mean=sum(counts) / len(counts), min=min(counts), max=max(counts))
-
-
-def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -> list[ImageRow]:
-    """Rows with their counts, after one matching of clusters to classes for all of them."""
-    clusters = max((entry[1] + 1 for row in rows for entry in row.table or ()), default=0)
-    tables = []
-    for row in rows:
-        table = torch.zeros(num_classes, max(num_classes, clusters), dtype=torch.long)
-        for class_id, cluster, pixels in row.table or ():
-            table[class_id, cluster] = pixels
-        tables.append(table)
-    counts = count_matches_together(tables, protocol.criterion, protocol.surplus)
-    return [
-        replace(row, tp=tp.tolist(), fp=fp.tolist(), fn=fn.tolist())
-        for row, (tp, fp, fn) in zip(rows, counts, strict=True)
-    ]
-
-
-def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
-    """Data-set scores and intervals of per-image rows."""
-    # The rows are of all processes already.
-    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed, sync_on_compute=False)
-    for row in rows:
-        metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
-    scores = metric.compute()
-    # torchmetrics squeezes what has one element: a single class.
-    iou = [None if value != value else value for value in scores["iou_per_class"].reshape(-1).tolist()]
-    low, high = scores["miou_ci95"].tolist()
-    accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
-    by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
-    jaccard = mean_image_jaccard(metric.table()[2], seed=seed) if protocol.matching == "named" else (None, None)
-    return Metrics(
-        miou=scores["miou"].item(),
-        pixel_accuracy=scores["pixel_accuracy"].item(),
-        miou_ci95=(low, high),
-        pixel_accuracy_ci95=(accuracy_low, accuracy_high),
-        iou_per_class=dict(zip(class_names, iou, strict=True)),
-        iou_per_class_ci95=dict(zip(class_names, by_class, strict=True)),
-        mean_image_jaccard=jaccard[0],
-        mean_image_jaccard_ci95=jaccard[1],
-    )
 
 
 def _check_failures(failed: int, latest: Failure, allowed: int | None) -> None:
@@ -433,36 +368,3 @@ def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer
         overridden |= {"matching": "named", "background_rule": "one_to_one"}
         overridden |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
     return build_protocol({**asdict(protocol), **overridden})
-
-
-def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> dict[str, Any]:
-    """Everything that can change the numbers. Batch size, workers and folders can't; the
-    versions of other packages are recorded beside."""
-    features, dataset = pipeline.features, images.dataset
-    immaterial = {"max_memory_gib"}
-    segmenter: dict[str, Any] = {}
-    if isinstance(pipeline.segmenter, LabelSource):
-        ids: list[str] = dataset.records["id"][:]
-        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
-        immaterial |= {"folder", "pattern"}
-    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
-    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
-    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
-    code = code_fingerprint(stages, [getattr(config, group) for group in groups])
-    return {
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": dataset.name, "fingerprint": images.fingerprint},
-        "backbone": backbone_identity(features.backbone, config.backbone),
-        "features_version": FEATURES_VERSION,
-        "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": segmenter,
-        "upsampler": config.upsampler,
-        "refiner": config.refiner,
-        **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
-        **({"code": code} if code else {}),
-        "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
-        "shard": config.shard,
-        "seed": config.seed,
-        "device_type": features.device.type,
-        "torch": torch.__version__.partition("+")[0],
-    }

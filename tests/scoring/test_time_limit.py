@@ -13,10 +13,10 @@ from PIL import Image
 
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.experiment import run_cell
+from diffcut_bench.scoring.passes import run_cell
+from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
 from diffcut_bench.segmentation import PictureSegmenter
 from diffcut_bench.store import read_rows
-from diffcut_bench.time_limit import TookTooLongError, time_limit
 
 
 class Hanging:
@@ -64,7 +64,7 @@ def test_a_timer_of_others_goes_on():
 
 HANGS = """
 import hashlib
-from diffcut_bench.time_limit import time_limit
+from diffcut_bench.scoring.time_limit import time_limit
 
 with time_limit(0.05, ["picture7"]):
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)  # one call that no signal interrupts

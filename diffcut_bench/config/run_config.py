@@ -11,15 +11,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
+from diffcut_bench.config.overrides import GROUPS, conf_dir, known_options, quote_if_needed, refuse_without_effect
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.mistakes import REFUSALS, explain, explain_value
-from diffcut_bench.overrides import GROUPS as GROUPS
-from diffcut_bench.overrides import conf_dir as conf_dir
-from diffcut_bench.overrides import expand_sweep as expand_sweep
-from diffcut_bench.overrides import known_options, refuse_without_effect
-from diffcut_bench.overrides import quote_if_needed as quote_if_needed
-from diffcut_bench.overrides import quoted as quoted
 from diffcut_bench.paths import expand_options, is_hub_id
 
 _MOST_PROCESSES = 1024  # more is a slip of the keyboard, and would be started
@@ -144,10 +139,6 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
         plain = OmegaConf.to_container(composed, resolve=False)
         assert isinstance(plain, dict)
         plain.pop("hydra", None)
-        if "experiment" in plain:
-            name = composed.hydra.runtime.choices.get("experiment")
-            hint = f"diffcut-bench reproduce {name}"
-            raise UserError("this experiment is a table or figure of many cells", f"experiment={name}", hint)
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=True)
         merged = OmegaConf.merge(OmegaConf.structured(RunConfig), expand_options(resolved), {"choices": choices})
         config = OmegaConf.to_object(merged)

@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
-from diffcut_bench.segmentation import Segmentation
+from diffcut_bench.segmentation.picture import Segmentation
 from diffcut_bench.store import cell_key, unwritable, write_atomically
 
 SCHEMA_VERSION = 2

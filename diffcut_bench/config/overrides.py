@@ -22,7 +22,7 @@ _MOST_CELLS = 10_000  # each is composed before the first runs
 
 def conf_dir() -> Path:
     """The yaml options: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

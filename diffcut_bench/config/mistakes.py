@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from diffcut_bench.config.overrides import GROUPS, conf_dir, is_searchpath, known_options, option_files
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.overrides import GROUPS, conf_dir, is_searchpath, known_options, option_files
 from diffcut_bench.paths import is_path_option
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
@@ -40,7 +40,7 @@ def explain(overrides: Sequence[str], error: Exception) -> UserError:
         return UserError(f"{culprit!r} is no override", culprit, _written_as_override(culprit, overrides))
     if "Ambiguous value" in str(reason) or "requires --multirun" in str(reason):
         return UserError(f"{name} has several values", culprit, _one_of_several(key, value))
-    if name == "experiment":
+    if name in ("experiment", "reproduction"):
         return _explain_experiment(value, culprit, overrides)
     if name in GROUPS and isinstance(reason, (MissingConfigException, TypeError, ValueError)):
         return UserError(f"unknown option {key}={value}", culprit, _known_option(value, known_options(name, overrides)))
@@ -116,10 +116,11 @@ def _one_of_several(key: str, value: str) -> str:
 
 
 def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> UserError:
+    """A preset that there is not: of a table or figure of the paper, where it is."""
+    if value in known_options("reproduction", overrides):
+        what = f"{value} is a table or figure of many cells, and no preset of one: it is in conf/reproduction/"
+        return UserError(what, culprit, f"diffcut-bench reproduce {value}")
     known = known_options("experiment", overrides)
-    if value in known_options("experiment"):
-        what, hint = "this experiment is a table or figure of many cells", f"diffcut-bench reproduce {value}"
-        return UserError(what, culprit, hint)
     if value in known:
         return UserError("experiment is a group already", culprit, f"without the plus: experiment={value}")
     hint = "a file of your own, experiment/NAME.yaml, is found in DIR with hydra.searchpath=[DIR]"

@@ -5,8 +5,8 @@ from copy import deepcopy
 import pytest
 
 from diffcut_bench.config import RunConfig, load_config
+from diffcut_bench.config.trust import trusted
 from diffcut_bench.errors import UserError
-from diffcut_bench.trust import trusted
 
 
 @pytest.fixture(scope="module")

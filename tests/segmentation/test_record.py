@@ -10,8 +10,8 @@ import skimage.data
 from PIL import Image
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.segment_record import SegmentRecord
 from diffcut_bench.segmentation import PictureSegmenter, Segmentation
+from diffcut_bench.segmentation.record import SegmentRecord
 
 SMALL = "protocol.image_size=128"
 

@@ -1,0 +1,42 @@
+"""From command-line overrides to a checked `RunConfig`, and to the objects that its options name. Hydra lives here."""
+
+from diffcut_bench.config.overrides import (
+    GROUPS,
+    conf_dir,
+    expand_sweep,
+    is_launcher,
+    is_searchpath,
+    known_options,
+    option_files,
+    quote_if_needed,
+    quoted,
+)
+from diffcut_bench.config.run_config import (
+    IF_EXISTS,
+    RunConfig,
+    build_protocol,
+    check_config,
+    instantiate,
+    load_config,
+)
+from diffcut_bench.config.trust import option_words, trusted
+
+__all__ = [
+    "GROUPS",
+    "IF_EXISTS",
+    "RunConfig",
+    "build_protocol",
+    "check_config",
+    "conf_dir",
+    "expand_sweep",
+    "instantiate",
+    "is_launcher",
+    "is_searchpath",
+    "known_options",
+    "load_config",
+    "option_files",
+    "option_words",
+    "quote_if_needed",
+    "quoted",
+    "trusted",
+]

@@ -1,0 +1,1 @@
+"""The middle floor: from a data set and the stages of a cell to its result on disk."""

@@ -1,0 +1,6 @@
+"""The user's own pictures: segments of one, and the record of a command that segments many."""
+
+from diffcut_bench.segmentation.picture import PictureSegmenter, Segmentation, segment
+from diffcut_bench.segmentation.record import SegmentRecord
+
+__all__ = ["PictureSegmenter", "SegmentRecord", "Segmentation", "segment"]
