@@ -1,4 +1,7 @@
-"""Graph partitioning on tensors: affinity, second eigenvector, splitting point, recursion. Imports torch only."""
+"""Graph partitioning on tensors: affinity, second eigenvector, splitting point, recursion. Imports torch only.
+
+Read `textbook` first: the method on one screen.
+"""
 
 from diffcut_bench.ncut.affinity import affinity, cosine_matrix, scaled_cosines
 from diffcut_bench.ncut.bipartition import best_bipartition
