@@ -9,9 +9,8 @@ from torch import Tensor
 
 from benchmarks.timing import timed
 from diffcut_bench.ncut import ncut_tree, recursive_ncut
-from diffcut_bench.ncut.fiedler import Solver
+from diffcut_bench.ncut.settings import LabelCodes, Solver
 from diffcut_bench.ncut.textbook import textbook_recursive_ncut
-from diffcut_bench.ncut.tree import LabelCodes
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
-from diffcut_bench.ncut.tree import LabelCodes
+from diffcut_bench.ncut.settings import LabelCodes
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, Framing
