@@ -53,7 +53,7 @@ def run_cells(
         configs: cells of one `pass_key`.
         observer: is told what happens.
         segmenter: the user's own function or object in the place of the one that the configs would build; their
-            ``segmenter`` is what the keys hold and has to be `settings_of` it.
+            ``segmenter`` is what the keys hold and has to tell what it is, as `object_fingerprint` does.
 
     Returns:
         For each cell how it ended; one that failed does not stop the others.

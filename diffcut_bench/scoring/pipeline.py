@@ -30,7 +30,14 @@ from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, prepare_prediction
 from diffcut_bench.scoring.reading import example_loader, read_ahead
 from diffcut_bench.scoring.time_limit import time_limit
-from diffcut_bench.segmenters import GraphTooLargeError, Inputs, Segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters import (
+    GraphTooLargeError,
+    Inputs,
+    Segmenter,
+    SpectrumTooLargeError,
+    segment_together,
+    sharing_groups,
+)
 from diffcut_bench.store import Failure, Timings
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
@@ -203,7 +210,10 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
     try:
         given = segment_together([pipeline.segmenter for pipeline in pipelines], inputs)
     except GraphTooLargeError as error:
-        raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
+        spectrum = isinstance(error, SpectrumTooLargeError)
+        instead = "segmenter=diffcut" if spectrum else "segmenter.approximation=coarse_to_fine (docs/large_grids.md)"
+        hint = f"raise segmenter.max_memory_gib, use a smaller protocol.image_size, or {instead}"
+        raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
         segmenter = pipeline.segmenter

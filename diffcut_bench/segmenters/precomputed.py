@@ -35,7 +35,7 @@ class Precomputed:
     covers: Covers = "image"
 
     consistent_ids = True
-    immaterial = ("folder", "pattern")  # what the files hold is in the fingerprint
+    immaterial = ("folder", "pattern")  # what the files hold is in the identity
 
     def __post_init__(self) -> None:
         if self.covers not in ("image", "crop"):
@@ -79,8 +79,8 @@ class Precomputed:
             reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
             raise ValueError(f"{path}: {reason}") from error
 
-    def fingerprint(self, image_ids: Sequence[str]) -> dict[str, str]:
-        """SHA-256 of the predictions of these images.
+    def identity(self, image_ids: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of the predictions of these images, for the key of a cell.
 
         Raises:
             UserError: there is none for any of them.

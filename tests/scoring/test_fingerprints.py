@@ -1,4 +1,5 @@
 import functools
+import subprocess
 import sys
 import threading
 
@@ -6,8 +7,7 @@ import numpy
 import pytest
 import torch
 
-from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.fingerprints import code_fingerprint, settings_of
+from diffcut_bench.scoring.fingerprints import code_fingerprint, object_fingerprint
 from diffcut_bench.segmenters import DiffCut
 
 
@@ -63,82 +63,76 @@ def test_a_stage_may_say_its_own_version(module):
     assert code_fingerprint([mine.Cut()]) == {"mine_e.Cut": "3"}
 
 
+class Threshold:
+    def __init__(self, level: float, weights: torch.Tensor | None = None) -> None:
+        self.level, self.weights = level, weights
+
+    def __call__(self, features):
+        return (features.mean(dim=1) > self.level).long()
+
+
+def closure(level: float):
+    return lambda features: (features.mean(dim=1) > level).long()
+
+
+def cut_at(features, level=0.5):
+    return (features.mean(dim=1) > level).long()
+
+
+def test_objects_are_told_apart_by_what_they_hold():
+    network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    one, two = torch.zeros(2), torch.ones(2)
+    values = [
+        *(Threshold(0.1), Threshold(0.2), Threshold(0.1, one), Threshold(0.1, two), Threshold(0.1, one.double())),
+        *(closure(0.1), closure(0.2), cut_at, functools.partial(cut_at, level=0.3), Threshold(0.1).__call__),
+        *(network, other, [one, two, one], [one, two, two], {"a": 1}, {"a": "1"}, numpy.zeros(2), numpy.zeros((1, 2))),
+        *({"a", "b"}, {"a"}, numpy.int64(3), 3, torch.float16, DiffCut(tau=0.4), DiffCut(tau=0.5), Threshold),
+    ]
+    found = [object_fingerprint(value) for value in values]
+    assert len(set(found)) == len(values)
+    assert found == [object_fingerprint(value) for value in values]
+    assert object_fingerprint(Threshold(0.1, torch.zeros(2))) == object_fingerprint(Threshold(0.1, torch.zeros(2)))
+    assert object_fingerprint(closure(0.1)) == object_fingerprint(closure(0.1))
+
+
+def test_an_object_may_hold_itself_or_say_what_it_is():
+    loop = Threshold(0.1)
+    loop.weights = [loop]
+    assert object_fingerprint(loop) != object_fingerprint(Threshold(0.1))
+
+    class Said(Threshold):
+        def fingerprint(self):
+            return "version 3"
+
+    assert object_fingerprint(Said(0.1)) == object_fingerprint(Said(0.2)) != object_fingerprint(Threshold(0.1))
+
+
+@pytest.mark.parametrize("value", [iter([]), threading.Lock(), torch.Generator(), numpy.array([object()])])
+def test_what_has_no_value_is_refused(value):
+    with pytest.raises(ValueError, match=r"at \['weights'\]|at \[1\]\['weights'\]"):
+        object_fingerprint(Threshold(0.1, value))
+
+
+TYPED_IN = """
+import subprocess
+import sys
+import threading
+from diffcut_bench.scoring.fingerprints import object_fingerprint
+LEVEL = {level}
+def helper(x): return x > LEVEL
+def cut(features): return helper(features) if features in {{"a", "b", "c"}} else [helper(f) for f in features]
 class Cut:
-    def __init__(self, **values):
-        vars(self).update(values)
-
-    def __call__(self, features): ...
-
-
-class Slotted:
-    __slots__ = ("tau",)
-
-    def __init__(self, tau):
-        self.tau = tau
-
-    def __call__(self, features): ...
+    level = {level}
+    def __call__(self, features): return features > self.level
+print(object_fingerprint(cut), object_fingerprint(Cut()))
+"""
 
 
-def surrounded(tau):
-    def cut(features, alpha=1): ...
+def test_code_that_was_typed_in_is_covered_with_what_it_names():
+    def printed(level: float) -> list[str]:
+        code = TYPED_IN.format(level=level)
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    cut.note = tau
-    return (lambda features: tau), cut
-
-
-def unlike(*methods):
-    return len({str(settings_of(method)) for method in methods}) == len(methods)
-
-
-def test_settings_are_the_values_that_a_method_was_built_with():
-    found = settings_of(Cut(tau=0.5, names=("a",)))
-    assert (found["name"], found["tau"]) == ("test_fingerprints.Cut", 0.5)
-    bound = settings_of(functools.partial(surrounded(3)[1], alpha=2))
-    assert bound["alpha"] == 2 and bound["name"].endswith("surrounded.<locals>.cut")
-    assert settings_of(DiffCut(0.3))["tau"] == 0.3
-
-
-def test_methods_that_differ_have_other_settings_and_equal_ones_the_same():
-    weights = torch.rand(3, generator=torch.Generator().manual_seed(0))
-    torch.manual_seed(0)
-    layer = torch.nn.Linear(2, 2)
-    makers = (
-        lambda: Cut(w=weights.clone()),
-        lambda: Cut(w=weights + 1),
-        lambda: Cut(w=weights.bfloat16()),
-        lambda: Cut(w=weights.numpy()),
-        lambda: Cut(part={"w": weights[:1]}),
-        lambda: Slotted(1),
-        lambda: Slotted(2),
-        lambda: surrounded(1)[0],
-        lambda: surrounded(2)[0],
-        lambda: Cut(by=surrounded(1)[0]),
-        lambda: Cut(by=surrounded(2)[0]),
-        lambda: Cut(tau=1).__call__,
-        lambda: Cut(tau=2).__call__,
-        lambda: lambda features: 1,
-        lambda: lambda features: 2,
-        lambda: layer,
-        lambda: torch.nn.Linear(2, 2),
-    )
-    assert unlike(*(make() for make in makers))
-    for make in makers[:-1]:
-        assert settings_of(make()) == settings_of(make())
-
-
-def test_a_class_that_no_file_holds_is_covered_by_its_code():
-    def written(body):
-        names = {"__name__": "a_notebook"}
-        exec(f"class Cut:\n    def __call__(self, features): return {body}", names)
-        return settings_of(names["Cut"]())
-
-    assert written("1") == written("1") != written("2")
-
-
-def test_what_cannot_be_told_is_a_mistake_with_a_way_out():
-    with pytest.raises(UserError, match=r"can't be digested.*lock"):
-        settings_of(Cut(lock=threading.Lock()))
-    assert settings_of(Cut(lock=threading.Lock(), code_version="2")) == {
-        "name": "test_fingerprints.Cut",
-        "code_version": "2",
-    }
+    first, again, other = printed(0.1), printed(0.1), printed(0.2)
+    assert first == again
+    assert all(one != two for one, two in zip(first, other, strict=True))

@@ -13,7 +13,7 @@ from conftest import shapes_overrides
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.fingerprints import settings_of
+from diffcut_bench.scoring.fingerprints import object_fingerprint
 from diffcut_bench.scoring.passes import run_cell, run_cells
 from diffcut_bench.segmentation import PictureSegmenter
 from diffcut_bench.store import read_rows
@@ -140,7 +140,7 @@ def test_an_object_of_the_users_is_scored_under_a_key_of_its_own(words):
     expected = run_cell(config)
     keys = set()
     for segmenter in (Strips(4), partial(strips, count=4), Strips(6)):
-        own = replace(config, segmenter=settings_of(segmenter))
+        own = replace(config, segmenter={"object": object_fingerprint(segmenter)})
         cell = run_cell(own, segmenter=segmenter)
         assert (read_rows(cell.folder) == read_rows(expected.folder)) == (
             segmenter.__class__ is partial or segmenter.count == 4

@@ -1,18 +1,45 @@
-"""``diffcut-bench bench``: every segmenter of conf/segmenter/ beside DiffCut."""
+"""Speed of every segmenter of conf/segmenter/ beside DiffCut: what table 11 asks, without encoders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from diffcut_bench.bench.speeds import Speed, measure_speeds
-from diffcut_bench.bench.stages import Material, resized
+from benchmarks.material import Material, resized
+from benchmarks.timing import timed
 from diffcut_bench.config import RunConfig, conf_dir, instantiate, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.segmenters import DiffCut, Inputs, as_segmenter
 
+_ENOUGH_S = 10.0  # of a segmenter; a slower one is not repeated
 # Options that segment nothing themselves: a folder of results, and patches whose naming is the method.
 _NOT_MEASURED = ("precomputed", "maskclip")
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One segmenter.
+
+    Attributes:
+        segmenter: name of the option.
+        images: at a time.
+        rows, cols: of the partition: patches, or pixels where it is finer.
+        images_per_s: at the least time of the repeats; None where it failed.
+        ratio: images/s as a multiple of the first segmenter's.
+        segments: mean an image.
+        error: what it raised, if it did.
+    """
+
+    segmenter: str
+    images: int
+    rows: int
+    cols: int
+    images_per_s: float | None
+    ratio: float | None
+    segments: float | None
+    error: str | None = None
 
 
 def compare_segmenters(
@@ -41,6 +68,32 @@ def compare_segmenters(
                 missing[name] = error.what
     works = {name: _work(segmenter, features, material) for name, segmenter in segmenters.items()}
     return measure_speeds(works, features.device), missing
+
+
+def measure_speeds(
+    works: Mapping[str, Callable[[], Sequence[Tensor]]], device: torch.device | None = None, repeats: int = 2
+) -> list[Speed]:
+    """Time segmenters one after the other; one that fails is a row without times and leaves the others alone.
+
+    Args:
+        works: by name; each gives the partition [rows, cols] of every image, ids contiguous from 0. The first is what
+            the others are compared with.
+        device: an accelerator is waited for.
+        repeats: of each; the first also warms up.
+    """
+    rows: list[Speed] = []
+    for name, work in works.items():
+        try:
+            (one,) = timed([work], repeats, device, _ENOUGH_S)
+        except Exception as error:  # an option of any origin, on features that it was not made for
+            rows.append(Speed(name, 0, 0, 0, None, None, None, f"{type(error).__name__}: {error}"))
+            continue
+        speed = len(one.result) / one.least
+        first = rows[0].images_per_s if rows else speed
+        segments = sum(int(partition.max()) + 1 for partition in one.result) / len(one.result)
+        height, width = one.result[0].shape
+        rows.append(Speed(name, len(one.result), height, width, speed, first and speed / first, segments))
+    return rows
 
 
 def _build(config: RunConfig, overrides: Sequence[str], name: str) -> Any:
