@@ -107,5 +107,5 @@ def _work(segmenter: Any, features: Tensor, material: Material) -> Callable[[], 
     """What gives the partition of every image."""
     labels = [material.labels[index % len(material.labels)] for index in range(len(features))]
     counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
-    inputs = Inputs(features, material.photos, counts)
-    return lambda: list(as_segmenter(segmenter)(inputs))
+    segment, inputs = as_segmenter(segmenter), Inputs(features, material.photos, counts)
+    return lambda: list(segment(inputs))

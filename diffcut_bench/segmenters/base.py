@@ -88,7 +88,7 @@ class Segmenter:
 
     def identity(self, settings: Mapping[str, Any], image_ids: Sequence[str]) -> dict[str, Any]:
         """What the key of a cell holds of it: its settings, and what it says itself that its segments depend on."""
-        own = self.method.identity(image_ids) if hasattr(self.method, "identity") else {}
+        own = self.method.depends_on(image_ids) if hasattr(self.method, "depends_on") else {}
         return own | {name: value for name, value in settings.items() if name not in self.immaterial}
 
 
@@ -105,7 +105,7 @@ def as_segmenter(method: Callable[..., Any], gives: Gives | None = None) -> Segm
     Attributes of the function or object say what differs from that: ``needs`` (the parameters that are filled),
     ``gives``, ``consistent_ids``, ``attention_channels`` and ``immaterial`` (see `Segmenter`), and the methods
     ``together(methods, **inputs)``, which gives for several settings of one class, in a list, what each of them alone
-    would give, and ``identity(image_ids)``, a mapping of what its segments depend on besides its settings.
+    would give, and ``depends_on(image_ids)``, a mapping of what its segments depend on besides its settings.
 
     Args:
         method: to be called.

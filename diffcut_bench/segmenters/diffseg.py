@@ -53,13 +53,8 @@ class DiffSeg:
         for name in ("anchors", "iterations", "resolution"):
             check_count(name, getattr(self, name), 1)
 
-    def partition_size(self, rows: int, cols: int) -> tuple[int, int]:
-        """Height and width of the partition: `resolution` along the longer side, the patches' aspect ratio."""
-        height, width = (max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols))
-        return height, width
-
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch height width"]:
-        """Partition of each feature map, of the size that `partition_size` gives."""
+        """Partition of each feature map, of `resolution` along the longer side and the patches' aspect ratio."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
         anchors = anchor_indices(rows, cols, self.anchors).to(maps.device)
@@ -70,7 +65,8 @@ class DiffSeg:
         for _ in range(1, self.iterations):
             groups = greedy_groups(symmetric_kl(proposals, proposals) < self.threshold, present)
             proposals, present = _means(groups, proposals), groups.any(dim=2)
-        enlarged = partial(interpolate, size=self.partition_size(rows, cols), mode="bilinear", align_corners=False)
+        size = [max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols)]
+        enlarged = partial(interpolate, size=size, mode="bilinear", align_corners=False)
         found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
         return contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
 

@@ -35,7 +35,7 @@ class Precomputed:
     covers: Covers = "image"
 
     consistent_ids = True
-    immaterial = ("folder", "pattern")  # what the files hold is in the identity
+    immaterial = ("folder", "pattern")  # what the files hold counts instead
 
     def __post_init__(self) -> None:
         if self.covers not in ("image", "crop"):
@@ -79,7 +79,7 @@ class Precomputed:
             reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
             raise ValueError(f"{path}: {reason}") from error
 
-    def identity(self, image_ids: Sequence[str]) -> dict[str, str]:
+    def depends_on(self, image_ids: Sequence[str]) -> dict[str, str]:
         """SHA-256 of the predictions of these images, for the key of a cell.
 
         Raises:

@@ -26,7 +26,7 @@ class Halves:
     def __call__(self, **inputs):
         return torch.arange(20).repeat(len(inputs["features"]), 12, 1) // 10
 
-    def identity(self, image_ids):
+    def depends_on(self, image_ids):
         return {"seen": len(image_ids)}
 
 
