@@ -17,8 +17,11 @@ _SDXL = {
     "block_out_channels": [320, 640, 1280],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    **{"attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048, "use_linear_projection": True},
-    **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
 # Configs of diffusers' `UNet2DConditionModel` by hub id. With its decoder SSD-1B has the paper's 1.3 B parameters. The
@@ -41,13 +44,17 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "block_out_channels": [320, 640, 1280, 1280],
         "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
         "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-        **{"attention_head_dim": 8, "cross_attention_dim": 768},
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
     },
 }
 # `AutoencoderKL` of all of them.
 VAE: Mapping[str, Any] = {
-    **{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4},
-    **{"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4},
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
 
 
@@ -56,12 +63,14 @@ class VisionShape:
     """A vision transformer whose MLPs are four times as wide as its tokens.
 
     Attributes:
+        family: ``model_type`` of the checkpoint's config.json.
         patch: pixels a patch, in both directions.
         width: channels of a token.
         depth: layers.
         extra: tokens that are no patch: class and registers.
     """
 
+    family: str
     patch: int
     width: int
     depth: int
@@ -90,17 +99,17 @@ class VisionShape:
 
 
 VISION_TRANSFORMERS: Mapping[str, VisionShape] = {
-    "openai/clip-vit-base-patch16": VisionShape(16, 768, 12),
-    "openai/clip-vit-large-patch14": VisionShape(14, 1024, 24),
-    "google/siglip-base-patch16-224": VisionShape(16, 768, 12, extra=0),
-    "google/siglip-large-patch16-256": VisionShape(16, 1024, 24, extra=0),
-    "facebook/dino-vitb16": VisionShape(16, 768, 12),
-    "facebook/dino-vits16": VisionShape(16, 384, 12),
-    "facebook/dino-vitb8": VisionShape(8, 768, 12),
-    "facebook/dino-vits8": VisionShape(8, 384, 12),
-    "facebook/dinov2-base": VisionShape(14, 768, 12),
-    "facebook/dinov2-large": VisionShape(14, 1024, 24),
-    "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape(16, 768, 12, extra=5),
+    "openai/clip-vit-base-patch16": VisionShape("clip", 16, 768, 12),
+    "openai/clip-vit-large-patch14": VisionShape("clip", 14, 1024, 24),
+    "google/siglip-base-patch16-224": VisionShape("siglip", 16, 768, 12, extra=0),
+    "google/siglip-large-patch16-256": VisionShape("siglip", 16, 1024, 24, extra=0),
+    "facebook/dino-vitb16": VisionShape("vit", 16, 768, 12),
+    "facebook/dino-vits16": VisionShape("vit", 16, 384, 12),
+    "facebook/dino-vitb8": VisionShape("vit", 8, 768, 12),
+    "facebook/dino-vits8": VisionShape("vit", 8, 384, 12),
+    "facebook/dinov2-base": VisionShape("dinov2", 14, 768, 12),
+    "facebook/dinov2-large": VisionShape("dinov2", 14, 1024, 24),
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 768, 12, extra=5),
 }
 
 

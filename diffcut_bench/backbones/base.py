@@ -95,14 +95,13 @@ class PretrainedBackbone(Backbone):
     def __init__(self) -> None:
         super().__init__()
         # Follows .to(), so that weights read later go where the others would have gone.
-        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self.register_buffer("_follower", torch.empty(0), persistent=False)
         self._is_read = False
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        place: Tensor = self.get_buffer("_place")
-        return place.device
+        return self.get_buffer("_follower").device
 
     def read(self) -> None:
         """Read the weights, if that has not been done."""

@@ -88,8 +88,13 @@ class DiffusionEncoder(PretrainedBackbone):
         self.name, self.image_size = name, image_size
         self.blocks = tuple(block) if isinstance(block, (list, tuple)) else (str(block),)
         self._options: dict[str, Any] = {
-            **{"timestep": timestep, "weights_dtype": weights_dtype, "autocast": autocast, "noise": noise},
-            **{"seed": seed, "channels_last": channels_last, "compile": compile},
+            "timestep": timestep,
+            "weights_dtype": weights_dtype,
+            "autocast": autocast,
+            "noise": noise,
+            "seed": seed,
+            "channels_last": channels_last,
+            "compile": compile,
         }
         self._generator = generator
         self._dtypes = {"vae": vae_dtype, "unet": unet_dtype, "prompt": prompt_dtype}
@@ -129,7 +134,8 @@ class DiffusionEncoder(PretrainedBackbone):
             **{name: str(value) for name, value in self._options.items()},
             "autocast": str(self._uses_autocast()),
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
-            **{"generator": self._drawn_on(), "noise_generator": self._drawn_on()},
+            "generator": self._drawn_on(),
+            "noise_generator": self._drawn_on(),
         }
 
     @classmethod
@@ -139,11 +145,11 @@ class DiffusionEncoder(PretrainedBackbone):
         if config is None:
             return None
         blocks = settings.get("block", "E32")
-        places = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
-        if not places:
+        known = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
+        if not known:
             return None
-        levels = [level for _, level in places]
-        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in places)
+        levels = [level for _, level in known]
+        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in known)
         vae = published_config(model, "vae") if settings.get("vae") is None else None
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
@@ -269,7 +275,7 @@ class DiffusionEncoder(PretrainedBackbone):
             self.vae.encoder.compile()
 
 
-# The hooks hold the tensors' place and not the encoder, so that an encoder's memory is freed with its last reference.
+# The hooks hold where tensors go and not the encoder, so that an encoder's memory is freed with its last reference.
 def _keep_as(block: str, captured: dict[str, Tensor]) -> Any:
     """Hook that keeps a layer's output."""
 

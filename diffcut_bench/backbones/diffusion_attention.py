@@ -108,9 +108,9 @@ def aggregate_attention(
     weights = {level: 2.0**-level for level in sums}
     total = sum(weights.values())
     aggregated = torch.zeros(1)
-    for place, (level, summed) in enumerate(sorted(sums.items())):
+    for position, (level, summed) in enumerate(sorted(sums.items())):
         repeated = _repeat_queries(summed * (weights[level] / (total * layers[level])), _grid_at(latents, level), grid)
-        aggregated = repeated if place == 0 else aggregated.add_(repeated)
+        aggregated = repeated if position == 0 else aggregated.add_(repeated)
     return aggregated.transpose(1, 2).unflatten(2, grid)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
 from diffcut_bench.backbones.base import Outline, PretrainedBackbone
-from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
+from diffcut_bench.backbones.pretrained import blaming, find_checkpoint, quiet_transformers, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
 _GRID = 32
@@ -45,6 +45,10 @@ class _Family:
     interpolates: bool = False
     half: bool = True
     class_token: bool = True
+
+    def precision(self, dtype: str, device_type: str) -> torch.dtype:
+        """In which a network computes on a type of device, ``auto`` resolved."""
+        return _DTYPES.get(dtype, torch.float16 if self.half and device_type != "cpu" else torch.float32)
 
 
 _CLIP = _Family("CLIPVisionModel", interpolates=True)
@@ -171,8 +175,7 @@ class VisionTransformer(PretrainedBackbone):
         layers = shape.depth if layer == "last" else int(layer) % shape.depth + 1
         operations = shape.operations(size, layers, projected=facet != "tokens", aspect=aspect)
         heads = shape.width // 64 if settings.get("attention") else 0
-        half = device_type != "cpu" and "dinov3" not in str(settings["model"])
-        dtype = _DTYPES.get(settings.get("dtype", "auto"), torch.float16 if half else torch.float32)
+        dtype = _FAMILIES[shape.family].precision(settings.get("dtype", "auto"), device_type)
         side = size // shape.patch
         return Outline(max(side // aspect, 1), side, shape.width + heads, dtype, operations, shape.parameters())
 
@@ -184,14 +187,10 @@ class VisionTransformer(PretrainedBackbone):
         """In which the network computes, or will when it is read here."""
         if self._is_read:
             return next(self.network.parameters()).dtype
-        if self._dtype == "auto":
-            return torch.float16 if self._family.half and self.device.type != "cpu" else torch.float32
-        return _DTYPES[self._dtype]
+        return self._family.precision(self._dtype, self.device.type)
 
     def _read(self) -> None:
-        import transformers
-
-        weights = next(path for name, path in self._checkpoint.files.items() if not name.endswith(".json"))
+        weights = self._checkpoint.weights()
         model, revision = self._checkpoint.model, self._checkpoint.revision
         mend = f"fetch it again: `hf download --force-download {model} {weights.name} --revision {revision}`"
         if self._is_folder:
@@ -200,26 +199,15 @@ class VisionTransformer(PretrainedBackbone):
         self._config.num_hidden_layers = self._layer + 1
         self._config.vision_use_head = False
         pooler = {"add_pooling_layer": False} if self._family.network == "ViTModel" else {}
-        try:
-            with quiet_transformers():
-                network, report = getattr(transformers, self._family.network).from_pretrained(
-                    weights.parent,
-                    config=self._config,
-                    dtype=self._precision(),
-                    attn_implementation=_ATTENTION,
-                    local_files_only=True,
-                    ignore_mismatched_sizes=True,  # they are refused below, by name
-                    output_loading_info=True,
-                    **pooler,
-                )
-        except Exception as error:  # whatever the file's reader raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
-        wrong = sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"])
-        if wrong:
-            what = f"{len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]} …"
-            raise UserError(what, str(weights), mend)
-
+        network = read_transformer(
+            self._family.network,
+            weights,
+            mend,
+            config=self._config,
+            dtype=self._precision(),
+            attn_implementation=_ATTENTION,
+            **pooler,
+        )
         # The final normalisation is taken out and applied to the patch tokens alone, the same in all families.
         norm_name, norm = _part(network, _FINAL_NORM)
         network.set_submodule(norm_name, nn.Identity())
@@ -324,12 +312,8 @@ def _network_config(path: Path) -> tuple[_Family, Any]:
         )
     from transformers import CONFIG_MAPPING
 
-    try:
-        with quiet_transformers():
-            config = CONFIG_MAPPING[kind].from_dict(values)
-    except Exception as error:  # transformers' own checks of the values
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path.name} can't be used: {reason}", str(path), "fetch the file again") from error
+    with blaming(f"{path.name} can't be used", path, "fetch the file again"), quiet_transformers():
+        config = CONFIG_MAPPING[kind].from_dict(values)
     return _FAMILIES[kind], getattr(config, "vision_config", config)
 
 

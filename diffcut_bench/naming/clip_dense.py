@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
+from diffcut_bench.backbones.pretrained import find_checkpoint, read_json, read_transformer
 from diffcut_bench.backbones.vision_transformer import pixel_transform
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.naming.encoder import TextImageEncoder
@@ -19,8 +18,11 @@ from diffcut_bench.naming.text import TextTower
 
 _OPTION = "namer.model"
 _FILES = (
-    *(("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin")),
-    *(("tokenizer.json",), ("tokenizer_config.json",)),
+    ("config.json",),
+    ("preprocessor_config.json",),
+    ("model.safetensors", "pytorch_model.bin"),
+    ("tokenizer.json",),
+    ("tokenizer_config.json",),
 )
 _NETWORKS = {"clip": "CLIPModel", "siglip": "SiglipModel"}
 
@@ -85,26 +87,14 @@ class ClipEncoder(TextImageEncoder):
         return self._texts(texts)
 
     def _read(self) -> None:
-        import transformers
-
-        weights = next(path for n, path in self._checkpoint.files.items() if n.startswith(("model.", "pytorch_model.")))
-        mend = f"fetch it again, or point {_OPTION} at another folder or a hub id"
-        try:
-            with quiet_transformers():
-                network, report = getattr(transformers, _NETWORKS[self._kind]).from_pretrained(
-                    weights.parent, dtype=torch.float32, local_files_only=True, output_loading_info=True
-                )
-        except Exception as error:  # whatever the file's reader raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise UserError(f"{len(missing)} weights are missing: {missing[0]} …", str(weights), mend)
+        weights = self._checkpoint.weights()
+        hint = f"fetch it again, or point {_OPTION} at another folder or a hub id"
+        network = read_transformer(_NETWORKS[self._kind], weights, hint, dtype=torch.float32)
         if self._kind == "clip":
             layers = network.vision_model.encoder.layers
             layers[-1] = _Values(layers[-1])
         self.network = network
-        self._texts = TextTower(network, Path(weights.parent))
+        self._texts = TextTower(network, weights.parent)
         self.to(self.device)
 
     def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
@@ -141,13 +131,6 @@ def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Flo
     return values + head.mlp(head.layernorm(values))
 
 
-def clip_namer(
-    name: str,
-    model: str,
-    revision: str = "main",
-    image_size: int = 512,
-    input: str = "normalised",
-    **settings: Any,
-) -> Namer:
+def clip_namer(**options: Any) -> Namer:
     """The ``namer=clip_b16`` and ``namer=siglip_b16`` options: a `Namer` over a `ClipEncoder`."""
-    return Namer(ClipEncoder(name, model, revision, image_size, input), **settings)
+    return Namer.over(ClipEncoder, **options)

@@ -1,8 +1,9 @@
 """Names for the segments of any segmenter: means over a dense map of image features, compared with words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -175,12 +176,18 @@ class Namer:
         if templates_file is not None:
             self._templates, self._files["templates_sha256"] = read_templates(templates_file)
 
+    @classmethod
+    def over(cls, encoder: Callable[..., TextImageEncoder], **options: Any) -> "Namer":
+        """The namer over an encoder that is built of all options that are not the namer's own."""
+        own = {name: options.pop(name) for name in signature(cls).parameters if name in options}
+        return cls(encoder(**options), **own)
+
     def for_classes(self, class_names: Sequence[str], background: int | None, device: torch.device) -> ClassNamer:
         """The namer of these classes.
 
         Args:
             class_names: a name may hold synonyms: ``cat|kitten``.
-            background: place of the class that the background's words stand for, if there is one.
+            background: index of the class that the background's words stand for, if there is one.
             device: to compute on.
 
         Raises:

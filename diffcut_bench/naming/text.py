@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diffcut_bench.backbones.pretrained import quiet_transformers
-from diffcut_bench.errors import UserError
+from diffcut_bench.backbones.pretrained import blaming, quiet_transformers
 from diffcut_bench.naming.prompts import TEMPLATES
 
 # SigLIP was trained on texts filled up to their full length, CLIP ends each with a token that it looks for.
@@ -51,14 +50,8 @@ class TextTower:
         from transformers import AutoTokenizer
 
         self._network = network
-        try:
-            with quiet_transformers():
-                self._tokenizer: Any = AutoTokenizer.from_pretrained(
-                    folder, local_files_only=True, trust_remote_code=False
-                )
-        except Exception as error:  # whatever the files' reader raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the tokenizer can't be read: {reason}", str(folder), "fetch its files again") from error
+        with blaming("the tokenizer can't be read", folder, "fetch its files again"), quiet_transformers():
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Float[Tensor, "texts channels"]:

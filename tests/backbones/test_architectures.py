@@ -64,11 +64,11 @@ def test_operations_of_vision_transformers_are_those_that_run(vit, options, laye
     # The counter knows the products that the CPU's fused attention is made of, and not that itself.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(torch.rand(1, 3, 24, 24))
-    assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected) == counter.get_total_flops()
+    assert VisionShape("vit", patch=4, width=16, depth=3).operations(24, layers, projected) == counter.get_total_flops()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(torch.rand(1, 3, 12, 24))
     counted = counter.get_total_flops()
-    assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
+    assert VisionShape("vit", patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])

@@ -389,7 +389,8 @@ def test_an_option_without_weights_says_how_to_get_them(option, tmp_path, monkey
         instantiate("backbone", config.backbone)
     model, revision = config.backbone["model"], config.backbone["revision"]
     at = "" if revision == "main" else f" --revision {revision}"
-    assert f"`hf download {model} config.json preprocessor_config.json model.safetensors{at}`" in caught.value.hint
+    files = "config.json preprocessor_config.json model.safetensors pytorch_model.bin"
+    assert f"`hf download {model} {files}{at}`" in caught.value.hint
     assert "HF_HUB_OFFLINE" in caught.value.where
 
 
