@@ -127,38 +127,19 @@ def published_config(model: str, part: str) -> Mapping[str, Any] | None:
     return UNETS[model] if part == "unet" else VAE
 
 
-def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: int, aspect: int = 1) -> float:
+@cache
+def unet_operations(model: str, deepest: int | None, image_size: int, aspect: int = 1) -> float:
     """Of one image in a UNet, or in its encoder down to a level (`diffusion_weights.keep_encoder`).
 
     Args:
-        config: of the UNet.
+        model: whose config `published_config` knows.
         deepest: last level that is run; None: all of it.
         image_size: pixels of the longer side.
         aspect: longer side over the shorter one.
     """
-    return _count_unet(json.dumps(dict(config)), deepest, image_size, aspect)
-
-
-def unet_parameters(config: Mapping[str, Any]) -> int:
-    """Of the whole UNet."""
-    return _parameters(json.dumps(dict(config)))
-
-
-def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) -> float:
-    """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
-    return _count_vae(json.dumps(dict(config)), image_size, aspect)
-
-
-@cache
-def _parameters(config: str) -> int:
-    return sum(each.numel() for each in _shape_of("UNet2DConditionModel", config).parameters())
-
-
-@cache
-def _count_unet(config: str, deepest: int | None, image_size: int, aspect: int) -> float:
     from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
-    unet = _shape_of("UNet2DConditionModel", config)
+    unet = _without_values("UNet2DConditionModel", model, "unet")
     if deepest is not None:
         keep_encoder(unet, deepest)
     side = image_size // 8
@@ -175,17 +156,24 @@ def _count_unet(config: str, deepest: int | None, image_size: int, aspect: int) 
 
 
 @cache
-def _count_vae(config: str, image_size: int, aspect: int) -> float:
-    vae = _shape_of("AutoencoderKL", config)
+def unet_parameters(model: str) -> int:
+    """Of the whole UNet."""
+    return sum(each.numel() for each in _without_values("UNet2DConditionModel", model, "unet").parameters())
+
+
+@cache
+def vae_operations(model: str, image_size: int, aspect: int = 1) -> float:
+    """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
+    vae = _without_values("AutoencoderKL", model, "vae")
     images = torch.empty(1, 3, image_size // aspect, image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         vae.quant_conv(vae.encoder(images))
     return float(counter.get_total_flops())
 
 
-def _shape_of(kind: str, config: str) -> Any:
-    """A network of diffusers without values."""
+def _without_values(kind: str, model: str, part: str) -> Any:
+    """A network of diffusers that has shapes alone."""
     import diffusers
 
     with torch.device("meta"):
-        return getattr(diffusers, kind).from_config(json.loads(config))
+        return getattr(diffusers, kind).from_config(dict(published_config(model, part) or {}))

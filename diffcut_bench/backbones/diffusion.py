@@ -154,11 +154,11 @@ class DiffusionEncoder(PretrainedBackbone):
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
             deepest = None if whole else max(levels)
-            operations = unet_operations(config, deepest, size, aspect) + vae_operations(vae, size, aspect)
+            operations = unet_operations(model, deepest, size, aspect) + vae_operations(model, size, aspect)
         side = size // (8 * 2 ** max(levels))
         channels = sum(config["block_out_channels"][level] for level in levels)
         dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
-        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(config))
+        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(model))
 
     @property
     def feature_dtype(self) -> torch.dtype:

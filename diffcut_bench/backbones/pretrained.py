@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_hub_id
 
 # Names of one file, the preferred one first: a checkpoint with half-precision weights need not send the others too.
@@ -36,6 +36,8 @@ class MissingWeightsError(UserError):
         says_more: the message is of something else that is missing as well, such as the library that reads them.
     """
 
+    says_more = False
+
     def __init__(
         self,
         what: str,
@@ -46,24 +48,14 @@ class MissingWeightsError(UserError):
         command: str = "",
         gated: bool = False,
         elsewhere: str = "",
-        says_more: bool = False,
     ) -> None:
         super().__init__(what, where, hint)
         self.model, self.command, self.gated, self.elsewhere = model, command, gated, elsewhere
-        self.says_more = says_more
 
-    def behind(self, other: UserError) -> "MissingWeightsError":
-        """The same, with the message of what is missing as well."""
-        return MissingWeightsError(
-            other.what,
-            other.where,
-            other.hint,
-            model=self.model,
-            command=self.command,
-            gated=self.gated,
-            elsewhere=self.elsewhere,
-            says_more=True,
-        )
+    def say_first(self, other: UserError) -> None:
+        """Give the message of something else that is missing as well."""
+        UserError.__init__(self, other.what, other.where, other.hint)
+        self.says_more = True
 
 
 @contextmanager
@@ -356,6 +348,27 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = str(error)
     raise UserError(f"{path.name} can't be read as JSON: {reason}", str(path), "fetch the file again")
+
+
+def read_config(path: Path, known: Collection[str], refusal: str) -> Any:
+    """A config.json as transformers reads it, which knows the defaults.
+
+    Args:
+        path: of the file.
+        known: values of ``model_type`` that are taken.
+        refusal: what is wrong with another, behind its name.
+
+    Raises:
+        UserError: the file can't be read or used, or is of another type.
+    """
+    from transformers import CONFIG_MAPPING
+
+    values = read_json(path)
+    kind = values.get("model_type")
+    if kind not in known:
+        raise UserError(f"model_type {kind!r} {refusal}", str(path), did_you_mean(str(kind), known))
+    with blaming(f"{path.name} can't be used", path, "fetch the file again"), quiet_transformers():
+        return CONFIG_MAPPING[kind].from_dict(values)
 
 
 @contextmanager

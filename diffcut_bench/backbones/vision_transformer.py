@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
 from diffcut_bench.backbones.base import Outline, PretrainedBackbone
-from diffcut_bench.backbones.pretrained import blaming, find_checkpoint, quiet_transformers, read_json, read_transformer
+from diffcut_bench.backbones.pretrained import find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
 _GRID = 32
@@ -124,7 +124,8 @@ class VisionTransformer(PretrainedBackbone):
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, gated=gated)
 
         path = self._checkpoint.files["config.json"]
-        self._family, self._config = _network_config(path)
+        config = read_config(path, _FAMILIES, "is no vision transformer that is known here")
+        self._family, self._config = _FAMILIES[config.model_type], getattr(config, "vision_config", config)
         if not isinstance(self._config.patch_size, int):
             raise UserError("patches are not square", str(path), "choose a checkpoint with one patch_size")
         self.stride: int = self._config.patch_size
@@ -216,7 +217,7 @@ class VisionTransformer(PretrainedBackbone):
         last = layers[-1]
         norm_before = _part(last, _NORM_BEFORE_ATTENTION)[1]
         if self.facet != "tokens":
-            layers[-1] = _Projected(norm_before, _part(last, _FACETS[self.facet])[1])
+            layers[-1] = Projected(norm_before, _part(last, _FACETS[self.facet])[1])
         if self.attention:
             query, key = (_part(last, _FACETS[facet])[1] for facet in ("queries", "keys"))
             layers[-1] = _Attending(layers[-1], norm_before, query, key, self._config.num_attention_heads)
@@ -238,8 +239,8 @@ class VisionTransformer(PretrainedBackbone):
         return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
 
 
-class _Projected(nn.Module):
-    """Stands in for the last layer: its normalisation and one of its attention's projections, nothing more."""
+class Projected(nn.Module):
+    """Stands in for a layer: its normalisation and one of its attention's projections, nothing more."""
 
     def __init__(self, norm: nn.Module, projection: nn.Module) -> None:
         super().__init__()
@@ -298,23 +299,6 @@ def _layer_number(layer: int | str, facet: str, depth: int) -> tuple[int, str]:
             f"backbone.layer=last, 0 to {depth - 1}, or -1 to -{depth}",
         )
     return layer % depth, str(layer % depth)
-
-
-def _network_config(path: Path) -> tuple[_Family, Any]:
-    """Family and configuration (in transformers' classes, which know the defaults) of the vision tower."""
-    values = read_json(path)
-    kind = values.get("model_type")
-    if kind not in _FAMILIES:
-        raise UserError(
-            f"model_type {kind!r} is no vision transformer that is known here",
-            str(path),
-            did_you_mean(str(kind), _FAMILIES),
-        )
-    from transformers import CONFIG_MAPPING
-
-    with blaming(f"{path.name} can't be used", path, "fetch the file again"), quiet_transformers():
-        config = CONFIG_MAPPING[kind].from_dict(values)
-    return _FAMILIES[kind], getattr(config, "vision_config", config)
 
 
 def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:

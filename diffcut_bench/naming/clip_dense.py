@@ -9,12 +9,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from diffcut_bench.backbones.pretrained import find_checkpoint, read_json, read_transformer
-from diffcut_bench.backbones.vision_transformer import pixel_transform
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.backbones.pretrained import (
+    blaming,
+    find_checkpoint,
+    quiet_transformers,
+    read_config,
+    read_transformer,
+)
+from diffcut_bench.backbones.vision_transformer import Projected, pixel_transform
+from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
-from diffcut_bench.naming.text import TextTower
 
 _OPTION = "namer.model"
 _FILES = (
@@ -54,15 +59,8 @@ class ClipEncoder(TextImageEncoder):
         super().__init__(input)
         self.name = name
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
-        path = self._checkpoint.files["config.json"]
-        values = read_json(path)
-        self._kind = str(values.get("model_type"))
-        if self._kind not in _NETWORKS:
-            hint = did_you_mean(self._kind, _NETWORKS)
-            raise UserError(f"model_type {self._kind!r} does not read texts and images", str(path), hint)
-        from transformers import CONFIG_MAPPING
-
-        config: Any = CONFIG_MAPPING[self._kind].from_dict(values)
+        config = read_config(self._checkpoint.files["config.json"], _NETWORKS, "does not read texts and images")
+        self._kind: str = config.model_type
         self.stride: int = config.vision_config.patch_size
         self.channels: int = config.projection_dim if self._kind == "clip" else config.vision_config.hidden_size
         if image_size < self.stride:
@@ -82,19 +80,37 @@ class ClipEncoder(TextImageEncoder):
             "transformers": metadata.version("transformers"),
         }
 
+    @torch.no_grad()
     def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
         self.read()
-        return self._texts(texts)
+        network: Any = self.network
+        fills_up = self._kind == "siglip"  # it was trained on texts of full length; CLIP looks for the token of the end
+        tokens = self._tokenizer(
+            list(texts),
+            padding="max_length" if fills_up else True,
+            max_length=network.config.text_config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        )
+        seen = ("input_ids",) if fills_up else ("input_ids", "attention_mask")
+        found = network.get_text_features(**{name: tokens[name].to(network.device) for name in seen})
+        return found if isinstance(found, Tensor) else found.pooler_output
 
     def _read(self) -> None:
+        from transformers import AutoTokenizer
+
         weights = self._checkpoint.weights()
         hint = f"fetch it again, or point {_OPTION} at another folder or a hub id"
         network = read_transformer(_NETWORKS[self._kind], weights, hint, dtype=torch.float32)
         if self._kind == "clip":
             layers = network.vision_model.encoder.layers
-            layers[-1] = _Values(layers[-1])
+            attention = layers[-1].self_attn
+            layers[-1] = Projected(layers[-1].layer_norm1, nn.Sequential(attention.v_proj, attention.out_proj))
         self.network = network
-        self._texts = TextTower(network, weights.parent)
+        with blaming("the tokenizer can't be read", weights.parent, "fetch its files again"), quiet_transformers():
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                weights.parent, local_files_only=True, trust_remote_code=False
+            )
         self.to(self.device)
 
     def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
@@ -108,19 +124,6 @@ class ClipEncoder(TextImageEncoder):
         else:
             patches = _unpooled(vision.head, patches)
         return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
-
-
-class _Values(nn.Module):
-    """Stands in for CLIP's last block: the values of its attention through the output projection, nothing more."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.norm = block.layer_norm1
-        self.values, self.output = block.self_attn.v_proj, block.self_attn.out_proj
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        projected: Tensor = self.output(self.values(self.norm(hidden_states)))
-        return projected
 
 
 def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Float[Tensor, "batch patches channels"]:

@@ -61,7 +61,8 @@ class OpenClipEncoder(TextImageEncoder):
                 with cache_only():
                     _find(model, revision)
             except MissingWeightsError as no_weights:
-                raise no_weights.behind(no_library) from no_library
+                no_weights.say_first(no_library)
+                raise
             raise
         self._checkpoint = _find(model, revision)
         mean, deviation = (
