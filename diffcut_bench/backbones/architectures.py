@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffcut_bench.backbones.base import grid_of
+
 _SDXL = {
     "block_out_channels": [320, 640, 1280],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
@@ -89,8 +91,8 @@ class VisionShape:
             projected: of the last one no more than one projection of its input.
             aspect: longer side over the shorter one.
         """
-        side = image_size // self.patch
-        patches = side * max(side // aspect, 1)
+        rows, cols = grid_of(image_size, self.patch, aspect)
+        patches = rows * cols
         tokens = patches + self.extra
         whole = layers - projected
         layer = 24 * tokens * self.width**2 + 4 * tokens**2 * self.width

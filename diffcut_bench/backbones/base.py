@@ -29,6 +29,18 @@ class Outline:
     parameters: int | None = None
 
 
+def grid_of(image_size: int, stride: int, aspect: int) -> tuple[int, int]:
+    """Rows and columns of patches of an image that lies flat.
+
+    Args:
+        image_size: pixels of the longer side.
+        stride: pixels a patch.
+        aspect: longer side over the shorter one.
+    """
+    cols = image_size // stride
+    return max(cols // aspect, 1), cols
+
+
 class Backbone(torch.nn.Module, ABC):
     """A frozen network that turns images into patch features.
 

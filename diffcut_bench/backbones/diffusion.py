@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffcut_bench.backbones.architectures import published_config, unet_operations, unet_parameters, vae_operations
-from diffcut_bench.backbones.base import Outline, PretrainedBackbone
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.diffusion_weights import DiffusionWeights, last_self_attention
 from diffcut_bench.errors import UserError
 
@@ -155,10 +155,10 @@ class DiffusionEncoder(PretrainedBackbone):
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
             deepest = None if whole else max(levels)
             operations = unet_operations(model, deepest, size, aspect) + vae_operations(model, size, aspect)
-        side = size // (8 * 2 ** max(levels))
+        grid = grid_of(size, 8 * 2 ** max(levels), aspect)
         channels = sum(config["block_out_channels"][level] for level in levels)
         dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
-        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(model))
+        return Outline(*grid, channels, dtype, operations, unet_parameters(model))
 
     @property
     def feature_dtype(self) -> torch.dtype:

@@ -10,15 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.backbones.base import Backbone, Outline
+from diffcut_bench.backbones.base import Backbone, Outline, grid_of
 from diffcut_bench.errors import UserError
 
 _MEAN, _SCALE = 127.0, 128.0
 _STEM = 32  # channels
 # Expansion, kernel, stride, channels and blocks of each stage (Tan and Le, ICML 2019, table 1; Lite0 has no squeeze).
 _STAGES = (
-    *((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)),
-    *((6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)),
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
 )
 
 
@@ -59,8 +64,7 @@ class EfficientNetLite0(Backbone):
 
     @classmethod
     def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline:
-        cols = image_size // cls.stride
-        rows = max(cols // aspect, 1)
+        rows, cols = grid_of(image_size, cls.stride, aspect)
         operations = float(_operations(rows * cols * cls.stride**2))
         return Outline(rows, cols, cls.channels, torch.float32, operations)
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
-from diffcut_bench.backbones.base import Outline, PretrainedBackbone
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.pretrained import find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
@@ -177,8 +177,8 @@ class VisionTransformer(PretrainedBackbone):
         operations = shape.operations(size, layers, projected=facet != "tokens", aspect=aspect)
         heads = shape.width // 64 if settings.get("attention") else 0
         dtype = _FAMILIES[shape.family].precision(settings.get("dtype", "auto"), device_type)
-        side = size // shape.patch
-        return Outline(max(side // aspect, 1), side, shape.width + heads, dtype, operations, shape.parameters())
+        grid = grid_of(size, shape.patch, aspect)
+        return Outline(*grid, shape.width + heads, dtype, operations, shape.parameters())
 
     @property
     def feature_dtype(self) -> torch.dtype:

@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffcut_bench.backbones import DiffusionAttention, DiffusionEncoder, VisionTransformer
 from diffcut_bench.backbones.architectures import (
     UNETS,
-    VAE,
     VISION_TRANSFORMERS,
     VisionShape,
     unet_operations,

@@ -374,8 +374,17 @@ def test_importing_the_family_does_not_import_transformers():
 
 
 OPTIONS = (
-    *("clip_b16", "clip_l14", "siglip_b16", "siglip_l16", "dino_b16", "dino_s16", "dino_b8", "dino_s8"),
-    *("dinov2_b14", "dinov2_l14", "dinov3_b16"),
+    "clip_b16",
+    "clip_l14",
+    "siglip_b16",
+    "siglip_l16",
+    "dino_b16",
+    "dino_s16",
+    "dino_b8",
+    "dino_s8",
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov3_b16",
 )
 
 
