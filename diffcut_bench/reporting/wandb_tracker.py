@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -186,10 +186,10 @@ class WandbTracker:
                 **of_run,
             ) as run:
                 run.log(dict(content))
-            mode = "offline" if run.offline else "online"
-            return {"id": run.id, "mode": mode, "directory": str(Path(run.dir).parent), "url": run.url}
+            where = {"mode": "offline", "url": None} if run.offline else {"mode": "online", "url": run.url}
+            return {"id": run.id, "directory": str(Path(run.dir).parent), **where}
 
-    def _mode(self, of_session: str) -> str:
+    def _mode(self, of_session: str) -> Literal["online", "offline"]:
         """Online where that is wanted and there is a login."""
         import wandb
 
@@ -314,8 +314,8 @@ def _cell_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
 def _table(rows: Sequence[Mapping[str, Any]]) -> "wandb.Table":
     import wandb
 
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    return wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return wandb.Table(columns=[*names], data=[[row.get(name) for name in names] for row in rows])
 
 
 def _figures(results: Sequence[Result]) -> dict[str, "wandb.Image"]:
