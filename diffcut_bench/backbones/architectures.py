@@ -6,7 +6,6 @@ Knows configs and counts; reads no weights. Counts are of convolutions and matri
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +128,18 @@ def published_config(model: str, part: str) -> Mapping[str, Any] | None:
     return UNETS[model] if part == "unet" else VAE
 
 
-@cache
-def unet_operations(model: str, deepest: int | None, image_size: int, aspect: int = 1) -> float:
+def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: int, aspect: int = 1) -> float:
     """Of one image in a UNet, or in its encoder down to a level (`diffusion_weights.keep_encoder`).
 
     Args:
-        model: whose config `published_config` knows.
+        config: of the UNet.
         deepest: last level that is run; None: all of it.
         image_size: pixels of the longer side.
         aspect: longer side over the shorter one.
     """
     from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
-    unet = _without_values("UNet2DConditionModel", model, "unet")
+    unet = _without_values("UNet2DConditionModel", config)
     if deepest is not None:
         keep_encoder(unet, deepest)
     side = image_size // 8
@@ -157,25 +155,23 @@ def unet_operations(model: str, deepest: int | None, image_size: int, aspect: in
     return float(counter.get_total_flops())
 
 
-@cache
-def unet_parameters(model: str) -> int:
+def unet_parameters(config: Mapping[str, Any]) -> int:
     """Of the whole UNet."""
-    return sum(each.numel() for each in _without_values("UNet2DConditionModel", model, "unet").parameters())
+    return sum(each.numel() for each in _without_values("UNet2DConditionModel", config).parameters())
 
 
-@cache
-def vae_operations(model: str, image_size: int, aspect: int = 1) -> float:
+def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) -> float:
     """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
-    vae = _without_values("AutoencoderKL", model, "vae")
+    vae = _without_values("AutoencoderKL", config)
     images = torch.empty(1, 3, image_size // aspect, image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         vae.quant_conv(vae.encoder(images))
     return float(counter.get_total_flops())
 
 
-def _without_values(kind: str, model: str, part: str) -> Any:
+def _without_values(kind: str, config: Mapping[str, Any]) -> Any:
     """A network of diffusers that has shapes alone."""
     import diffusers
 
     with torch.device("meta"):
-        return getattr(diffusers, kind).from_config(dict(published_config(model, part) or {}))
+        return getattr(diffusers, kind).from_config(dict(config))

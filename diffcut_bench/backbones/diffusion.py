@@ -4,6 +4,7 @@ One class for SDXL-type models (SSD-1B, Vega, SDXL) and Stable Diffusion 1.x, on
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -154,11 +155,11 @@ class DiffusionEncoder(PretrainedBackbone):
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
             deepest = None if whole else max(levels)
-            operations = unet_operations(model, deepest, size, aspect) + vae_operations(model, size, aspect)
+            operations = _operations(model, deepest, size, aspect)
         grid = grid_of(size, 8 * 2 ** max(levels), aspect)
         channels = sum(config["block_out_channels"][level] for level in levels)
         dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
-        return Outline(*grid, channels, dtype, operations, unet_parameters(model))
+        return Outline(*grid, channels, dtype, operations, _parameters(model))
 
     @property
     def feature_dtype(self) -> torch.dtype:
@@ -302,6 +303,19 @@ def _keep_map(maps: list[list[Tensor]]) -> Any:
         maps[-1].append(mean / module.heads)
 
     return keep
+
+
+# Counting takes seconds, and a plan asks for each of its cells.
+@cache
+def _operations(model: str, deepest: int | None, image_size: int, aspect: int) -> float:
+    """Of one image in the parts of a published model that are read."""
+    unet, vae = (published_config(model, part) or {} for part in ("unet", "vae"))
+    return unet_operations(unet, deepest, image_size, aspect) + vae_operations(vae, image_size, aspect)
+
+
+@cache
+def _parameters(model: str) -> int:
+    return unet_parameters(published_config(model, "unet") or {})
 
 
 def _resolved_dtype(part: str, name: str, device_type: str) -> torch.dtype:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from diffcut_bench.backbones import DiffusionAttention, DiffusionEncoder, VisionTransformer
 from diffcut_bench.backbones.architectures import (
     UNETS,
+    VAE,
     VISION_TRANSFORMERS,
     VisionShape,
     unet_operations,
@@ -25,10 +26,10 @@ TERA = 1e12
 
 def test_operations_are_those_of_the_paper():
     """Known counts of a 1024-pixel image."""
-    assert unet_operations("segmind/SSD-1B", 2, 1024) / TERA == pytest.approx(1.33, abs=0.005)
-    assert unet_operations("segmind/Segmind-Vega", 2, 1024) / TERA == pytest.approx(0.85, abs=0.005)
-    assert vae_operations("segmind/SSD-1B", 1024) / TERA == pytest.approx(4.88, abs=0.005)
-    assert unet_parameters("segmind/SSD-1B") == pytest.approx(1.3e9, rel=0.01)
+    assert unet_operations(UNETS["segmind/SSD-1B"], 2, 1024) / TERA == pytest.approx(1.33, abs=0.005)
+    assert unet_operations(UNETS["segmind/Segmind-Vega"], 2, 1024) / TERA == pytest.approx(0.85, abs=0.005)
+    assert vae_operations(VAE, 1024) / TERA == pytest.approx(4.88, abs=0.005)
+    assert unet_parameters(UNETS["segmind/SSD-1B"]) == pytest.approx(1.3e9, rel=0.01)
 
 
 def test_every_published_network_has_a_shape():
