@@ -30,13 +30,7 @@ class Outline:
 
 
 def grid_of(image_size: int, stride: int, aspect: int) -> tuple[int, int]:
-    """Rows and columns of patches of an image that lies flat.
-
-    Args:
-        image_size: pixels of the longer side.
-        stride: pixels a patch.
-        aspect: longer side over the shorter one.
-    """
+    """Rows and columns of a wide image in patches of ``stride`` pixels; arguments as of `Backbone.outline`."""
     cols = image_size // stride
     return max(cols // aspect, 1), cols
 
@@ -95,6 +89,21 @@ class Backbone(torch.nn.Module, ABC):
         It is asked for on the device that the features are computed on, and reads no more than it must: features in
         the store are found by it without the weights being loaded.
         """
+
+
+class PixelTransform(torch.nn.Module):
+    """Brings colours in [0, 1] to what a network was trained on; factor and summand are [1, 3, 1, 1]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        return images * self.scale + self.shift
 
 
 class PretrainedBackbone(Backbone):

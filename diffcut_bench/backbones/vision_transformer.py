@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
-from diffcut_bench.backbones.base import Outline, PretrainedBackbone, grid_of
+from diffcut_bench.backbones.base import Outline, PixelTransform, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.pretrained import find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
@@ -99,8 +99,6 @@ class VisionTransformer(PretrainedBackbone):
     immaterial = ("gated",)
     network: nn.Module
     norm: nn.Module
-    _scale: Tensor
-    _shift: Tensor
 
     def __init__(
         self,
@@ -148,9 +146,7 @@ class VisionTransformer(PretrainedBackbone):
                 f"backbone={name}",
                 f"backbone.image_size={max(1, round(self.image_size / self.stride)) * self.stride}",
             )
-        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
-        self.register_buffer("_scale", scale, persistent=False)
-        self.register_buffer("_shift", shift, persistent=False)
+        self._normalise = read_pixel_transform(self._checkpoint.files["preprocessor_config.json"])
 
     def fingerprint(self) -> dict[str, str]:
         return {
@@ -230,7 +226,7 @@ class VisionTransformer(PretrainedBackbone):
         rows, cols = images.shape[2] // self.stride, images.shape[3] // self.stride
         if images.shape[2:] != (rows * self.stride, cols * self.stride):
             raise ValueError(f"image sides {tuple(images.shape[2:])} are not multiples of {self.stride}")
-        pixels = (images * self._scale + self._shift).to(self._precision())
+        pixels = self._normalise(images).to(self._precision())
         asked = {"interpolate_pos_encoding": True} if self._family.interpolates else {}
         tokens = self.network(pixel_values=pixels, **asked).last_hidden_state
         patches = tokens[:, -rows * cols :]  # class and register tokens come first
@@ -301,8 +297,12 @@ def _layer_number(layer: int | str, facet: str, depth: int) -> tuple[int, str]:
     return layer % depth, str(layer % depth)
 
 
-def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
-    """Factor and summand (each [1, 3, 1, 1]) that bring colours in [0, 1] to what the network was trained on."""
+def read_pixel_transform(path: Path) -> PixelTransform:
+    """What a preprocessor_config.json says of colours.
+
+    Raises:
+        UserError: it can't be read, or its mean or deviation are not three numbers.
+    """
     values = read_json(path)
     # Files older than rescaling as an option mean 1 / 255.
     rescale = 255.0
@@ -319,4 +319,4 @@ def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
             str(path),
             "fetch the file again, or write the values that the network was trained with",
         ) from error
-    return (rescale / divisor).float(), (-centre / divisor).float()
+    return PixelTransform((rescale / divisor).float(), (-centre / divisor).float())

@@ -16,7 +16,7 @@ from diffcut_bench.backbones.pretrained import (
     read_config,
     read_transformer,
 )
-from diffcut_bench.backbones.vision_transformer import Projected, pixel_transform
+from diffcut_bench.backbones.vision_transformer import Projected, read_pixel_transform
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
@@ -67,9 +67,7 @@ class ClipEncoder(TextImageEncoder):
             where = f"namer={name}"
             raise UserError(f"image_size {image_size} is less than a patch", where, f"namer.image_size={self.stride}")
         self.image_size = image_size
-        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
-        self.register_buffer("_scale", scale, persistent=False)
-        self.register_buffer("_shift", shift, persistent=False)
+        self._normalise = read_pixel_transform(self._checkpoint.files["preprocessor_config.json"])
 
     def fingerprint(self) -> dict[str, str]:
         return {

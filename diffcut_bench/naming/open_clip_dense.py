@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from diffcut_bench.backbones.base import PixelTransform
 from diffcut_bench.backbones.pretrained import Checkpoint, MissingWeightsError, blaming, cache_only, find_checkpoint
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
@@ -68,8 +69,7 @@ class OpenClipEncoder(TextImageEncoder):
         mean, deviation = (
             torch.tensor(three).view(1, 3, 1, 1) for three in (library.OPENAI_DATASET_MEAN, library.OPENAI_DATASET_STD)
         )
-        self.register_buffer("_scale", 1 / deviation, persistent=False)
-        self.register_buffer("_shift", -mean / deviation, persistent=False)
+        self._normalise = PixelTransform(1 / deviation, -mean / deviation)
 
     def fingerprint(self) -> dict[str, str]:
         return {

@@ -524,6 +524,17 @@ def test_online_without_a_login_asks_nobody(cell, offline, tmp_path, monkeypatch
     assert "no login; use `wandb login`" in line
 
 
+def test_a_run_that_the_caller_has_open_is_left_alone(offline, tmp_path, monkeypatch, capfd):
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with wandb.init(mode="offline", dir=str(tmp_path)) as own:
+        capfd.readouterr()
+        (line,) = WandbTracker(str(tmp_path / "tracked")).log_sweep("beside it", [RESULT])
+        assert wandb.run is own
+        assert capfd.readouterr() == ("", "")
+    assert Run(directory_of(line)).run.run_id != own.id
+
+
 def test_the_option_builds_the_tracker(tmp_path):
     config = load_config(["tracker=wandb", f"output_dir={tmp_path}", "tracker.tags=[a,b]"])
     assert instantiate("tracker", config.tracker) == WandbTracker(f"{tmp_path}/wandb", tags=["a", "b"])
