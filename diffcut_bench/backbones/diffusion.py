@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 from diffcut_bench.backbones.architectures import published_config, unet_operations, unet_parameters, vae_operations
 from diffcut_bench.backbones.base import Outline, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.diffusion_weights import DiffusionWeights, last_self_attention
+from diffcut_bench.backbones.pretrained import blaming
 from diffcut_bench.errors import UserError
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -106,11 +107,9 @@ class DiffusionEncoder(PretrainedBackbone):
             kind = "SDXL-type" if text_encoders == 1 else "Stable Diffusion 1.x"
             raise UserError(f"text_encoders={text_encoders} does not fit a {kind} UNet", model, "choose the other")
         self._timestep = torch.tensor(timestep)
-        try:
+        hint = "backbone.generator=auto draws on the device that computes"
+        with blaming(f"no noise generator on {generator!r} here", f"backbone={name}", hint):
             torch.Generator("cpu" if generator == "auto" else generator)
-        except (RuntimeError, TypeError) as error:
-            what, hint = f"no noise generator on {generator!r} here", "backbone.generator=auto"
-            raise UserError(what, f"backbone={name}", f"{hint} draws on the device that computes") from error
         self._scheduler = self._weights.scheduler()
         steps = len(self._scheduler.betas)
         if not 0 <= timestep < steps:

@@ -19,7 +19,6 @@ from diffcut_bench.backbones.pretrained import (
     find_checkpoint,
     quiet_transformers,
     read_json,
-    weight_names,
 )
 from diffcut_bench.errors import UserError
 from diffcut_bench.store import write_atomically
@@ -56,15 +55,15 @@ class DiffusionWeights:
         Raises:
             UserError: files are missing or damaged.
         """
-        wanted: list[Names] = [("unet/config.json",), weight_names("unet", _STEM, variant)]
+        wanted: list[Names] = [("unet/config.json",), _weight_names("unet", _STEM, variant)]
         wanted += [("scheduler/scheduler_config.json",)]
         for suffix in ("", "_2")[:text_encoders]:
             tokenizer = f"tokenizer{suffix}"
-            wanted += [(f"text_encoder{suffix}/config.json",), weight_names(f"text_encoder{suffix}", "model", variant)]
+            wanted += [(f"text_encoder{suffix}/config.json",), _weight_names(f"text_encoder{suffix}", "model", variant)]
             wanted += [(f"{tokenizer}/tokenizer_config.json",)]
             wanted += [(f"{tokenizer}/{name}", f"{tokenizer}/tokenizer.json") for name in ("vocab.json", "merges.txt")]
         if vae is None:
-            wanted += [("vae/config.json",), weight_names("vae", _STEM, variant)]
+            wanted += [("vae/config.json",), _weight_names("vae", _STEM, variant)]
         checkpoint = find_checkpoint(model, wanted, revision=revision)
         # A tokenizer reads whatever lies beside its config.
         beside = {
@@ -77,7 +76,7 @@ class DiffusionWeights:
         own_vae = None
         if vae is not None:
             name, _, pinned = (vae, "", "") if Path(vae).expanduser().is_dir() else vae.partition("@")
-            files = [("config.json",), weight_names("", _STEM, variant)]
+            files = [("config.json",), _weight_names("", _STEM, variant)]
             own_vae = find_checkpoint(name, files, revision=pinned or "main", option="backbone.vae")
         return cls(
             checkpoint,
@@ -224,6 +223,12 @@ class DiffusionWeights:
             pipeline = StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokens("tokenizer_2"))
             prompt, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
             return {"prompt": prompt.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}
+
+
+def _weight_names(folder: str, stem: str, variant: str | None) -> Names:
+    """Names that weights may have in a folder (empty: the top): of the variant first, safetensors only."""
+    names = [f"{stem}.{variant}.safetensors"] if variant else []
+    return [f"{folder}/{name}".lstrip("/") for name in (*names, f"{stem}.safetensors")]
 
 
 def _network_config(path: Path) -> dict[str, Any]:

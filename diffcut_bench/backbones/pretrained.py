@@ -262,19 +262,6 @@ def _pin(option: str, model: str, revision: str) -> str:
     return f"{group}.revision={revision}" if name == "model" else f"{option}={model}@{revision}"
 
 
-def weight_names(folder: str, stem: str, variant: str | None = None) -> Names:
-    """Names that a component's weights may have: of the variant first, safetensors only.
-
-    Args:
-        folder: of the component, such as ``unet``; empty for the top.
-        stem: ``diffusion_pytorch_model`` or ``model``.
-        variant: such as ``fp16``; None for the plain files.
-    """
-    prefix = f"{folder}/" if folder else ""
-    plain = f"{prefix}{stem}.safetensors"
-    return (f"{prefix}{stem}.{variant}.safetensors", plain) if variant else (plain,)
-
-
 @contextmanager
 def blaming(what: str, where: str | Path, hint: str) -> Iterator[None]:
     """Whatever a library raises of damaged files, as a user error.
@@ -340,14 +327,11 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it can't be read, or holds no JSON object.
     """
-    try:
+    with blaming(f"{path.name} can't be read as JSON", path, "fetch the file again"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            return values
-        reason = "no object"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise UserError(f"{path.name} can't be read as JSON: {reason}", str(path), "fetch the file again")
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+    return values
 
 
 def read_config(path: Path, known: Collection[str], refusal: str) -> Any:

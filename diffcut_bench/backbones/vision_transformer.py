@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
 from diffcut_bench.backbones.base import Outline, PixelTransform, PretrainedBackbone, grid_of
-from diffcut_bench.backbones.pretrained import find_checkpoint, read_config, read_json, read_transformer
+from diffcut_bench.backbones.pretrained import blaming, find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
 _GRID = 32
@@ -311,12 +311,7 @@ def read_pixel_transform(path: Path) -> PixelTransform:
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean") if normalises else [0, 0, 0]
     deviation = values.get("image_std") if normalises else [1, 1, 1]
-    try:
+    what = f"image_mean and image_std must be three numbers each, not {mean} and {deviation}"
+    with blaming(what, path, "fetch the file again, or write the values that the network was trained with"):
         centre, divisor = (torch.tensor(three, dtype=torch.float64).view(1, 3, 1, 1) for three in (mean, deviation))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"image_mean and image_std must be three numbers each, not {mean} and {deviation}",
-            str(path),
-            "fetch the file again, or write the values that the network was trained with",
-        ) from error
     return PixelTransform((rescale / divisor).float(), (-centre / divisor).float())

@@ -15,7 +15,6 @@ from diffcut_bench.backbones.pretrained import (
     cache_only,
     file_digest,
     find_checkpoint,
-    weight_names,
 )
 from diffcut_bench.errors import UserError
 
@@ -283,14 +282,6 @@ def test_small_files_of_the_cache_are_read(cache):
     blob.write_bytes(b"{}")
     (snapshot / "config.json").symlink_to(blob)
     assert file_digest(snapshot / "config.json") == hashlib.sha256(b"{}").hexdigest()
-
-
-def test_weights_of_the_variant_come_first():
-    assert weight_names("unet", "diffusion_pytorch_model", "fp16") == (
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
-    )
-    assert weight_names("", "model") == ("model.safetensors",)
 
 
 def test_what_is_missing_is_downloaded(hub, cache):
