@@ -84,13 +84,15 @@ class RunningCell:
         workers: Workers = ALONE,
         namer: ClassNamer | None = None,
         observer: Observer | None = None,
+        segmenter: Any = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
         self.observer = observer or Observer()
         protocol = _effective_protocol(config, build_protocol(config.protocol), namer)
-        stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
+        stages = {group: instantiate(group, getattr(config, group)) for group in ("upsampler", "refiner")}
         self.pipeline = Pipeline(
             features=features,
+            segmenter=instantiate("segmenter", config.segmenter) if segmenter is None else segmenter,
             protocol=protocol,
             device=features.device,
             namer=namer,
