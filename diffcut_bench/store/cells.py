@@ -99,7 +99,7 @@ class Cell:
         self._lock.release()
 
     def start_over(self) -> None:
-        """Begin anew, or continue a new beginning that was interrupted; a finished result stays until it is replaced."""
+        """Begin again, or continue an interrupted new beginning; a finished result stays until it is replaced."""
         marker = self.work_dir / "overwrites"
         if not marker.is_file():
             shutil.rmtree(self.work_dir, ignore_errors=True)

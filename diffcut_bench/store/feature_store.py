@@ -206,7 +206,7 @@ class FeatureStore:
         return intact, self.damaged
 
     def _check_key(self) -> None:
-        """Check that key.json is this set's. A lost or damaged one is written again: the folder's name holds the key, and
+        """Check that key.json is this set's. A lost or damaged one is written again: the folder's name has the key, and
         shards name their set."""
         path = self.folder / "key.json"
         shards = shards_of(self.folder)
