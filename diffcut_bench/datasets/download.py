@@ -13,6 +13,7 @@ from urllib.error import HTTPError, URLError
 from diffcut_bench.datasets.card import Archive
 from diffcut_bench.datasets.unpacking import file_error
 from diffcut_bench.errors import UserError
+from diffcut_bench.store import write_atomically
 
 Report = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -21,8 +22,12 @@ _TRIES = 5
 _PAUSE_S = 1.0
 _BLOCK = 1 << 20
 _HANDLERS: tuple[type[web.BaseHandler], ...] = (
-    *(web.ProxyHandler, web.HTTPSHandler, web.UnknownHandler),  # a redirect to http is an unknown type of address
-    *(web.HTTPRedirectHandler, web.HTTPErrorProcessor, web.HTTPDefaultErrorHandler),
+    web.ProxyHandler,
+    web.HTTPSHandler,
+    web.UnknownHandler,  # refuses every other kind of address, also after a redirect
+    web.HTTPRedirectHandler,
+    web.HTTPErrorProcessor,
+    web.HTTPDefaultErrorHandler,
 )
 
 
@@ -33,15 +38,15 @@ def fetch(
     timeout_s: float = 60,
     say: Say = lambda line: None,
 ) -> Path:
-    """Download an archive; a partial ``.part`` file is gone on with, a complete and correct file is left alone.
+    """Download an archive. A partial ``.part`` file is continued; a complete and correct file is left alone.
 
-    Where no checksum was published, the SHA-256 that the first download had is written to ``<archive name>.sha256``, in
-    the form of ``sha256sum``, and every later one has to have it too.
+    Where no checksum was published, the SHA-256 of the first download is written to ``<archive name>.sha256``, in the
+    form of ``sha256sum``, and every later download has to match it.
 
     Args:
         archive: what to fetch.
         folder: where to put it; made if missing.
-        report: called with bytes so far and bytes in all (None if unknown) after every block.
+        report: called with the bytes so far and the bytes in all (None if unknown) after every block.
         timeout_s: seconds without an answer after which a connection counts as lost.
         say: called with a warning where no checksum was published.
 
@@ -49,35 +54,31 @@ def fetch(
         The file.
 
     Raises:
-        UserError: no address gave the file, its size or a checksum is not the expected one, or it can't be written.
+        UserError: no address gave the file, its size or checksum is wrong, or it can't be written.
     """
     target = folder / archive.name
     part = folder / f"{archive.name}.part"
+    record = _record(archive, folder)
     try:
         if not target.is_file() or _mismatch(target, archive, folder) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if part.is_symlink():
-                part.unlink()  # or what comes would be written through it
+                part.unlink()  # or the download would be written through it
             url = _receive_from_any(archive, part, target, report, timeout_s)
             mismatch = _mismatch(part, archive, folder)
             if mismatch is not None:
                 part.unlink()
-                hint = "run again: it is fetched anew"
+                hint = "run again to fetch it from the beginning"
                 if _recorded(archive, folder) is not None:
-                    hint += f"; if its authors have replaced the file, delete {_record(archive, folder)} first"
+                    hint += f"; if its authors have replaced the file, delete {record} first"
                 raise UserError(f"the downloaded file is damaged: {mismatch}", url, hint)
             part.replace(target)
         if archive.md5 is None and archive.sha256 is None and _recorded(archive, folder) is None:
             found = _digest(target, "sha256")
-            record = _record(archive, folder)
-            new = record.with_name(f".{record.name}.new")
-            new.unlink(missing_ok=True)
-            with new.open("x") as file:
-                file.write(f"{found}  {archive.name}\n")
-            new.replace(record)
+            write_atomically(record, f"{found}  {archive.name}\n", "make room and run again; the archive is kept")
             say(
                 f"warning: no checksum of {archive.name} was published. Its SHA-256 is {found}; "
-                f"later downloads are compared with that, as it now stands in {record}"
+                f"later downloads are compared with it; it is kept in {record}"
             )
     except OSError as error:
         raise file_error(error, target) from error
@@ -95,12 +96,12 @@ def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report
     raise UserError(
         f"{archive.name} could not be downloaded",
         ", ".join(failures) or "no address is known",
-        f"run again to go on where it stopped, or get the file by hand and save it as {target.absolute()}",
+        f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}",
     )
 
 
 def _try_url(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> str | None:
-    """Complete ``part`` from one address, over several connections if need be; why not, if that fails."""
+    """Complete ``part`` from one address, over several connections if needed; returns why that failed, else None."""
     failure = ""
     for attempt in range(_TRIES):
         time.sleep(attempt * _PAUSE_S)
@@ -118,7 +119,7 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
     """Append to ``part`` what one connection gives.
 
     Raises:
-        ConnectionError: it broke off, and another may go on.
+        ConnectionError: it broke off; another connection may continue.
         URLError: this address does not have the file.
         OSError: the file can't be written.
     """
@@ -131,7 +132,7 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
         if error.code != 416 or not have:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # all of it was there
+            return  # the part is complete
         part.unlink()
         raise ConnectionError("the partial file does not fit the server's") from error
     with response:
@@ -144,7 +145,7 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
                 raise ConnectionError("the server sent another range than the one asked for")
             total = int(match[1]) if match[1] != "*" else archive.size
         else:
-            have = 0  # the server does not do ranges: start over
+            have = 0  # the server does not support ranges: start over
         block = _read(response)
         page = have == 0 and block.lstrip().lower().startswith((b"<html", b"<!doctype"))
         if page or response.headers.get_content_type() == "text/html":
@@ -157,8 +158,8 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
                     report(have, total)
                 block = _read(response)
             os.fsync(file.fileno())
-    longer = archive.size is not None and have > archive.size  # no more of it is wanted: its size is compared next
-    if total is not None and have < total and not longer:  # http.client takes an early end for the end
+    longer = archive.size is not None and have > archive.size  # it was cut there, and fails the check of its size
+    if total is not None and have < total and not longer:  # http.client does not report an early end
         raise ConnectionError(f"the connection was lost after {have} of {total} bytes")
 
 
