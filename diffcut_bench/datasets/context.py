@@ -6,10 +6,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, table
@@ -86,6 +84,9 @@ def read_label_map(path: Path) -> Image.Image:
         ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name) of ids 0..65535,
             or has more than `MAX_PIXELS` of them.
     """
+    import scipy.io  # only here: it takes a fifth of a second
+    from scipy.io.matlab import MatReadError
+
     try:
         # A few bytes of .mat can unpack to gigabytes: sizes are read before the content.
         sizes = {name: size for name, size, _ in scipy.io.whosmat(path)}

@@ -86,33 +86,26 @@ def fetch(
 
 
 def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report | None, timeout_s: float) -> str:
-    """Complete ``part`` from the first address that gives it, which is returned."""
+    """Complete ``part`` from the first address that gives it, over several connections if needed."""
     failures = []
     for url in archive.urls:
-        failure = _try_url(url, archive, part, report, timeout_s)
-        if failure is None:
-            return url
+        failure = ""
+        for attempt in range(_TRIES):
+            time.sleep(attempt * _PAUSE_S)
+            try:
+                _receive(url, archive, part, report, timeout_s)
+                return url
+            except ConnectionError as error:
+                failure = str(error)
+            except URLError as error:
+                failure = str(error if isinstance(error, HTTPError) else error.reason)
+                break
         failures.append(f"{url} ({failure})")
     raise UserError(
         f"{archive.name} could not be downloaded",
         ", ".join(failures) or "no address is known",
         f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}",
     )
-
-
-def _try_url(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> str | None:
-    """Complete ``part`` from one address, over several connections if needed; returns why that failed, else None."""
-    failure = ""
-    for attempt in range(_TRIES):
-        time.sleep(attempt * _PAUSE_S)
-        try:
-            _receive(url, archive, part, report, timeout_s)
-            return None
-        except ConnectionError as error:
-            failure = str(error)
-        except URLError as error:
-            return str(error) if isinstance(error, HTTPError) else str(error.reason)
-    return failure
 
 
 def _receive(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> None:

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import rgb2gray
-from skimage.filters import sobel
-from skimage.segmentation import find_boundaries
 
 from diffcut_bench.datasets.base import SegmentationDataset
 
@@ -109,6 +106,10 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
 
 def _edges(image: Image.Image, label: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Boundaries of the label and gradient of the image, both small and square so that any two can be compared."""
+    from skimage.color import rgb2gray  # only here: these take a third of a second to import
+    from skimage.filters import sobel
+    from skimage.segmentation import find_boundaries
+
     size = (_SMALL, _SMALL)
     grey = rgb2gray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)))
     small = np.asarray(Image.fromarray(label.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
