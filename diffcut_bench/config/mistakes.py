@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -150,16 +150,17 @@ def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
             node: Any = OmegaConf.to_container(compose("config", [*search, *choices]))
     except REFUSALS:
         return {}
+    return {key: isinstance(value, dict) for key, value in entries(node) if ".suggests." not in key and "[" not in key}
 
-    def walk(tree: dict[Any, Any], prefix: str) -> dict[str, bool]:
-        keys = {}
-        for name, value in tree.items():
-            keys[f"{prefix}{name}"] = isinstance(value, dict)
-            if isinstance(value, dict) and name != "suggests":
-                keys |= walk(value, f"{prefix}{name}.")
-        return keys
 
-    return walk(node, "")
+def entries(node: object, parent: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dicts and lists with its parents (``a.b[0].c``), and its value."""
+    named = node.items() if isinstance(node, dict) else ()
+    numbered = enumerate(node) if isinstance(node, list) else ()
+    keys = [(f"{parent}.{name}" if parent else f"{name}", value) for name, value in named]
+    for key, value in [*keys, *((f"{parent}[{number}]", value) for number, value in numbered)]:
+        yield key, value
+        yield from entries(value, key)
 
 
 def _closest(key: str, overrides: Sequence[str], known: Mapping[str, bool]) -> str:

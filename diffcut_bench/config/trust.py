@@ -1,13 +1,15 @@
 """Configs in files are data: only options of conf/, or those a user names, decide which code is run."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
+from diffcut_bench.config.mistakes import entries
+from diffcut_bench.config.overrides import GROUPS
+from diffcut_bench.config.run_config import RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import is_hub_id, is_path_option
 
@@ -34,8 +36,9 @@ def trusted(stored: object, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(stored, dict):
         raise UserError("this is not a config", "config", "compute the cell again")
     _check_fields(stored)
-    for key, text in _texts(stored):
-        if "${" in text or ("$" in text and is_path_option(key)):
+    for key, value in entries(stored):
+        text = f"{key}={value}" if isinstance(value, str) else key
+        if "${" in text or ("$" in text and is_path_option(re.sub(r"\[\d+\]", "", key))):
             raise UserError("the config is not resolved: it refers to something by $", key, "compute the cell again")
     composed = load_config([*option_words(stored.get("choices"), overrides), *overrides])
     for group in GROUPS:
@@ -61,13 +64,11 @@ def _check_fields(stored: dict[Any, Any]) -> None:
 def option_words(choices: object, overrides: Sequence[str]) -> list[str]:
     """The options that a file names and the user does not, as overrides; texts that can't be an option are left out."""
     named = {word.partition("=")[0] for word in overrides}
-    found = (
-        {} if not isinstance(choices, dict) else {group: choices.get(group) for group in GROUPS if group not in named}
-    )
+    found = [(group, choices.get(group)) for group in GROUPS] if isinstance(choices, dict) else []
     return [
         f"{group}={option}"
-        for group, option in found.items()
-        if group != "tracker" and isinstance(option, str) and _OPTION.fullmatch(option)
+        for group, option in found
+        if group not in {*named, "tracker"} and isinstance(option, str) and _OPTION.fullmatch(option)
     ]
 
 
@@ -87,30 +88,10 @@ def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
         setattr(config, name, getattr(composed, name))
 
 
-def _instructions(node: object, parent: str = "") -> dict[str, Any]:
-    """Every key that begins with ``_``, with its parents, and its value; a ``_target_`` of null does not count."""
-    found: dict[str, Any] = {}
-    if isinstance(node, dict):
-        for name, value in node.items():
-            own = f"{parent}.{name}"
-            if str(name).startswith("_") and not (name == "_target_" and value is None):
-                found[own] = value
-            found |= _instructions(value, own)
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            found |= _instructions(value, f"{parent}[{number}]")
-    return found
+def _instructions(node: object) -> list[tuple[str, str]]:
+    """Every key that begins with ``_``, with its parents, and its value; a ``_target_`` of null does not count.
 
-
-def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a tree with its dotted key, and every key as text."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            own = f"{key}.{name}" if key else str(name)
-            yield own, str(name)
-            yield from _texts(value, own)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _texts(value, key)
-    elif isinstance(node, str):
-        yield key, node
+    A sorted list and not a dict: a key with a dot or bracket in it may look like one of another depth.
+    """
+    found = [(key, value) for key, value in entries(node) if re.search(r"(^|\.)_[^.]*$", key)]
+    return sorted((key, repr(value)) for key, value in found if value is not None or not key.endswith("_target_"))

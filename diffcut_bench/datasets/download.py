@@ -58,22 +58,24 @@ def fetch(
     """
     target = folder / archive.name
     part = folder / f"{archive.name}.part"
-    record = _record(archive, folder)
+    record = folder / f"{archive.name}.sha256"
     try:
-        if not target.is_file() or _mismatch(target, archive, folder) is not None:
+        published = archive.md5 is not None or archive.sha256 is not None
+        sha256 = archive.sha256 if published else _recorded(record)
+        if not target.is_file() or _mismatch(target, archive, sha256) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if part.is_symlink():
                 part.unlink()  # or the download would be written through it
             url = _receive_from_any(archive, part, target, report, timeout_s)
-            mismatch = _mismatch(part, archive, folder)
+            mismatch = _mismatch(part, archive, sha256)
             if mismatch is not None:
                 part.unlink()
                 hint = "run again to fetch it from the beginning"
-                if _recorded(archive, folder) is not None:
+                if not published and sha256 is not None:
                     hint += f"; if its authors have replaced the file, delete {record} first"
                 raise UserError(f"the downloaded file is damaged: {mismatch}", url, hint)
             part.replace(target)
-        if archive.md5 is None and archive.sha256 is None and _recorded(archive, folder) is None:
+        if not published and sha256 is None:
             found = _digest(target, "sha256")
             write_atomically(record, f"{found}  {archive.name}\n", "make room and run again; the archive is kept")
             say(
@@ -177,12 +179,11 @@ def _read(response: HTTPResponse) -> bytes:
         raise ConnectionError(f"the connection was lost: {error}") from error
 
 
-def _mismatch(path: Path, archive: Archive, folder: Path) -> str | None:
+def _mismatch(path: Path, archive: Archive, sha256: str | None) -> str | None:
     """Expected and found size or checksum where they differ."""
     size = path.stat().st_size
     if archive.size not in (None, size):
         return f"expected {archive.size} bytes, found {size}"
-    sha256 = archive.sha256 or _recorded(archive, folder)
     for name, kind, expected in (("MD5", "md5", archive.md5), ("SHA-256", "sha256", sha256)):
         if expected is not None and (found := _digest(path, kind)) != expected:
             return f"expected {name} {expected}, found {found}"
@@ -194,14 +195,9 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def _record(archive: Archive, folder: Path) -> Path:
-    return folder / f"{archive.name}.sha256"
-
-
-def _recorded(archive: Archive, folder: Path) -> str | None:
-    """The SHA-256 of an earlier download, where no checksum was published."""
-    record = _record(archive, folder)
-    if archive.md5 is not None or archive.sha256 is not None or not record.is_file():
+def _recorded(record: Path) -> str | None:
+    """The SHA-256 of an earlier download."""
+    if not record.is_file():
         return None
     words = record.read_text(errors="replace").split()
     if not words or not re.fullmatch(r"[0-9a-f]{64}", words[0]):
