@@ -78,9 +78,9 @@ print(json.dumps({"ended": ended, "finished": finished, "now": now}))
 @linux
 @pytest.mark.slow
 def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(cli, shapes, tmp_path, monkeypatch):
-    for place in ("undisturbed", "killed"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "shapes").symlink_to(shapes)
+    for folder in ("undisturbed", "killed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "shapes").symlink_to(shapes)
     monkeypatch.chdir(tmp_path / "undisturbed")
     base = [*shapes_overrides(Path("shapes"), Path("out")), *CELLS]
     assert cli("run", "-m", *base).code == 0
@@ -112,14 +112,14 @@ def results(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def rows_of(journal: Path) -> list[int]:
-    """Places of the images that a journal holds, as often as it holds them."""
-    places = []
+    """Indices of the images that a journal holds, as often as it holds them."""
+    indices = []
     for line in journal.read_text(errors="replace").splitlines():
         try:
-            places += [row["index"] for row in json.loads(line)["rows"]]
+            indices += [row["index"] for row in json.loads(line)["rows"]]
         except json.JSONDecodeError:  # cut off by a kill
             continue
-    return sorted(places)
+    return sorted(indices)
 
 
 SIGNALS = """

@@ -191,11 +191,7 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
 
 def _check_lists(config: dict[str, Any]) -> None:
     """Refuse a list that has true, false or null among words or numbers: YAML reads ``yes``, ``no``, ``on`` and ``off``
-    as truth values, and ``~`` as null.
-
-    Raises:
-        UserError: there is one.
-    """
+    as truth values, and ``~`` as null."""
     for group, node in config.items():
         for name, value in node.items() if isinstance(node, dict) else ():
             odd = [each for each in value if each is None or isinstance(each, bool)] if isinstance(value, list) else []
@@ -206,11 +202,7 @@ def _check_lists(config: dict[str, Any]) -> None:
 
 
 def _check_revisions(config: dict[str, Any]) -> None:
-    """Refuse a revision of weights that a yaml gives as a number or null: its text can't be known any more.
-
-    Raises:
-        UserError: there is one.
-    """
+    """Refuse a revision of weights that a yaml gives as a number or null: its text can't be known any more."""
     for group, node in config.items():
         if isinstance(node, dict) and "model" in node and not isinstance(node.get("revision", ""), str):
             said = "null" if node["revision"] is None else str(node["revision"])

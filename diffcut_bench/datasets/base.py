@@ -36,7 +36,7 @@ class SegmentationDataset:
         lookup: class id of each raw label value from 0 on (`label_lookup`); −1 is void.
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
-        read_label_file: how a label file becomes an index picture, where it isn't one already (``.mat``).
+        read_label_file: how a label file becomes an index picture, if it isn't one (``.mat``).
         max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
     """
 
@@ -211,17 +211,17 @@ def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Seque
     return hf.Dataset.from_dict(table, features=FEATURES)
 
 
-def existing_root(root: str | Path | None, option: str) -> Path:
+def existing_root(root: str | Path | None) -> Path:
     """The data set's folder.
 
     Raises:
         UserError: not given, or no folder is there.
     """
     if root is None:
-        raise UserError(f"{option} is not set", "the data set's folder", f"add {option}=DIR")
+        raise UserError("dataset.root is not set", "the data set's folder", "add dataset.root=DIR")
     path = Path(str(root)).expanduser()  # YAML reads a folder named 2012 as a number
     if not path.is_dir():
-        raise UserError("data set folder not found", str(path.absolute()), f"check the path, or set {option}=DIR")
+        raise UserError("data set folder not found", str(path.absolute()), "check the path, or set dataset.root=DIR")
     return path
 
 

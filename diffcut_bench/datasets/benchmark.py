@@ -78,11 +78,10 @@ class Benchmark:
         Raises:
             UserError: the root, a list or a named file is missing.
         """
-        pairs = self.find(existing_root(self.root, "dataset.root"))
-        records = records_from_files(pairs.ids, pairs.images, pairs.labels)
-        return self.from_records(records, self.read_label_file)
+        pairs = self.find(existing_root(self.root))
+        return self.from_records(records_from_files(pairs.ids, pairs.images, pairs.labels))
 
-    def from_records(self, records: hf.Dataset, read_label_file: LabelReader | None = None) -> SegmentationDataset:
+    def from_records(self, records: hf.Dataset) -> SegmentationDataset:
         """The data set with rows that exist already."""
         return SegmentationDataset(
             name=self.name,
@@ -91,7 +90,7 @@ class Benchmark:
             lookup=self.lookup,
             background=self.background,
             n_expected=self.n_expected,
-            read_label_file=read_label_file,
+            read_label_file=self.read_label_file,
         )
 
 

@@ -3,11 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
 
 from diffcut_bench.datasets.base import label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, names_in, table
@@ -67,8 +63,7 @@ def coco_object(root: str | None, split: str = "val2017", ids: str = "curated") 
     names = known["object_names"]
     background = names.index("background")
     classes = dict.fromkeys(range(VALUES), background) | {int(v): c for v, c in known["object_of_value"].items()}
-    lookup = label_lookup(classes, void=[UNLABELLED])
-    return _benchmark("coco_object", root, split, ids, names, lookup, background)
+    return _benchmark("coco_object", root, split, ids, names, classes, background)
 
 
 def coco_stuff27(root: str | None, split: str = "val2017", ids: str = "curated") -> Benchmark:
@@ -78,13 +73,13 @@ def coco_stuff27(root: str | None, split: str = "val2017", ids: str = "curated")
         root, split, ids: as for `coco_object`.
     """
     known = table("coco.json")
-    lookup = label_lookup({int(v): c for v, c in known["stuff27_of_value"].items()}, void=[UNLABELLED])
-    return _benchmark("coco_stuff27", root, split, ids, known["stuff27_names"], lookup, None)
+    classes = {int(v): c for v, c in known["stuff27_of_value"].items()}
+    return _benchmark("coco_stuff27", root, split, ids, known["stuff27_names"], classes)
 
 
 def curated_ids() -> list[str]:
     """The 2175 images of val2017 on which the field scores (Ji et al., IIC; later PiCIE, STEGO, DiffCut)."""
-    return (files("diffcut_bench.datasets") / "coco_curated_2175.txt").read_text().split()
+    return Path(__file__).with_name("coco_curated_2175.txt").read_text().split()
 
 
 def _benchmark(
@@ -93,8 +88,8 @@ def _benchmark(
     split: str,
     ids: str,
     class_names: Sequence[str],
-    lookup: NDArray[np.int64],
-    background: int | None,
+    classes: dict[int, int],
+    background: int | None = None,
 ) -> Benchmark:
     text("dataset.split", split)
     text("dataset.ids", ids)
@@ -110,7 +105,7 @@ def _benchmark(
         root=root,
         find=partial(_find, split=split, ids=ids),
         class_names=tuple(class_names),
-        lookup=lookup,
+        lookup=label_lookup(classes, void=[UNLABELLED]),
         background=background,
         n_expected=2175 if published else None,
     )

@@ -34,7 +34,7 @@ def folder(
     Raises:
         UserError: the folder, a partner, or a sensible ``num_classes`` is missing, or an option is of the wrong kind.
     """
-    top = existing_root(root, "dataset.root")
+    top = existing_root(root)
     values = _class_values(num_classes, ignore_index)
     scored = f"{len(values)} classes, raw values {values[0]}..{values[-1]}"
     if background is not None and whole_number("dataset.background", background, 0, _LARGEST) not in values:
@@ -105,7 +105,7 @@ def _paired(top: Path) -> tuple[dict[str, Path], dict[str, Path]]:
 
 def _by_id(folder: Path, suffixes: set[str]) -> tuple[dict[str, Path], dict[str, Path]]:
     """Files of these suffixes below a folder by id (path in it without suffix), and files of other suffixes."""
-    existing_root(folder, "dataset.root")
+    existing_root(folder)
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
     for parent, folders, files in os.walk(folder, followlinks=True):

@@ -19,7 +19,7 @@ FEATURES = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
 def store(folder: Path, identity: dict = IDENTITY, **options: object) -> FeatureStore:
-    return FeatureStore(StoreOptions(str(folder), **{"dtype": "float16", **options}), "x", identity)
+    return FeatureStore(StoreOptions(str(folder), **({"dtype": "float16"} | options)), "x", identity)
 
 
 def filled(folder: Path, **options: object) -> FeatureStore:
@@ -120,16 +120,16 @@ def test_what_killed_writers_left_is_collected_and_a_live_file_is_not(tmp_path):
 
 
 def test_a_small_need_is_not_refused_for_a_large_reserve(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
     kept = store(tmp_path)
     assert kept.check_space(1, 4600) == 4600
     with pytest.raises(UserError, match="are free"):
         kept.check_space(1000, 1000)
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
@@ -139,14 +139,14 @@ def test_a_flipped_byte_anywhere_in_a_shard_is_found(tmp_path):
     whole = path.read_bytes()
     with safe_open(path, framework="pt") as shard:
         expected = {image: shard.get_tensor(image).clone() for image in shard.keys()}  # noqa: SIM118
-    for place in range(len(whole)):
-        flip(path, place)
+    for offset in range(len(whole)):
+        flip(path, offset)
         opened = store(tmp_path)
         found = {image: opened.get(image) for image in opened.images()}
         # Nothing comes back with other values, and what is intact is not lost with what is not.
         assert all(values is None or torch.equal(values, expected[image]) for image, values in found.items())
-        assert place < len(whole) - 96 or sum(values is not None for values in found.values()) == 2
-        assert opened.damaged == [path.name], place
+        assert offset < len(whole) - 96 or sum(values is not None for values in found.values()) == 2
+        assert opened.damaged == [path.name], offset
         for left in kept.folder.glob("*.[sd]*"):
             left.unlink()
         path.write_bytes(whole)
