@@ -91,17 +91,22 @@ class SegmentationDataset:
         return self._raw_label(self._row(index)["label"])
 
     def _raw_label(self, encoded: Encoded) -> NDArray[np.integer]:
-        where = encoded["path"]
-        if self.read_label_file is not None and encoded["bytes"] is None:
-            try:
-                return np.asarray(self.read_label_file(Path(where)))
-            except (ValueError, OSError) as error:
-                raise ValueError(f"{where}: can't be decoded ({error})") from error
-        data = _bytes(encoded)
+        where, data = encoded["path"], self._label_bytes(encoded)
         label = decode(data, where, self.max_pixels)
         if label.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
             raise ValueError(f"{where}: label is a {label.mode} picture, not an index PNG (mode L or P)")
         return np.asarray(label) // grey_step(data)
+
+    def _label_bytes(self, encoded: Encoded) -> bytes:
+        """The label file, or the PNG of raw values that `read_label_file` makes of it."""
+        if self.read_label_file is None or encoded["bytes"] is not None:
+            return _bytes(encoded)
+        png = io.BytesIO()
+        try:
+            self.read_label_file(Path(encoded["path"])).save(png, format="PNG")
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{encoded['path']}: can't be decoded ({error})") from error
+        return png.getvalue()
 
     def image_digest(self, index: int) -> str:
         """SHA-256 of an image file's bytes, and of how its colours are made where they are not the stored ones.
@@ -155,11 +160,7 @@ class SegmentationDataset:
 
     def encoded(self, row: dict[str, Any]) -> tuple[bytes, bytes]:
         """Bytes of an undecoded row's image file and of its label as an index picture with raw values."""
-        if self.read_label_file is not None and row["label"]["bytes"] is None:
-            buffer = io.BytesIO()
-            self.read_label_file(Path(row["label"]["path"])).save(buffer, format="PNG")
-            return _bytes(row["image"]), buffer.getvalue()
-        return _bytes(row["image"]), _bytes(row["label"])
+        return _bytes(row["image"]), self._label_bytes(row["label"])
 
     @cached_property
     def _undecoded(self) -> hf.Dataset:

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from diffcut_bench.datasets.base import label_lookup
@@ -98,15 +97,12 @@ def read_label_map(path: Path) -> Image.Image:
     if "LabelMap" not in variables:
         raise ValueError("no variable LabelMap: this is not a PASCAL-Context label")
     ids = np.asarray(variables["LabelMap"])
-    if ids.ndim != 2 or ids.dtype.kind not in "buif" or not ids.size or _leaves_16_bits(ids):
-        raise ValueError(f"LabelMap is no map of ids 0..65535, but {ids.dtype} of {'×'.join(map(str, ids.shape))}")
-    return Image.fromarray(ids.astype(np.uint16))
-
-
-def _leaves_16_bits(ids: NDArray[np.generic]) -> bool:
-    """Whether some value is not a whole number of 0..65535."""
-    with np.errstate(invalid="ignore"):
-        return not np.array_equal(ids, ids.astype(np.uint16))
+    if ids.ndim == 2 and ids.size and ids.dtype.kind in "buif":
+        with np.errstate(invalid="ignore"):
+            raw = ids.astype(np.uint16)
+        if np.array_equal(ids, raw):
+            return Image.fromarray(raw)
+    raise ValueError(f"LabelMap is no map of ids 0..65535, but {ids.dtype} of {'×'.join(map(str, ids.shape))}")
 
 
 def _find(root: Path, split: str) -> Pairs:

@@ -56,25 +56,19 @@ def names(option: str, value: Any, count: int) -> tuple[str, ...]:
         UserError: there are more or fewer, one comes twice, or one is not text: YAML reads yes, no, on, off, true,
             false, null and numbers as something else unless they are in quotes.
     """
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise UserError(
-            f"{value} are not {count} different class names", option, f"write {option}=[name,…], one a class"
-        )
-    for index, name in enumerate(value):
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    for index, name in enumerate(given):
         if not isinstance(name, str) or not name.strip():
             raise UserError(
                 f"name {index} of {option} is no text but {_shown(name)}",
-                f"{option}={list(value)}",
+                f"{option}={given}",
                 "put names that read like numbers, yes, no, true, false or null in quotes: "
                 f"\"{option}=['yes','no','0']\", in a yaml ['yes', 'no', '0']",
             )
-    if len(value) != count or len(set(value)) != count:
-        raise UserError(
-            f"{list(value)} are not {count} different class names",
-            option,
-            "give one name for each class, in the order of the ids",
-        )
-    return tuple(value)
+    if len(given) != count or len(set(given)) != count:
+        hint = f"write {option}=[name,…], one for each class in the order of the ids"
+        raise UserError(f"{value} are not {count} different class names", option, hint)
+    return tuple(given)
 
 
 def _shown(value: Any) -> str:

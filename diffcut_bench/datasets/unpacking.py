@@ -9,8 +9,6 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
@@ -46,7 +44,7 @@ def unpack(path: Path, root: Path, into: str = ".", unpacked_size: int | None = 
     marker = destination / f".unpacked-{path.name}"
     # Below the destination, so that moving is renaming; a fixed name, so that the next run clears what a crash left.
     temporary = destination / f".unpacking-{path.name}"
-    with _explained(path, destination):
+    try:
         for folder in (destination, *destination.parents):
             if folder == root:
                 break
@@ -65,6 +63,11 @@ def unpack(path: Path, root: Path, into: str = ".", unpacked_size: int | None = 
             marker.touch(exist_ok=False)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+    except _DAMAGED as error:
+        hint = "delete it and fetch it again"
+        raise UserError(f"the archive is truncated or damaged ({error})", str(path), hint) from error
+    except OSError as error:
+        raise file_error(error, destination) from error
 
 
 class _Budget:
@@ -185,18 +188,6 @@ def _refuse_link(path: Path) -> None:
             f"{path} -> {path.readlink()}",
             "remove the link, or give the folder itself as dataset.root",
         )
-
-
-@contextmanager
-def _explained(path: Path, destination: Path) -> Iterator[None]:
-    """Within, errors of a damaged archive or of the disk become user errors."""
-    try:
-        yield
-    except _DAMAGED as error:
-        hint = "delete it and fetch it again"
-        raise UserError(f"the archive is truncated or damaged ({error})", str(path), hint) from error
-    except OSError as error:
-        raise file_error(error, destination) from error
 
 
 def _unsafe(path: Path, name: str, why: str) -> UserError:
