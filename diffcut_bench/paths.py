@@ -92,7 +92,7 @@ def expand_options(config: dict[str, Any]) -> dict[str, Any]:
     """
 
     def expand(key: str, value: Any) -> Any:
-        if not is_path_option(key) or value is None or isinstance(value, dict):
+        if not is_path_option(key) or value is None:
             return value
         last = key.rpartition(".")[2]
         if isinstance(value, int) and not isinstance(value, bool):
@@ -133,9 +133,7 @@ def portable_path(path: str | Path, output_dir: str | Path) -> str:
     if text.startswith((_OUTPUT, "~")):
         return text
     absolute, base, home = (os.path.abspath(each) for each in (text, output_dir, os.path.expanduser("~")))
-    if _is_below(absolute, base):
-        written = os.path.join(_OUTPUT, os.path.relpath(absolute, base))
-    elif _is_below(absolute, home) and home != os.path.sep:
+    if _is_below(absolute, home) and home != os.path.sep and not _is_below(absolute, base):
         written = os.path.join("~", os.path.relpath(absolute, home))
     else:
         written = os.path.join(_OUTPUT, os.path.relpath(absolute, base))

@@ -7,13 +7,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config.overrides import GROUPS, conf_dir, is_searchpath, known_options
+from diffcut_bench.config.overrides import GROUPS, composed, is_searchpath, known_options
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_path_option
 
@@ -28,8 +27,7 @@ def explain(overrides: Sequence[str], error: Exception) -> UserError:
     culprit, reason, before = "conf/", error, ordered
     for end in range(1, len(ordered) + 1):
         try:
-            with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-                compose("config", ordered[:end])
+            composed(ordered[:end])
         except REFUSALS as failure:
             culprit, reason, before = ordered[end - 1], failure, ordered[: end - 1]
             break
@@ -146,8 +144,7 @@ def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
             choices.append(override)
     search = [override for override in overrides if is_searchpath(override)]
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            node: Any = OmegaConf.to_container(compose("config", [*search, *choices]))
+        node: Any = OmegaConf.to_container(composed([*search, *choices]))
     except REFUSALS:
         return {}
     return {key: isinstance(value, dict) for key, value in entries(node) if ".suggests." not in key and "[" not in key}
@@ -188,8 +185,8 @@ def _options_with(group: str, setting: str, overrides: Sequence[str]) -> list[st
     search = [override for override in overrides if is_searchpath(override)]
     having = []
     for option in known_options(group, search):
-        with contextlib.suppress(*REFUSALS), initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            alone: Any = OmegaConf.to_container(compose(overrides=[*search, f"+{group}={option}"]))
+        with contextlib.suppress(*REFUSALS):
+            alone: Any = OmegaConf.to_container(composed([*search, f"+{group}={option}"], name=None))
             if setting in alone[group]:
                 having.append(option)
     return having

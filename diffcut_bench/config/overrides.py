@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import initialize_config_dir
+from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
+from omegaconf import DictConfig
 
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expanded, is_path_option
@@ -35,6 +36,12 @@ def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         return loader.get_group_options(group, ObjectType.CONFIG, "config", search)
+
+
+def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: bool = False) -> DictConfig:
+    """conf/ composed by Hydra with overrides; ``name`` None: nothing but what they add."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(name, list(overrides), return_hydra_config=with_hydra)
 
 
 def is_searchpath(override: str) -> bool:

@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
-from diffcut_bench.config.overrides import GROUPS, conf_dir, known_options, quote_if_needed, refuse_without_effect
+from diffcut_bench.config.overrides import GROUPS, composed, known_options, quote_if_needed, refuse_without_effect
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expand_options, is_hub_id
 
@@ -100,29 +99,28 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     refuse_without_effect(overrides)
     overrides = [quote_if_needed(override) for override in overrides]
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("config", list(overrides), return_hydra_config=True)
-            _unpin(composed, overrides)
+        config = composed(overrides, with_hydra=True)
+        _unpin(config, overrides)
     except REFUSALS as error:
         raise explain(overrides, error) from error
-    chosen = composed.hydra.runtime.choices
-    return check_config(composed, {group: chosen[group] for group in GROUPS if group in chosen})
+    chosen = config.hydra.runtime.choices
+    return check_config(config, {group: chosen[group] for group in GROUPS if group in chosen})
 
 
-def _unpin(composed: DictConfig, overrides: Sequence[str]) -> None:
+def _unpin(config: DictConfig, overrides: Sequence[str]) -> None:
     """Replace by ``main`` a revision that belongs to another model; see `load_config`."""
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
     groups = [group for group in GROUPS if f"{group}.model" in keys and f"{group}.revision" not in keys]
-    groups = [group for group in groups if "revision" in composed[group] and is_hub_id(composed[group].get("model"))]
+    groups = [group for group in groups if "revision" in config[group] and is_hub_id(config[group].get("model"))]
     if groups:
         named = {f"{group}.model" for group in groups}
-        plain = compose("config", [word for word, key in zip(overrides, keys, strict=True) if key not in named])
+        plain = composed([word for word, key in zip(overrides, keys, strict=True) if key not in named])
         for group in groups:
-            if composed[group].model != plain[group].get("model"):
-                composed[group].revision = "main"
+            if config[group].model != plain[group].get("model"):
+                config[group].revision = "main"
 
 
-def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
+def check_config(tree: DictConfig, choices: dict[str, str]) -> RunConfig:
     """A composed Hydra config as a `RunConfig`.
 
     Raises:
@@ -130,7 +128,7 @@ def check_config(composed: DictConfig, choices: dict[str, str]) -> RunConfig:
     """
     resolved: Any = {}
     try:
-        plain = OmegaConf.to_container(composed, resolve=False)
+        plain = OmegaConf.to_container(tree, resolve=False)
         assert isinstance(plain, dict)
         plain.pop("hydra", None)
         resolved = OmegaConf.to_container(OmegaConf.create(plain), resolve=True, throw_on_missing=True)
