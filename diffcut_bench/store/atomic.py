@@ -1,4 +1,4 @@
-"""The one place that writes files: whole or not at all, and lasting when the power fails."""
+"""The one module that writes files: whole or not at all, and safe against a power failure."""
 
 import contextlib
 import os
@@ -51,7 +51,7 @@ def write_atomically(path: Path, content: bytes | str, hint: str = _HINT) -> Non
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, each entered lastingly into its own parent."""
+    """Make a folder and its parents, in a way that survives a power failure."""
     for attempt in range(_TRIES):
         try:
             for each in (*reversed(folder.parents), folder):
@@ -65,20 +65,20 @@ def make_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make names that were added to, moved into or taken from a folder last a power cut, where the system can."""
+    """Let new, moved and deleted names in a folder survive a power failure, if the system can."""
     if os.name != "posix":
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(opened)
-    except OSError:  # some network and FUSE file systems refuse it for folders: nothing else can be done there
+    except OSError:  # some network and FUSE file systems refuse it for folders, and there is no other way
         pass
     finally:
         os.close(opened)
 
 
 def sync_tree(folder: Path) -> None:
-    """Make a folder with all files below it last a power cut, before a rename says that it is whole."""
+    """Let a folder and all files in it survive a power failure, before a rename marks it as complete."""
     for parent, _, names in os.walk(folder):
         for name in names:
             with (Path(parent) / name).open("rb") as file:
@@ -89,8 +89,8 @@ def sync_tree(folder: Path) -> None:
 def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
     """Delete what killed writers left in a folder: temporary files that no process holds and that are a day old.
 
-    A live writer holds a lock on its file, so that no clock decides about it where locks reach all hosts. The age is
-    measured by the file system's own clock, so that a host whose clock is wrong deletes nothing elsewhere either.
+    A live writer holds a lock on its file, so that no clock decides if locks are shared between the hosts. The age is
+    measured by the file system's own clock, so that a host with a wrong clock does not delete the files of others.
 
     Args:
         folder: of the files.
@@ -109,7 +109,7 @@ def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
 
 
 def _clock_of(folder: Path) -> float:
-    """What time it is for a file system."""
+    """The time by a file system's own clock."""
     probe = folder / f".{secrets.token_hex(8)}{_PARTIAL}"
     try:
         probe.touch(exist_ok=False)

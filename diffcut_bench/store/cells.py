@@ -1,9 +1,9 @@
 """A cell on disk: a journal while it runs, one finished folder afterwards.
 
 ``<output_dir>/unfinished/<key>/`` holds the journal (a line for each batch, appended) and the pictures so far; when
-the last image is counted, the finished files join them and one rename makes it
-``<output_dir>/results/<title>-<key>/``. A kill at any moment loses at most the batch in flight. One process at a time
-writes a cell (`CellLock`).
+the last image is counted, the finished files are added and one rename makes it
+``<output_dir>/results/<title>-<key>/``. If the process is killed, at most the current batch is lost. One process at a
+time writes a cell (`CellLock`).
 """
 
 import contextlib

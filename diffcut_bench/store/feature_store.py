@@ -3,7 +3,7 @@
 ``<folder>/<title>-<key>/key.json`` is the key in plain; beside it lie shards, each written once, whole, and named by
 its content. A tensor's name is the SHA-256 of the image file that it was computed from, so that every data set, subset
 and shard with that image shares it; its checksum is in the shard's header. Two writers never touch the same file: at
-worst both compute an image, and either copy is right.
+worst both compute an image, and both copies are right.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 _SHORT = 12
 _MIB = 2**20
 _OPEN_SHARDS = 16
-# A kill loses what has not been written: at most this much work, however slow the backbone is.
+# What has not been written is lost if the process is killed: at most so many seconds of work.
 _PATIENCE_S = 60.0
 # Kept free on the disk beside the features, for results and logs: this much, or a tenth of them if that is less.
 _RESERVE = 256 * _MIB
@@ -226,7 +226,7 @@ class FeatureStore:
     def _index(self) -> None:
         """Read which images the shards hold; one whose header is damaged is set aside."""
         remove_leftovers(self.folder)
-        remove_leftovers(self.folder, "*.damaged")  # what was intact of them was written anew
+        remove_leftovers(self.folder, "*.damaged")  # their intact part has been written again
         for path in set(shards_of(self.folder)) - set(self._shards.values()):
             images, header = _header(path)
             if header.get(_SET, self.key) != self.key:  # nothing of another set's shard is ours
@@ -315,7 +315,7 @@ def list_sets(folder: Path) -> Iterator[StoredSet]:
 
 
 def open_set(folder: Path) -> FeatureStore:
-    """A set as it lies on disk, for `FeatureStore.verify`.
+    """The set in a folder, for `FeatureStore.verify`.
 
     Raises:
         UserError: its key.json can't be read, or is not the key of the folder's name.

@@ -1,4 +1,4 @@
-"""One process at a time computes a cell: a lock that the system takes back when its holder dies, however it dies."""
+"""One process at a time computes a cell, by a lock that the system releases when its holder ends for any reason."""
 
 import contextlib
 import json
@@ -27,7 +27,7 @@ class CellLock:
     if a holder on another machine dies, that file stays until somebody deletes it.
 
     Args:
-        path: of the lock; the file is there while somebody holds it or waits for it.
+        path: of the lock; the file exists while a process holds the lock or waits for it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class CellLock:
         """Take the lock as soon as its holder gives it back or dies.
 
         Args:
-            waiting: called once with a line on who holds it, if somebody does.
+            waiting: called once with a line on its holder, if there is one.
         """
         told = False
         while not self.acquire():
@@ -76,7 +76,7 @@ class CellLock:
             return "another process"
 
     def release(self) -> None:
-        """Give the lock back; whoever waits takes it. Nothing happens where it is not held."""
+        """Give the lock back, so that a waiting process takes it. Nothing happens if it is not held."""
         if not self._lock.is_locked:
             return
         # Deleted before the release, so that it is not another holder's file; who waits sees that the file has changed.
