@@ -78,9 +78,9 @@ print(json.dumps({"ended": ended, "finished": finished, "now": now}))
 @linux
 @pytest.mark.slow
 def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(cli, shapes, tmp_path, monkeypatch):
-    for place in ("undisturbed", "killed"):
-        (tmp_path / place).mkdir()
-        (tmp_path / place / "shapes").symlink_to(shapes)
+    for folder in ("undisturbed", "killed"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "shapes").symlink_to(shapes)
     monkeypatch.chdir(tmp_path / "undisturbed")
     base = [*shapes_overrides(Path("shapes"), Path("out")), *CELLS]
     assert cli("run", "-m", *base).code == 0
@@ -112,14 +112,14 @@ def results(folder: Path) -> dict[str, tuple[object, ...]]:
 
 
 def rows_of(journal: Path) -> list[int]:
-    """Places of the images that a journal holds, as often as it holds them."""
-    places = []
+    """Indices of the images that a journal holds, as often as it holds them."""
+    indices = []
     for line in journal.read_text(errors="replace").splitlines():
         try:
-            places += [row["index"] for row in json.loads(line)["rows"]]
+            indices += [row["index"] for row in json.loads(line)["rows"]]
         except json.JSONDecodeError:  # cut off by a kill
             continue
-    return sorted(places)
+    return sorted(indices)
 
 
 SIGNALS = """
@@ -153,7 +153,7 @@ def test_a_signal_keeps_features_says_so_and_ends_as_shells_expect(place):
         code, seconds, said, batches = ended[number.name]
         assert code == 128 + number
         assert seconds < NONE_LEFT_S
-        assert said == f"interrupted ({number.name}); what is done is kept, and the same command goes on from here\n"
+        assert said == f"interrupted ({number.name}); what is done is kept, and the same command continues from here\n"
         (features,) = list_sets(Path(number.name) / "features")
         assert features.images >= batches >= 2
     assert ended["ignored"][0] == 0, "nohup"
@@ -277,7 +277,7 @@ def test_a_signal_while_the_program_is_still_imported_is_said_too():
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == "interrupted (SIGTERM); what is done is kept, and the same command goes on from here\n"
+    assert said == "interrupted (SIGTERM); what is done is kept, and the same command continues from here\n"
 
 
 class Swallowing:

@@ -12,22 +12,31 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded, is_path_option, portable, portable_path, portable_text, reopened
 from diffcut_bench.store import read_result
 
-ALL = (
-    *("output_dir", "data_dir", "prepared", "dataset.root", "dataset.ids", "features.folder", "segmenter.folder"),
-    *("tracker.folder", "backbone.model", "backbone.vae", "namer.model"),
-)
+ALL = [
+    "output_dir",
+    "data_dir",
+    "prepared",
+    "dataset.root",
+    "dataset.ids",
+    "features.folder",
+    "segmenter.folder",
+    "tracker.folder",
+    "backbone.model",
+    "backbone.vae",
+    "namer.model",
+]
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A home folder with the user's name in it, and one variable."""
-    place = tmp_path / "home" / "alice"
-    place.mkdir(parents=True)
-    monkeypatch.setenv("HOME", str(place))
+    folder = tmp_path / "home" / "alice"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("LOGNAME", "alice")
     monkeypatch.setenv("SCRATCH", str(tmp_path / "scratch"))
     monkeypatch.delenv("NOPE", raising=False)
-    return place
+    return folder
 
 
 def options_with(key):
@@ -190,15 +199,18 @@ def test_a_portable_config_says_nothing_of_the_machine_and_reopens(home, tmp_pat
     (tmp_path / "weights" / "ssd").mkdir(parents=True)
     config = load_config(
         [
-            *("dataset=voc", "dataset.root=~/voc", "backbone=ssd1b", "backbone.model=weights/ssd", "output_dir=out"),
-            *(
-                "segmenter=precomputed",
-                "segmenter.folder=$SCRATCH/alice/p",
-                "namer=clip_b16",
-                "+namer.words={root: '~'}",
-            ),
+            "dataset=voc",
+            "dataset.root=~/voc",
+            "backbone=ssd1b",
+            "backbone.model=weights/ssd",
+            "output_dir=out",
+            "segmenter=precomputed",
+            "segmenter.folder=$SCRATCH/alice/p",
+            "namer=clip_b16",
+            "+namer.words={root: '~'}",
             "prepared=s3://key:secret@bucket/p?token=abc&part=1",
-            *("+segmenter.weights=/data/alice/w.pt", "features=store"),
+            "+segmenter.weights=/data/alice/w.pt",
+            "features=store",
         ]
     )
     stored = portable(config.to_dict(), config.output_dir)

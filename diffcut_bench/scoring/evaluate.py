@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcut_bench import segmenters
-from diffcut_bench.config import load_config, option_files, quoted
+from diffcut_bench.config import conf_dir, load_config, quoted
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.fingerprints import object_fingerprint
@@ -88,7 +88,11 @@ def _described(segmenter: Any) -> tuple[str, dict[str, Any]]:
     )
     if kind.__module__.startswith(segmenters.__name__) and held:
         target = f"{segmenters.__name__}.{kind.__qualname__}"
-        named = [path.stem for path in option_files("segmenter") if f"_target_: {target}\n" in path.read_text()]
+        named = [
+            path.stem
+            for path in (conf_dir() / "segmenter").glob("*.yaml")
+            if f"_target_: {target}\n" in path.read_text()
+        ]
         return next(iter(named), name), {"_target_": target, **held}
     plain = {name: value for name, value in held.items() if isinstance(value, (bool, int, float, str))}
     try:

@@ -1,4 +1,4 @@
-"""One process at a time computes a cell: a lock that the system takes back when its holder dies, however it dies."""
+"""One process at a time computes a cell, by a lock that the system releases when its holder ends for any reason."""
 
 import contextlib
 import json
@@ -19,15 +19,15 @@ _LOOK_S = 0.2
 class CellLock:
     """The right to write a cell.
 
-    It is ``flock`` on a file: the kernel takes it back at the holder's end, ``kill -9`` and a power cut included, so
-    nothing has to be cleaned up. It holds among the processes of one machine on every local file system, and among
-    machines where the file system carries such locks between them (NFS 4, NFS 3 with its lock daemon, GPFS, CephFS;
-    Lustre mounted with ``flock``). Where it does not (Lustre's ``localflock``), two machines may both compute a cell;
-    what is published is checked to be whole all the same. A file system without any locks gets a file that names
-    the holder instead, which a dead holder on another machine leaves behind until it is deleted.
+    It is ``flock`` on a file: the kernel releases it when the holder ends, also by ``kill -9`` or a power cut, so that
+    nothing has to be cleaned up. It works between the processes of one machine on every local file system, and between
+    machines where the file system shares such locks (NFS 4, NFS 3 with its lock daemon, GPFS, CephFS, Lustre mounted
+    with ``flock``). Where it does not (Lustre's ``localflock``), two machines may both compute a cell; what is
+    published is still checked to be whole. A file system without any locks gets a file that names the holder instead;
+    if a holder on another machine dies, that file stays until somebody deletes it.
 
     Args:
-        path: of the lock; the file is there while somebody holds it or waits for it.
+        path: of the lock; the file exists while a process holds the lock or waits for it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +57,7 @@ class CellLock:
         """Take the lock as soon as its holder gives it back or dies.
 
         Args:
-            waiting: called once with a line on who holds it, if somebody does.
+            waiting: called once with a line on its holder, if there is one.
         """
         told = False
         while not self.acquire():
@@ -76,10 +76,10 @@ class CellLock:
             return "another process"
 
     def release(self) -> None:
-        """Give the lock back; whoever waits takes it. Nothing happens where it is not held."""
+        """Give the lock back, so that a waiting process takes it. Nothing happens if it is not held."""
         if not self._lock.is_locked:
             return
-        # While it is held: another's file must not be deleted. Who waits notices that its file is no longer the one.
+        # Deleted before the release, so that it is not another holder's file; who waits sees that the file has changed.
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)

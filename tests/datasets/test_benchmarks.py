@@ -292,7 +292,7 @@ def test_an_id_listed_twice_is_an_error(tmp_path):
 
 @pytest.mark.shared
 @pytest.mark.parametrize(
-    ("name", "place", "overrides", "pairs"),
+    ("name", "folder", "overrides", "pairs"),
     [
         ("voc", "VOCdevkit", (), 15),
         ("coco_object", "coco", ("dataset.ids=all",), 8),
@@ -302,8 +302,8 @@ def test_an_id_listed_twice_is_an_error(tmp_path):
         ("ade20k", "ADEChallengeData2016", (), 3),
     ],
 )
-def test_real_samples_are_read(shared, name, place, overrides, pairs):
-    data = benchmark(name, shared / "samples" / place, *overrides).from_originals()
+def test_real_samples_are_read(shared, name, folder, overrides, pairs):
+    data = benchmark(name, shared / "samples" / folder, *overrides).from_originals()
     assert len(data) == pairs
     for index in range(pairs):
         image, label = data.read(index)

@@ -10,8 +10,8 @@ def write(root, values, ids=(0, 1, 2)):
         (root / part).mkdir(parents=True, exist_ok=True)
     for i in ids:
         label = np.full((60, 80), values[0], dtype=np.uint8)
-        for place, value in enumerate(values[1:]):
-            label[:, 40 + place * 40 // len(values[1:]) :] = value
+        for number, value in enumerate(values[1:]):
+            label[:, 40 + number * 40 // len(values[1:]) :] = value
         Image.fromarray(label).save(root / "labels" / f"{i}.png")
         Image.fromarray(np.stack([label, 255 - label, label // 2], axis=2)).save(root / "images" / f"{i}.png")
     return root

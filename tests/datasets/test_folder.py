@@ -68,7 +68,7 @@ def test_two_images_of_one_stem_are_refused(shapes):
 )
 def test_bad_arguments_are_user_errors(shapes, arguments, message):
     with pytest.raises(UserError, match=message):
-        folder(**{"root": str(shapes), **arguments})
+        folder(**({"root": str(shapes)} | arguments))
 
 
 def test_empty_folder_is_said(tmp_path):
@@ -104,14 +104,14 @@ def test_quoted_names_are_names(cli, shapes, tmp_path):
 
 
 def write(root: Path, **pairs: np.ndarray) -> Path:
-    """Pairs with these labels, at places where a double underscore is a sub-folder."""
+    """Pairs with these labels; a double underscore in a name is a sub-folder."""
     for name, label in pairs.items():
-        place = name.replace("__", "/")
+        stem = name.replace("__", "/")
         for folder_name, picture in (
             ("images", Image.new("RGB", label.shape[::-1])),
             ("labels", Image.fromarray(label)),
         ):
-            path = root / folder_name / f"{place}.png"
+            path = root / folder_name / f"{stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
     return root

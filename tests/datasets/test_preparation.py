@@ -105,11 +105,11 @@ def test_a_full_disk_is_said_and_what_is_done_is_kept(benchmark, tmp_path, small
     save = hf.Dataset.save_to_disk
     calls: list[str] = []
 
-    def full(self, place, **settings):
-        calls.append(place)
+    def full(self, path, **settings):
+        calls.append(path)
         if len(calls) == 2:
             raise OSError(28, "No space left on device")
-        return save(self, place, **settings)
+        return save(self, path, **settings)
 
     monkeypatch.setattr(hf.Dataset, "save_to_disk", full)
     with pytest.raises(UserError, match="No space left") as caught:
@@ -179,10 +179,10 @@ def test_nothing_there_is_a_user_error(tmp_path):
         open_benchmark(voc(None), tmp_path, prepared=str(tmp_path / "nowhere"))
 
 
-@pytest.mark.parametrize("place", ["memory://me:secret@bucket/voc", "s9://me:secret@bucket/voc?sig=secret"])
-def test_credentials_of_a_place_are_not_shown(tmp_path, place):
+@pytest.mark.parametrize("url", ["memory://me:secret@bucket/voc", "s9://me:secret@bucket/voc?sig=secret"])
+def test_credentials_of_a_url_are_not_shown(tmp_path, url):
     with pytest.raises(UserError, match="no prepared data set there") as caught:
-        open_benchmark(voc(None), tmp_path, prepared=place)
+        open_benchmark(voc(None), tmp_path, prepared=url)
     assert "://bucket/voc" in caught.value.where
     assert "secret" not in str(caught.value)
 
@@ -253,10 +253,10 @@ def test_a_damaged_form_is_made_anew_from_originals_and_said_without(benchmark, 
 def test_a_damaged_shard_is_written_again(benchmark, tmp_path, small_shards, monkeypatch):
     save = hf.Dataset.save_to_disk
 
-    def interrupted(self, place, **settings):
-        if place.endswith("complete"):
+    def interrupted(self, path, **settings):
+        if path.endswith("complete"):
             raise KeyboardInterrupt
-        return save(self, place, **settings)
+        return save(self, path, **settings)
 
     monkeypatch.setattr(hf.Dataset, "save_to_disk", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -28,7 +28,7 @@ def test_every_label_fits_its_photograph_and_every_class_occurs():
 
 def test_known_pixels_have_the_class_that_one_sees_there():
     data = sample()
-    place = {name: index for index, name in enumerate(data.records["id"][:])}
+    index_of = {name: index for index, name in enumerate(data.records["id"][:])}
     for name, x, y, expected in (
         ("astronaut", 230, 120, "person"),
         ("astronaut", 20, 100, "flag"),
@@ -44,5 +44,5 @@ def test_known_pixels_have_the_class_that_one_sees_there():
         ("cell", 5, 5, "background"),
         ("brick", 100, 100, "wall"),
     ):
-        label = data.read(place[name])[1]
+        label = data.read(index_of[name])[1]
         assert data.class_names[label[y, x]] == expected, (name, x, y)

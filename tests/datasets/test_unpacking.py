@@ -148,7 +148,7 @@ def tar_of(path: Path, *entries: tuple[str, bytes, str]) -> Path:
 def test_links_and_devices_are_refused_wherever_they_lead(tmp_path, kind, target):
     path = tar_of(tmp_path / "x.tar", ("VOC", tarfile.DIRTYPE, ""), ("entry", kind, target))
     assert_refused(path, "unsafe entry in the archive: entry")
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["out", "x.tar"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "x.tar"]
 
 
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
@@ -164,10 +164,10 @@ def test_the_chain_of_links_that_deceives_the_data_filter(tmp_path):
     """CVE-2025-4517: a path through links so long that realpath gives up on it, and takes what follows for harmless."""
     long = "d" * 247
     entries: list[tuple[str, bytes, str]] = []
-    place = ""
+    prefix = ""
     for step in "abcdefghijklmnop":
-        entries += [(place + long, tarfile.DIRTYPE, ""), (place + step, tarfile.SYMTYPE, long)]
-        place += f"{long}/"
+        entries += [(prefix + long, tarfile.DIRTYPE, ""), (prefix + step, tarfile.SYMTYPE, long)]
+        prefix += f"{long}/"
     chain = "/".join("abcdefghijklmnop")
     entries += [
         (f"{chain}/{'l' * 254}", tarfile.SYMTYPE, "../" * 16),
@@ -181,7 +181,7 @@ def test_the_chain_of_links_that_deceives_the_data_filter(tmp_path):
     path = tar_of(tmp_path / "x.tar", *entries)
     assert_refused(path, "unsafe entry in the archive: a ")
     assert content(tmp_path / "outside") == {"victim": b"mine"}
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["out", "outside", "x.tar"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "outside", "x.tar"]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -192,17 +192,17 @@ def test_a_link_that_lies_in_the_destination_is_not_written_through(tmp_path, na
     outside.mkdir()
     (outside / "a.txt").write_bytes(b"mine")
     before = content(outside)
-    place = root / "into" / link.format(mark=f".unpacked-{name}", work=f".unpacking-{name}")
-    place.parent.mkdir(parents=True)
+    linked = root / "into" / link.format(mark=f".unpacked-{name}", work=f".unpacking-{name}")
+    linked.parent.mkdir(parents=True)
     is_file = link in ("VOC/a.txt", "readme", "{mark}")
-    place.symlink_to(outside / ("not there" if dangling else "a.txt" if is_file else "."))
+    linked.symlink_to(outside / ("not there" if dangling else "a.txt" if is_file else "."))
     path = pack(tmp_path / name, FILES)
     with pytest.raises(UserError, match="a link is in the way") as caught:
         unpack(path, root, "into")
-    assert str(place) in caught.value.where
+    assert str(linked) in caught.value.where
     assert content(outside) == before
     left = [entry for entry in root.rglob("*") if not entry.is_symlink() and entry.is_file()]
-    assert left == [], "nothing of it is in place"
+    assert left == [], "nothing of it is unpacked"
 
 
 def test_the_data_set_s_folder_itself_may_be_a_link(tmp_path):

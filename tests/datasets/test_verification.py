@@ -10,14 +10,14 @@ from diffcut_bench.datasets.context import read_label_map
 
 
 def write_scenes(root, shift: int = 0, count: int = 14) -> None:
-    """ADE20K in miniature: a disc at another place in each picture; labels are those of the picture ``shift`` on."""
+    """ADE20K in miniature: a disc at another position in each picture; labels are those of the picture ``shift`` on."""
     top = root / "ADEChallengeData2016"
     for side in ("images", "annotations"):
         (top / side / "validation").mkdir(parents=True)
-    places = np.random.default_rng(0).integers(5, 60, (count, 2)).tolist()
+    centres = np.random.default_rng(0).integers(5, 60, (count, 2)).tolist()
     for number in range(count):
-        for side, place, suffix in (("images", number, "jpg"), ("annotations", (number + shift) % count, "png")):
-            x, y = places[place]
+        for side, index, suffix in (("images", number, "jpg"), ("annotations", (number + shift) % count, "png")):
+            x, y = centres[index]
             canvas = Image.new("RGB" if side == "images" else "L", (100, 100), (20, 90, 40) if side == "images" else 1)
             ink = (220, 200, 90) if side == "images" else 13
             ImageDraw.Draw(canvas).ellipse((x, y, x + 35, y + 35), fill=ink)

@@ -96,11 +96,11 @@ def test_a_journal_tells_what_it_holds_from_what_was_changed(cell):
         cell.append([row], {}, Timings(wall_s=1.0))
     journal = cell.work_dir / "journal.jsonl"
     whole = journal.read_bytes()
-    places = range(0, 8 * len(whole), 7)
-    assert len(places) >= 300
-    for place in places:
+    bits = range(0, 8 * len(whole), 7)
+    assert len(bits) >= 300
+    for bit in bits:
         changed = bytearray(whole)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         journal.write_bytes(changed)
         progress = cell.progress()
         assert all(row in ROWS for row in progress.rows)
@@ -156,9 +156,9 @@ def test_a_changed_bit_of_a_finished_cell_is_found(cell, name):
     cell.finish(RESULT, ROWS, "a: 1\n", range(4))
     path = cell.finished_dir / name
     whole = path.read_bytes()
-    for place in range(0, 8 * len(whole), max(8 * len(whole) // 300, 1)):
+    for bit in range(0, 8 * len(whole), max(8 * len(whole) // 300, 1)):
         changed = bytearray(whole)
-        changed[place // 8] ^= 1 << place % 8
+        changed[bit // 8] ^= 1 << bit % 8
         path.write_bytes(changed)
         assert cell.result() is None or (name == "SHA256SUMS" and cell.result() == RESULT)
         if name == "result.json":

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,13 +19,13 @@ FEATURES = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
 
 
 def store(folder: Path, identity: dict = IDENTITY, **options: object) -> FeatureStore:
-    return FeatureStore(StoreOptions(str(folder), **{"dtype": "float16", **options}), "x", identity)
+    return FeatureStore(StoreOptions(str(folder), **({"dtype": "float16"} | options)), "x", identity)
 
 
 def filled(folder: Path, **options: object) -> FeatureStore:
     kept = store(folder, **options)
-    for place, features in enumerate(FEATURES):
-        kept.put(f"image{place}", features)
+    for number, features in enumerate(FEATURES):
+        kept.put(f"image{number}", features)
     kept.flush()
     return kept
 
@@ -119,16 +120,16 @@ def test_what_killed_writers_left_is_collected_and_a_live_file_is_not(tmp_path):
 
 
 def test_a_small_need_is_not_refused_for_a_large_reserve(tmp_path, monkeypatch):
-    monkeypatch.setattr("shutil.disk_usage", lambda place: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 10**6, 10**6))
     kept = store(tmp_path)
     assert kept.check_space(1, 4600) == 4600
     with pytest.raises(UserError, match="are free"):
         kept.check_space(1000, 1000)
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
 
 
@@ -138,14 +139,14 @@ def test_a_flipped_byte_anywhere_in_a_shard_is_found(tmp_path):
     whole = path.read_bytes()
     with safe_open(path, framework="pt") as shard:
         expected = {image: shard.get_tensor(image).clone() for image in shard.keys()}  # noqa: SIM118
-    for place in range(len(whole)):
-        flip(path, place)
+    for offset in range(len(whole)):
+        flip(path, offset)
         opened = store(tmp_path)
         found = {image: opened.get(image) for image in opened.images()}
         # Nothing comes back with other values, and what is intact is not lost with what is not.
         assert all(values is None or torch.equal(values, expected[image]) for image, values in found.items())
-        assert place < len(whole) - 96 or sum(values is not None for values in found.values()) == 2
-        assert opened.damaged == [path.name], place
+        assert offset < len(whole) - 96 or sum(values is not None for values in found.values()) == 2
+        assert opened.damaged == [path.name], offset
         for left in kept.folder.glob("*.[sd]*"):
             left.unlink()
         path.write_bytes(whole)
@@ -191,8 +192,8 @@ def test_damage_in_a_folder_that_can_not_be_written(tmp_path, monkeypatch):
     (path,) = kept.folder.glob("*.safetensors")
     flip(path, -1)
 
-    def refuse(*arguments: object) -> None:
-        raise UserError("can't write", "here", "elsewhere")
+    def refuse(path: Path, content: bytes, hint: str) -> None:
+        raise UserError("can't write", "here", hint)
 
     monkeypatch.setattr("diffcut_bench.store.feature_store.write_atomically", refuse)
     opened = store(tmp_path)
@@ -223,6 +224,18 @@ def test_shards_are_written_by_size_and_by_time(tmp_path, monkeypatch):
     assert len(list(slow.folder.glob("*.safetensors"))) == 1
 
 
+def test_the_patience_begins_with_the_first_image_that_waits(tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("diffcut_bench.store.feature_store.time", clock)
+    kept = store(tmp_path)
+    shards = []
+    for image, now in enumerate([100.0, 155.0, 161.0, 300.0, 359.0, 361.0]):
+        clock.monotonic = lambda now=now: now
+        kept.put(f"image{image}", FEATURES[0])
+        shards.append(len(list(kept.folder.glob("*.safetensors"))))
+    assert shards == [0, 0, 1, 1, 1, 2], "a minute after the first that waits, however long the store was idle before"
+
+
 def test_more_shards_than_are_held_open(tmp_path, monkeypatch):
     monkeypatch.setattr("diffcut_bench.store.feature_store._OPEN_SHARDS", 2)
     monkeypatch.setattr("diffcut_bench.store.feature_store._PATIENCE_S", -1.0)
@@ -235,9 +248,9 @@ def test_more_shards_than_are_held_open(tmp_path, monkeypatch):
 
 def write_in_process(folder: str, first: int) -> None:
     kept = store(Path(folder))
-    for place in range(first, first + 20):
-        kept.put(f"image{place}", torch.full((4, 2, 2), float(place)))
-        if place % 3 == 0:
+    for number in range(first, first + 20):
+        kept.put(f"image{number}", torch.full((4, 2, 2), float(number)))
+        if number % 3 == 0:
             kept.flush()
     kept.flush()
 
@@ -251,8 +264,8 @@ def test_two_writers_at_once(tmp_path):
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     kept = store(tmp_path)
-    assert kept.images() == {f"image{place}" for place in range(30)}
-    assert all(kept.get(f"image{place}").unique().tolist() == [place] for place in range(30))
+    assert kept.images() == {f"image{number}" for number in range(30)}
+    assert all(kept.get(f"image{number}").unique().tolist() == [number] for number in range(30))
     assert not list(kept.folder.glob(".*"))
 
 
