@@ -8,7 +8,7 @@ from diffcut_bench.reproduction.curves import Point, check_curve, name_part, par
 from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, measure_lead
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
 from diffcut_bench.reproduction.spec import Claim, Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, Measured, Verdict
+from diffcut_bench.reproduction.verdict import Measured, Verdict, known_measures
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def check_claims(
         unders = dict.fromkeys(cell.under for cell in cells if cell.config is not None) or {"": None}
         claims = [(claim, under) for under in unders for claim in reproduction.claims]
         return [_of_rows(claim, reproduction, cells, measured, failed, under) for claim, under in claims]
-    measure, found = MEASURES[reproduction.measure], []
+    measure, found = known_measures()[reproduction.measure], []
     for part in parts_of(cells):
         for claim in reproduction.claims:
             curve = [
@@ -66,7 +66,7 @@ def _of_rows(
     under: str,
 ) -> Checked:
     """A statement about a row beside others, in the columns where it and one of them at least were run."""
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     # Rows that are not run are planned once, under no protocol.
     places = {(cell.row.name, cell.column): place for place, cell in enumerate(cells) if cell.under in (under, "")}
     asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in places]

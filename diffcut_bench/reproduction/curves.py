@@ -6,7 +6,7 @@ from typing import Any
 
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
 from diffcut_bench.reproduction.spec import Claim, Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, SLACK, Measure, Measured, Verdict
+from diffcut_bench.reproduction.verdict import SLACK, Measure, Measured, Verdict, known_measures
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def figure_curves(
             }
         )
     return {
-        **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[reproduction.measure].name},
+        **{"x_label": axis.rpartition(".")[2], "y_label": known_measures()[reproduction.measure].name},
         **{"curves": curves, "references": [list(pair) for pair in reproduction.references.items()]},
     }
 
@@ -97,10 +97,10 @@ def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str
 
 
 def _best(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
-    best = max(points, key=lambda point: point.measured.value)
+    best = max(points, key=lambda point: measure.sign * point.measured.value)
     low, high = claim.low or 0.0, claim.high if claim.high is not None else float("inf")
-    beaten = best.measured.value
-    agrees = any(low <= point.x <= high and _ends(point.measured, measure)[1] >= beaten for point in points)
+    inside = [_ends(point.measured, measure) for point in points if low <= point.x <= high]
+    agrees = any(bottom <= best.measured.value <= top for bottom, top in inside)
     return f"{measure.text(best.measured.value)} at {best.x:g}", agrees
 
 

@@ -7,7 +7,7 @@ from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_im
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
+from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, judge, known_measures
 from diffcut_bench.store import Result
 
 Outcome = tuple[PlannedCell, Measured | None, Verdict]
@@ -50,7 +50,7 @@ def redrawn_table(
         measured: values by place in ``cells``.
         failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
     """
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     outcomes = judge_cells(cells, measured, failed, measure)
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
@@ -74,7 +74,7 @@ def cells_table(
 
     A mean over seeds of the noise is followed by the cell of each.
     """
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     swept = list(dict.fromkeys(name for cell in cells for name in cell.point or ()))
     seeded = any(ours.seeds for ours in measured.values())
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
@@ -115,7 +115,7 @@ def claims_table(reproduction: Reproduction, checked: Sequence[Checked], results
         return Table(reproduction.name, reproduction.title, columns, curves, notes)
     names = ("claim", "set beside", "ours", "verdict")
     rows = tuple((each.text, each.beside or "–", each.ours, str(each.verdict)) for each in checked)
-    noise = MEASURES[reproduction.measure].noise
+    noise = known_measures()[reproduction.measure].noise
     notes = (
         "ours: how far the row is ahead of the best of the others, with the 95 % interval of the paired bootstrap over "
         "the images that all of them have; of rows that can't be run here there is the published figure alone, and "
@@ -259,7 +259,7 @@ def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measur
 
 
 def _about(reproduction: Reproduction) -> list[str]:
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     judged = any(row.published for row in reproduction.rows) or reproduction.claims
     meant = (
         "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "
