@@ -110,7 +110,8 @@ def test_class_intervals_are_in_the_result_and_old_results_lack_them(two):
     raw = json.loads((two[0].folder / "result.json").read_text())
     assert set(raw["metrics"]["iou_per_class_ci95"]) == set(raw["metrics"]["iou_per_class"])
     assert raw["dataset"]["n_available"] == PICTURES
-    old = replace(two[0].result, metrics=replace(two[0].result.metrics, iou_per_class_ci95={}), identity={})
+    scores = {**two[0].result.scores, "miou": replace(two[0].result.scores["miou"], per_class_ci95={})}
+    old = replace(two[0].result, scores=scores, identity={}, schema_version=1)
     assert "iou_per_class_ci95" not in old.to_json()
     assert "identity" not in old.to_json()
 

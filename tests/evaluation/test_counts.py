@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 
-from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, image_scores, images_per_class
+from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts
 
 TP = torch.tensor([[3, 0, 5], [2, 0, 0], [0, 0, 7]])
 FP = torch.tensor([[1, 0, 0], [0, 0, 2], [0, 0, 1]])
@@ -73,7 +73,6 @@ def test_a_class_annotated_in_too_few_images_has_no_interval():
         assert (~intervals.isnan()[:, [0, 2]]).tolist() == [told, told]
         assert not scores["iou_per_class"][0].isnan(), "the score itself is told"
         assert not scores["miou_ci95"].isnan().any(), "of the data set it is always written down"
-    assert images_per_class(Counts(TP, FP, FN)).tolist() == [2, 0, 2]
 
 
 def test_one_image_and_one_class_give_scores():
@@ -83,11 +82,6 @@ def test_one_image_and_one_class_give_scores():
     assert scores["miou"] == scores["pixel_accuracy"] == 0.75
     assert scores["iou_per_class_ci95"].isnan().tolist() == [[True], [True]]
     assert scores["miou_ci95"].tolist() == [0.75, 0.75]
-
-
-def test_the_score_of_an_image_is_of_its_own_classes():
-    scores = image_scores(Counts(TP, FP, FN))
-    assert scores.tolist() == pytest.approx([(3 / 4 + 5 / 9) / 2, (2 / 5 + 0 / 2) / 2, 7 / 8])
 
 
 def half(rank: int, port: int, queue: "multiprocessing.Queue[list[float]]") -> None:

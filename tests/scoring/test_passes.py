@@ -102,9 +102,7 @@ def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
     assert all(part.result.limited for part in parts)
     merged = sorted((row for part in parts for row in read_rows(part.folder)), key=lambda row: row.index)
     assert merged == read_rows(whole.folder)
-    protocol = experiment.build_protocol(whole.result.protocol)
-    names = tuple(whole.result.metrics.iou_per_class)
-    assert summarise(merged, names, protocol, seed=42) == whole.result.metrics
+    assert summarise(merged, whole.result.class_names, whole.result.protocol, seed=42) == whole.result.scores
 
 
 def test_a_shard_without_images_is_said(shapes, tmp_path):

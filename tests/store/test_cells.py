@@ -5,7 +5,7 @@ import pytest
 from conftest import DATA
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.store import Cell, Failure, ImageRow, Result, Timings, cell_key, read_result, read_rows
+from diffcut_bench.store import Cell, Failure, ImageRow, Result, Score, Timings, cell_key, read_result, read_rows
 
 ROWS = [ImageRow(i, f"image{i}", 3 + i, 100, [i, 2], [0, 1], [5, 0]) for i in range(4)]
 OLD = Result.from_json((DATA / "result_v1.json").read_text())
@@ -13,7 +13,7 @@ RESULT = replace(
     OLD,
     key=cell_key({"a": 1}),
     dataset=replace(OLD.dataset, n_images=4),
-    metrics=replace(OLD.metrics, iou_per_class={"cup": 0.5, "floor": None}),
+    scores={**OLD.scores, "miou": Score(0.5, (0.4, 0.6), {"cup": 0.5, "floor": None})},
 )
 
 
@@ -194,7 +194,7 @@ def test_a_newer_result_is_neither_read_nor_replaced(cell):
     cell.append(ROWS, {}, Timings())
     cell.finish(RESULT, ROWS, "", range(4))
     path = cell.finished_dir / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
     (cell.finished_dir / "SHA256SUMS").unlink()
-    with pytest.raises(UserError, match="schema_version 2"):
+    with pytest.raises(UserError, match="schema_version 99"):
         cell.result()
