@@ -66,6 +66,14 @@ def test_finishing_makes_one_folder(cell, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 
 
+def test_what_metrics_measured_is_kept_with_the_rows(cell):
+    rows = [replace(row, measured={"edges": [row.index / 3, float("inf")]}) for row in ROWS[:3]]
+    cell.append([*rows, ROWS[3]], {}, Timings())
+    assert cell.progress().rows == [*rows, ROWS[3]]
+    cell.finish(RESULT, [*rows, ROWS[3]], "", range(4))
+    assert read_rows(cell.finished_dir) == [*rows, replace(ROWS[3], measured={"edges": None})]
+
+
 def test_a_new_result_takes_the_place_of_the_old(cell):
     for seed in (1, 2):
         cell.append(ROWS, {}, Timings())
