@@ -122,8 +122,8 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
     at_most = max((value + tolerance for value, tolerance in stated), default=nothing)
     at_least = max((value - tolerance for value, tolerance in stated), default=nothing)
     values, over_run, resampled, lowest, highest = [], [], [], [], []
-    for place in range(max(len(seeds), 1)):
-        (ours, sample, _), *others = (own[min(place, len(own) - 1)] for own in of_rows)
+    for draw in range(max(len(seeds), 1)):
+        (ours, sample, _), *others = (own[min(draw, len(own) - 1)] for own in of_rows)
         ahead = sample - torch.stack([each for _, each, _ in others]).amax(dim=0)
         over_run.append(ours - max(value for value, _, _ in others))
         values.append(min(over_run[-1], ours - best_stated))

@@ -1,6 +1,7 @@
 """The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell."""
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
@@ -24,8 +25,8 @@ def redraw(
     Args:
         reproduction: a table or figure.
         cells: as planned, without seeds of the noise (`average_seeds`).
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
+        measured: values by index in ``cells``.
+        failed: why a cell was not run, by index; ``PlannedCell.not_run`` holds what was known before.
     """
     checked = check_claims(reproduction, cells, measured, failed)
     results = [ours.result for ours in measured.values() if ours.result is not None]
@@ -47,8 +48,8 @@ def redrawn_table(
     Args:
         reproduction: of the table.
         cells: as planned.
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
+        measured: values by index in ``cells``.
+        failed: why a cell was not run, by index; ``PlannedCell.not_run`` holds what was known before.
     """
     measure = known_measures()[reproduction.measure]
     outcomes = judge_cells(cells, measured, failed, measure)
@@ -132,10 +133,10 @@ def judge_cells(
 ) -> list[Outcome]:
     """The verdict of each cell."""
     outcomes: list[Outcome] = []
-    for place, cell in enumerate(cells):
-        ours = measured.get(place)
+    for index, cell in enumerate(cells):
+        ours = measured.get(index)
         if ours is None:
-            outcomes.append((cell, None, Verdict("not run", failed.get(place, cell.not_run))))
+            outcomes.append((cell, None, Verdict("not run", failed.get(index, cell.not_run))))
         elif cell.published is None:
             outcomes.append((cell, ours, Verdict("not stated", "; ".join(ours.limits))))
         else:
@@ -215,8 +216,10 @@ def _number(point: Mapping[str, float] | None, name: str) -> str:
     return f"{point[name]:g}" if point and name in point else ""
 
 
-def _letter(place: int) -> str:
-    return chr(ord("a") + place) if place < 26 else f"{chr(ord('a') + place // 26 - 1)}{chr(ord('a') + place % 26)}"
+def _letter(number: int) -> str:
+    """Numbers as letters: a … z, aa, ab …"""
+    last = ascii_lowercase[number % 26]
+    return last if number < 26 else _letter(number // 26 - 1) + last
 
 
 def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
@@ -231,13 +234,13 @@ def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: M
             "data set; the others match in each image. The two are not comparable."
         )
     notes += [
-        f"{cells[place].name}, {cells[place].column}: {m.remark}" for place, m in sorted(measured.items()) if m.remark
+        f"{cells[index].name}, {cells[index].column}: {m.remark}" for index, m in sorted(measured.items()) if m.remark
     ]
     notes += _drawn_elsewhere(cells, measured)
     weights = dict.fromkeys((cell.row.name, word) for cell in cells for word in cell.weights)
     notes += [f"{row}: {word}" for row, word in weights]
-    unjudged = [place for place, cell in enumerate(cells) if cell.published is None and place in measured]
-    limits = dict.fromkeys((cells[place].column, measured[place].limits) for place in unjudged)
+    unjudged = [index for index, cell in enumerate(cells) if cell.published is None and index in measured]
+    limits = dict.fromkeys((cells[index].column, measured[index].limits) for index in unjudged)
     notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits if why]
     results = [ours.result for ours in measured.values() if ours.result is not None]
     return [*notes, *protocols_in_force(results)]
@@ -246,10 +249,10 @@ def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: M
 def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
     """Rows with a published value whose noise is another draw than the released code's, which is CUDA's."""
     drawn: dict[str, dict[str, None]] = {}
-    for place, ours in sorted(measured.items()):
+    for index, ours in sorted(measured.items()):
         backbone = ours.result.config.get("backbone", {}) if ours.result is not None else {}
-        if ours.result is not None and backbone.get("noise") and cells[place].published is not None:
-            drawn.setdefault(ours.result.environment.noise_generator, {})[cells[place].row.name] = None
+        if ours.result is not None and backbone.get("noise") and cells[index].published is not None:
+            drawn.setdefault(ours.result.environment.noise_generator, {})[cells[index].row.name] = None
     return [
         f"{', '.join(rows)}: noise drawn on the {device}; the released code drew on CUDA, where the same seed gives "
         "another map. --seeds N measures what that moves"

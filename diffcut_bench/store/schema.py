@@ -49,26 +49,27 @@ class Metrics:
     @staticmethod
     def of(scores: Mapping[str, Score]) -> "Metrics":
         """Of scores that hold mIoU and pixel accuracy at least."""
-        miou, accuracy, jaccard = scores["miou"], scores["pixel_accuracy"], scores.get("jaccard", Score(None))
-        return Metrics(
-            miou=_NAN if miou.value is None else miou.value,
-            pixel_accuracy=_NAN if accuracy.value is None else accuracy.value,
-            miou_ci95=miou.ci95 or (_NAN, _NAN),
-            pixel_accuracy_ci95=accuracy.ci95 or (_NAN, _NAN),
-            iou_per_class=miou.per_class,
-            iou_per_class_ci95=miou.per_class_ci95,
-            mean_image_jaccard=jaccard.value,
-            mean_image_jaccard_ci95=jaccard.ci95,
-        )
+        parts = {old: getattr(scores.get(name, Score(None)), part) for old, (name, part) in _OF_METRICS.items()}
+        return Metrics(**parts)
 
     def scores(self) -> dict[str, Score]:
         """The same by the metrics' names."""
-        named = {"jaccard": Score(self.mean_image_jaccard, self.mean_image_jaccard_ci95)}
-        return {
-            "miou": Score(self.miou, self.miou_ci95, self.iou_per_class, self.iou_per_class_ci95),
-            "pixel_accuracy": Score(self.pixel_accuracy, self.pixel_accuracy_ci95),
-            **(named if self.mean_image_jaccard is not None else {}),
-        }
+        parts: dict[str, dict[str, Any]] = {}
+        for old, (name, part) in _OF_METRICS.items():
+            parts.setdefault(name, {})[part] = getattr(self, old)
+        return {name: Score(**own) for name, own in parts.items() if own["value"] is not None}
+
+
+_OF_METRICS = {  # what each field of Metrics is of which score
+    "miou": ("miou", "value"),
+    "miou_ci95": ("miou", "ci95"),
+    "iou_per_class": ("miou", "per_class"),
+    "iou_per_class_ci95": ("miou", "per_class_ci95"),
+    "pixel_accuracy": ("pixel_accuracy", "value"),
+    "pixel_accuracy_ci95": ("pixel_accuracy", "ci95"),
+    "mean_image_jaccard": ("jaccard", "value"),
+    "mean_image_jaccard_ci95": ("jaccard", "ci95"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class SegmentsPerImage:
 class Failure:
     id: str
     error: str
-    index: int | None = None  # place in the data set; None in older files
+    index: int | None = None  # in the data set; None in older files
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def typed(hint: Any, value: Any, where: str = "") -> Any:
     Args:
         hint: the type.
         value: of `json.loads`.
-        where: its place, for the message.
+        where: it stands, for the message.
 
     Raises:
         ValueError: the value is of another type; the message says where.

@@ -334,8 +334,8 @@ def test_a_table_says_whose_names_it_has(cli, shapes, tmp_path):
     classes = tmp_path / "released.txt"
     classes.write_text("0:background\n1:disc\n2:square\n")
     digest = hashlib.sha256(classes.read_bytes()).hexdigest()
-    (tmp_path / "experiment").mkdir()
-    (tmp_path / "experiment" / "small4.yaml").write_text(
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction" / "small4.yaml").write_text(
         "title: S\nsource: me\nmeasure: jaccard\ncolumns: {shapes: [dataset=folder]}\n"
         "rows:\n  - name: R\n    overrides: [backbone=colour, namer=clip_b16, namer.image_size=32]\n"
         f"    files: [{{option: namer.classes_file, what: names, sha256: {{shapes: {digest}}}}}]\n"
