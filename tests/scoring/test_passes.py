@@ -45,7 +45,7 @@ def test_scores_are_written_and_read_back(shapes, tmp_path):
     assert not cell.skipped
     assert 0.2 < cell.result.metrics.miou <= 1
     assert cell.result.metrics.miou_ci95[0] <= cell.result.metrics.miou <= cell.result.metrics.miou_ci95[1]
-    assert json.loads((cell.folder / "result.json").read_text())["schema_version"] == 1
+    assert json.loads((cell.folder / "result.json").read_text())["schema_version"] == SCHEMA_VERSION
     rows = read_rows(cell.folder)
     assert [row.id for row in rows] == [f"picture{i}" for i in range(8)]
     tp, fp, fn = (np.sum([getattr(row, name) for row in rows], axis=0) for name in ("tp", "fp", "fn"))
