@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
 from diffcut_bench.evaluation import metrics
+from diffcut_bench.scoring.events import Observer
 
 DATA = Path(__file__).parent / "data"
 # The whole pipeline with the real network on 4×4 patches: a tenth of a second an image.
@@ -52,6 +53,11 @@ class Finished:
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """Run a command in this process."""
+    return program(main, capsys)
+
+
+def program(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """A way to run a program in this process."""
 
     def run(*arguments: object) -> Finished:
         capsys.readouterr()
@@ -139,6 +145,17 @@ def finished_cells(output_dir: Path) -> dict[str, tuple[object, ...]]:
         del result["timings"], result["environment"]
         found[cell.name] = (result, *((cell / name).read_bytes() for name in ("config.yaml", "per_image.parquet")))
     return found
+
+
+def interrupting_after(images: int) -> Observer:
+    """An observer as a user who presses Ctrl-C when so many images are scored."""
+
+    class Interrupting(Observer):
+        def scored(self, done: int, total: int) -> None:
+            if done >= images:
+                raise KeyboardInterrupt
+
+    return Interrupting()
 
 
 def write_shapes(root: Path, count: int) -> Path:

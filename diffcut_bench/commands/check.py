@@ -9,10 +9,12 @@ from rich.table import Table
 from torch import Tensor
 
 from diffcut_bench.commands.terminal import console
-from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.config import build_protocol, instantiate, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FeatureSource, backbone_identity
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.identity import backbone_identity
 from diffcut_bench.store import cell_key
 
 _PATCHES = 8  # a side of the test images
@@ -34,10 +36,10 @@ def check(options: argparse.Namespace) -> int:
     config = load_config(options.overrides)
     device = choose_device(config.device)
     backbone = instantiate("backbone", config.backbone).to(device)
-    source = FeatureSource(backbone, device)
     missing = [name for name in ("name", "stride", "channels") if not hasattr(backbone, name)]
     if missing:
         raise UserError(f"the backbone has no {', '.join(missing)}", f"backbone={type(backbone).__name__}", _CONTRACT)
+    source = FeatureSource(backbone, Framing.of(build_protocol(config.protocol), backbone), device)
     side = _PATCHES * backbone.stride
     images = torch.rand(2, 3, side, side // 2, generator=torch.Generator().manual_seed(0))
     try:

@@ -49,7 +49,7 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.interruption import held_back
 from diffcut_bench.reporting import encode_figure
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Example, prepare_example
+from diffcut_bench.scoring.framing import Example, Framing, prepare_example, seen_choices
 from diffcut_bench.scoring.passes import open_dataset, open_features
 from diffcut_bench.scoring.reading import example_loader, read_ahead, read_label
 from diffcut_bench.store import DatasetRecord, Environment, Failure, cell_key, write_atomically
@@ -127,7 +127,7 @@ def measure_coherence(configs: Sequence[RunConfig], options: argparse.Namespace)
     what = None if mark is None else "void" if mark.label < 0 else dataset.class_names[mark.label]
     identity = {
         "options": asdict(sampling),
-        "protocol": {name: config.protocol[name] for name in ("crop", "image_size")},
+        "protocol": seen_choices(config.protocol),
         "dataset": asdict(described),
         "mark": {**asdict(mark), "class": what} if mark else None,
         "device_type": device.type,
@@ -222,20 +222,15 @@ def _labelled(config: RunConfig, dataset: SegmentationDataset, indices: Sequence
     No backbone has a say here, so the patches are the same for all.
     """
     protocol = build_protocol(config.protocol)
+    framing = Framing(protocol.crop, protocol.image_size, eval_size=protocol.image_size, void="ignore")
     ids: list[str] = dataset.records["id"][:]
     for index in indices:
         try:
-            picture, label = read_label(dataset, index, "ignore")
+            picture, label = read_label(dataset, index, framing.void)
         except (ValueError, OSError) as error:
             yield Failure(ids[index], str(error))
             continue
-        yield prepare_example(
-            *(index, ids[index], picture, label),
-            crop=protocol.crop,
-            image_size=protocol.image_size,
-            eval_size=protocol.image_size,
-            multiple_of=1,
-        )
+        yield prepare_example(index, ids[index], picture, label, framing)
 
 
 def _measure(
@@ -248,7 +243,7 @@ def _measure(
     device: torch.device,
 ) -> _Measured:
     """One backbone on the plan's pairs; of each image only the drawn patches' features are kept."""
-    source = open_features(config, build_protocol(config.protocol), device)
+    source = open_features(config, device)
     name = config.choices["backbone"]
 
     def on_grid(images: Sequence[str]) -> Iterator[Tensor]:
@@ -257,7 +252,7 @@ def _measure(
             rows, cols = grids[image].labels.shape
             yield grid_features(features, (rows, cols))
 
-    for line in source.announce(dataset, [place[image] for image in plan.ids], build_protocol(config.protocol)):
+    for line in source.announce(dataset, [place[image] for image in plan.ids]):
         say(line)
     features: list[Tensor] = []
     try:
@@ -285,10 +280,7 @@ def _features(
     config: RunConfig, source: FeatureSource, dataset: SegmentationDataset, indices: Sequence[int]
 ) -> Iterator[Tensor]:
     """Feature map [channels, rows, cols] of each image."""
-    protocol = build_protocol(config.protocol)
-    loader = example_loader(
-        dataset, indices, protocol, source, batch_size=config.batch_size, num_workers=config.num_workers
-    )
+    loader = example_loader(dataset, indices, source, batch_size=config.batch_size, num_workers=config.num_workers)
     for batch in read_ahead(loader):
         for item in batch:
             if isinstance(item, Failure):

@@ -10,7 +10,7 @@ from diffcut_bench.config import load_config, option_words, trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import results_table
-from diffcut_bench.scoring.cell import NUMERICS_VERSION
+from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.shards import ShardedCell, find_shards, merge, missing_overrides, sharded_cells
 
 

@@ -20,6 +20,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable
 from diffcut_bench.scoring.cell import CellState
 from diffcut_bench.scoring.features import FeatureSource, outline_of
+from diffcut_bench.scoring.framing import framing_choices, seen_choices
 from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key
 from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
 
@@ -134,7 +135,7 @@ def _with_costs(outlook: Outlook, config: RunConfig, source: FeatureSource | Non
     aspect = _OBLONG if outlook.whole else 1
     here, there = (_outline(config, device, aspect) for device in (device_type(config.device), "cuda"))
     if source is not None:
-        image_bytes: int | None = source.image_bytes(build_protocol(config.protocol), aspect)
+        image_bytes: int | None = source.image_bytes(aspect)
     else:
         image_bytes = None if here is None else _image_bytes(options, here)
     half_bytes = image_bytes if there is None else _image_bytes(options, there)
@@ -165,8 +166,7 @@ def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | 
     names = ("limit", "limit_seed", "shard", "device", "features", "backbone")
     own: Mapping[str, Any] = {name: getattr(config, name) for name in names}
     images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
-    seen = {name: config.protocol.get(name) for name in ("crop", "image_size")}
-    return cell_key({**own, "images": images, **seen})
+    return cell_key({**own, "images": images, **seen_choices(config.protocol)})
 
 
 def _dataset(config: RunConfig) -> Benchmark | SegmentationDataset | None:
@@ -221,8 +221,8 @@ def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
     """Equal keys for stages that take as long: their settings, those of the stages before them, whose output they get,
     and the sizes that are seen and scored."""
     protocol = config.get("protocol", {})
-    seen = {"device": device_type, **{name: protocol.get(name) for name in ("crop", "image_size")}}
-    scored = {**seen, "eval_size": protocol.get("eval_size")}
+    seen = {"device": device_type, **seen_choices(protocol)}
+    scored = {**seen, **framing_choices(protocol)}
     backbone = {name: value for name, value in config.get("backbone", {}).items() if name not in _UNTIMED}
     cut = {name: config.get(name, {}) for name in ("segmenter", "upsampler", "namer")}
     parts = {

@@ -1,68 +1,74 @@
-"""Passes over the images with a progress bar, and lines on how their cells ended: for all commands that score."""
+"""Passes over the images on the terminal, and lines on how their cells ended: for all commands that score."""
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import RunConfig, instantiate
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import Tracker, draw_outcome
-from diffcut_bench.scoring.cell import FinishedCell, RunningCell
-from diffcut_bench.scoring.passes import run_cells
+from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
 
 
-def run_with_progress(configs: Sequence[RunConfig], group: str | None = None) -> list[FinishedCell | UserError]:
-    """`run_cells` on the terminal, and in the tracker's books.
+class TerminalObserver(Observer):
+    """Bars and lines on the terminal, pictures, and the books of the config's tracker.
 
     Args:
-        configs: cells of one pass.
-        group: sweep or table that they belong to, for the tracker.
+        group: sweep or table that the cells belong to, for the tracker.
     """
-    tracker = open_tracker(configs[0])
 
-    def track(cell: RunningCell, end: FinishedCell) -> None:
-        def shown(images: int) -> Iterator[Outcome]:
-            return cell.outcomes(cell.images.indices[:images])
+    draws = True
 
+    def __init__(self, group: str | None = None) -> None:
+        self._group = group
+
+    def begin(self, configs: Sequence[RunConfig]) -> None:
+        self._tracker = open_tracker(configs[0])
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
+        described = TextColumn("{task.description}")
+        self._bars = Progress(described, *columns, TimeRemainingColumn(), console=console)
+        choices = configs[0].choices
+        segmenters = " ".join(dict.fromkeys(config.choices.get("segmenter", "own") for config in configs))
+        what = f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}"
+        self._scoring = self._bars.add_task(what, total=None, speed="", visible=False)
+        self._preparing = self._bars.add_task("preparing the data set", total=None, speed="", visible=False)
+        self._first: int | None = None  # images that were done when the clock began
+        self._bars.start()
+
+    def say(self, line: str) -> None:
+        say(line)
+
+    def preparing(self, done: int, total: int) -> None:
+        self._bars.update(self._preparing, total=total, completed=done, visible=True)
+
+    def scored(self, done: int, total: int) -> None:
+        self._first = done if self._first is None else self._first
+        elapsed, new = self._bars.tasks[0].elapsed or 0.0, done - self._first
+        speed = f"{new / elapsed:.2f} images/s" if elapsed and new else ""
+        self._bars.update(self._scoring, total=total, completed=done, speed=speed, visible=True)
+
+    def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
+        draw_outcome(outcome, dataset, path)
+
+    def finished(
+        self, cell: FinishedCell, dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]
+    ) -> None:
+        tracker = self._tracker
         if tracker is not None:
-            tell(lambda: tracker.log_cell(end.folder, end.result, cell.images.dataset, shown, group))
+            tell(lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    choices = configs[0].choices
-    segmenters = " ".join(dict.fromkeys(config.choices.get("segmenter", "own") for config in configs))
-    with Progress(*columns, console=console, transient=False) as progress:
-        task = progress.add_task(
-            f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}", total=None, speed="", visible=False
-        )
-        first: list[int] = []
-
-        def report(done: int, total: int) -> None:
-            first.append(done)
-            elapsed = progress.tasks[0].elapsed or 0.0
-            speed = f"{(done - first[0]) / elapsed:.2f} images/s" if elapsed and done > first[0] else ""
-            progress.update(task, total=total, completed=done, speed=speed, visible=True)
-
-        preparation = progress.add_task("preparing the data set", total=None, speed="", visible=False)
-
-        def preparing(done: int, total: int) -> None:
-            progress.update(preparation, total=total, completed=done, visible=True)
-
-        cells = run_cells(configs, draw_outcome, report, preparing, say, track)
-        done = [cell for cell in cells if isinstance(cell, FinishedCell)]
-        if done and all(cell.skipped for cell in done) and len(done) == len(cells):
-            images = done[0].result.dataset.n_images
-            progress.update(task, total=images, completed=images, speed="finished before", visible=True)
-        return cells
+    def end(self, ended: Sequence[FinishedCell | UserError]) -> None:
+        skipped = [cell for cell in ended if isinstance(cell, FinishedCell) and cell.skipped]
+        if ended and len(skipped) == len(ended):
+            images = skipped[0].result.dataset.n_images
+            self._bars.update(self._scoring, total=images, completed=images, speed="finished before", visible=True)
+        self._bars.stop()
 
 
 def open_tracker(config: RunConfig) -> Tracker | None:

@@ -11,7 +11,7 @@ from typing import Any
 from diffcut_bench.coherence import SamplingOptions
 from diffcut_bench.commands.budget import TFLOPS, print_budget, print_status
 from diffcut_bench.commands.coherence import measure_coherence
-from diffcut_bench.commands.passes import run_with_progress, say_failures
+from diffcut_bench.commands.passes import TerminalObserver, say_failures
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import RunConfig, load_config
@@ -32,7 +32,7 @@ from diffcut_bench.reproduction import (
     resolve_under,
 )
 from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.passes import pass_key
+from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import unwritable, write_atomically
 
 _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
@@ -149,7 +149,7 @@ def _measure(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> tuple[
 def _run(configs: Sequence[RunConfig], group: str) -> Sequence[FinishedCell | UserError]:
     """One pass; what its cells share and can't be had is the fate of each."""
     try:
-        return run_with_progress(configs, group)
+        return run_cells(configs, TerminalObserver(group))
     except UserError as error:
         return [error] * len(configs)
 

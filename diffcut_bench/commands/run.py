@@ -2,19 +2,20 @@
 
 import argparse
 
-from diffcut_bench.commands.passes import run_with_progress, say_cell, say_failures
+from diffcut_bench.commands.passes import TerminalObserver, say_cell, say_failures
 from diffcut_bench.commands.sweep import sweep
 from diffcut_bench.commands.terminal import console
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table
+from diffcut_bench.scoring.passes import run_cells
 
 
 def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:
         return sweep(options.overrides)
-    (cell,) = run_with_progress([load_config(options.overrides)])
+    (cell,) = run_cells([load_config(options.overrides)], TerminalObserver())
     if isinstance(cell, UserError):
         raise cell
     say_cell(cell)

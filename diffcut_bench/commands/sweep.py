@@ -17,7 +17,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
 from diffcut_bench.commands.jobs import launched_job, launching
-from diffcut_bench.commands.passes import open_tracker, run_with_progress, say_failures, tell
+from diffcut_bench.commands.passes import TerminalObserver, open_tracker, say_failures, tell
 from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import (
     RunConfig,
@@ -34,7 +34,7 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.passes import pass_key
+from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, cell_key, read_result, write_atomically
 
@@ -188,7 +188,7 @@ def _score_pass(folder: Path, number: int) -> None:
     try:
         configs = [RunConfig(**cell["config"]) for cell in passes[number]]
         say(_shared_work(configs))
-        ended = run_with_progress(configs, group=folder.name)
+        ended = run_cells(configs, TerminalObserver(folder.name))
     except UserError as error:
         ended = [error] * len(cells)
     except Exception as error:  # the other passes go on; the error is listed at the end

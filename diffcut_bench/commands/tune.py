@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from diffcut_bench.commands.passes import run_with_progress, say_cell, say_failures
+from diffcut_bench.commands.passes import TerminalObserver, say_cell, say_failures
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table
 from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.passes import run_cells
 from diffcut_bench.store import cell_key, write_atomically
 
 _SETTING, _GRID, _IMAGES, _SEED = "segmenter.tau", (0.35, 0.55, 0.75), 200, 42
@@ -131,7 +132,7 @@ def _training_split(config: RunConfig) -> list[str]:
 
 def _score(configs: Sequence[RunConfig]) -> list[FinishedCell]:
     cells = []
-    for end in run_with_progress(configs):
+    for end in run_cells(configs, TerminalObserver()):
         if isinstance(end, UserError):
             raise end
         cells.append(end)

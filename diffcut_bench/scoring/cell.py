@@ -1,6 +1,6 @@
 """One cell while it is scored: its stages, its key, its journal, and at the end its result."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from diffcut_bench.evaluation import (
 )
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
-from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
-from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.scoring.workers import ALONE, Workers
@@ -35,12 +36,6 @@ from diffcut_bench.store import (
     cell_key,
     join_progress,
 )
-
-# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
-NUMERICS_VERSION = 2
-
-Draw = Callable[[Outcome, SegmentationDataset, Path], None]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,8 +83,10 @@ class RunningCell:
         features: FeatureSource,
         workers: Workers = ALONE,
         namer: ClassNamer | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
+        self.observer = observer or Observer()
         protocol = _effective_protocol(config, build_protocol(config.protocol), namer)
         stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
         self.pipeline = Pipeline(
@@ -105,7 +102,7 @@ class RunningCell:
             _check_dataset_matching(config, self.pipeline, images.dataset)
         if protocol.matching == "named" and namer is None:
             raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
-        self.identity = _identity(config, self.pipeline, images)
+        self.identity = cell_identity(config, self.pipeline, images.dataset, images.fingerprint)
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, workers.rank)
@@ -115,21 +112,16 @@ class RunningCell:
         self.failed = 0  # failures of an interrupted run are tried again
         self.error: UserError | None = None
 
-    def found(self, draw: Draw | None, say: Say = lambda line: None) -> FinishedCell | None:
-        """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn.
-
-        Args:
-            draw: see `take`.
-            say: called with lines on damage, and on what has changed since the cell was finished.
-        """
+    def found(self) -> FinishedCell | None:
+        """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn."""
         finished, lines = self.workers.on_leader(self._find_finished)
         for line in lines:
-            say(line)
+            self.observer.say(line)
         if finished is None:
             return None
         if finished.failures:
             _check_failures(len(finished.failures), finished.failures[-1], self.config.max_failures)
-        self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures", draw))
+        self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures"))
         return FinishedCell(self.cell.finished_dir, finished, skipped=True)
 
     def _find_finished(self) -> tuple[Result | None, list[str]]:
@@ -148,11 +140,11 @@ class RunningCell:
         """Become the one process that computes this cell; False while another one is."""
         return self.workers.on_leader(self.cell.claim)
 
-    def wait(self, say: Say) -> None:
+    def wait(self) -> None:
         """`claim`, as soon as the process that computes this cell has ended; who that is is said."""
         what = self.cell.finished_dir.name
         self.workers.on_leader(
-            lambda: self.cell.wait(lambda holder: say(f"waiting  {what} is being computed by {holder}"))
+            lambda: self.cell.wait(lambda holder: self.observer.say(f"waiting  {what} is being computed by {holder}"))
         )
 
     def give_back(self) -> None:
@@ -160,13 +152,13 @@ class RunningCell:
         if self.workers.leads:
             self.cell.give_back()
 
-    def open(self, say: Say) -> None:
-        """Make ready to go on where the cell was; the claim is there."""
+    def open(self) -> None:
+        """Continue where the cell was; `claim` has said yes."""
         self.workers.on_leader(self._prepare)
         progress = self.cell.progress()
         if progress.damaged:
-            say(f"journal  {progress.damaged} lines of {self.cell.work_dir.name} were cut off or damaged, their images")
-            say("         are computed again")
+            lines = f"{progress.damaged} lines of {self.cell.work_dir.name}"
+            self.observer.say(f"journal  {lines} were cut off or damaged: their images are computed again")
         done = set().union(*self.workers.gather({row.index for row in progress.of(self.ids).rows}))
         left = [index for index in self.images.indices if index not in done]
         self.todo = set(left[self.workers.rank :: self.workers.count])
@@ -192,13 +184,18 @@ class RunningCell:
         for batch in score_images(self.pipeline, self.images.dataset, indices, **settings):
             yield from batch.outcomes
 
-    def take(self, batch: Batch, wall_s: float, draw: Draw | None) -> None:
+    def first_outcomes(self, images: int) -> Iterator[Outcome]:
+        """`outcomes` of so many images, from the first on."""
+        return self.outcomes(self.images.indices[:images])
+
+    def take(self, batch: Batch, wall_s: float) -> None:
         """Keep a batch; a cell with too many failures wants no more images."""
         if not batch.outcomes and not batch.failures:
             return
         for outcome in batch.outcomes:
-            if draw and outcome.example.index < self.config.visualise:
-                draw(outcome, self.images.dataset, picture_path(self.cell.work_dir / "pictures", outcome.example.id))
+            if self.observer.draws and outcome.example.index < self.config.visualise:
+                path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
+                self.observer.draw(outcome, self.images.dataset, path)
         timings = replace(batch.timings, wall_s=wall_s)
         self.cell.append([_row(outcome) for outcome in batch.outcomes], batch.failures, timings)
         self.todo -= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
@@ -210,19 +207,19 @@ class RunningCell:
             self.error = error
             self.todo.clear()
 
-    def finish(self, draw: Draw | None) -> FinishedCell:
+    def finish(self) -> FinishedCell:
         """Write the finished folder, once all processes have done their part."""
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
         own = [part.of(self.ids) for part in self.cell.parts()]
         parts = [part for parts in self.workers.gather(own) for part in parts]
-        result = self.workers.on_leader(lambda: self._write(join_progress(parts), draw))
+        result = self.workers.on_leader(lambda: self._write(join_progress(parts)))
         if not self.workers.leads:
             self.cell.discard()
         return FinishedCell(self.cell.finished_dir, result, skipped=False)
 
-    def _write(self, progress: Progress, draw: Draw | None) -> Result:
+    def _write(self, progress: Progress) -> Result:
         config, dataset, protocol = self.config, self.images.dataset, self.pipeline.protocol
         if not progress.rows and progress.failures:
             first = next(iter(progress.failures.values()))
@@ -244,7 +241,7 @@ class RunningCell:
             )
         if config.max_failures is not None and progress.failures:
             _check_failures(len(progress.failures), list(progress.failures.values())[-1], config.max_failures)
-        self._draw_missing(self.cell.work_dir / "pictures", draw)
+        self._draw_missing(self.cell.work_dir / "pictures")
         rows = progress.rows
         if protocol.matching == "dataset":
             rows = match_rows(rows, dataset.num_classes, protocol)
@@ -271,14 +268,14 @@ class RunningCell:
         self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.images.indices)
         return result
 
-    def _draw_missing(self, folder: Path, draw: Draw | None) -> None:
+    def _draw_missing(self, folder: Path) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
         shown = [index for index in self.images.indices if index < self.config.visualise]
         missing = [index for index in shown if not picture_path(folder, self.ids[index]).is_file()]
-        if draw is None or not missing:
+        if not self.observer.draws or not missing:
             return
         for outcome in self.outcomes(missing):
-            draw(outcome, self.images.dataset, picture_path(folder, outcome.example.id))
+            self.observer.draw(outcome, self.images.dataset, picture_path(folder, outcome.example.id))
 
 
 def _changed_packages(result: Result) -> list[str]:
@@ -373,36 +370,3 @@ def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer
         overridden |= {"matching": "named", "background_rule": "one_to_one"}
         overridden |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
     return build_protocol({**asdict(protocol), **overridden})
-
-
-def _identity(config: RunConfig, pipeline: Pipeline, images: ScoredImages) -> dict[str, Any]:
-    """Everything that can change the numbers. Batch size, workers and folders can't; the
-    versions of other packages are recorded beside."""
-    features, dataset = pipeline.features, images.dataset
-    immaterial = {"max_memory_gib"}
-    segmenter: dict[str, Any] = {}
-    if isinstance(pipeline.segmenter, LabelSource):
-        ids: list[str] = dataset.records["id"][:]
-        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
-        immaterial |= {"folder", "pattern"}
-    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
-    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
-    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
-    code = code_fingerprint(stages, [getattr(config, group) for group in groups])
-    return {
-        "numerics_version": NUMERICS_VERSION,
-        "dataset": {"name": dataset.name, "fingerprint": images.fingerprint},
-        "backbone": backbone_identity(features.backbone, config.backbone),
-        "features_version": FEATURES_VERSION,
-        "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": segmenter,
-        "upsampler": config.upsampler,
-        "refiner": config.refiner,
-        **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
-        **({"code": code} if code else {}),
-        "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
-        "shard": config.shard,
-        "seed": config.seed,
-        "device_type": features.device.type,
-        "torch": torch.__version__.partition("+")[0],
-    }

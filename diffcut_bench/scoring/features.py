@@ -1,6 +1,8 @@
-"""Where features come from: the store where they are, the backbone where not. No other place runs a backbone."""
+"""Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -10,13 +12,23 @@ from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.evaluation import Protocol
-from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Example
+from diffcut_bench.scoring.framing import Example, Framing
+from diffcut_bench.scoring.identity import FEATURES_VERSION, backbone_identity
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
-# Raise when a change of ours changes features, so that stored ones are not taken for new ones.
-FEATURES_VERSION = 1
+
+@dataclass(frozen=True)
+class FeatureShape:
+    """What a backbone announces of its feature maps; see `Backbone`."""
+
+    channels: int
+    stride: int
+    channels_are_patches: bool
+
+    def of(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """Channels, rows and columns for an image of this height and width."""
+        rows, cols = (side // self.stride for side in size)
+        return rows * cols if self.channels_are_patches else self.channels, rows, cols
 
 
 class FeatureSource:
@@ -24,6 +36,7 @@ class FeatureSource:
 
     Args:
         backbone: on the device.
+        framing: of pictures, for this backbone.
         device: where features are wanted.
         store: of this backbone and preparation; None computes every time.
 
@@ -32,8 +45,11 @@ class FeatureSource:
         recomputed: those of them that the store had promised; their shards were damaged or cleared.
     """
 
-    def __init__(self, backbone: Backbone, device: torch.device, store: FeatureStore | None = None) -> None:
-        self.backbone, self.device, self.store = backbone, device, store
+    def __init__(
+        self, backbone: Backbone, framing: Framing, device: torch.device, store: FeatureStore | None = None
+    ) -> None:
+        self.backbone, self.framing, self.device, self.store = backbone, framing, device, store
+        self.shape = FeatureShape(backbone.channels, backbone.stride, backbone.channels_are_patches)
         self.computed = self.recomputed = 0
         self._promised = frozenset(store.images()) if store is not None else frozenset()
 
@@ -46,20 +62,22 @@ class FeatureSource:
         Raises:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
-        found = {place: example.features for place, example in enumerate(examples) if example.features is not None}
-        images = {place: example.image for place, example in enumerate(examples) if place not in found}
-        for place in list(images):  # computed since the reader looked: in this batch, or before a failure
-            stored = None if self.store is None else self.stored(examples[place])
-            if stored is not None:
-                found[place] = stored
-                del images[place]
-        if images:
-            computed = self.compute(torch.stack([image for image in images.values() if image is not None]))
-            for place, features in zip(images, computed, strict=True):
-                digest = examples[place].digest
+        found: dict[int, Tensor] = {}
+        missing: list[int] = []
+        for position, example in enumerate(examples):
+            # The reader's look into the store is some time ago: a run of the same image may have filled it since.
+            features = self.stored(example) if example.features is None else example.features
+            if features is None:
+                missing.append(position)
+            else:
+                found[position] = features
+        if missing:
+            images = [image for position in missing if (image := examples[position].image) is not None]
+            for position, features in zip(missing, self.compute(torch.stack(images)), strict=True):
+                digest = examples[position].digest
                 self.recomputed += digest in self._promised
-                found[place] = features if self.store is None else self.store.put(digest, features)
-        stacked = [found[place].to(self.device, non_blocking=True) for place in range(len(examples))]
+                found[position] = features if self.store is None else self.store.put(digest, features)
+        stacked = [found[position].to(self.device, non_blocking=True) for position in range(len(examples))]
         return torch.stack(stacked).float()
 
     @torch.inference_mode()
@@ -71,7 +89,7 @@ class FeatureSource:
         """
         self.computed += len(images)
         features = self.backbone(images.to(self.device, non_blocking=True))
-        announced = [len(images), *self.shape_of((images.shape[2], images.shape[3]))]
+        announced = [len(images), *self.shape.of((images.shape[2], images.shape[3]))]
         if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
             given = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features)
             raise ValueError(f"the backbone gave {given}, and announced floating-point features {announced}")
@@ -80,16 +98,11 @@ class FeatureSource:
             raise ValueError(f"the backbone gave {features.dtype}, and announced {dtype} (feature_dtype)")
         return features
 
-    def shape_of(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, rows and columns that the backbone announces for an image of this height and width."""
-        rows, cols = (side // self.backbone.stride for side in size)
-        return rows * cols if self.backbone.channels_are_patches else self.backbone.channels, rows, cols
-
     def stored(self, example: Example) -> Tensor | None:
         """Features of an example with its image, if the store has any of the shape that the backbone announces."""
         if self.store is None or example.image is None:
             return None
-        return self.store.get(example.digest, self.shape_of((example.image.shape[1], example.image.shape[2])))
+        return self.store.get(example.digest, self.shape.of((example.image.shape[1], example.image.shape[2])))
 
     def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
         """How many of these images the store lacks; images that can't be read count."""
@@ -103,17 +116,16 @@ class FeatureSource:
                 continue
         return len(indices) - found
 
-    def image_bytes(self, protocol: Protocol, aspect: int = 1) -> int:
+    def image_bytes(self, aspect: int = 1) -> int:
         """Bytes that the store needs for an image whose longer side is ``aspect`` times the shorter one (a square is
         the largest that there can be)."""
         if self.store is None:
             return 0
-        side = max(round((self.backbone.image_size or protocol.image_size) / self.backbone.stride), 1)
-        rows = max(side // aspect, 1)
-        channels = rows * side if self.backbone.channels_are_patches else self.backbone.channels
-        return rows * side * channels * self.store.dtype.itemsize
+        stride = self.framing.stride
+        side = max(round(self.framing.seen.image_size / stride), 1)
+        return math.prod(self.shape.of((max(side // aspect, 1) * stride, side * stride))) * self.store.dtype.itemsize
 
-    def announce(self, dataset: SegmentationDataset, indices: Sequence[int], protocol: Protocol) -> list[str]:
+    def announce(self, dataset: SegmentationDataset, indices: Sequence[int]) -> list[str]:
         """Lines on what the store is about to take for these images; before anything is computed.
 
         Raises:
@@ -124,7 +136,7 @@ class FeatureSource:
         lines = [f"features: damaged shard {name} set aside" for name in self.store.damaged]
         missing = self.missing(dataset, indices)
         if missing:
-            needed = self.store.check_space(missing, self.image_bytes(protocol))
+            needed = self.store.check_space(missing, self.image_bytes())
             images = f"{missing} of {len(indices)} images to compute"
             return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}, {self._kept()}"]
         return [*lines, f"features: all {len(indices)} images in {self.store.folder}"] if indices else lines
@@ -147,37 +159,32 @@ class FeatureSource:
 
 
 def open_source(
-    backbone: Backbone, settings: dict[str, Any], options: StoreOptions | None, protocol: Protocol, device: torch.device
+    backbone: Backbone, settings: dict[str, Any], framing: Framing, device: torch.device, options: StoreOptions | None
 ) -> FeatureSource:
-    """The features of a backbone under a protocol.
+    """The features of a backbone, with the store that its options name.
 
     Args:
         backbone: on the device.
         settings: of the backbone, as configured.
-        options: of the store; None: no store.
-        protocol: its crop and image size decide what the backbone sees.
+        framing: of pictures, for this backbone.
         device: that it computes on.
+        options: of the store; None: no store.
 
     Raises:
         UserError: the store holds something else under this key.
     """
     if options is None:
-        return FeatureSource(backbone, device)
+        return FeatureSource(backbone, framing, device)
     identity = {
         "features_version": FEATURES_VERSION,
         "backbone": backbone_identity(backbone, settings),
-        "crop": protocol.crop,
-        "image_size": backbone.image_size or protocol.image_size,
-        # The same path for every network, or a resize of its own: see `prepare_example`.
-        "resized_for_backbone": backbone.image_size is not None,
-        "stride": backbone.stride,
+        **asdict(framing.seen),
         "device_type": device.type,
         "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},
         "images": "each under the SHA-256 of its file",
     }
-    return FeatureSource(
-        backbone, device, FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
-    )
+    store = FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
+    return FeatureSource(backbone, framing, device, store)
 
 
 def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
@@ -195,13 +202,3 @@ def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str, a
     except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
         return None
     return outline
-
-
-def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the backbone says that its features depend on, and every setting that it says nothing about."""
-    fingerprint = backbone.fingerprint()
-    # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
-    known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
-    code = code_fingerprint([backbone], [settings])
-    own = {name: value for name, value in settings.items() if name not in known}
-    return own | fingerprint | ({"code": code} if code else {})

@@ -1,6 +1,7 @@
-"""Crop and resize: from a decoded pair to what the network sees and what is scored."""
+"""Framing: from a decoded pair to what the network sees and what is scored."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,13 +12,109 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from diffcut_bench.backbones import Backbone
+from diffcut_bench.evaluation import Protocol
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All that decides what a network sees of a picture. The key of its features holds it whole.
+
+    Attributes:
+        crop: ``center`` or ``none``; see `center_crop_box`.
+        image_size: pixels of the (longer) side.
+        resized_for_backbone: ``image_size`` is the network's own, to which the crop is resized with antialiasing; else
+            it is the protocol's, resized to without, as the released code does for every network.
+        stride: the network's; both sides are rounded to multiples of it.
+    """
+
+    crop: str
+    image_size: int
+    resized_for_backbone: bool = False
+    stride: int = 1
+
+    def cropped(self, pixels: Tensor) -> Tensor:
+        """The part [..., rows, cols] of a picture or label [..., height, width] that is looked at."""
+        if self.crop != "center":
+            return pixels
+        top, left, side = center_crop_box(pixels.shape[-2], pixels.shape[-1])
+        return pixels[..., top : top + side, left : left + side]
+
+    def network_input(self, colours: Float[Tensor, "3 _ _"]) -> Float[Tensor, "3 rows cols"]:
+        """The network's input of a cropped picture."""
+        size = _scaled(colours.shape[1], colours.shape[2], self.image_size, self.stride)
+        if self.resized_for_backbone:
+            return interpolate(colours[None], size, mode="bilinear", antialias=True)[0]
+        return resize_image(colours, size)
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a pair becomes what the network sees and what is scored: made of a protocol and a backbone.
+
+    Keys hold it whole, so that a new field is in all of them.
+
+    Attributes:
+        crop, image_size, eval_size, void: the protocol's fields of these names.
+        stride: the network's.
+        input_size: pixels of the (longer) side of the network's input; None: ``image_size``.
+    """
+
+    crop: str
+    image_size: int
+    eval_size: int | str
+    void: str
+    stride: int = 1
+    input_size: int | None = None
+
+    @classmethod
+    def of(cls, protocol: Protocol, backbone: Backbone) -> "Framing":
+        """What the two say together."""
+        return cls(**_choices(vars(protocol)), stride=backbone.stride, input_size=backbone.image_size)
+
+    @property
+    def seen(self) -> Seen:
+        """The part of it that features depend on."""
+        own = self.input_size is not None
+        return Seen(self.crop, self.input_size or self.image_size, own, self.stride)
+
+    def scored_label(self, classes: Int[Tensor, "rows cols"]) -> Int[Tensor, "height width"]:
+        """A cropped label at the resolution that is scored: nearest-exact to the image's size, from there by floor."""
+        if self.eval_size == "original":
+            return classes
+        rows, cols = classes.shape
+        resized_to = _scaled(rows, cols, self.image_size, self.stride if self.input_size is None else 1)
+        return _resize_label(
+            _resize_label(classes, resized_to, "nearest-exact"), self.scored_size(rows, cols), "nearest"
+        )
+
+    def scored_size(self, rows: int, cols: int) -> tuple[int, int]:
+        """Height and width at which a cropped picture of this size is scored."""
+        return (rows, cols) if self.eval_size == "original" else _scaled(rows, cols, int(self.eval_size), 1)
+
+
+def _choices(protocol: Mapping[str, Any], of: type[Seen] | type[Framing] = Framing) -> dict[str, Any]:
+    """What a protocol, checked or not, says of a framing or of what is seen."""
+    names = [field.name for field in fields(of)]
+    return {name: protocol[name] for name in names if name in protocol}
+
+
+def framing_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Every choice of a protocol, checked or not, that decides what is seen and scored."""
+    return _choices(protocol)
+
+
+def seen_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Every choice of a protocol, checked or not, that decides what a network sees."""
+    return _choices(protocol, Seen)
+
 
 @dataclass(frozen=True)
 class Example:
     """One image ready for the pipeline.
 
     Attributes:
-        index: place in the data set.
+        index: in the data set.
         id: name in the data set.
         image: network input, colours in [0, 1]; None where the features are there already.
         eval_image: colours in [0, 1] at the resolution of the label, for refinement and pictures.
@@ -49,19 +146,8 @@ class Example:
         return replace(self, **pinned)
 
 
-def prepare_example(
-    index: int,
-    id: str,
-    picture: Image.Image,
-    label: NDArray[np.int64],
-    *,
-    crop: str,
-    image_size: int,
-    eval_size: int | str,
-    multiple_of: int,
-    input_size: int | None = None,
-) -> Example:
-    """Crop and resize one pair as the protocol says.
+def prepare_example(index: int, id: str, picture: Image.Image, label: NDArray[np.int64], framing: Framing) -> Example:
+    """Crop and resize one pair.
 
     Under ``crop=center`` a square of side min(H, W) − 1 is resized to ``image_size``; under ``none`` the longer side
     is, and the other follows the aspect ratio. Images are resized bilinearly without antialiasing, labels
@@ -73,49 +159,30 @@ def prepare_example(
         index, id: of the image.
         picture: RGB.
         label: class ids.
-        crop: ``center`` or ``none``.
-        image_size: pixels of the (longer) side that label and image are resized to first.
-        eval_size: pixels of the (longer) side of the label, or ``original``.
-        multiple_of: the network's stride; both sides of its input are rounded to a multiple.
-        input_size: pixels of the (longer) side of the network's input; None: ``image_size``.
+        framing: of the protocol and the backbone.
     """
-    pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-    classes = torch.from_numpy(label)
-    if crop == "center":
-        top, left, side = center_crop_box(*classes.shape)
-        pixels = pixels[:, top : top + side, left : left + side]
-        classes = classes[top : top + side, left : left + side]
-    height, width = classes.shape
-    colours = pixels.float() / 255
-    resized_to = _scaled(height, width, image_size, multiple_of if input_size is None else 1)
-    image = resize_image(colours, resized_to)
-    network_input = image
-    if input_size is not None:
-        network_size = _scaled(height, width, input_size, multiple_of)
-        network_input = interpolate(colours[None], network_size, mode="bilinear", antialias=True)[0]
-    scored = _scored_label(classes, resized_to, eval_size)
-    eval_image = colours if eval_size == "original" else resize_image(image, (scored.shape[0], scored.shape[1]))
-    return Example(index, id, network_input, eval_image, scored, frame=label.shape)
+    seen = framing.seen
+    colours = seen.cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1)).float() / 255
+    scored = framing.scored_label(seen.cropped(torch.from_numpy(label)))
+    image = seen.network_input(colours)
+    if framing.eval_size == "original":
+        eval_image = colours
+    else:
+        plain = image if framing.input_size is None else Seen(seen.crop, framing.image_size).network_input(colours)
+        eval_image = resize_image(plain, (scored.shape[0], scored.shape[1]))
+    return Example(index, id, image, eval_image, scored, frame=label.shape)
 
 
 def prepare_prediction(
-    ids: NDArray[np.int64],
-    frame: tuple[int, int],
-    *,
-    covers: Literal["image", "crop"],
-    crop: str,
-    image_size: int,
-    eval_size: int | str,
-    multiple_of: int,
-    input_size: int | None = None,
+    ids: NDArray[np.int64], frame: tuple[int, int], framing: Framing, *, covers: Literal["image", "crop"]
 ) -> Int[Tensor, "height width"]:
     """Segment ids that another method made, brought to the resolution that is scored, by the way that labels go.
 
     Args:
         ids: segment ids [rows, cols] at any resolution.
         frame: height and width of the whole picture.
+        framing: of the protocol and the backbone.
         covers: ``image``: the ids show the whole picture; ``crop``: what the protocol scores of it.
-        crop, image_size, eval_size, multiple_of, input_size: see `prepare_example`.
 
     Raises:
         ValueError: ids of the whole picture in another aspect ratio.
@@ -123,31 +190,16 @@ def prepare_prediction(
     segments = torch.from_numpy(ids)
     height, width = frame
     rows, cols = segments.shape
-    if covers == "image":
-        if abs(rows / height - cols / width) * max(height, width) > max(height / rows, width / cols, 1):
-            raise ValueError(
-                f"the prediction is {cols}×{rows}, which is no {width}×{height} picture scaled; "
-                "segmenter.covers=crop takes predictions of the crop that is scored"
-            )
-        segments = _resize_label(segments, frame, "nearest-exact")
-    if crop == "center":
-        top, left, side = center_crop_box(height, width)
-        height = width = side
-        if covers == "image":
-            segments = segments[top : top + side, left : left + side]
-    if covers == "image":
-        resized_to = _scaled(height, width, image_size, multiple_of if input_size is None else 1)
-        return _scored_label(segments, resized_to, eval_size)
-    size = (height, width) if eval_size == "original" else _scaled(height, width, int(eval_size), 1)
-    return _resize_label(segments, size, "nearest-exact")
-
-
-def _scored_label(classes: Tensor, resized_to: tuple[int, int], eval_size: int | str) -> Tensor:
-    """A label at the resolution that is scored: nearest-exact to the image's size, from there by floor."""
-    if eval_size == "original":
-        return classes
-    size = _scaled(classes.shape[0], classes.shape[1], int(eval_size), 1)
-    return _resize_label(_resize_label(classes, resized_to, "nearest-exact"), size, "nearest")
+    if covers == "crop":
+        side = center_crop_box(height, width)[2]
+        size = framing.scored_size(*((side, side) if framing.crop == "center" else frame))
+        return _resize_label(segments, size, "nearest-exact")
+    if abs(rows / height - cols / width) * max(height, width) > max(height / rows, width / cols, 1):
+        raise ValueError(
+            f"the prediction is {cols}×{rows}, which is no {width}×{height} picture scaled; "
+            "segmenter.covers=crop takes predictions of the crop that is scored"
+        )
+    return framing.scored_label(framing.seen.cropped(_resize_label(segments, frame, "nearest-exact")))
 
 
 def center_crop_box(height: int, width: int) -> tuple[int, int, int]:

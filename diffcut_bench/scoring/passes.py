@@ -12,59 +12,40 @@ from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, check_coverage, open_benchmark
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Protocol
 from diffcut_bench.interruption import held_back, raise_if_interrupted
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.scoring.cell import Draw, FinishedCell, RunningCell, Say, ScoredImages
+from diffcut_bench.scoring.cell import FinishedCell, RunningCell, ScoredImages
+from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource, open_source
+from diffcut_bench.scoring.framing import Framing, framing_choices
 from diffcut_bench.scoring.pipeline import score_together
 from diffcut_bench.scoring.workers import Workers, workers
 from diffcut_bench.store import cell_key
 
-Report = Callable[[int, int], None]
-Track = Callable[[RunningCell, FinishedCell], None]
 
-
-def run_cell(
-    config: RunConfig,
-    draw: Draw | None = None,
-    report: Report | None = None,
-    preparing: Report | None = None,
-    say: Say = lambda line: None,
-) -> FinishedCell:
-    """Score one cell, or find it finished; an interrupted one goes on where it was.
+def run_cell(config: RunConfig, observer: Observer | None = None) -> FinishedCell:
+    """Score one cell, or find it finished; an interrupted one continues where it was.
 
     Args:
         config: checked; see `diffcut_bench.config.load_config`.
-        draw: writes the picture of an outcome to a path; needed for ``visualise`` > 0.
-        report: called with images done and images in all after each batch.
-        preparing: the same for pairs, while a data set is prepared first.
-        say: called with a line on what the feature store is about to take, or had to compute again.
+        observer: is told what happens.
 
     Raises:
         UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
             none could be scored, or the output folder can't be written.
     """
-    (ended,) = run_cells([config], draw, report, preparing, say)
+    (ended,) = run_cells([config], observer)
     if isinstance(ended, UserError):
         raise ended
     return ended
 
 
-def run_cells(
-    configs: Sequence[RunConfig],
-    draw: Draw | None = None,
-    report: Report | None = None,
-    preparing: Report | None = None,
-    say: Say = lambda line: None,
-    track: Track | None = None,
-) -> list[FinishedCell | UserError]:
+def run_cells(configs: Sequence[RunConfig], observer: Observer | None = None) -> list[FinishedCell | UserError]:
     """Score cells in one pass over the images: each is read once and its features are fetched once for all cells.
 
     Args:
         configs: cells of one `pass_key`.
-        draw, report, preparing, say: as in `run_cell`.
-        track: called with each finished cell, once all are on disk.
+        observer: is told what happens.
 
     Returns:
         For each cell how it ended; one that failed does not stop the others.
@@ -72,66 +53,74 @@ def run_cells(
     Raises:
         UserError: what the cells share is wrong or missing.
     """
-    together = workers().together
-    opened = together(lambda: open_pass(configs[0], preparing))
+    observer = observer or Observer()
+    ended: list[FinishedCell | UserError] = []
+    observer.begin(configs)
+    try:
+        opened = workers().together(lambda: open_pass(configs[0], observer))
+        ended = _run_opened(opened, configs)
+    finally:
+        observer.end(ended)
+    return ended
+
+
+def _run_opened(opened: "OpenedPass", configs: Sequence[RunConfig]) -> list[FinishedCell | UserError]:
     ended: dict[int, FinishedCell | UserError] = {}
     cells: dict[int, RunningCell] = {}
     first: dict[str, int] = {}  # of the cells with one key: their settings differ in nothing that changes numbers
-    for place, config in enumerate(configs):
+    for number, config in enumerate(configs):
         try:
-            cells[place] = together(partial(opened.cell, config))
-            first.setdefault(cells[place].key, place)
+            cells[number] = opened.workers.together(partial(opened.cell, config))
+            first.setdefault(cells[number].key, number)
         except UserError as error:
-            ended[place] = error
-    left = {place: cells[place] for place in first.values()}
+            ended[number] = error
+    left = {number: cells[number] for number in first.values()}
     try:
         while left:
             # What other processes compute comes last, and is waited for with no other cell in hand: no two processes
             # wait for each other.
-            known = _run_unclaimed(left, opened, draw, report, say)
+            known = _run_unclaimed(left, opened)
             if not known:
-                next(iter(left.values())).wait(say)
+                next(iter(left.values())).wait()
             ended |= known
-            left = {place: cell for place, cell in left.items() if place not in known}
+            left = {number: cell for number, cell in left.items() if number not in known}
     finally:
         for cell in cells.values():
             cell.give_back()
-    for place, cell in cells.items():
-        end = ended.setdefault(place, ended[first[cell.key]])
-        if track is not None and isinstance(end, FinishedCell) and opened.workers.leads:
-            track(cell, end)
-    return [ended[place] for place in range(len(configs))]
+    for number, cell in cells.items():
+        end = ended.setdefault(number, ended[first[cell.key]])
+        if isinstance(end, FinishedCell) and opened.workers.leads:
+            opened.observer.finished(end, cell.images.dataset, cell.first_outcomes)
+    return [ended[number] for number in range(len(configs))]
 
 
-def _run_unclaimed(
-    cells: dict[int, RunningCell], opened: "OpenedPass", draw: Draw | None, report: Report | None, say: Say
-) -> dict[int, FinishedCell | UserError]:
+def _run_unclaimed(cells: dict[int, RunningCell], opened: "OpenedPass") -> dict[int, FinishedCell | UserError]:
     """How cells ended: found finished, scored, or why not. Those that another process computes now are left out."""
     ended: dict[int, FinishedCell | UserError] = {}
     running: dict[int, RunningCell] = {}
-    for place, cell in cells.items():
+    for number, cell in cells.items():
         try:
-            end = cell.found(draw, say)
+            end = cell.found()
             if end is None and cell.claim():
-                end = cell.found(draw)  # another process may have finished it before the claim was had
+                end = cell.found()  # another process may have finished it before the claim was had
                 if end is None:
-                    cell.open(say)
-                    running[place] = cell
+                    cell.open()
+                    running[number] = cell
         except UserError as error:
-            ended[place] = error
+            ended[number] = error
             continue
         if end is not None:
-            ended[place] = end
+            ended[number] = end
     if running:
         _check_labels(opened, next(iter(running.values())).config)
-        workers().together(lambda: _score_and_close(list(running.values()), opened, draw, report, say))
-    for place, cell in running.items():
+        opened.workers.together(lambda: _score_and_close(list(running.values()), opened))
+    for number, cell in running.items():
         try:
-            ended[place] = cell.finish(draw)
+            ended[number] = cell.finish()
         except UserError as error:
-            ended[place] = error
-    for place in ended:
-        cells[place].give_back()
+            ended[number] = error
+    for number in ended:
+        cells[number].give_back()
     return ended
 
 
@@ -149,6 +138,7 @@ class OpenedPass:
     images: ScoredImages
     features: FeatureSource
     workers: Workers
+    observer: Observer
     namers: dict[str, ClassNamer | None] = field(default_factory=dict)  # by settings: a network of its own is in each
 
     def cell(self, config: RunConfig) -> RunningCell:
@@ -163,39 +153,39 @@ class OpenedPass:
             dataset = self.images.dataset
             classes = (dataset.class_names, dataset.background, self.features.device)
             self.namers[settings] = None if namer is None else namer.for_classes(*classes)
-        return RunningCell(config, self.images, self.features, self.workers, self.namers[settings])
+        return RunningCell(config, self.images, self.features, self.workers, self.namers[settings], self.observer)
 
 
-def open_pass(config: RunConfig, preparing: Report | None = None) -> OpenedPass:
+def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass:
     """Open what the cells of a pass share; nothing is computed.
 
     Raises:
         UserError: data or weights are missing, or an option is out of range.
     """
-    protocol = build_protocol(config.protocol)
+    observer = observer or Observer()
     together = workers()
     device = choose_device(config.device, together.local_rank if together.count > 1 else None)
-    whole = open_dataset(config, preparing)
+    whole = open_dataset(config, observer.preparing)
     dataset = whole.select(config.limit, config.limit_seed)
     indices = chosen_images(len(dataset), config.shard_of())
     if not indices:
         raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
-    features = open_features(config, protocol, device)
+    features = open_features(config, device)
     try:
         fingerprint = dataset.fingerprint()
     except ValueError as error:
         raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    return OpenedPass(ScoredImages(whole, dataset, indices, fingerprint), features, together)
+    return OpenedPass(ScoredImages(whole, dataset, indices, fingerprint), features, together, observer)
 
 
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
     own = {"segmenter", "upsampler", "refiner", "namer", "protocol", "seed", "tracker", "choices"}
-    reading = {name: config.protocol.get(name) for name in ("crop", "image_size", "eval_size", "void")}
-    return cell_key({name: value for name, value in config.to_dict().items() if name not in own} | reading)
+    shared = {name: value for name, value in config.to_dict().items() if name not in own}
+    return cell_key(shared | framing_choices(config.protocol))
 
 
-def open_dataset(config: RunConfig, report: Report | None = None) -> SegmentationDataset:
+def open_dataset(config: RunConfig, report: Callable[[int, int], None] | None = None) -> SegmentationDataset:
     """The data set of a config: built as it is, or a published benchmark opened in its prepared form.
 
     Raises:
@@ -207,14 +197,15 @@ def open_dataset(config: RunConfig, report: Report | None = None) -> Segmentatio
     return replace(built, max_pixels=config.max_pixels)
 
 
-def open_features(config: RunConfig, protocol: Protocol, device: torch.device) -> FeatureSource:
+def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
     """The backbone of a config on its device, behind the feature store of the config.
 
     Raises:
         UserError: weights are missing, an option is out of range, or the store's folder holds something else.
     """
     backbone = instantiate("backbone", config.backbone).to(device)
-    return open_source(backbone, config.backbone, instantiate("features", config.features), protocol, device)
+    framing = Framing.of(build_protocol(config.protocol), backbone)
+    return open_source(backbone, config.backbone, framing, device, instantiate("features", config.features))
 
 
 def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
@@ -222,36 +213,27 @@ def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
     return range(images) if shard is None else range(shard[0] - 1, images, shard[1])
 
 
-def _score_and_close(
-    cells: Sequence[RunningCell], opened: OpenedPass, draw: Draw | None, report: Report | None, say: Say
-) -> None:
+def _score_and_close(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     """`_score`; whatever ends it, features that were computed are written."""
     try:
-        _score(cells, opened, draw, report, say)
+        _score(cells, opened)
     finally:
         with held_back():
             lines = opened.features.close()
         for line in lines:
-            say(line)
+            opened.observer.say(line)
 
 
-def _score(
-    cells: Sequence[RunningCell],
-    opened: OpenedPass,
-    draw: Draw | None,
-    report: Report | None,
-    say: Say,
-) -> None:
+def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     """Score what the journals do not hold yet; of several processes each its share."""
-    images = opened.images
+    images, observer = opened.images, opened.observer
     todo = sorted(set().union(*(cell.todo for cell in cells)))
-    for line in opened.features.announce(images.dataset, todo, cells[0].pipeline.protocol):
-        say(line)
+    for line in opened.features.announce(images.dataset, todo):
+        observer.say(line)
     share = len(range(opened.workers.rank, len(images.indices), opened.workers.count))
     total = max(share, len(todo))
     done = total - len(todo)
-    if report:
-        report(done, total)
+    observer.scored(done, total)
     config = cells[0].config
     start = time.perf_counter()
     for batches in score_together(
@@ -267,10 +249,9 @@ def _score(
         seen: set[int] = set()
         for cell, batch in zip(cells, batches, strict=True):
             seen |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
-            cell.take(batch, wall * batch.timings.wall_s / counted, draw)
+            cell.take(batch, wall * batch.timings.wall_s / counted)
         raise_if_interrupted()
         done += len(seen)
-        if report:
-            report(done, total)
+        observer.scored(done, total)
         if not any(cell.todo for cell in cells):
             break

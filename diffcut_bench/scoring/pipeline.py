@@ -38,6 +38,7 @@ from diffcut_bench.segmenters import (
     ImageSegmenter,
     LabelSource,
     Segmenter,
+    SpectrumTooLargeError,
     segment_together,
 )
 from diffcut_bench.store import Failure, Timings
@@ -146,7 +147,6 @@ def score_together(
     loader = example_loader(
         dataset,
         indices,
-        first.protocol,
         first.features,
         batch_size=batch_size,
         num_workers=num_workers,
@@ -234,7 +234,10 @@ def _partitions(
             for segmenter, partition in zip(segmenters, partitions, strict=True)
         ]
     except GraphTooLargeError as error:
-        raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
+        spectrum = isinstance(error, SpectrumTooLargeError)
+        instead = "segmenter=diffcut" if spectrum else "segmenter.approximation=coarse_to_fine (docs/large_grids.md)"
+        hint = f"raise segmenter.max_memory_gib, use a smaller protocol.image_size, or {instead}"
+        raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
 
 
 def _partition_size(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:
@@ -367,21 +370,12 @@ class _Run:
         return found
 
     def _made_before(self, pipeline: Pipeline, source: LabelSource, group: list[Example]) -> tuple[Tensor, list[int]]:
-        maps, protocol = [], pipeline.protocol
+        maps, framing = [], self.features.framing
         for example in group:
-            prepared = prepare_prediction(
-                source.read(example.id),
-                example.frame,
-                covers=source.covers,
-                crop=protocol.crop,
-                image_size=protocol.image_size,
-                eval_size=protocol.eval_size,
-                multiple_of=self.features.backbone.stride,
-                input_size=self.features.backbone.image_size,
-            )
+            prepared = prepare_prediction(source.read(example.id), example.frame, framing, covers=source.covers)
             # Gaps between the numbers count under the released matching. Greater numbers, as colours are, go by rank.
             if prepared.max() > _LARGEST_ID:
-                if protocol.matching == "dataset":
+                if pipeline.protocol.matching == "dataset":
                     raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
                 prepared = prepared.unique(return_inverse=True)[1]
             maps.append(prepared)

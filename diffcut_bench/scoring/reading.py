@@ -14,7 +14,6 @@ from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Protocol
 from diffcut_bench.interruption import is_interrupted, process_context
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, prepare_example
@@ -30,14 +29,12 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         self,
         dataset: SegmentationDataset,
         indices: Sequence[int],
-        protocol: Protocol,
         features: FeatureSource,
         keep_images: bool,
     ) -> None:
-        self.dataset, self.indices, self.protocol, self.keep_images = dataset, indices, protocol, keep_images
-        self.stride, self.input_size = features.backbone.stride, features.backbone.image_size
-        self.channels, self.store = features.backbone.channels, features.store
-        self.channels_are_patches = features.backbone.channels_are_patches
+        self.dataset, self.indices, self.keep_images = dataset, indices, keep_images
+        # Without the network: a worker process gets a copy of all that is here.
+        self.framing, self.store, self.shape = features.framing, features.store, features.shape
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
@@ -46,25 +43,14 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     def __getitem__(self, position: int) -> Example | Failure:
         index = self.indices[position]
         try:
-            picture, label = read_label(self.dataset, index, self.protocol.void)
+            picture, label = read_label(self.dataset, index, self.framing.void)
             digest = "" if self.store is None else self.dataset.image_digest(index)
         except (ValueError, OSError) as error:
             return Failure(self.ids[index], str(error), index)
-        example = prepare_example(
-            index,
-            self.ids[index],
-            picture,
-            label,
-            crop=self.protocol.crop,
-            image_size=self.protocol.image_size,
-            eval_size=self.protocol.eval_size,
-            multiple_of=self.stride,
-            input_size=self.input_size,
-        )
+        example = prepare_example(index, self.ids[index], picture, label, self.framing)
         assert example.image is not None
-        grid = (example.image.shape[1] // self.stride, example.image.shape[2] // self.stride)
-        channels = grid[0] * grid[1] if self.channels_are_patches else self.channels
-        features = None if self.store is None else self.store.get(digest, (channels, *grid))
+        shape = self.shape.of((example.image.shape[1], example.image.shape[2]))
+        features = None if self.store is None else self.store.get(digest, shape)
         # Where the features are there, the image need not travel from a worker process.
         image = example.image if features is None or self.keep_images else None
         return replace(example, digest=digest, features=features, image=image)
@@ -81,7 +67,6 @@ def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Ima
 def example_loader(
     dataset: SegmentationDataset,
     indices: Sequence[int],
-    protocol: Protocol,
     features: FeatureSource,
     *,
     batch_size: int,
@@ -93,15 +78,14 @@ def example_loader(
 
     Args:
         dataset: opened.
-        indices: places in the data set.
-        protocol: crop, sizes and void.
-        features: whose backbone says what input it wants, and whose store gives the features that it has.
+        indices: of images in the data set.
+        features: whose framing says what is seen and scored, and whose store gives the features that it has.
         batch_size: items a list.
         num_workers: processes that decode, crop and resize; 0: this one.
         pin_memory: give tensors in page-locked memory, for an accelerator.
         keep_images: give images also where their features are in the store.
     """
-    reader = _Reader(dataset, indices, protocol, features, keep_images)
+    reader = _Reader(dataset, indices, features, keep_images)
     return DataLoader(
         reader,
         batch_size=batch_size,

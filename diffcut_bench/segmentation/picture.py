@@ -18,10 +18,10 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
-from diffcut_bench.scoring.cell import NUMERICS_VERSION
-from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, backbone_identity
+from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import prepare_example, resize_image
+from diffcut_bench.scoring.framing import Framing, prepare_example, resize_image
+from diffcut_bench.scoring.identity import FEATURES_VERSION, NUMERICS_VERSION, backbone_identity
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.store import write_atomically
@@ -107,13 +107,14 @@ class PictureSegmenter:
                 raise UserError("classes without a namer", "segment", "add namer=clip_b16")
             raise UserError("a namer without classes", "segment", 'add --classes "cat, sofa", or leave the namer out')
         self._config = config
-        device = choose_device(config.device)
+        device, protocol = choose_device(config.device), build_protocol(config.protocol)
+        backbone = instantiate("backbone", config.backbone).to(device)
         self._pipeline = Pipeline(
-            features=FeatureSource(instantiate("backbone", config.backbone).to(device), device),
+            features=FeatureSource(backbone, Framing.of(protocol, backbone), device),
             segmenter=instantiate("segmenter", config.segmenter),
             upsampler=instantiate("upsampler", config.upsampler),
             refiner=instantiate("refiner", config.refiner),
-            protocol=build_protocol(config.protocol),
+            protocol=protocol,
             device=device,
             max_seconds=config.max_seconds,
         )
@@ -148,18 +149,8 @@ class PictureSegmenter:
                 longer than the config's ``max_seconds``.
         """
         picture = _as_rgb(image, self._config.max_pixels)
-        protocol = self._pipeline.protocol
-        example = prepare_example(
-            0,
-            "",
-            picture,
-            np.zeros((picture.height, picture.width), dtype=np.int64),
-            crop=protocol.crop,
-            image_size=protocol.image_size,
-            eval_size=protocol.eval_size,
-            multiple_of=self._pipeline.features.backbone.stride,
-            input_size=self._pipeline.features.backbone.image_size,
-        )
+        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
+        example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         assert example.image is not None
         # What a network sees of one colour varies with the distance to its padding.

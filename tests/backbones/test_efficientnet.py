@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from diffcut_bench.backbones import Backbone, EfficientNetLite0
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.framing import prepare_example
+from diffcut_bench.scoring.framing import Framing, prepare_example
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,7 @@ def backbone() -> EfficientNetLite0:
 def test_features_of_coffee_equal_the_golden_ones(backbone):
     picture = Image.fromarray(skimage.data.coffee())
     label = np.zeros((picture.height, picture.width), np.int64)
-    example = prepare_example(
-        0, "coffee", picture, label, crop="center", image_size=1024, eval_size=128, multiple_of=32
-    )
+    example = prepare_example(0, "coffee", picture, label, Framing("center", 1024, 128, "ignore", 32))
     features = backbone(example.image[None])
     golden = torch.from_numpy(np.load(DATA / "recursive_ncut_coffee.npz")["features"]).float()
     assert features.shape == (1, 320, 32, 32)

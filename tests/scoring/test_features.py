@@ -9,13 +9,16 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import shapes_overrides, write_shapes
+from conftest import interrupting_after, shapes_overrides, write_shapes
 from safetensors.torch import load_file
 
 from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource
+from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.identity import FEATURES_VERSION
 from diffcut_bench.scoring.passes import FinishedCell, open_dataset, open_features, run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
@@ -50,7 +53,9 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def run(root: Path, output_dir: Path, *overrides: str) -> tuple[FinishedCell, list[str]]:
     said: list[str] = []
     config = load_config([*shapes_overrides(root, output_dir), *overrides])
-    return run_cell(config, say=said.append), said
+    observer = Observer()
+    observer.say = said.append
+    return run_cell(config, observer), said
 
 
 class Halves:
@@ -119,28 +124,23 @@ def test_what_can_change_features_misses_and_nothing_else(shapes, tmp_path, over
     other = load_config([*shapes_overrides(shapes, tmp_path), override])
 
     def folder(config) -> Path:
-        from diffcut_bench.config import build_protocol
-
-        return open_features(config, build_protocol(config.protocol), torch.device("cpu")).store.folder
+        return open_features(config, torch.device("cpu")).store.folder
 
     assert (folder(base) == folder(other)) == (override in IMMATERIAL)
 
 
 def test_weights_device_and_versions_are_in_the_key(shapes, tmp_path, monkeypatch):
-    from diffcut_bench.config import build_protocol
-
     config = load_config(shapes_overrides(shapes, tmp_path))
-    protocol = build_protocol(config.protocol)
-    base = open_features(config, protocol, torch.device("cpu")).store
+    base = open_features(config, torch.device("cpu")).store
     assert base.identity["features_version"] == FEATURES_VERSION
     assert base.identity["device_type"] == "cpu"
     assert set(base.identity["packages"]) == {"torch", "pillow"}
     changed = {**EfficientNetLite0().fingerprint(), "weights_sha256": "other"}
     monkeypatch.setattr(EfficientNetLite0, "fingerprint", lambda self: changed)
-    assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
+    assert open_features(config, torch.device("cpu")).store.key != base.key
     monkeypatch.undo()
     monkeypatch.setattr("diffcut_bench.scoring.features.version", lambda name: "0.0")
-    assert open_features(config, protocol, torch.device("cpu")).store.key != base.key
+    assert open_features(config, torch.device("cpu")).store.key != base.key
 
 
 def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path, monkeypatch):
@@ -174,8 +174,8 @@ def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path
 
 
 def test_a_setting_that_the_fingerprint_forgets_is_in_the_key(shapes, tmp_path):
-    source = FeatureSource(Colour(), torch.device("cpu"))
-    from diffcut_bench.scoring.features import backbone_identity
+    source = FeatureSource(Colour(), Framing("center", 64, 64, "ignore"), torch.device("cpu"))
+    from diffcut_bench.scoring.identity import backbone_identity
 
     assert backbone_identity(source.backbone, {"own": 1, "suggests": {"tau": 1}, "stride": 7})["own"] == 1
     assert "suggests" not in backbone_identity(source.backbone, {"suggests": {}})
@@ -232,13 +232,9 @@ def test_an_unwritable_store_is_said_before_the_first_image(shapes, tmp_path, ru
 
 
 def test_an_interrupted_run_keeps_what_it_computed(shapes, tmp_path, runs, monkeypatch):
-    def interrupt(done: int, total: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
     config = load_config([*shapes_overrides(shapes, tmp_path), "batch_size=2"])
     with pytest.raises(KeyboardInterrupt):
-        run_cell(config, report=interrupt)
+        run_cell(config, interrupting_after(4))
     assert next(list_sets(tmp_path / "features")).images == 4
     runs.clear()
     run(shapes, tmp_path, "segmenter.alpha=2")

@@ -3,15 +3,15 @@ import pytest
 import torch
 from PIL import Image
 
-from diffcut_bench.scoring.framing import center_crop_box, prepare_example
+from diffcut_bench.scoring.framing import Framing, center_crop_box, prepare_example
 
 
 def prepared(height: int, width: int, **choices: object):
     generator = np.random.default_rng(0)
     picture = Image.fromarray(generator.integers(0, 255, (height, width, 3), dtype=np.uint8))
     label = generator.integers(-1, 5, (height, width))
-    settings = {"crop": "center", "image_size": 64, "eval_size": 16, "multiple_of": 32, **choices}
-    return picture, label, prepare_example(3, "x", picture, label, **settings)
+    settings = {"crop": "center", "image_size": 64, "eval_size": 16, "void": "ignore", "stride": 32, **choices}
+    return picture, label, prepare_example(3, "x", picture, label, Framing(**settings))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +48,7 @@ def test_whole_images_keep_aspect_ratio_and_resolution():
 def test_resizing_is_not_antialiased():
     stripes = np.zeros((65, 65, 3), dtype=np.uint8)
     stripes[:, ::2] = 255
-    example = prepare_example(
-        0, "x", Image.fromarray(stripes), np.zeros((65, 65), np.int64),
-        crop="center", image_size=32, eval_size=32, multiple_of=32,
-    )  # fmt: skip
+    label = np.zeros((65, 65), np.int64)
+    example = prepare_example(0, "x", Image.fromarray(stripes), label, Framing("center", 32, 32, "ignore", 32))
     # Half-pixel centres fall between a light and a dark column each.
     assert torch.allclose(example.image, torch.full((3, 32, 32), 0.5), atol=0.01)

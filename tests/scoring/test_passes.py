@@ -11,7 +11,7 @@ import miniatures
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, shapes_overrides
+from conftest import SMALL, interrupting_after, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.scoring.passes as experiment
@@ -20,7 +20,9 @@ import diffcut_bench.scoring.reading as reading
 from diffcut_bench.config import load_config
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
+from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.scoring.summary import summarise
 from diffcut_bench.store import Failure, Result, Timings, read_rows
@@ -207,9 +209,9 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
     config = load_config(shapes_overrides(shapes, tmp_path / "out"))
     dataset = experiment.instantiate("dataset", config.dataset)
     backbone = experiment.instantiate("backbone", config.backbone)
-    protocol = experiment.build_protocol(config.protocol)
-    source = FeatureSource(backbone, torch.device("cpu"))
-    examples = [batch[0] for batch in example_loader(dataset, range(8), protocol, source, batch_size=1)]
+    framing = Framing.of(experiment.build_protocol(config.protocol), backbone)
+    source = FeatureSource(backbone, framing, torch.device("cpu"))
+    examples = [batch[0] for batch in example_loader(dataset, range(8), source, batch_size=1)]
     poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0]
     monkeypatch.setattr(DiffCut, "together", classmethod(picky))
     cell = run(shapes, tmp_path / "out")
@@ -348,16 +350,19 @@ def test_labels_that_are_void_everywhere_are_said(shapes, tmp_path):
 def test_pictures_asked_for_after_an_interruption_are_all_drawn(shapes, tmp_path, monkeypatch):
     drawn: list[str] = []
 
-    def draw(outcome, dataset, path):
-        drawn.append(outcome.example.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+    class Drawing(Observer):
+        draws = True
+
+        def draw(self, outcome, dataset, path):
+            drawn.append(outcome.example.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
 
     flaky_once(monkeypatch, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         run(shapes, tmp_path / "out", "batch_size=1")
     overrides = [*shapes_overrides(shapes, tmp_path / "out"), "batch_size=1", "visualise=3"]
-    cell = experiment.run_cell(load_config(overrides), draw)
+    cell = experiment.run_cell(load_config(overrides), Drawing())
     assert sorted(drawn) == ["picture0", "picture1", "picture2"]
     assert len(list((cell.folder / "pictures").iterdir())) == 3
 
@@ -416,12 +421,8 @@ def test_a_pass_goes_on_where_each_cell_was(shapes, tmp_path):
     base = shapes_overrides(shapes, tmp_path)
     configs = [load_config([*base, f"segmenter.tau={tau}", "batch_size=2"]) for tau in (0.3, 0.6)]
 
-    def interrupt(done: int, total: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        experiment.run_cells(configs[:1], report=interrupt)
+        experiment.run_cells(configs[:1], interrupting_after(4))
     whole = experiment.run_cells(configs)
     for config, cell in zip(configs, whole, strict=True):
         alone = run(shapes, tmp_path / "alone", f"segmenter.tau={config.segmenter['tau']}")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import finished_cells
+from conftest import finished_cells, interrupting_after
 
 from diffcut_bench.config import load_config
 from diffcut_bench.scoring.passes import run_cells
@@ -48,12 +48,8 @@ def test_a_sweep_goes_on_from_what_one_process_had_done(cli, place):
     assert cli("run", "-m", *base, *cells).code == 2
     place("together")
 
-    def interrupt(done: int, total: int) -> None:
-        if done >= 4:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run_cells([load_config([*base, "limit=8", "segmenter.tau=0.4"])], report=interrupt)
+        run_cells([load_config([*base, "limit=8", "segmenter.tau=0.4"])], interrupting_after(4))
     done = torchrun(Path(), "-m", "diffcut_bench", "run", "-m", *base, *cells)
     assert done.returncode != 0
     assert "2 of 2 images to compute" in done.stdout, "half of the four that are left"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.framing import prepare_example, prepare_prediction
+from diffcut_bench.scoring.framing import Framing, prepare_example, prepare_prediction
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import Precomputed
 from diffcut_bench.store import read_rows
@@ -70,14 +70,14 @@ def test_a_prediction_goes_the_way_of_its_label():
     label = np.random.default_rng(1).integers(0, 5, (61, 90))
     picture = Image.fromarray(np.zeros((61, 90, 3), np.uint8))
     for crop, size, eval_size, stride in (("center", 128, 32, 32), ("none", 128, 48, 32), ("none", 96, "original", 1)):
-        protocol = {"crop": crop, "image_size": size, "eval_size": eval_size, "multiple_of": stride}
-        example = prepare_example(0, "a", picture, label, **protocol)
+        framing = Framing(crop, size, eval_size, "ignore", stride)
+        example = prepare_example(0, "a", picture, label, framing)
         assert example.frame == (61, 90)
-        same = prepare_prediction(label, example.frame, covers="image", **protocol)
+        same = prepare_prediction(label, example.frame, framing, covers="image")
         assert np.array_equal(same, example.label)
         doubled = label.repeat(2, axis=0).repeat(2, axis=1)
-        assert np.array_equal(prepare_prediction(doubled, example.frame, covers="image", **protocol), example.label)
-        whole = prepare_prediction(example.label.numpy(), example.frame, covers="crop", **protocol)
+        assert np.array_equal(prepare_prediction(doubled, example.frame, framing, covers="image"), example.label)
+        whole = prepare_prediction(example.label.numpy(), example.frame, framing, covers="crop")
         assert np.array_equal(whole, example.label)
 
 

@@ -1,0 +1,46 @@
+"""What a pass over the images tells while it runs: one object, a method for each event."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from diffcut_bench.config import RunConfig
+from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.errors import UserError
+from diffcut_bench.scoring.pipeline import Outcome
+
+if TYPE_CHECKING:
+    from diffcut_bench.scoring.cell import FinishedCell
+
+
+class Observer:
+    """Is told what happens in a pass; here it does nothing. Derive from it and define the methods that you want.
+
+    Attributes:
+        draws: whether `draw` writes pictures; where not, images are not scored again for pictures that are missing.
+    """
+
+    draws = False
+
+    def begin(self, configs: Sequence[RunConfig]) -> None:
+        """A pass begins that scores these cells."""
+
+    def say(self, line: str) -> None:
+        """Something that the user should know: what the feature store takes, a damaged file, who is waited for."""
+
+    def preparing(self, done: int, total: int) -> None:
+        """So many pairs of the data set are prepared."""
+
+    def scored(self, done: int, total: int) -> None:
+        """So many images of this process are scored or have failed."""
+
+    def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
+        """Write the picture of an image to the path."""
+
+    def finished(
+        self, cell: "FinishedCell", dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]
+    ) -> None:
+        """A cell is on disk, as are all others of its pass; ``outcomes(n)`` scores its first n images once more."""
+
+    def end(self, ended: Sequence["FinishedCell | UserError"]) -> None:
+        """The pass is over: how each cell ended; nothing where the pass itself failed."""

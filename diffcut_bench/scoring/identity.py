@@ -1,0 +1,66 @@
+"""What a cell's key is the digest of: everything that can change its numbers, and nothing else."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from diffcut_bench.backbones import Backbone
+from diffcut_bench.config import RunConfig
+from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.evaluation import choices_in_force
+from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.segmenters import LabelSource
+
+if TYPE_CHECKING:
+    from diffcut_bench.scoring.pipeline import Pipeline
+
+# Raise when a change of ours changes numbers, so that old results are not taken for new ones.
+NUMERICS_VERSION = 2
+# Raise when a change of ours changes features, so that stored ones are not taken for new ones.
+FEATURES_VERSION = 1
+
+
+def cell_identity(
+    config: RunConfig, pipeline: "Pipeline", dataset: SegmentationDataset, fingerprint: str
+) -> dict[str, Any]:
+    """Everything that can change the numbers. Batch size, workers and folders can't; the
+    versions of other packages are recorded beside."""
+    features = pipeline.features
+    immaterial = {"max_memory_gib"}
+    segmenter: dict[str, Any] = {}
+    if isinstance(pipeline.segmenter, LabelSource):
+        ids: list[str] = dataset.records["id"][:]
+        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
+        immaterial |= {"folder", "pattern"}
+    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
+    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
+    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
+    code = code_fingerprint(stages, [getattr(config, group) for group in groups])
+    return {
+        "numerics_version": NUMERICS_VERSION,
+        "dataset": {"name": dataset.name, "fingerprint": fingerprint},
+        "backbone": backbone_identity(features.backbone, config.backbone),
+        "features_version": FEATURES_VERSION,
+        "features_dtype": None if features.store is None else str(features.store.dtype),
+        "segmenter": segmenter,
+        "upsampler": config.upsampler,
+        "refiner": config.refiner,
+        **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
+        **({"code": code} if code else {}),
+        "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
+        "shard": config.shard,
+        "seed": config.seed,
+        "device_type": features.device.type,
+        "torch": torch.__version__.partition("+")[0],
+    }
+
+
+def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the backbone says that its features depend on, and every setting that it says nothing about."""
+    fingerprint = backbone.fingerprint()
+    # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
+    known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
+    code = code_fingerprint([backbone], [settings])
+    own = {name: value for name, value in settings.items() if name not in known}
+    return own | fingerprint | ({"code": code} if code else {})
