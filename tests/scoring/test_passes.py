@@ -25,7 +25,7 @@ from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.scoring.summary import summarise
-from diffcut_bench.store import Failure, Result, Timings, read_rows
+from diffcut_bench.store import SCHEMA_VERSION, Failure, Result, Timings, read_rows
 
 
 def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCell:
