@@ -36,7 +36,8 @@ class Contest:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far a row is ahead of the best of the others, in the table's unit.
+    """How far a row is ahead of the best of the others, in the table's unit; above 0 where it is better, also where a
+    better score is a smaller one.
 
     Rows that were run are compared on the images that all of them were scored on. Of a row that was not run there is
     its published figure alone, which is known to the measure's tolerance, and of which no image can be resampled.
