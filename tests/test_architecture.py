@@ -33,7 +33,8 @@ ALLOWED = {
         *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},
+        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring"},
+        *{"segmenters", "store"},
     },
 }
 

@@ -22,6 +22,7 @@ from diffcut_bench.scoring.cell import CellState
 from diffcut_bench.scoring.features import FeatureSource, outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
 from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key
+from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
 
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
@@ -102,7 +103,7 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         left = _images(config, dataset) if state is None else state.images - state.done
         if coherence and left is not None:
             left = _drawn(left, config.seed)
-        unstored = 0 if config.choices.get("backbone") == "none" else left
+        unstored = left if coherence or _needs_features(config) else 0
         features = _features_key(config, dataset)
         if features in counted:
             unstored = 0
@@ -117,6 +118,14 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         source = opened.features if isinstance(opened, OpenedPass) else None
         found.append(replace(_with_costs(sized, config, source), seconds=seconds))
     return found
+
+
+def _needs_features(config: RunConfig) -> bool:
+    """Whether the segmenter looks at features; one that can't be built looks at nothing."""
+    try:
+        return "features" in as_segmenter(instantiate("segmenter", config.segmenter)).needs
+    except UserError:
+        return False
 
 
 def _drawn(images: int, seed: int) -> int:
