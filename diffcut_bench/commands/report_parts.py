@@ -2,28 +2,28 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from diffcut_bench.commands.redrawing import draw_pictures
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, choices_in_force, images_per_class
+from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
 from diffcut_bench.reporting import (
     DatasetPart,
     GalleryPicture,
     Headline,
     RunDetails,
     choose_images,
+    class_intervals,
     class_table,
     compare_settings,
     draw_class_bars,
     embed_picture,
     heading,
     hidden_place,
-    interval_text,
     percent,
-    row_counts,
+    score_facts,
     scored_images,
     settings_of,
     text_of,
@@ -115,9 +115,8 @@ class Parts:
             _, rows = check_published(folder)
         except UserError as error:
             notes.append(f"no pictures: its rows can't be taken ({error.what})")
-        intervals = _class_intervals(result, rows)
-        whole = replace(result, metrics=replace(result.metrics, iou_per_class_ci95=intervals))
-        classes = class_table(whole, rows, table)
+        intervals = class_intervals(result, rows)
+        classes = class_table(result, rows, table)
         present = {name: 100 * iou for name, iou in result.metrics.iou_per_class.items() if iou is not None}
         ends = [[100 * end for end in intervals[name] or (_NAN, _NAN)] for name in present]
         lows, highs = ([pair[side] for pair in ends] for side in (0, 1))
@@ -132,7 +131,6 @@ class Parts:
         """All that result.json says of how a result came about."""
         folder, result = self._cells[place]
         dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
-        metrics, images = result.metrics, scored_images(result)
         seconds = {
             name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
         }
@@ -143,12 +141,10 @@ class Parts:
         ]
         expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
         commit = made_in.git.get("commit") or "not in a checkout"
+        scores = score_facts(result)
+        scores.pop("segments")  # said with the least and most below
         facts = (
-            ("mIoU", f"{percent(metrics.miou)} [{interval_text(metrics.miou_ci95, images)}]"),
-            (
-                "pixel accuracy",
-                f"{percent(metrics.pixel_accuracy)} [{interval_text(metrics.pixel_accuracy_ci95, images)}]",
-            ),
+            *scores.items(),
             ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
             ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
             ("settings", ", ".join(settings)),
@@ -165,7 +161,7 @@ class Parts:
         )
         return RunDetails(
             title=f"{dataset.name}, {self._described(place)}:",
-            score=percent(metrics.miou),
+            score=percent(result.metrics.miou),
             limited=result.limited,
             facts=facts,
             failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
@@ -214,22 +210,6 @@ class Parts:
 
 def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _class_intervals(result: Result, rows: Sequence[ImageRow]) -> dict[str, tuple[float, float] | None]:
-    """95 % interval of each class that is in images enough; of an older result they are computed from its rows."""
-    names = list(result.metrics.iou_per_class)
-    known = {name: result.metrics.iou_per_class_ci95.get(name) for name in names}
-    if not rows:
-        return known
-    counts = row_counts(rows)
-    if not result.metrics.iou_per_class_ci95:
-        metric = ImageCounts(len(names), seed=result.environment.seed, sync_on_compute=False)
-        for row, own in zip(rows, zip(*counts, strict=True), strict=True):
-            metric.update(row.index, Counts(*own), row.pixels)
-        known = dict(zip(names, metric.compute()["iou_per_class_ci95"].T.tolist(), strict=True))
-    enough = (images_per_class(counts) >= FEWEST_IMAGES).tolist()
-    return {name: ends if told else None for (name, ends), told in zip(known.items(), enough, strict=True)}
 
 
 def _is_file(path: Path) -> bool:

@@ -1,12 +1,13 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
 from diffcut_bench.reporting.details import (
+    ABOUT_IMAGES,
+    class_intervals,
     class_table,
     common_images,
-    counts_of,
-    image_table,
+    rank_table,
     ranked_images,
-    row_counts,
+    score_facts,
 )
 from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.reporting.figures import (
@@ -46,6 +47,7 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
+    "ABOUT_IMAGES",
     "Column",
     "Comparison",
     "Curve",
@@ -61,10 +63,10 @@ __all__ = [
     "Tracker",
     "WandbTracker",
     "choose_images",
+    "class_intervals",
     "class_table",
     "common_images",
     "compare_settings",
-    "counts_of",
     "draw_class_bars",
     "draw_curves",
     "draw_heat_map",
@@ -75,7 +77,6 @@ __all__ = [
     "footer",
     "heading",
     "hidden_place",
-    "image_table",
     "inline_svg",
     "interval_text",
     "one_line",
@@ -83,10 +84,11 @@ __all__ = [
     "palette",
     "percent",
     "protocols_in_force",
+    "rank_table",
     "ranked_images",
     "render_page",
     "results_table",
-    "row_counts",
+    "score_facts",
     "scored_images",
     "settings_of",
     "sweep_figures",

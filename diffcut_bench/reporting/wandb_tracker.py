@@ -256,11 +256,9 @@ def _config(result: Result) -> dict[str, Any]:
     }
 
 
-def _scores(result: Result) -> dict[str, tuple[Any, Any]]:
-    """Score and interval of each metric; of one that has them by class, scores and intervals by class."""
-    metrics = asdict(result.metrics)
-    scores = {name: value for name, value in metrics.items() if not name.endswith("_ci95")}
-    return {name.removesuffix("_per_class"): (value, metrics.get(f"{name}_ci95")) for name, value in scores.items()}
+def _of_class(metric: str) -> str:
+    """What scores of classes are named by: IoU where their mean is mIoU."""
+    return "iou" if metric == "miou" else metric
 
 
 def _with_ends(name: str, score: float | None, interval: Sequence[float] | None, of: str = "") -> dict[str, Any]:
@@ -272,12 +270,10 @@ def _with_ends(name: str, score: float | None, interval: Sequence[float] | None,
 def _numbers(result: Result) -> dict[str, float]:
     """Every number of a result by a name such as ``iou/aeroplane``; fractions and seconds, as in result.json."""
     found: dict[str, float | None] = {}
-    for name, (score, interval) in _scores(result).items():
-        if isinstance(score, dict):
-            for own, value in score.items():
-                found |= _with_ends(name, value, (interval or {}).get(own), of=f"/{own}")
-        else:
-            found |= _with_ends(name, score, interval)
+    for name, score in result.scores.items():
+        found |= _with_ends(name, score.value, score.ci95)
+        for own, value in score.per_class.items():
+            found |= _with_ends(_of_class(name), value, score.per_class_ci95.get(own), of=f"/{own}")
     found |= {f"segments/{name}": value for name, value in asdict(result.segments_per_image).items()}
     found |= {f"timings/{name}": value for name, value in asdict(result.timings).items()}
     found |= {"images": result.dataset.n_images - len(result.failures), "failures": len(result.failures)}
@@ -286,13 +282,13 @@ def _numbers(result: Result) -> dict[str, float]:
 
 def _class_rows(result: Result, rows: Sequence[ImageRow]) -> list[dict[str, Any]]:
     """Scores, intervals and pixels of each class."""
-    by_class = {name: score for name, score in _scores(result).items() if isinstance(score[0], dict)}
+    by_class = {_of_class(name): score for name, score in result.scores.items() if score.per_class}
     counts = {name: np.sum([getattr(row, name) for row in rows], axis=0).tolist() for name in ("tp", "fp", "fn")}
     table: list[dict[str, Any]] = []
-    for index, own in enumerate(result.metrics.iou_per_class):
+    for index, own in enumerate(result.class_names):
         table.append({"class": own})
-        for name, (score, interval) in by_class.items():
-            table[-1] |= _with_ends(name, score.get(own), (interval or {}).get(own))
+        for name, score in by_class.items():
+            table[-1] |= _with_ends(name, score.per_class.get(own), score.per_class_ci95.get(own))
         table[-1] |= {name: count[index] for name, count in counts.items()}
     return table
 
@@ -305,9 +301,8 @@ def _cell_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     for result, values, texts in zip(results, told.settings, told.texts, strict=True):
         # A column of a table holds numbers or texts.
         table.append({heading(name): float(values[name]) if name in numeric else texts[name] for name in told.names})
-        numbers = _numbers(result)
-        table[-1] |= {name: value for name, value in numbers.items() if "/" not in name}
-        table[-1] |= {"segments": numbers["segments/mean"], "key": result.key}
+        table[-1] |= {name: value for name, value in _numbers(result).items() if "/" not in name}
+        table[-1] |= {"key": result.key}
     return table
 
 

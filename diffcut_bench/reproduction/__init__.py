@@ -6,10 +6,9 @@ from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, mean_lea
 from diffcut_bench.reproduction.plan import PlannedCell, average_seeds, plan_cells, resolve_under
 from diffcut_bench.reproduction.spec import Claim, Reproduction, Row, Tuning, known_reproductions, load_reproduction
 from diffcut_bench.reproduction.tables import cells_table, claims_table, redraw, redrawn_table
-from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
+from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, judge, known_measures
 
 __all__ = [
-    "MEASURES",
     "Checked",
     "Claim",
     "Contest",
@@ -30,6 +29,7 @@ __all__ = [
     "claims_table",
     "figure_curves",
     "judge",
+    "known_measures",
     "known_reproductions",
     "load_reproduction",
     "mean_lead",

@@ -34,7 +34,7 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import WandbTracker, encode_figure, sweep_figures, wandb_tracker
 from diffcut_bench.scoring.passes import open_pass, run_cell
 from diffcut_bench.scoring.pipeline import Outcome
-from diffcut_bench.store import Result
+from diffcut_bench.store import Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
 _CHOICES = ["folder", "efficientnet_lite0", "diffcut"]
@@ -247,12 +247,13 @@ def test_config_is_the_results_with_the_protocol_in_force(logged, cell):
 
 def test_metrics_are_the_numbers_of_result_json(logged, cell):
     raw = json.loads((cell.folder / "result.json").read_text())
-    metrics = raw["metrics"]
-    expected = {"miou": metrics["miou"], "pixel_accuracy": metrics["pixel_accuracy"]}
-    expected |= {f"iou/{name}": iou for name, iou in metrics["iou_per_class"].items()}
-    for name in ("miou", "pixel_accuracy"):
-        expected[f"{name}_low"], expected[f"{name}_high"] = metrics[f"{name}_ci95"]
-    for name, (low, high) in metrics["iou_per_class_ci95"].items():
+    scores = raw["scores"]
+    assert set(scores) == {"miou", "pixel_accuracy", "segments"}
+    expected = {name: score["value"] for name, score in scores.items()}
+    expected |= {f"iou/{name}": iou for name, iou in scores["miou"]["per_class"].items()}
+    for name, score in scores.items():
+        expected[f"{name}_low"], expected[f"{name}_high"] = score["ci95"]
+    for name, (low, high) in scores["miou"]["per_class_ci95"].items():
         expected |= {f"iou_low/{name}": low, f"iou_high/{name}": high}
     for group, short in (("segments_per_image", "segments"), ("timings", "timings")):
         expected |= {f"{short}/{name}": value for name, value in raw[group].items()}
@@ -276,11 +277,11 @@ def test_the_table_of_classes_holds_scores_and_pixels(logged, cell):
 
 
 def test_a_metric_that_is_seldom_there_is_logged_where_it_is(offline, cell, tmp_path):
-    metrics = replace(cell.result.metrics, mean_image_jaccard=0.4, mean_image_jaccard_ci95=(0.3, 0.5))
-    scored = replace(cell.copied(tmp_path), result=replace(cell.result, metrics=metrics))
+    scores = {**cell.result.scores, "jaccard": Score(0.4, (0.3, 0.5), {"disc": 0.25})}
+    scored = replace(cell.copied(tmp_path), result=replace(cell.result, scores=scores))
     (line,) = scored.log(WandbTracker(str(tmp_path / "tracked"), examples=0))
     summary = Run(directory_of(line)).summary
-    assert [summary[f"mean_image_jaccard{end}"] for end in ("", "_low", "_high")] == [0.4, 0.3, 0.5]
+    assert [summary[f"jaccard{end}"] for end in ("", "_low", "_high", "/disc")] == [0.4, 0.3, 0.5, 0.25]
 
 
 def masks_of(run: Run) -> list[dict[str, np.ndarray]]:
@@ -445,7 +446,8 @@ def test_an_interrupt_is_the_users(cell, tmp_path):
 
 def swept(tau: float, alpha: float, miou: float) -> Result:
     config = {**RESULT.config, "segmenter": {**RESULT.config["segmenter"], "tau": tau, "alpha": alpha}}
-    return replace(RESULT, config=config, metrics=replace(RESULT.metrics, miou=miou), key=f"{tau}-{alpha}")
+    scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=miou)}
+    return replace(RESULT, config=config, scores=scores, key=f"{tau}-{alpha}")
 
 
 def test_a_sweep_has_its_figures_and_a_table(offline, tmp_path, capfd):
