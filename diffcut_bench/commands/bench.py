@@ -26,7 +26,8 @@ from diffcut_bench.bench.plot import draw_costs
 from diffcut_bench.bench.rivals import Rival, compare_rivals, missing_rivals
 from diffcut_bench.bench.segmenter import Textbook, textbook_within
 from diffcut_bench.bench.stages import Effort, Material, Stage, measure_stages, resized, tiled
-from diffcut_bench.commands.bench_encoder import bench_encoder, whole_numbers, words_of
+from diffcut_bench.commands import bench_encoder
+from diffcut_bench.commands.bench_encoder import whole_numbers, words_of
 from diffcut_bench.commands.bench_segmenters import compare_segmenters
 from diffcut_bench.commands.bench_tables import (
     print_comparisons,
@@ -66,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--features", metavar="FILE.npz", help="an array `features` [images, nodes, channels] instead of the backbone's"
     )
     parser.add_argument("--full", action="store_true", help="all sizes at all alphas, no limit on the plain versions")
+    bench_encoder.add_arguments(parser)
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class _Subject:
 def bench(options: argparse.Namespace) -> int:
     """Measure on images of a data set, print tables and write bench.json and cost.png; or `bench_encoder`."""
     if options.encoder is not None:
-        return bench_encoder(options)
+        return bench_encoder.bench_encoder(options)
     if options.images < 1:
         raise UserError(f"--images must be at least 1, not {options.images}", "diffcut-bench bench", "--images 3")
     patches = sorted(whole_numbers("--patches", options.patches, "number of patches"))

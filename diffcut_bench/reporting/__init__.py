@@ -1,5 +1,6 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
+from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting.details import (
     class_table,
     common_images,
@@ -8,7 +9,6 @@ from diffcut_bench.reporting.details import (
     ranked_images,
     row_counts,
 )
-from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.reporting.figures import (
     Curve,
     draw_class_bars,
