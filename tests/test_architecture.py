@@ -24,13 +24,17 @@ ALLOWED = {
     "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "paths": {"errors"},
     "config": {"errors", "evaluation", "paths"},
-    "coherence": {"errors", "datasets"},
+    "coherence": {
+        *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
+    },
     "environment": {"errors", "store"},
     "scoring": {
         *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "interruption", "naming", "paths"},
         *{"refinement", "segmenters", "store"},
     },
-    "reporting": {"datasets", "escaping", "evaluation", "scoring", "store"},
+    "reporting": {
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},
+    },
     "reproduction": {
         *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
     },

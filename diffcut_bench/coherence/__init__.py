@@ -2,6 +2,7 @@
 
 from diffcut_bench.coherence.figures import Curve, Picture, draw_heatmaps, draw_roc
 from diffcut_bench.coherence.heatmaps import Mark, choose_mark, mark_between, similarity_map
+from diffcut_bench.coherence.measure import Measurement, measure_coherence
 from diffcut_bench.coherence.roc import auc, auc_interval, pair_scores, roc_points
 from diffcut_bench.coherence.sampling import (
     BackgroundRule,
@@ -22,6 +23,7 @@ __all__ = [
     "BackgroundRule",
     "Curve",
     "Mark",
+    "Measurement",
     "MixedRule",
     "PairChoice",
     "PatchChoice",
@@ -40,6 +42,7 @@ __all__ = [
     "label_patches",
     "make_plan",
     "mark_between",
+    "measure_coherence",
     "pair_scores",
     "roc_points",
     "similarity_map",

@@ -4,13 +4,13 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.coherence import SamplingOptions
+from diffcut_bench.coherence import SamplingOptions, measure_coherence
 from diffcut_bench.commands.budget import TFLOPS, print_budget, print_status
-from diffcut_bench.commands.coherence import measure_coherence
+from diffcut_bench.commands.coherence import print_coherence
 from diffcut_bench.commands.passes import TerminalObserver, say_failures
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.tune import tune_setting
@@ -168,9 +168,10 @@ def _tuned(cell: PlannedCell) -> Measured:
 
 
 def _coherence(cell: PlannedCell) -> Measured:
-    options = argparse.Namespace(**asdict(SamplingOptions()), mark=None, mark_images=None)
-    record = measure_coherence([_config(cell)], options)
-    (backbone,), dataset = record["backbones"], record["dataset"]
+    config = _config(cell)
+    found = measure_coherence([config], SamplingOptions(seed=config.seed), observer=TerminalObserver())
+    print_coherence(found)
+    (backbone,), dataset = found.record["backbones"], found.record["dataset"]
     limits = list(cell.deviations_with(backbone["fingerprint"]))
     if dataset["n_expected"] and dataset["n_images"] < dataset["n_expected"]:
         limits.insert(0, f"{dataset['n_images']} of {dataset['n_expected']} images")

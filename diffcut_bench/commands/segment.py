@@ -9,6 +9,7 @@ from diffcut_bench.commands.terminal import say, warn
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable
+from diffcut_bench.reporting import counted
 from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, picture_config, picture_files, segment_files
 
 
@@ -43,8 +44,7 @@ def segment(options: argparse.Namespace) -> int:
             failed.append(str(each.error))
             continue
         names = sorted({segment["name"] for segment in each.entry["segments"] if "name" in segment})
-        count = len(each.entry["segments"])
-        told = [f"{each.path}: {count} segment{'' if count == 1 else 's'}", *names]
+        told = [f"{each.path}: {counted(len(each.entry['segments']), 'segment')}", *names]
         told += [f"{record.folder / each.entry['overlay']}"]
         told += ["segmented before (if_exists=overwrite: again)"] if each.before else []
         say(", ".join(told))

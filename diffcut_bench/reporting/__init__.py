@@ -1,6 +1,5 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting.details import (
     class_table,
     common_images,
@@ -29,7 +28,9 @@ from diffcut_bench.reporting.page import (
     RunDetails,
     render_page,
 )
+from diffcut_bench.reporting.parts import counted
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
+from diffcut_bench.reporting.report import make_report
 from diffcut_bench.reporting.settings import Comparison, compare_settings, heading, hidden_place, settings_of, text_of
 from diffcut_bench.reporting.sweeps import SweepFigure, sweep_figures
 from diffcut_bench.reporting.tables import (
@@ -64,6 +65,7 @@ __all__ = [
     "class_table",
     "common_images",
     "compare_settings",
+    "counted",
     "counts_of",
     "draw_class_bars",
     "draw_curves",
@@ -78,7 +80,7 @@ __all__ = [
     "image_table",
     "inline_svg",
     "interval_text",
-    "one_line",
+    "make_report",
     "overlay",
     "palette",
     "percent",
