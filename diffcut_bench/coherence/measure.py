@@ -164,8 +164,7 @@ class _Images:
 
     def __init__(self, config: RunConfig, dataset: SegmentationDataset, observer: Observer) -> None:
         self.index = {image: index for index, image in enumerate(dataset.records["id"][:])}
-        self.observer = observer
-        self._config, self._dataset = config, dataset
+        self.dataset, self.observer, self._config = dataset, observer, config
 
     def read_grids(self, ids: Sequence[str], longer: int) -> tuple[dict[str, PatchGrid], list[Failure]]:
         """Patch labels by image id, and the images that can't be read."""
@@ -177,7 +176,7 @@ class _Images:
                 else:
                     label = item.label.numpy()
                     shape = grid_shape(label.shape[0], label.shape[1], longer)
-                    grids[item.id] = label_patches(label, self._dataset.num_classes, shape)
+                    grids[item.id] = label_patches(label, self.dataset.num_classes, shape)
                 report(done, len(ids))
         allowed = self._config.max_failures
         if allowed is not None and len(failures) > allowed:
@@ -197,18 +196,13 @@ class _Images:
     def features(self, source: FeatureSource, ids: Sequence[str], config: RunConfig) -> Iterator[Tensor]:
         """Feature map [channels, rows, cols] of each image."""
         loader = example_loader(
-            self._dataset, self.indices(ids), source, batch_size=config.batch_size, num_workers=config.num_workers
+            self.dataset, self.indices(ids), source, batch_size=config.batch_size, num_workers=config.num_workers
         )
         for batch in read_ahead(loader):
             for item in batch:
                 if isinstance(item, Failure):
                     raise UserError(item.error, item.id, "the file was readable before; run again")
                 yield source.of([item])[0]
-
-    def announce(self, source: FeatureSource, ids: Sequence[str]) -> None:
-        """Tell what the features of these images take."""
-        for line in source.announce(self._dataset, self.indices(ids)):
-            self.observer.say(line)
 
     def indices(self, ids: Sequence[str]) -> list[int]:
         return [self.index[image] for image in ids]
@@ -222,7 +216,7 @@ class _Images:
         framing = Framing(protocol.crop, protocol.image_size, eval_size=protocol.image_size, void="ignore")
         for image, index in zip(ids, self.indices(ids), strict=True):
             try:
-                picture, label = read_label(self._dataset, index, framing.void)
+                picture, label = read_label(self.dataset, index, framing.void)
             except (ValueError, OSError) as error:
                 yield Failure(image, str(error))
                 continue
@@ -246,7 +240,8 @@ def _measure(
             rows, cols = grids[image].labels.shape
             yield grid_features(features, (rows, cols))
 
-    images.announce(source, plan.ids)
+    for line in source.announce(images.dataset, images.indices(plan.ids)):
+        images.observer.say(line)
     features: list[Tensor] = []
     try:
         with images.observer.progress(name, "images") as report:

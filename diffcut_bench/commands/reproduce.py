@@ -18,7 +18,7 @@ from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
-from diffcut_bench.reporting import Curve, Table, draw_curves, write_figure
+from diffcut_bench.reporting import Table, paper_order, stored_curves, write_figure
 from diffcut_bench.reproduction import (
     Measured,
     PlannedCell,
@@ -41,7 +41,7 @@ _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument(
-        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=_in_order))}"
+        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=paper_order))}"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
     parser.add_argument(
@@ -186,10 +186,8 @@ def _write(
     record |= {name: table.to_dict() for name, table in tables.items()}
     write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
     paths = [path for table in tables.values() for path in table.write(folder)]
-    if curves is not None and curves["curves"]:
-        drawn = [Curve(**curve) for curve in curves["curves"]]
-        references = [(str(name), float(value)) for name, value in curves["references"]]
-        figure = draw_curves(drawn, curves["x_label"], curves["y_label"], references)
+    figure = stored_curves(curves)
+    if figure is not None:
         paths += write_figure(figure, folder, reproduction.name)
     for path in paths:
         say(f"written  {path}")
@@ -221,8 +219,3 @@ def _folders(texts: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"{text!r} names no folder", "--predictions", 'write --predictions "ROW=DIR"')
         folders[row] = Path(expanded(folder, "--predictions"))
     return folders
-
-
-def _in_order(name: str) -> tuple[bool, int, str]:
-    digits = "".join(character for character in name if character.isdecimal())
-    return not name.startswith("table"), int(digits or 0), name

@@ -26,8 +26,12 @@ _TRIES = 5
 _PAUSE_S = 1.0
 _BLOCK = 1 << 20
 _HANDLERS: tuple[type[web.BaseHandler], ...] = (
-    *(web.ProxyHandler, web.HTTPSHandler, web.UnknownHandler),  # a redirect to http is an unknown type of address
-    *(web.HTTPRedirectHandler, web.HTTPErrorProcessor, web.HTTPDefaultErrorHandler),
+    web.ProxyHandler,
+    web.HTTPSHandler,
+    web.UnknownHandler,  # a redirect to http is an unknown type of address
+    web.HTTPRedirectHandler,
+    web.HTTPErrorProcessor,
+    web.HTTPDefaultErrorHandler,
 )
 
 

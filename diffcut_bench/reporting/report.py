@@ -5,19 +5,23 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from matplotlib.figure import Figure
 
 from diffcut_bench.config import load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting.figures import Curve, draw_curves
-from diffcut_bench.reporting.page import DatasetPart, Drawing, Page, ReproductionPart
+from diffcut_bench.reporting.page import Drawing, Page, ReproductionPart
 from diffcut_bench.reporting.parts import PageText, Parts, counted, rank
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, results_table
 from diffcut_bench.store import Result, read_result
 
 _Found = tuple[Path, Result]
+_Part = TypeVar("_Part")
 Say = Callable[[str], None]
 
 
@@ -81,22 +85,13 @@ class _Report:
     def read(self) -> None:
         """Every result and reproduction that can be read and shown."""
         for path in sorted(self._folder.glob("results/*/result.json")):
-            try:
-                result = read_result(path.parent)
-                self._try(path.parent, result)
-            except Exception as error:  # whatever a file of somebody else's makes a reader or a table raise
-                self._leave_out(path, error)
-            else:
-                self.found.append((path.parent, result))
+            result = self._tried(partial(self._result, path.parent), path)
+            self.found += [(path.parent, result)] if result else []
         self.found.sort(key=lambda cell: rank(cell[1]))
-        for path in sorted(self._folder.glob("reproductions/*/reproduction.json"), key=_number):
-            try:
-                raw = json.loads(path.read_text(encoding="utf-8"))
-                name = path.parent.name
-                claims = self._name(f"{name}_claims") if isinstance(raw, dict) and raw.get("claims") else None
-                self._reproductions.append(_reproduction(raw, self._name(name), claims))
-            except Exception as error:  # likewise
-                self._leave_out(path, error)
+        stored = self._folder.glob("reproductions/*/reproduction.json")
+        for path in sorted(stored, key=lambda path: paper_order(path.parent.name)):
+            part = self._tried(partial(self._reproduction, path), path)
+            self._reproductions += [part] if part else []
 
     def page(self, gallery: int, overrides: Sequence[str]) -> Page:
         """The report of what was read; see `make_report`."""
@@ -109,45 +104,54 @@ class _Report:
             f"{counted(len(results), 'result')} on {counted(len(best), 'data set')} "
             f"with {counted(len(backbones), 'backbone')}; {counted(failed, 'image') if failed else 'no image'} failed"
         )
-        parts: list[DatasetPart] = []
+        parts = []
         for name, index in best.items():
             table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
-            try:
-                parts.append(of_cell.dataset(name, table, index))
-            except Exception as error:  # a result whose other parts can be shown
-                self._leave_out(self.found[index][0] / "result.json", error, "its classes and pictures")
-        sweeps: tuple[Drawing, ...] = ()
-        try:
-            sweeps = tuple(Drawing(sweep.title, sweep.figure) for sweep in sweep_figures(results))
-        except Exception as error:  # likewise
-            self._leave_out(self._folder, error, "curves")
+            path = self.found[index][0] / "result.json"
+            parts.append(self._tried(partial(of_cell.dataset, name, table, index), path, "its classes and pictures: "))
+        sweeps = self._tried(partial(sweep_figures, results), self._folder, "curves: ") or []
         return Page(
             title="Unsupervised segmentation results",
             lead=lead,
             headlines=tuple(of_cell.headline(name, index) for name, index in best.items()),
             reproductions=tuple(self._reproductions),
             results=results_table(self.found, "results", "All results"),
-            sweeps=sweeps,
-            datasets=tuple(parts),
+            sweeps=tuple(Drawing(sweep.title, sweep.figure) for sweep in sweeps),
+            datasets=tuple(part for part in parts if part),
             versions=_versions(results),
             details=tuple(map(of_cell.details, range(len(results)))),
             left_out=tuple(self._left_out),
         )
 
-    def _try(self, folder: Path, result: Result) -> None:
-        """Make what the page says of a result alone; it raises where that can't be done."""
+    def _result(self, folder: Path) -> Result:
+        """A result of which everything can be made that the page says of it alone."""
+        result = read_result(folder)
         alone = Parts([(folder, result)], self._folder)
         alone.headline(result.dataset.name, 0)
         alone.details(0)
         rank(result)
         results_table([(folder, result)]).to_markdown()
         _versions([result]).to_markdown()
+        return result
 
-    def _leave_out(self, path: Path, error: Exception, what: str = "") -> None:
-        reason = error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        reason = f"{what}: {reason}" if what else reason
+    def _reproduction(self, path: Path) -> ReproductionPart:
+        """What ``diffcut-bench reproduce`` wrote, its tables named by its folder."""
+        raw, name = json.loads(path.read_text(encoding="utf-8")), path.parent.name
+        if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
+            raise ValueError("it holds no titled table")
+        claims = raw.get("claims") and Table.from_dict({**raw["claims"], "name": self._name(f"{name}_claims")})
+        table = Table.from_dict({**raw["table"], "name": self._name(name)})
+        return ReproductionPart(raw["title"], table, stored_curves(raw.get("curves")), claims or None)
+
+    def _tried(self, make: Callable[[], _Part], path: Path, what: str = "") -> _Part | None:
+        """What can be made of a file; None where that fails, which is said: the other files are shown."""
+        try:
+            return make()
+        except Exception as error:  # whatever a file of somebody else's makes a reader or a table raise
+            reason = what + (error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
         self._warn(f"left out ({reason}): {path}")
         self._left_out.append((self._text.relative(path), self._text.of(reason)))
+        return None
 
     def _name(self, wanted: str) -> str:
         """A name for a table that no other has."""
@@ -159,28 +163,25 @@ class _Report:
         return name
 
 
-def _number(path: Path) -> tuple[object, ...]:
-    """Tables before figures, by number."""
-    name = path.parent.name
-    parts = [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d+)", name)]
-    return not name.startswith("table"), parts
+def paper_order(name: str) -> tuple[bool, int, str]:
+    """Sorts names of reproductions: tables before figures, by number."""
+    return not name.startswith("table"), int(re.sub(r"[^0-9]", "", name) or 0), name
 
 
-def _reproduction(raw: Any, name: str, of_claims: str | None) -> ReproductionPart:
-    """What ``diffcut-bench reproduce`` wrote; the names are those of the tables' files."""
-    if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
-        raise ValueError("it holds no titled table")
-    table = Table.from_dict({**raw["table"], "name": name})
-    drawn = None
-    if raw.get("curves") and raw["curves"]["curves"]:
-        curves = [
-            Curve(each["label"], *(tuple(map(float, each.get(part) or ())) for part in ("x", "y", "low", "high")))
-            for each in raw["curves"]["curves"]
-        ]
-        references = [(str(label), float(value)) for label, value in raw["curves"].get("references", ())]
-        drawn = draw_curves(curves, raw["curves"]["x_label"], raw["curves"]["y_label"], references)
-    claims = Table.from_dict({**raw["claims"], "name": of_claims}) if of_claims else None
-    return ReproductionPart(raw["title"], table, drawn, claims)
+def stored_curves(raw: Any) -> Figure | None:
+    """The figure of the ``curves`` in a reproduction.json; None where there are none.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: they are something else.
+    """
+    if not raw or not raw["curves"]:
+        return None
+    curves = [
+        Curve(each["label"], *(tuple(map(float, each.get(part) or ())) for part in ("x", "y", "low", "high")))
+        for each in raw["curves"]
+    ]
+    references = [(str(label), float(value)) for label, value in raw.get("references", ())]
+    return draw_curves(curves, raw["x_label"], raw["y_label"], references)
 
 
 def _best_cells(found: Sequence[_Found]) -> dict[str, int]:

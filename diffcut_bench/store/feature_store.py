@@ -188,8 +188,8 @@ class FeatureStore:
         """
         self._claim()
         needed = images * image_bytes
-        place = next(place for place in (self.folder, *self.folder.absolute().parents) if place.exists())
-        free = shutil.disk_usage(place).free
+        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
         if needed + min(_RESERVE, needed // 10) > free:
             raise UserError(
                 f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
@@ -333,17 +333,17 @@ class StoredSet:
 
 def list_sets(folder: Path) -> Iterator[StoredSet]:
     """Every set below a folder, by name. ``identity`` is None where key.json can't be read."""
-    for place in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
+    for own in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
         images: set[str] = set()
-        for path in shards_of(place):
+        for path in shards_of(own):
             with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as shard:
                 images |= set(shard.keys())
         size = 0
-        for path in place.iterdir():
+        for path in own.iterdir():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 size += path.stat().st_size
-        damaged = len(list(place.glob("*.damaged")))
-        yield StoredSet(place, _read_key(place / "key.json"), len(images), size, damaged)
+        damaged = len(list(own.glob("*.damaged")))
+        yield StoredSet(own, _read_key(own / "key.json"), len(images), size, damaged)
 
 
 def open_set(folder: Path) -> FeatureStore:
