@@ -54,7 +54,6 @@ _COMMANDS = {
     "check": _Command("try a backbone on two small images"),
     "coherence": _Command("how well a backbone's features tell classes apart"),
     "doctor": _Command("what is installed, and what is missing"),
-    "bench": _Command("speed of each stage against plain versions, floors and rivals"),
 }
 
 
@@ -131,6 +130,9 @@ def _dispatch(arguments: list[str]) -> int:
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
     overview.add_argument("command", metavar="COMMAND")
     name = overview.parse_args(arguments[:1]).command
+    if name == "bench":
+        left = "the benchmarks are no command of the package any more: they are in a checkout of the repository"
+        raise UserError(left, "diffcut-bench bench", 'there: make bench, with flags: make bench ARGS="--encoder ssd1b"')
     if name not in _COMMANDS:
         raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")

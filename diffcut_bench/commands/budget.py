@@ -8,12 +8,11 @@ from typing import TypeVar
 
 import torch
 
-from diffcut_bench.bench.ceiling import matrix_rate
 from diffcut_bench.commands.outlook import Lack, Outlook, look_ahead
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.tune import training_configs
 from diffcut_bench.config import RunConfig
-from diffcut_bench.environment import choose_device, device_name, is_here
+from diffcut_bench.environment import choose_device, device_name, is_here, matrix_rate
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import Column, Table
 from diffcut_bench.reproduction import PlannedCell, Reproduction, load_reproduction

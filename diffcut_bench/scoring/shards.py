@@ -58,18 +58,18 @@ def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, st
     for path in sorted(path for folder in output_dirs for path in folder.glob("results/*/result.json")):
         try:
             result = read_result(path.parent)
-            shard = RunConfig(**result.config).shard_of()
-            if shard is not None and result.identity:
+            number = RunConfig(**result.config).shard_of()
+            if number is not None and result.identity:
                 check_published(path.parent)
         except (UserError, TypeError) as error:
             left_out[path.parent] = error.what if isinstance(error, UserError) else f"can't be read ({error})"
             continue
-        if shard is None:
+        if number is None:
             continue
         if not result.identity or result.dataset.n_available is None:
             left_out[path.parent] = "of an older version, which did not write down what its key is made of"
             continue
-        shards.append(Shard(path.parent, result, *shard, cell_key({**result.identity, "shard": None})))
+        shards.append(Shard(path.parent, result, *number, cell_key({**result.identity, "shard": None})))
     return shards, left_out
 
 
@@ -206,7 +206,7 @@ def _images(result: Result) -> int:
 
 
 def _rows(cell: ShardedCell) -> list[ImageRow]:
-    """Rows of all shards in the order of the data set.
+    """Rows of all shards, in the order of the data set.
 
     Raises:
         UserError: a shard holds images of another.
