@@ -1,5 +1,6 @@
 """What a report says of one result: its card, classes, pictures, details."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -179,7 +180,9 @@ class Parts:
         """Best, median and worst images with their pictures, and notes on pictures that are missing."""
         chosen = choose_images(rows, self._gallery)
         wanted = [row for _, images in chosen for row, _ in images]
-        missing = [row.index for row in wanted if not _is_file(picture_path(folder / "pictures", row.id))]
+        paths = [picture_path(folder / "pictures", row.id) for row in wanted]
+        # Not Path.is_file, which raises where an id is longer than the name of a file may be.
+        missing = [row.index for row, path in zip(wanted, paths, strict=True) if not os.path.isfile(path)]  # noqa: PTH113
         notes = []
         if missing:
             self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
@@ -224,10 +227,3 @@ def _class_intervals(result: Result, rows: Sequence[ImageRow]) -> dict[str, tupl
         known = dict(zip(names, metric.compute()["iou_per_class_ci95"].T.tolist(), strict=True))
     enough = (images_per_class(counts) >= FEWEST_IMAGES).tolist()
     return {name: ends if told else None for (name, ends), told in zip(known.items(), enough, strict=True)}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # an id may be longer than a file's name
-        return False

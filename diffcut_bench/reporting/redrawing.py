@@ -68,17 +68,13 @@ def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> Ru
 
 def _prepared_here(config: RunConfig) -> str:
     """A prepared form on this disk, or else ``never``: the originals, which are not prepared for a few pictures."""
-    if config.prepared == "never":
-        return "never"
     built = instantiate("dataset", config.dataset)
-    if not isinstance(built, Benchmark):
+    if config.prepared == "never" or not isinstance(built, Benchmark):
         return config.prepared
-    folder = Path(config.prepared)
-    if config.prepared == "auto":
-        folder = prepared_folder(built, Path(config.data_dir).expanduser())
-    absolute = str(folder.expanduser().absolute())
-    if "://" not in config.prepared and "::" not in absolute and read_manifest(Path(absolute)) is not None:
-        return absolute
+    folder = prepared_folder(built, Path(config.data_dir)) if config.prepared == "auto" else Path(config.prepared)
+    folder = folder.expanduser().absolute()
+    if "://" not in config.prepared and "::" not in str(folder) and read_manifest(folder) is not None:
+        return str(folder)
     if config.prepared == "auto":
         return "never"
     raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")
