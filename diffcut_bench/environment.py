@@ -3,6 +3,7 @@
 import contextlib
 import platform
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,39 @@ def device_name(device: torch.device) -> str:
     module = torch.get_device_module(device)
     name = module.get_device_name(device) if hasattr(module, "get_device_name") else ""
     return f"{device} {name}".strip()
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False, size: int | None = None) -> float:
+    """Floating-point operations a second of a product of two square matrices: the best of ten.
+
+    Args:
+        dtype: of the matrices.
+        device: that multiplies them.
+        tf32: float32 matrices may be multiplied in TF32, where the device has it.
+        size: of a side; None: 8192 on an accelerator, 256 on the CPU.
+    """
+    size = size or (256 if device.type == "cpu" else 8192)
+    # Random numbers: zeros are multiplied faster by some accelerators.
+    first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    seconds = []
+    try:
+        for _ in range(12):  # two to warm up
+            synchronize(device)
+            start = time.perf_counter()
+            torch.mm(first, second)
+            synchronize(device)
+            seconds.append(time.perf_counter() - start)
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    return 2 * size**3 / min(seconds[2:])
+
+
+def synchronize(device: torch.device | None) -> None:
+    """Wait until an accelerator has done all that it was asked for."""
+    if device is not None and device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def _git_state() -> dict[str, Any]:

@@ -26,8 +26,8 @@ ALLOWED = {
     "coherence": {"errors", "datasets"},
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "interruption", "naming", "paths"},
-        *{"refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "heap", "interruption", "naming"},
+        *{"paths", "refinement", "segmenters", "store"},
     },
     "reporting": {"datasets", "evaluation", "scoring", "store"},
     "reproduction": {
