@@ -31,7 +31,8 @@ ALLOWED = {
     },
     "reporting": {"datasets", "evaluation", "scoring", "store"},
     "reproduction": {
-        *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
+        *{"reporting", "scoring", "store"},
     },
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},

@@ -142,5 +142,5 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(cli, place, monke
 def test_every_launcher_of_the_docs_is_there():
     there = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
     assert there == {"joblib", "submitit_local", "submitit_slurm", "ray"}
-    page = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    page = (Path(__file__).parent.parent.parent / "docs" / "scaling.md").read_text()
     assert all(f"hydra/launcher={name}" in page for name in there)
