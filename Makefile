@@ -35,8 +35,8 @@ lint: $(READY)  ## check style and formatting
 types: $(READY)  ## check types, strictly
 	$(BIN)/mypy
 
-bench: $(READY)  ## measure speed against the textbook version, as ratios
-	$(BIN)/diffcut-bench bench
+bench: $(READY)  ## measure speed against the textbook version, as ratios; flags: make bench ARGS="--help"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from diffcut_bench import __version__
-from diffcut_bench.commands import bench, bench_encoder, coherence, compare, merge, report, reproduce, segment, tune
+from diffcut_bench.commands import coherence, compare, merge, report, reproduce, segment, tune
 from diffcut_bench.commands.check import check
 from diffcut_bench.commands.data import data
 from diffcut_bench.commands.doctor import doctor
@@ -102,11 +102,6 @@ def _add_features_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=("list", "verify", "clear"))
 
 
-def _add_bench_arguments(parser: argparse.ArgumentParser) -> None:
-    bench.add_arguments(parser)
-    bench_encoder.add_arguments(parser)
-
-
 _COMMANDS = {
     "run": _Command(run, "score one cell, or a sweep with -m", _add_run_arguments),
     "reproduce": _Command(
@@ -137,9 +132,6 @@ _COMMANDS = {
         coherence.coherence, "how well a backbone's features tell classes apart", coherence.add_arguments
     ),
     "doctor": _Command(doctor, "what is installed, and what is missing"),
-    "bench": _Command(
-        bench.bench, "speed of each stage against plain versions, floors and rivals", _add_bench_arguments
-    ),
 }
 
 
@@ -160,6 +152,9 @@ def _dispatch(arguments: list[str]) -> int:
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
     overview.add_argument("command", metavar="COMMAND")
     name = overview.parse_args(arguments[:1]).command
+    if name == "bench":
+        left = "the benchmarks are no command of the package any more: they are in a checkout of the repository"
+        raise UserError(left, "diffcut-bench bench", 'there: make bench, with flags: make bench ARGS="--encoder ssd1b"')
     if name not in _COMMANDS:
         raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
     command = _COMMANDS[name]

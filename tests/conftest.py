@@ -51,6 +51,11 @@ class Finished:
 @pytest.fixture
 def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """Run a command in this process."""
+    return program(main, capsys)
+
+
+def program(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """A way to run a program in this process."""
 
     def run(*arguments: object) -> Finished:
         capsys.readouterr()

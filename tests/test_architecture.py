@@ -20,7 +20,6 @@ ALLOWED = {
     "store": {"errors"},
     "naming": {"errors", "backbones", "paths", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
-    "bench": {"ncut", "backbones", "evaluation", "refinement"},
     "paths": {"errors"},
     "config": {"errors", "evaluation", "paths"},
     "coherence": {"errors", "datasets"},
@@ -65,6 +64,14 @@ def test_room_knows_only_what_it_may(room):
 def test_every_room_is_listed():
     rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     assert rooms - {"__init__", "__main__", "cli", "commands"} == set(ALLOWED)
+
+
+def test_the_package_knows_no_benchmarks():
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert "benchmarks" not in {name.split(".")[0] for name in names}, path
 
 
 def test_nothing_knows_the_command_line():

@@ -136,7 +136,7 @@ MISTAKES = {
     "device": (["run", "device=gpu"], "device 'gpu' is not available", "device=auto"),
     "list for a path": (["run", "dataset=voc", "dataset.root=[a]"], "must be a path", "dataset.root=DIR"),
     "dashes in a name": (["segment", "--", "-dash.jpg"], "no such picture", "check the path"),
-    "images": (["bench", "--images", "0"], "--images must be at least 1", "--images 3"),
+    "bench": (["bench", "--images", "0"], "the benchmarks are no command of the package", "make bench"),
     "picture with =": (["segment", "/no/a=b.png"], "no such picture", "check the path"),
     "list of one": (["data", "list", "voc"], "data list takes no data set", "data verify"),
     "download to verify": (["data", "verify", "voc", "--download"], "--download goes with prepare", "data prepare"),
@@ -359,12 +359,16 @@ def test_data_without_a_name_is_explained(cli):
     assert "ade20k" in done.err
 
 
-def test_a_grid_too_large_for_the_memory_is_refused_with_an_estimate(cli, shapes, tmp_path):
+@pytest.mark.parametrize(
+    ("segmenter", "instead"),
+    [("diffcut", "segmenter.approximation=coarse_to_fine (docs/large_grids.md)"), ("autosc", "segmenter=diffcut")],
+)
+def test_a_grid_too_large_for_the_memory_is_refused_with_an_estimate(cli, shapes, tmp_path, segmenter, instead):
     large = [*shapes_overrides(shapes, tmp_path), "protocol.image_size=2048", "segmenter.max_memory_gib=0.01"]
-    refused = cli("run", *large, "limit=1", "backbone=colour", "backbone.stride=16")
+    refused = cli("run", *large, "limit=1", "backbone=colour", "backbone.stride=16", f"segmenter={segmenter}")
     assert refused.code == 2
     assert "16384 patches needs about" in refused.err
-    assert "segmenter.approximation=coarse_to_fine" in refused.err
+    assert "raise segmenter.max_memory_gib, use a smaller protocol.image_size, or " + instead in refused.err
 
 
 def test_a_sweep_of_numbers_draws_its_curves_and_heat_map(cli, shapes, tmp_path):

@@ -23,7 +23,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_carries_conf_and_labels_and_no_top_level_conf(wheel):
+def test_carries_conf_and_labels_and_neither_top_level_conf_nor_benchmarks(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"diffcut_bench/conf/{path.relative_to(ROOT / 'conf')}" in names

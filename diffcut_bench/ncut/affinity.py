@@ -42,8 +42,8 @@ def cosine_range(
     # One buffer for all: blocks of their own, freed between small results, would tear holes in the heap.
     buffer = unit.new_empty(len(parts[0]) ** 2)
     least, most = unit.new_full((), torch.inf), unit.new_full((), -torch.inf)
-    for place, rows in enumerate(parts):
-        for cols in parts[place:]:
+    for first, rows in enumerate(parts):
+        for cols in parts[first:]:
             block = buffer[: len(rows) * len(cols)].view(len(rows), len(cols))
             low, high = torch.mm(rows, cols.T, out=block).aminmax()
             least, most = torch.minimum(least, low), torch.maximum(most, high)

@@ -34,17 +34,19 @@ def best_bipartition(
     low, high = _MARGIN * indicator.amin(dim=1, keepdim=True), _MARGIN * indicator.amax(dim=1, keepdim=True)
     points = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device)
     thresholds = low + (high - low) * (points / max(splitting_points - 1, 1))
-    passed = torch.searchsorted(thresholds, indicator)  # number of thresholds below y
-    level = passed
+    # A node's level is the number of thresholds below its y, and at threshold p the levels above p are the first side.
+    # So nodes of one level are never separated. Where there are more nodes than levels, each level becomes one node.
+    level = torch.searchsorted(thresholds, indicator)
+    level_of_node = level
     if n > splitting_points + 1:
-        weights, degree = _merge(weights, degree, passed, splitting_points + 1)
-        level = torch.arange(splitting_points + 1, device=passed.device).expand(len(degree), -1)
-    side = (level[:, :, None] > points).to(weights.dtype)  # items × nodes × splitting points
+        weights, degree = _merge(weights, degree, level, splitting_points + 1)
+        level_of_node = torch.arange(splitting_points + 1, device=level.device).expand(len(degree), -1)
+    side = (level_of_node[:, :, None] > points).to(weights.dtype)  # items × nodes × splitting points
     cut = ((1 - side) * (weights @ side)).sum(dim=1)
     volume_above = (degree[:, None] @ side)[:, 0]
     volume_below = (degree[:, None] @ (1 - side))[:, 0]
     cost, best = (cut / volume_above + cut / volume_below).nan_to_num(nan=torch.inf).min(dim=1)
-    return cost.view(shape), (passed > best[:, None]).view(*shape, n)
+    return cost.view(shape), (level > best[:, None]).view(*shape, n)
 
 
 def _merge(

@@ -15,9 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut.affinity import cosine_range, scale_cosines_, unit_features
-from diffcut_bench.ncut.fiedler import Solver
-from diffcut_bench.ncut.recursive import ZeroAffinity, check_features, cut_graphs, ncut_trees
-from diffcut_bench.ncut.tree import LabelCodes, NCutTree
+from diffcut_bench.ncut.arguments import as_nodes, check_count
+from diffcut_bench.ncut.recursive import cut_graphs, ncut_trees
+from diffcut_bench.ncut.settings import LabelCodes, NCutSettings, Solver, ZeroAffinity
+from diffcut_bench.ncut.tree import NCutTree, contiguous
 
 # How strongly a patch prefers the cells most like it: the exponent of its affinity to them.
 _SHARPNESS = 10
@@ -27,33 +28,29 @@ _AT_ONCE = 2048
 
 @dataclass(frozen=True)
 class CoarseGrid:
-    """Feature maps and cells of ``side × side`` patches; smaller cells at the lower and right edge.
+    """Feature maps too large to be cut, and cells of ``side × side`` patches; smaller ones at the lower and right edge.
 
     Attributes:
         fine: feature maps, in single or double precision.
-        side: patches along a cell's edge; 1: every patch is its own cell.
+        side: patches along a cell's edge.
     """
 
     fine: Float[Tensor, "batch channels rows cols"]
     side: int
 
     @classmethod
-    def of(cls, features: Float[Tensor, "batch channels rows cols"], coarse_patches: int | None) -> "CoarseGrid":
-        """The finest grid of at most ``coarse_patches`` cells; None: as many as patches.
+    def of(cls, features: Float[Tensor, "batch channels rows cols"], coarse_patches: int) -> "CoarseGrid":
+        """The finest grid of at most ``coarse_patches`` cells.
 
         Raises:
             ValueError: ``coarse_patches`` is below 1, or the features hold NaN or infinity.
         """
+        check_count("coarse_patches", coarse_patches, 1)
         rows, cols = features.shape[2:]
-        coarse_patches = rows * cols if coarse_patches is None else coarse_patches
-        if coarse_patches < 1:
-            raise ValueError(f"coarse_patches must be at least 1, not {coarse_patches!r}")
         side = 1
         while math.ceil(rows / side) * math.ceil(cols / side) > coarse_patches:
             side += 1
-        if side > 1:  # otherwise `ncut_trees` gets them as they are, and checks them
-            check_features(features.flatten(2).mT)
-        return cls(features if features.dtype in (torch.float32, torch.float64) else features.float(), side)
+        return cls(as_nodes(features).mT.unflatten(2, (rows, cols)), side)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -65,46 +62,17 @@ class CoarseGrid:
     def cells(self) -> Float[Tensor, "batch cells channels"]:
         """Mean of the unit features of each cell's patches."""
         pool = torch.nn.functional.avg_pool2d
-        unit = (self._unit(place).mT.reshape(self.fine.shape[1:]) for place in range(len(self.fine)))
+        unit = (self._unit(image).mT.reshape(self.fine.shape[1:]) for image in range(len(self.fine)))
         return torch.stack([pool(one, self.side, ceil_mode=True).flatten(1).mT for one in unit])
 
-    def trees(
-        self,
-        settings: Sequence[tuple[float, float]],
-        *,
-        solver: Solver = "lanczos",
-        zero_affinity: ZeroAffinity = "drop",
-        label_codes: LabelCodes = "exact",
-        splitting_points: int = 100,
-        max_memory_gib: float = 4,
-    ) -> list[NCutTree]:
-        """`ncut_trees` of the cells; where these are the patches, exactly.
+    def trees(self, pairs: Sequence[tuple[float, float]], settings: NCutSettings) -> list[NCutTree]:
+        """`ncut_trees` of the cells.
 
         Raises:
-            ValueError: an argument is out of range.
-            GraphTooLargeError: the cells of one image do not fit in ``max_memory_gib``.
+            ValueError: a tau or an alpha is out of range.
+            GraphTooLargeError: the cells of one image do not fit in ``settings.max_memory_gib``.
         """
-        if self.side == 1:
-            return ncut_trees(
-                self.fine.flatten(2).mT,
-                settings,
-                solver=solver,
-                zero_affinity=zero_affinity,
-                label_codes=label_codes,
-                splitting_points=splitting_points,
-                max_memory_gib=max_memory_gib,
-            )
-        return cut_graphs(
-            self._graphs,
-            self.shape[0] * self.shape[1],
-            self.fine,
-            settings,
-            solver=solver,
-            zero_affinity=zero_affinity,
-            label_codes=label_codes,
-            splitting_points=splitting_points,
-            max_memory_gib=max_memory_gib,
-        )
+        return cut_graphs(self._cosines, self.shape[0] * self.shape[1], self.fine, pairs, settings)
 
     def refine(self, partition: Int[Tensor, "batch cells"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of the patches from one of the cells.
@@ -115,21 +83,19 @@ class CoarseGrid:
         Returns:
             Segment ids, contiguous from 0 within each image.
         """
-        if self.side == 1:
-            return partition.unflatten(1, self.shape)
-        return torch.stack([self._refine_one(place, labels) for place, labels in enumerate(partition)])
+        return contiguous(torch.stack([self._refine_one(image, labels) for image, labels in enumerate(partition)]))
 
-    def _unit(self, place: int) -> Float[Tensor, "nodes channels"]:
-        return unit_features(self.fine[place : place + 1].flatten(2).mT)[0]
+    def _unit(self, image: int) -> Float[Tensor, "nodes channels"]:
+        return unit_features(self.fine[image : image + 1].flatten(2).mT)[0]
 
-    def _graphs(self, at_once: int, cached: int) -> Iterator[Tensor]:
+    def _cosines(self, at_once: int, cached: int) -> Iterator[Tensor]:
         """The scaled cosines of the cells, an image at a time."""
-        for place, cells in enumerate(self.cells):
-            least, most = (bound.view(1, 1, 1) for bound in cosine_range(self._unit(place)))
+        for image, cells in enumerate(self.cells):
+            least, most = (bound.view(1, 1, 1) for bound in cosine_range(self._unit(image)))
             yield scale_cosines_((cells @ cells.mT)[None], least, most).clamp_(0, 1)
 
-    def _refine_one(self, place: int, labels: Tensor) -> Tensor:
-        fine, cells = self.fine[place], self.cells[place]
+    def _refine_one(self, image: int, labels: Tensor) -> Tensor:
+        fine, cells = self.fine[image], self.cells[image]
         rows, cols = fine.shape[1:]
         row, col = (torch.arange(size, device=labels.device) // self.side for size in (rows, cols))
         step = torch.tensor([0, -1, 1], device=labels.device)  # the own cell first: it wins a tie
@@ -147,7 +113,7 @@ class CoarseGrid:
             theirs = candidates[part]
             votes = (weight[:, None] * (theirs[:, :, None] == theirs[:, None, :])).sum(dim=2)
             segment[part] = theirs.gather(1, votes.argmax(dim=1, keepdim=True))[:, 0]
-        return segment.unique(return_inverse=True)[1].view(rows, cols)
+        return segment.view(rows, cols)
 
 
 def coarse_to_fine_ncut(
@@ -170,7 +136,8 @@ def coarse_to_fine_ncut(
         features: feature maps.
         tau, alpha: see `recursive_ncut`.
         coarse_patches: greatest number of cells, at least 1.
-        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: of the cut of the cells.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: of the cut of the cells; see
+            `NCutSettings`.
 
     Returns:
         Segment ids, contiguous from 0 within each image.
@@ -179,13 +146,10 @@ def coarse_to_fine_ncut(
         ValueError: an argument is out of range, or the features hold NaN or infinity.
         GraphTooLargeError: the cells do not fit in ``max_memory_gib``.
     """
+    settings = NCutSettings(solver, zero_affinity, label_codes, splitting_points, max_memory_gib)
+    if features.shape[2] * features.shape[3] <= coarse_patches:
+        (tree,) = ncut_trees(features.flatten(2).mT, [(tau, alpha)], settings)
+        return tree.labels(tau).unflatten(1, features.shape[2:])
     grid = CoarseGrid.of(features, coarse_patches)
-    (tree,) = grid.trees(
-        [(tau, alpha)],
-        solver=solver,
-        zero_affinity=zero_affinity,
-        label_codes=label_codes,
-        splitting_points=splitting_points,
-        max_memory_gib=max_memory_gib,
-    )
+    (tree,) = grid.trees([(tau, alpha)], settings)
     return grid.refine(tree.labels(tau))

@@ -4,19 +4,17 @@ A node without edges is legal and changes nothing for the others: batches of gra
 such nodes.
 """
 
-from typing import Literal
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Solver = Literal["lanczos", "eigh"]
+from diffcut_bench.ncut.settings import Solver
 
 # Up to this many nodes the powers of the whole matrix cost less than a Krylov space.
 POWERS_UP_TO = 48
 # Krylov dimension after which the iteration hands over to the dense solver, or on larger graphs begins anew.
 MAX_STEPS = 300
-# Above this many nodes the whole spectrum costs minutes and several times W's memory: the iteration goes on instead.
+# Above this many nodes the whole spectrum costs minutes and several times W's memory: the iteration is restarted.
 DENSE_UP_TO = 4096
 _RESTARTS, _CARRIED = 5, 100
 _FIRST_CHECK, _CHECK_GROWTH = 10, 1.2
@@ -103,6 +101,16 @@ def _powers(weights: Tensor, trivial: Tensor, scale: Tensor) -> tuple[Tensor, li
     return vectors, [item for item, left in enumerate(unsolved.tolist()) if left]
 
 
+def _start(nodes: int) -> Float[Tensor, " nodes"]:
+    """Where the iteration starts: multiples of the golden ratio, modulo 1 and centred.
+
+    A start must not be orthogonal to the vector that is sought. Random numbers would do; these need no seed, and being
+    as far from periodic as can be, they follow no rows or blocks of patches. Made on the host, so that every device
+    starts from the same, and because not every one has float64.
+    """
+    return torch.frac(torch.arange(1, nodes + 1, dtype=torch.float64) * 0.6180339887498949) - 0.5
+
+
 def _lanczos(weights: Tensor, trivial: Tensor, scale: Tensor) -> tuple[Tensor, list[int]]:
     """Leading eigenvectors of M in the complement of the trivial one, and the items that MAX_STEPS left unsolved, whose
     vectors are the best yet."""
@@ -111,11 +119,9 @@ def _lanczos(weights: Tensor, trivial: Tensor, scale: Tensor) -> tuple[Tensor, l
     tolerance = _TOLERANCE_EPS * torch.finfo(dtype).eps
     vectors = torch.zeros(items, n, dtype=dtype, device=device)
     unsolved = list(range(items))
-    # Made on the host: the same on every device, and not every device has float64.
-    start = (torch.frac(torch.arange(1, n + 1, dtype=torch.float64) * 0.6180339887498949) - 0.5).to(device, dtype)
     basis = torch.empty(items, steps + 2, n, dtype=dtype, device=device)  # row 0: the deflated trivial eigenvector
     basis[:, 0] = trivial
-    vector = (start * (scale > 0))[:, None]
+    vector = (_start(n).to(device, dtype) * (scale > 0))[:, None]
     vector = vector - (vector @ trivial[:, :, None]) * trivial[:, None]
     basis[:, 1] = torch.nn.functional.normalize(vector[:, 0], dim=1)
     tridiagonal = torch.zeros(items, steps, steps, dtype=dtype, device=device)
@@ -138,8 +144,8 @@ def _lanczos(weights: Tensor, trivial: Tensor, scale: Tensor) -> tuple[Tensor, l
             check = min(int(check * _CHECK_GROWTH) + 1, steps)
             if any(solved) or k + 1 == steps:
                 vectors[unsolved] = (ritz[:, None] @ basis[:, 1 : k + 2])[:, 0]
-                keep = [place for place, yes in enumerate(solved) if not yes]
-                unsolved = [unsolved[place] for place in keep]
+                keep = [item for item, yes in enumerate(solved) if not yes]
+                unsolved = [unsolved[item] for item in keep]
                 if not unsolved or k + 1 == steps:
                     break
                 weights, scale, basis, tridiagonal = weights[keep], scale[keep], basis[keep], tridiagonal[keep]

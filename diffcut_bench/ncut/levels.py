@@ -4,79 +4,90 @@ The host decides once a level: which sub-graphs are cut, and how large their hal
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffcut_bench.ncut.bipartition import best_bipartition
-from diffcut_bench.ncut.fiedler import Solver, fiedler_vector
+from diffcut_bench.ncut.fiedler import fiedler_vector
+from diffcut_bench.ncut.settings import NCutSettings
 from diffcut_bench.ncut.tree import ImageTree
 
-# A batch may hold this many padded entries, and beyond them this share, before another one is opened.
+# Padded entries that a batch may hold, and beyond them their share, before the next batch begins.
 _FREE_PADDING, _PADDING_SHARE = 1 << 18, 0.25
 
 
+class Subgraph(NamedTuple):
+    """Patches of an image that the recursion looks at together.
+
+    Attributes:
+        image: its number in the batch.
+        size: number of patches.
+        parent: number of the cut that made it, counted over the batch; -1: none did, it is the whole image.
+        first_side: whether it is the ``y > threshold`` side of that cut.
+    """
+
+    image: int
+    size: int
+    parent: int
+    first_side: bool
+
+
 def cut_recursively(
-    weights: Float[Tensor, "images nodes nodes"],
-    max_tau: float,
-    solver: Solver,
-    drop_zeros: bool,
-    splitting_points: int,
-    batch_entries: int,
+    weights: Float[Tensor, "images nodes nodes"], max_tau: float, settings: NCutSettings, batch_entries: int
 ) -> list[ImageTree]:
     """Every cut of least NCut below ``max_tau``, and those of its halves.
 
     Args:
         weights: affinities of each image.
-        max_tau, solver, splitting_points: see `ncut_tree`.
-        drop_zeros: patches with an affinity of exactly 0 leave below the root.
+        max_tau: see `ncut_tree`.
+        settings: of the cuts.
         batch_entries: entries of affinities that are gathered at once.
     """
     (images, n), device = weights.shape[:2], weights.device
-    alive = (weights.amin(dim=2) > 0).flatten() if drop_zeros else torch.ones(images * n, device=device).bool()
-    # Open sub-graphs are disjoint: one number a patch says to which it belongs, one bit on which side of its cut it is.
+    if settings.zero_affinity == "drop":
+        alive = (weights.amin(dim=2) > 0).flatten()  # patches that take part below the root
+    else:
+        alive = torch.ones(images * n, dtype=torch.bool, device=device)
+    level = [Subgraph(image, n, -1, False) for image in range(images)]
+    # Sub-graphs of a level are disjoint: one number a patch says which holds it; len(level): none any more.
     owner = torch.arange(images, device=device).repeat_interleave(n)
-    sizes = [n] * images
-    origin = [(image, -1, False) for image in range(images)]  # image, cut that made the sub-graph, on its first side?
-    made: list[tuple[int, int, bool]] = []  # the same of each cut
+    divided: list[Subgraph] = []  # by each cut made; `costs` and `sides` are of the same cuts
     costs, sides = [weights.new_zeros(0)], [torch.zeros(0, n, dtype=torch.bool, device=device)]
-    while sizes:
-        cost, above = _bipartitions(weights, owner, sizes, solver, splitting_points, batch_entries)
-        cut = cost < max_tau
-        closed = 2 * len(sizes)
-        child = torch.where(
-            torch.cat([cut, cut.new_zeros(1)])[owner] & alive, 2 * owner + ~above, closed
-        )  # even: the first side
-        child_sizes = child.new_zeros(closed + 1).scatter_add_(0, child, torch.ones_like(child))
-        # The level's one transfer to the host.
-        decisions: list[int] = torch.cat([cut.to(child.dtype), child_sizes[:closed]]).tolist()
-        chosen = [node for node, yes in enumerate(decisions[: len(sizes)]) if yes]
+    while level:
+        cost, above = _bipartitions(weights, owner, [each.size for each in level], settings, batch_entries)
+        below_tau = cost < max_tau
+        # The half that holds each patch: 2s and 2s + 1 are the first and the other side of sub-graph s, `none` stands
+        # for patches that leave the recursion (their sub-graph is not cut, or they have an affinity of zero).
+        none = 2 * len(level)
+        goes_on = torch.cat([below_tau, below_tau.new_zeros(1)])[owner] & alive
+        half = torch.where(goes_on, 2 * owner + ~above, none)
+        half_sizes = half.new_zeros(none + 1).scatter_add_(0, half, torch.ones_like(half))
+        # The level's one transfer to the host: whether each sub-graph is cut, and the size of each half.
+        decisions: list[int] = torch.cat([below_tau.to(half.dtype), half_sizes[:none]]).tolist()
+        chosen = [number for number, yes in enumerate(decisions[: len(level)]) if yes]
         if not chosen:
             break
-        nodes = _on(device, chosen)
-        rows = _on(device, [origin[node][0] for node in chosen])
-        sides.append((owner.view(images, n)[rows] == nodes[:, None]) & above.view(images, n)[rows])
-        costs.append(cost[nodes])
-        opened: list[int] = []
-        origins: list[tuple[int, int, bool]] = []
-        child_of = {node: len(made) + place for place, node in enumerate(chosen)}
-        number = [-1] * (closed + 1)
-        for node in chosen:
-            for half in (2 * node, 2 * node + 1):
-                size = decisions[len(sizes) + half]
-                if size > 1:
-                    number[half] = len(opened)
-                    opened.append(size)
-                    origins.append((origin[node][0], child_of[node], half % 2 == 0))
-        made += [origin[node] for node in chosen]
-        sizes, origin = opened, origins
-        owner = _on(device, [place if place >= 0 else len(sizes) for place in number])[child]
-    return _depth_first(images, made, torch.cat(costs), torch.cat(sides))
+        index, image = _on(device, chosen), _on(device, [level[number].image for number in chosen])
+        costs.append(cost[index])
+        sides.append((owner.view(images, n)[image] == index[:, None]) & above.view(images, n)[image])
+        cut_of = {number: len(divided) + made for made, number in enumerate(chosen)}
+        divided += [level[number] for number in chosen]
+        # Halves of two patches and more are the next level. Those of sub-graphs that are not cut have size 0.
+        opened = {number: size for number, size in enumerate(decisions[len(level) :]) if size > 1}
+        level = [
+            Subgraph(level[number // 2].image, size, cut_of[number // 2], number % 2 == 0)
+            for number, size in opened.items()
+        ]
+        renumbered = {number: new for new, number in enumerate(opened)}
+        owner = _on(device, [renumbered.get(number, len(level)) for number in range(none + 1)])[half]
+    return _depth_first(images, divided, torch.cat(costs), torch.cat(sides))
 
 
 def _bipartitions(
-    weights: Tensor, owner: Tensor, sizes: list[int], solver: Solver, splitting_points: int, batch_entries: int
+    weights: Tensor, owner: Tensor, sizes: list[int], settings: NCutSettings, batch_entries: int
 ) -> tuple[Float[Tensor, " subgraphs"], Bool[Tensor, " patches"]]:
     """NCut of the best bipartition of every open sub-graph, and the side that each patch is on."""
     total, n, device = len(owner), weights.shape[-1], weights.device
@@ -85,11 +96,11 @@ def _bipartitions(
     cost = weights.new_zeros(len(sizes))
     above = torch.zeros(total + 1, dtype=torch.bool, device=device)
     for batch in _batches(sizes, batch_entries):
-        largest = max(sizes[node] for node in batch)
+        largest = max(sizes[number] for number in batch)
         index = torch.tensor(batch)
-        place = torch.arange(largest)
-        padding = place >= torch.tensor([sizes[node] for node in batch])[:, None]
-        members = patches[(starts[index][:, None] + place).masked_fill(padding, total).to(device, non_blocking=True)]
+        slot = torch.arange(largest)
+        padding = slot >= torch.tensor([sizes[number] for number in batch])[:, None]
+        members = patches[(starts[index][:, None] + slot).masked_fill(padding, total).to(device, non_blocking=True)]
         if largest == n:  # whole images, in order
             blocks = weights[batch[0] : batch[-1] + 1]
         else:
@@ -98,8 +109,8 @@ def _bipartitions(
                 outside = padding.to(device, non_blocking=True)
                 blocks.masked_fill_(outside[:, None, :], 0).masked_fill_(outside[:, :, None], 0)
         degree = blocks.sum(dim=2)
-        indicator = fiedler_vector(blocks, degree, solver)
-        least, side = best_bipartition(blocks, degree, indicator, splitting_points)
+        indicator = fiedler_vector(blocks, degree, settings.solver)
+        least, side = best_bipartition(blocks, degree, indicator, settings.splitting_points)
         cost[index.to(device, non_blocking=True)] = least
         above.scatter_(0, members.flatten(), side.flatten())
     return cost, above[:-1]
@@ -109,15 +120,15 @@ def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
     """Sub-graphs of similar sizes, so that little is padded and that ``entries`` are not passed."""
     batch: list[int] = []
     padded = useful = 0
-    for node in sorted(range(len(sizes)), key=lambda node: -sizes[node]):
-        largest = sizes[batch[0]] if batch else sizes[node]
-        waste = padded + largest**2 - useful - sizes[node] ** 2
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        largest = sizes[batch[0]] if batch else sizes[number]
+        waste = padded + largest**2 - useful - sizes[number] ** 2
         if batch and ((len(batch) + 1) * largest**2 > entries or waste > max(_FREE_PADDING, _PADDING_SHARE * useful)):
             yield batch
-            batch, padded, useful, largest = [], 0, 0, sizes[node]
-        batch.append(node)
+            batch, padded, useful, largest = [], 0, 0, sizes[number]
+        batch.append(number)
         padded += largest**2
-        useful += sizes[node] ** 2
+        useful += sizes[number] ** 2
     yield batch
 
 
@@ -134,25 +145,21 @@ def _gather(weights: Tensor, members: Tensor, entries: int) -> Float[Tensor, "it
     return blocks
 
 
-def _depth_first(images: int, made: list[tuple[int, int, bool]], costs: Tensor, sides: Tensor) -> list[ImageTree]:
+def _depth_first(images: int, divided: list[Subgraph], costs: Tensor, sides: Tensor) -> list[ImageTree]:
     """The cuts of each image: a cut, the sub-tree of its first side, that of the other."""
-    following = {  # of a cut and a side; of an image: -1, -2, …
-        (parent if parent >= 0 else -1 - image, first): cut for cut, (image, parent, first) in enumerate(made)
-    }
+    cut_of = {(each.image, each.parent, each.first_side): cut for cut, each in enumerate(divided)}
     order: list[int] = []
     parents: list[list[int]] = []
     for image in range(images):
-        begin = len(order)
         parents.append([])
-        pending = [(following.get((-1 - image, False)), -1)]
+        pending = [(cut_of.get((image, -1, False)), -1)]
         while pending:
             cut, parent = pending.pop()
             if cut is None:
                 continue
+            pending += [(cut_of.get((image, cut, first_side)), len(parents[-1])) for first_side in (False, True)]
             parents[-1].append(parent)
             order.append(cut)
-            place = len(order) - begin - 1
-            pending += [(following.get((cut, first)), place) for first in (False, True)]
     permutation = _on(costs.device, order)
     counts = [len(image) for image in parents]
     return [

@@ -6,13 +6,12 @@ tau is made at every larger tau. So each cut is kept with its cost.
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-LabelCodes = Literal["exact", "float32"]
+from diffcut_bench.ncut.settings import LabelCodes
 
 _CHECK_EVERY = 16
 
@@ -38,10 +37,6 @@ class ImageTree:
         for cost, parent in zip(self.costs.tolist(), self.parents, strict=True):
             reached.append(cost if parent < 0 else max(cost, reached[parent]))
         return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
-
-    def labels(self, tau: float, label_codes: LabelCodes = "exact") -> Int[Tensor, " nodes"]:
-        """Segment of each patch at ``tau``, contiguous from 0."""
-        return _Regions.of([self]).labels(tau, label_codes)[0]
 
 
 @dataclass(frozen=True)
@@ -69,20 +64,18 @@ class _Regions:
         sides = pad([tree.sides for tree in trees], batch_first=True)  # batch × cuts × patches
         reached = pad([tree.reached_at for tree in trees], batch_first=True, padding_value=torch.inf)
         (batch, cuts, n), device = sides.shape, sides.device
-        number = torch.arange(1, cuts + 1, dtype=torch.int16 if cuts < 1 << 15 else torch.int32, device=device)
-        first = torch.zeros(batch, 1, n, dtype=number.dtype, device=device)
-        region = torch.cat([first, sides * number[:, None]], dim=1).amax(dim=1).long()
-        # Some patch of each region: what is true of one is true of all. A region without patches of its own: patch 0.
-        patch = torch.zeros(batch, cuts + 1, dtype=torch.int64, device=device)
-        anyone = sides.to(torch.uint8).argmax(dim=2)
-        held = sides.gather(2, anyone[:, None].expand(-1, cuts, -1)).triu(1)  # by an earlier first side
-        within = torch.cat([number.new_zeros(batch, 1, cuts), held * number[:, None]], dim=1).amax(dim=1).long()
-        patch.scatter_(1, region, torch.arange(n, device=device).expand(batch, -1))
+        region = _last_region(sides)
+        # First sides are nested or disjoint, so an earlier one that holds a patch of a later one holds all of it.
+        patch = sides.to(torch.uint8).argmax(dim=2)  # one of each first side
+        holds = sides.gather(2, patch[:, None].expand(-1, cuts, -1)).triu(1)  # batch × earlier cuts × cuts
+        # All patches of a last region have the same bits. A region that is nobody's last one takes those of patch 0.
+        member = torch.zeros(batch, cuts + 1, dtype=torch.int64, device=device)
+        member.scatter_(1, region, torch.arange(n, device=device).expand(batch, -1))
         return cls(
             region,
-            torch.nn.functional.pad(within, (1, 0)),
+            torch.nn.functional.pad(_last_region(holds), (1, 0)),
             torch.nn.functional.pad(reached, (1, 0), value=-torch.inf),
-            sides.gather(2, patch[:, None].expand(-1, cuts, -1)),
+            sides.gather(2, member[:, None].expand(-1, cuts, -1)),
         )
 
     def labels(self, tau: float, label_codes: LabelCodes) -> Int[Tensor, "batch nodes"]:
@@ -94,17 +87,38 @@ class _Regions:
             first = cuts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # made ones first, in their order
             first = first[:, : int(cuts.sum(dim=1).max()) if cuts.numel() else 0]
             bits = self.bits.gather(1, first[:, :, None].expand(-1, -1, self.bits.shape[2]))
+            # Each region's sum becomes its rank among the sums; equal ones share a rank.
             codes = _float32_codes(bits, cuts.sum(dim=1))
             ascending, order = codes.sort(dim=1)
             step = torch.nn.functional.pad((ascending.diff(dim=1) > 0).long().cumsum(dim=1), (1, 0))
             codes = torch.empty_like(step).scatter_(1, order, step)
         else:
+            # From a region whose cut is not made, climb to the one that holds it, until the cut of that is made.
             codes = torch.where(made, torch.arange(made.shape[1], device=made.device), self.within)
             for _ in range(made.shape[1].bit_length()):  # each round doubles the number of regions climbed
                 codes = codes.gather(1, codes)
-        codes = codes.gather(1, self.region)
-        used = torch.zeros(len(codes), self.within.shape[1] + 1, dtype=torch.int64, device=codes.device)
-        return (used.scatter_(1, codes, 1).cumsum(dim=1) - 1).gather(1, codes)
+        return contiguous(codes.gather(1, self.region), self.within.shape[1])
+
+
+def contiguous(labels: Int[Tensor, "batch *shape"], ids: int | None = None) -> Int[Tensor, "batch *shape"]:
+    """The same partition of each image, numbered from 0 without gaps, in the order of the old numbers.
+
+    Args:
+        labels: ids from 0.
+        ids: all labels are below it. None: it is read from them, for which the device is waited for.
+    """
+    flat = labels.flatten(1)
+    ids = int(flat.max()) + 1 if ids is None else ids
+    used = torch.zeros(len(flat), ids, dtype=torch.int64, device=flat.device).scatter_(1, flat, 1)
+    return (used.cumsum(dim=1) - 1).gather(1, flat).view_as(labels)
+
+
+def _last_region(sides: Bool[Tensor, "batch cuts items"]) -> Int[Tensor, "batch items"]:
+    """Region of the last cut that has the item on its first side; 0: no cut has."""
+    cuts = sides.shape[1]
+    # The products are the largest tensor that a tree makes, so numbers of few bytes.
+    number = torch.arange(1, cuts + 1, dtype=torch.int16 if cuts < 1 << 15 else torch.int32, device=sides.device)
+    return torch.nn.functional.pad(sides * number[:, None], (0, 0, 1, 0)).amax(dim=1).long()
 
 
 def _float32_codes(
@@ -116,13 +130,13 @@ def _float32_codes(
     """
     code = torch.zeros(len(sides), sides.shape[2], dtype=torch.float32, device=sides.device)
     step = torch.ones_like(code[:, :1])
-    for place, side in enumerate(sides.unbind(dim=1)):
+    for cut, side in enumerate(sides.unbind(dim=1)):
         # Not a bit of 0 for the others: an infinite step times 0 is NaN.
-        takes_part = (place < counts)[:, None]
+        takes_part = (cut < counts)[:, None]
         code = torch.where(takes_part, code + step * side, code)
         step = torch.where(takes_part, code.amax(dim=1, keepdim=True) + 1, step)
         # Overflowed sums stay NaN: there is no need to add up the hundreds of cuts that may follow.
-        if place % _CHECK_EVERY == _CHECK_EVERY - 1 and bool((code.isnan().all(dim=1) | ~takes_part[:, 0]).all()):
+        if cut % _CHECK_EVERY == _CHECK_EVERY - 1 and bool((code.isnan().all(dim=1) | ~takes_part[:, 0]).all()):
             break
     return code.nan_to_num(nan=-1.0, posinf=torch.inf)  # every NaN is one segment there
 

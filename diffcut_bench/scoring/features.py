@@ -1,4 +1,4 @@
-"""Where features come from: the store where they are, the backbone where not. No other place runs a backbone."""
+"""Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -62,20 +62,22 @@ class FeatureSource:
         Raises:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
-        found = {place: example.features for place, example in enumerate(examples) if example.features is not None}
-        images = {place: example.image for place, example in enumerate(examples) if place not in found}
-        for place in list(images):  # computed since the reader looked: in this batch, or before a failure
-            stored = None if self.store is None else self.stored(examples[place])
-            if stored is not None:
-                found[place] = stored
-                del images[place]
-        if images:
-            computed = self.compute(torch.stack([image for image in images.values() if image is not None]))
-            for place, features in zip(images, computed, strict=True):
-                digest = examples[place].digest
+        found: dict[int, Tensor] = {}
+        missing: list[int] = []
+        for position, example in enumerate(examples):
+            # The reader's look into the store is some time ago: a run of the same image may have filled it since.
+            features = self.stored(example) if example.features is None else example.features
+            if features is None:
+                missing.append(position)
+            else:
+                found[position] = features
+        if missing:
+            images = [image for position in missing if (image := examples[position].image) is not None]
+            for position, features in zip(missing, self.compute(torch.stack(images)), strict=True):
+                digest = examples[position].digest
                 self.recomputed += digest in self._promised
-                found[place] = features if self.store is None else self.store.put(digest, features)
-        stacked = [found[place].to(self.device, non_blocking=True) for place in range(len(examples))]
+                found[position] = features if self.store is None else self.store.put(digest, features)
+        stacked = [found[position].to(self.device, non_blocking=True) for position in range(len(examples))]
         return torch.stack(stacked).float()
 
     @torch.inference_mode()

@@ -11,13 +11,18 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from enum import Enum
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+
+import numpy as np
+import torch
 
 _OURS = __package__.partition(".")[0]
 _INSTALLED = ("site-packages", "dist-packages")
+_PLAIN = (bool, int, float, complex, str, bytes, Enum, Path, np.generic, torch.dtype, torch.device)  # told by repr
 
 
 def code_fingerprint(stages: Iterable[object], settings: Iterable[object] = ()) -> dict[str, str]:
@@ -91,3 +96,109 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
+
+
+def object_fingerprint(value: object) -> str:
+    """SHA-256 of what an object of the user's is: of every value that it holds, and of its code.
+
+    An object that says so itself, by a method ``fingerprint()`` without arguments, is taken at its word. Code in a file
+    is covered by the file (`code_fingerprint`); code that was typed in, as in a notebook, by what it was compiled to
+    and by the functions and values that it names.
+
+    Args:
+        value: a function, or an object whose attributes are numbers, text, arrays, tensors, networks, functions,
+            containers of these, or objects of the same kind.
+
+    Raises:
+        ValueError: it holds something else, whose value can't be told; the message says what.
+    """
+    digest = hashlib.sha256()
+    for part in _Walk().parts(value, ""):
+        digest.update(part.encode() if isinstance(part, str) else part)
+        digest.update(b"\0")
+    return digest.hexdigest()
+
+
+class _Walk:
+    """Text and bytes that together tell a value from every other one."""
+
+    def __init__(self) -> None:
+        self._met: dict[int, tuple[int, Any]] = {}  # number and value, by identity: held, so that none is used again
+
+    def parts(self, value: Any, where: str) -> Iterator[str | bytes]:
+        yield f"{where}:{type(value).__module__}.{type(value).__qualname__}"
+        if value is None or isinstance(value, _PLAIN):
+            yield repr(value)
+            return
+        number, _ = self._met.setdefault(id(value), (len(self._met), value))
+        yield str(number)
+        if number < len(self._met) - 1:  # met before, perhaps within itself
+            return
+        if callable(getattr(value, "fingerprint", None)) and not isinstance(value, type):
+            yield repr(value.fingerprint())
+        elif isinstance(value, torch.Tensor):
+            yield f"{value.dtype} {tuple(value.shape)}"
+            yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            yield f"{value.dtype} {value.shape}"
+            yield np.ascontiguousarray(value).tobytes()
+        elif isinstance(value, Mapping):
+            for name in sorted(value, key=repr):
+                yield from self.parts(value[name], f"{where}[{name!r}]")
+        elif isinstance(value, (list, tuple)):
+            for index, each in enumerate(value):
+                yield from self.parts(each, f"{where}[{index}]")
+        elif isinstance(value, (set, frozenset)):
+            yield from sorted(map(repr, value))
+        elif isinstance(value, functools.partial):
+            yield from self.parts([value.func, value.args, value.keywords], where)
+        elif isinstance(value, MethodType):
+            yield from self.parts([value.__func__, value.__self__], where)
+        elif isinstance(value, FunctionType):
+            yield from self._function(value, where)
+        elif isinstance(value, type):
+            yield f"{value.__module__}.{value.__qualname__}"
+            if _is_typed_in(value):
+                yield from self.parts({n: each for n, each in vars(value).items() if _is_told(each)}, where)
+                yield from self.parts(value.__bases__, where)
+        elif isinstance(value, ModuleType) or inspect.isbuiltin(value):
+            yield f"{getattr(value, '__module__', '')}.{value.__name__}"
+        elif isinstance(value, torch.nn.Module):
+            yield repr(value)
+            yield from self.parts([type(value), value.state_dict()], where)
+        elif hasattr(value, "__dict__"):
+            yield from self.parts([type(value), vars(value)], where)
+        else:
+            raise ValueError(f"what it holds at {where or 'its top'}, a {type(value).__qualname__}, can't be compared")
+
+    def _function(self, function: FunctionType, where: str) -> Iterator[str | bytes]:
+        yield f"{function.__module__}.{function.__qualname__}"
+        held = [cell.cell_contents for cell in function.__closure__ or ()]
+        yield from self.parts([function.__defaults__, function.__kwdefaults__, held], where)
+        if _is_typed_in(function):
+            yield from self._code(function.__code__, where)
+            named = sorted(_names(function.__code__) & function.__globals__.keys())
+            yield from self.parts({name: function.__globals__[name] for name in named}, where)
+
+    def _code(self, code: CodeType, where: str) -> Iterator[str | bytes]:
+        yield code.co_code
+        yield repr(code.co_names)
+        for constant in code.co_consts:
+            within = isinstance(constant, CodeType)
+            yield from self._code(constant, where) if within else self.parts(constant, where)
+
+
+def _names(code: CodeType) -> set[str]:
+    """Global names that code may look up, those of functions within it included."""
+    within = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*within)
+
+
+def _is_typed_in(value: Any) -> bool:
+    """Whether code has no file that `code_fingerprint` could cover it by."""
+    return getattr(sys.modules.get(value.__module__), "__file__", None) is None
+
+
+def _is_told(value: Any) -> bool:
+    """Whether an attribute of a class that was typed in is its own: code, or a plain value."""
+    return isinstance(value, (FunctionType, *_PLAIN, list, tuple, dict, staticmethod, classmethod, property))

@@ -114,7 +114,7 @@ class Example:
     """One image ready for the pipeline.
 
     Attributes:
-        index: place in the data set.
+        index: in the data set.
         id: name in the data set.
         image: network input, colours in [0, 1]; None where the features are there already.
         eval_image: colours in [0, 1] at the resolution of the label, for refinement and pictures.

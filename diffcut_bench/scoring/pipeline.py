@@ -36,6 +36,7 @@ from diffcut_bench.segmenters import (
     ImageSegmenter,
     LabelSource,
     Segmenter,
+    SpectrumTooLargeError,
     segment_together,
 )
 from diffcut_bench.store import Failure, Timings
@@ -229,7 +230,10 @@ def _partitions(
             for segmenter, partition in zip(segmenters, partitions, strict=True)
         ]
     except GraphTooLargeError as error:
-        raise UserError(str(error), "segmenter.max_memory_gib", error.hint) from error
+        spectrum = isinstance(error, SpectrumTooLargeError)
+        instead = "segmenter=diffcut" if spectrum else "segmenter.approximation=coarse_to_fine (docs/large_grids.md)"
+        hint = f"raise segmenter.max_memory_gib, use a smaller protocol.image_size, or {instead}"
+        raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
 
 
 def _partition_size(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:

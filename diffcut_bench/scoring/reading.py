@@ -78,7 +78,7 @@ def example_loader(
 
     Args:
         dataset: opened.
-        indices: places in the data set.
+        indices: of images in the data set.
         features: whose framing says what is seen and scored, and whose store gives the features that it has.
         batch_size: items a list.
         num_workers: processes that decode, crop and resize; 0: this one.

@@ -53,21 +53,21 @@ def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, st
     """Finished shards in the results of these folders, and why others had to be left out, by folder."""
     shards: list[Shard] = []
     left_out: dict[Path, str] = {}
-    for path in sorted(path for place in output_dirs for path in place.glob("results/*/result.json")):
+    for path in sorted(path for folder in output_dirs for path in folder.glob("results/*/result.json")):
         try:
             result = read_result(path.parent)
-            place = RunConfig(**result.config).shard_of()
-            if place is not None and result.identity:
+            number = RunConfig(**result.config).shard_of()
+            if number is not None and result.identity:
                 check_published(path.parent)
         except (UserError, TypeError) as error:
             left_out[path.parent] = error.what if isinstance(error, UserError) else f"can't be read ({error})"
             continue
-        if place is None:
+        if number is None:
             continue
         if not result.identity or result.dataset.n_available is None:
             left_out[path.parent] = "of an older version, which did not write down what its key is made of"
             continue
-        shards.append(Shard(path.parent, result, *place, cell_key({**result.identity, "shard": None})))
+        shards.append(Shard(path.parent, result, *number, cell_key({**result.identity, "shard": None})))
     return shards, left_out
 
 
@@ -183,7 +183,7 @@ def _images(result: Result) -> int:
 
 
 def _rows(cell: ShardedCell) -> list[ImageRow]:
-    """Rows of all shards by place in the data set.
+    """Rows of all shards, in the order of the data set.
 
     Raises:
         UserError: a shard holds images of another.

@@ -51,7 +51,7 @@ def time_limit(max_seconds: float | None, images: Sequence[str], cells: int = 1)
 
 @contextmanager
 def _alarm(seconds: float, message: str) -> Iterator[None]:
-    """Raise `TookTooLongError` within, after this time; a timer that was set before goes on afterwards."""
+    """Raise `TookTooLongError` within, after this time; a timer that was set before is set again afterwards."""
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -21,6 +21,7 @@ from diffcut_bench.segmenters.maskcut import MaskCut
 from diffcut_bench.segmenters.patches import Patches
 from diffcut_bench.segmenters.precomputed import Precomputed
 from diffcut_bench.segmenters.spectral import Spectral
+from diffcut_bench.segmenters.spectral_embedding import SpectrumTooLargeError
 from diffcut_bench.segmenters.superpixels import Felzenszwalb, Slic
 from diffcut_bench.segmenters.tokencut import TokenCut
 from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid
@@ -47,6 +48,7 @@ __all__ = [
     "SharingSegmenter",
     "Slic",
     "Spectral",
+    "SpectrumTooLargeError",
     "TokenCut",
     "UniformGrid",
     "segment_together",

@@ -8,14 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import scaled_cosines
-from diffcut_bench.segmenters.arguments import check_positive
-from diffcut_bench.segmenters.spectral_embedding import (
-    Spectrum,
-    check_spectrum_fits,
-    cluster_by_pivoted_qr,
-    contiguous,
-    patches_of,
-)
+from diffcut_bench.ncut.arguments import as_nodes, check_positive
+from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 
 @dataclass(frozen=True)
@@ -44,10 +39,10 @@ class AutoSC:
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = patches_of(features)
+        patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
         labels = [self._clusters(image) for image in patches]
-        return torch.stack(labels).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
 
     def _clusters(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         cosines = scaled_cosines(patches[None])[0]
@@ -58,7 +53,7 @@ class AutoSC:
             if float(gaps.max()) > greatest:
                 greatest, clusters, best = float(gaps.max()), max(int(gaps.argmax()), 1), spectrum
         chosen = spectrum if self.released_bug else best
-        return contiguous(cluster_by_pivoted_qr(chosen.vectors[:, :clusters]))
+        return cluster_by_pivoted_qr(chosen.vectors[:, :clusters])
 
 
 def relative_gaps(values: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:

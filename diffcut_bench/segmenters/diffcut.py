@@ -1,25 +1,26 @@
 """DiffCut: recursive Normalized Cut of patch features."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffcut_bench.ncut import CoarseGrid
-from diffcut_bench.ncut.fiedler import Solver
-from diffcut_bench.ncut.recursive import ZeroAffinity, check_arguments
-from diffcut_bench.ncut.tree import LabelCodes
+from diffcut_bench.ncut import CoarseGrid, NCutSettings, ncut_trees
+from diffcut_bench.ncut.arguments import check_choice, check_count
+from diffcut_bench.ncut.settings import LabelCodes, Solver, ZeroAffinity, check_tau_and_alpha
 
 Approximation = Literal["none", "coarse_to_fine"]
 
 
 @dataclass(frozen=True)
 class DiffCut:
-    """`diffcut_bench.ncut.recursive_ncut` on a feature map; its arguments are described there.
+    """`diffcut_bench.ncut.recursive_ncut` on a feature map.
 
     Args:
+        tau, alpha: see `recursive_ncut`.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `NCutSettings`.
         approximation: ``none``: exact; ``coarse_to_fine``: `diffcut_bench.ncut.coarse_to_fine_ncut`, for large grids.
         coarse_patches: patches of a map up to which an approximation is exact; `coarse_to_fine_ncut`.
 
@@ -38,11 +39,16 @@ class DiffCut:
     coarse_patches: int = 4096
 
     def __post_init__(self) -> None:
-        check_arguments(self.tau, self.alpha, self.solver, self.zero_affinity, self.label_codes, self.splitting_points)
-        if self.approximation not in ("none", "coarse_to_fine"):
-            raise ValueError(f"approximation must be one of none, coarse_to_fine, not {self.approximation!r}")
-        if not isinstance(self.coarse_patches, int) or self.coarse_patches < 1:
-            raise ValueError(f"coarse_patches must be a whole number of at least 1, not {self.coarse_patches!r}")
+        check_tau_and_alpha(self.tau, self.alpha)
+        check_choice("approximation", self.approximation, get_args(Approximation))
+        check_count("coarse_patches", self.coarse_patches, 1)
+        self.settings()  # checks the others
+
+    def settings(self) -> NCutSettings:
+        """Of the cut, tau and alpha aside."""
+        return NCutSettings(
+            self.solver, self.zero_affinity, self.label_codes, self.splitting_points, self.max_memory_gib
+        )
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
@@ -62,27 +68,23 @@ class DiffCut:
             What each segmenter alone would give, in their order.
         """
         found: dict[int, Tensor] = {}
-        kinds: dict[tuple[Solver, ZeroAffinity, int, float, int | None], list[int]] = {}
-        for place, one in enumerate(segmenters):
-            coarse = one.coarse_patches if one.approximation == "coarse_to_fine" else None
-            kind = (one.solver, one.zero_affinity, one.splitting_points, one.max_memory_gib, coarse)
-            kinds.setdefault(kind, []).append(place)
-        for (solver, zero_affinity, splitting_points, max_memory_gib, coarse), places in kinds.items():
-            grid = CoarseGrid.of(features, coarse)
-            greatest: dict[float, float] = {}
-            for place in places:
-                one = segmenters[place]
+        size = features.shape[2:]
+        groups: dict[tuple[NCutSettings, int | None], list[int]] = {}
+        for index, one in enumerate(segmenters):
+            approximate = one.approximation == "coarse_to_fine" and size.numel() > one.coarse_patches
+            # Either kind of label codes is read from one tree.
+            settings = replace(one.settings(), label_codes="exact")
+            groups.setdefault((settings, one.coarse_patches if approximate else None), []).append(index)
+        for (settings, coarse_patches), members in groups.items():
+            greatest: dict[float, float] = {}  # tau, by alpha
+            for one in (segmenters[index] for index in members):
                 greatest[one.alpha] = max(one.tau, greatest.get(one.alpha, 0.0))
-            trees = grid.trees(
-                [(tau, alpha) for alpha, tau in greatest.items()],
-                solver=solver,
-                zero_affinity=zero_affinity,
-                splitting_points=splitting_points,
-                max_memory_gib=max_memory_gib,
-            )
+            pairs = [(tau, alpha) for alpha, tau in greatest.items()]
+            grid = None if coarse_patches is None else CoarseGrid.of(features, coarse_patches)
+            trees = grid.trees(pairs, settings) if grid else ncut_trees(features.flatten(2).mT, pairs, settings)
             by_alpha = dict(zip(greatest, trees, strict=True))
-            for place in places:
-                one = segmenters[place]
+            for index in members:
+                one = segmenters[index]
                 labels = by_alpha[one.alpha].labels(one.tau, one.label_codes)
-                found[place] = grid.refine(labels)
-        return [found[place] for place in range(len(segmenters))]
+                found[index] = grid.refine(labels) if grid else labels.unflatten(1, size)
+        return [found[index] for index in range(len(segmenters))]

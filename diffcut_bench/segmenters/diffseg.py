@@ -8,7 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from diffcut_bench.segmenters.arguments import check_count, check_positive
+from diffcut_bench.ncut.arguments import check_count, check_positive
+from diffcut_bench.ncut.tree import contiguous
 
 # Of a distribution's sum, in half precision at worst.
 _TOLERANCE = 1e-2
@@ -69,7 +70,7 @@ class DiffSeg:
             proposals, present = _means(groups, proposals), groups.any(dim=2)
         enlarged = partial(interpolate, size=self.partition_size(rows, cols), mode="bilinear", align_corners=False)
         found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
-        return _contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
+        return contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
 
 
 def attention_maps(
@@ -157,10 +158,3 @@ def _means(groups: Tensor, maps: Tensor) -> Tensor:
     """Mean map of each group; zeros for an empty one."""
     members = groups.to(maps.dtype)
     return members @ maps / members.sum(dim=2, keepdim=True).clamp_min(1)
-
-
-def _contiguous(winners: Tensor) -> Tensor:
-    """Ids [batch, rows, cols] without gaps, in the same order."""
-    flat = winners.flatten(1)
-    used = torch.zeros(len(flat), int(flat.max()) + 1, dtype=torch.long, device=flat.device).scatter_(1, flat, 1)
-    return (used.cumsum(dim=1) - 1).gather(1, flat).view_as(winners)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.ncut.affinity import unit_features
-from diffcut_bench.segmenters.arguments import check_count, check_number
-from diffcut_bench.segmenters.objects import as_nodes
+from diffcut_bench.ncut.arguments import as_nodes, check_count, check_number
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut.affinity import unit_features
-from diffcut_bench.segmenters.arguments import check_count
-from diffcut_bench.segmenters.spectral_embedding import contiguous, patches_of
+from diffcut_bench.ncut.arguments import as_nodes, check_count
+from diffcut_bench.ncut.tree import contiguous
 
 Clusters = int | Literal["annotated"]
 
@@ -55,7 +55,7 @@ class KMeans(TakesClusters):
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
     ) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map; fewer segments than clusters where fewer patches differ."""
-        patches = patches_of(features)
+        patches = as_nodes(features)
         if self.spherical:
             patches = unit_features(patches)
         labels = [
@@ -123,7 +123,7 @@ def kmeans(
         if spherical:
             centres = torch.nn.functional.normalize(centres, dim=2)
     distance, labels = squared_distances(points, centres).min(dim=2)
-    return contiguous(labels[distance.sum(dim=1).argmin()])
+    return contiguous(labels[distance.sum(dim=1).argmin()][None])[0]
 
 
 def first_centres(

@@ -1,21 +1,16 @@
 """Discrete K-way Normalized Cut without recursion, by proximal gradient ascent on one-hot assignments."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
-from diffcut_bench.segmenters.arguments import check_count, check_number, check_positive
-from diffcut_bench.segmenters.spectral_embedding import (
-    Spectrum,
-    check_spectrum_fits,
-    cluster_by_pivoted_qr,
-    contiguous,
-    patches_of,
-)
+from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive
+from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 Volume = Literal["quadratic", "linear"]
 
@@ -53,16 +48,15 @@ class KWayNCut:
         check_number("kappa", self.kappa, 0, 2)
         check_positive("alpha", self.alpha)
         check_positive("max_memory_gib", self.max_memory_gib)
-        if self.volume not in ("quadratic", "linear"):
-            raise ValueError(f"volume must be one of quadratic, linear, not {self.volume!r}")
+        check_choice("volume", self.volume, get_args(Volume))
         check_count("iterations", self.iterations, 0)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = patches_of(features)
+        patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
         labels = [self._cut(image) for image in patches]
-        return torch.stack(labels).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
 
     def _cut(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         # Dissimilar patches attract each other no more than unrelated ones, whether alpha is odd or even.
@@ -70,7 +64,7 @@ class KWayNCut:
         spectrum = Spectrum.of(weights)
         clusters = max(int((spectrum.values < self.kappa).sum()), 1)
         start = cluster_by_pivoted_qr(spectrum.vectors[:, :clusters])
-        return contiguous(ascend(weights, start, self.iterations, self.volume))
+        return ascend(weights, start, self.iterations, self.volume)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffcut_bench.segmenters.arguments import check_count
-from diffcut_bench.segmenters.objects import as_nodes, as_partition, component, images_at_once
+from diffcut_bench.ncut.arguments import as_nodes, check_count
+from diffcut_bench.segmenters.objects import as_partition, component, images_at_once
 
 
 @dataclass(frozen=True)

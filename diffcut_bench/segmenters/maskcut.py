@@ -1,7 +1,7 @@
 """MaskCut: objects one after another, each a bipartition of the graph without those found before."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import scipy.ndimage
@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.ncut import fiedler_vector
-from diffcut_bench.segmenters.arguments import check_count, check_number
+from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number
 from diffcut_bench.segmenters.objects import (
-    as_nodes,
     as_partition,
     binary_affinity,
     check_graph,
@@ -67,8 +66,7 @@ class MaskCut:
         check_graph(self.tau, self.eps)
         check_number("max_iou", self.max_iou, 0, 1)
         check_number("min_area", self.min_area, 0, 1)
-        if self.eigenvector_sign not in ("lapack", "peak"):
-            raise ValueError(f"eigenvector_sign must be one of lapack, peak, not {self.eigenvector_sign!r}")
+        check_choice("eigenvector_sign", self.eigenvector_sign, get_args(Sign))
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map: its masks, and the background."""

@@ -12,22 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
-from diffcut_bench.ncut.recursive import check_features
-from diffcut_bench.segmenters.arguments import check_number, check_positive
+from diffcut_bench.ncut.arguments import check_number, check_positive
+from diffcut_bench.ncut.tree import contiguous
 
 # Of all similarity matrices that are held at once.
 _ENTRIES_AT_ONCE = 2**26
-
-
-def as_nodes(features: Float[Tensor, "batch channels rows cols"]) -> Float[Tensor, "batch nodes channels"]:
-    """Patch features row by row, in float32 or float64.
-
-    Raises:
-        ValueError: they hold NaN or infinity.
-    """
-    nodes = features.flatten(2).transpose(1, 2)
-    check_features(nodes)
-    return nodes if nodes.dtype in (torch.float32, torch.float64) else nodes.float()
 
 
 def images_at_once(nodes: int) -> int:
@@ -79,8 +68,7 @@ def as_partition(masks: NDArray[np.bool_]) -> Int[Tensor, "rows cols"]:
     labels = np.zeros(masks.shape[1:], dtype=np.int64)
     for number in range(len(masks), 0, -1):
         labels[masks[number - 1]] = number
-    _, contiguous = np.unique(labels, return_inverse=True)
-    return torch.from_numpy(contiguous.reshape(labels.shape))
+    return contiguous(torch.from_numpy(labels)[None])[0]
 
 
 def check_graph(tau: object, eps: object) -> None:

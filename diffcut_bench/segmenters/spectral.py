@@ -2,22 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import affinity
-from diffcut_bench.segmenters.arguments import check_count, check_positive
+from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_positive
+from diffcut_bench.ncut.tree import contiguous
 from diffcut_bench.segmenters.kmeans import Clusters, TakesClusters, check_clusters, cluster_counts, kmeans
-from diffcut_bench.segmenters.spectral_embedding import (
-    Spectrum,
-    check_spectrum_fits,
-    cluster_by_pivoted_qr,
-    contiguous,
-    patches_of,
-)
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 Discretisation = Literal["qr", "kmeans"]
 
@@ -49,23 +44,22 @@ class Spectral(TakesClusters):
         check_clusters(self.clusters)
         check_positive("alpha", self.alpha)
         check_positive("max_memory_gib", self.max_memory_gib)
-        if self.discretisation not in ("qr", "kmeans"):
-            raise ValueError(f"discretisation must be one of qr, kmeans, not {self.discretisation!r}")
+        check_choice("discretisation", self.discretisation, get_args(Discretisation))
         check_count("seeds", self.seeds, 1)
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
     ) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = patches_of(features)
+        patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
         counts = cluster_counts(self.clusters, len(patches), class_counts)
         labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
-        return torch.stack(labels).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
 
     def _cut(self, patches: Float[Tensor, "nodes channels"], clusters: int) -> Int[Tensor, " nodes"]:
         embedding = Spectrum.of(affinity(patches[None], self.alpha)[0]).vectors[:, :clusters]
         if self.discretisation == "qr":
-            return contiguous(cluster_by_pivoted_qr(embedding))
+            return cluster_by_pivoted_qr(embedding)
         directions = torch.nn.functional.normalize(embedding, dim=1)
         return kmeans(directions, clusters, seeds=self.seeds, seed=self.seed)

@@ -11,16 +11,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffcut_bench.ncut import GraphTooLargeError, needed_gib
-from diffcut_bench.ncut.fiedler import DENSE_UP_TO
-from diffcut_bench.ncut.memory import matrix_gib
-from diffcut_bench.ncut.recursive import check_features
+from diffcut_bench.ncut.memory import GraphTooLargeError, check_fits
 
 
 class SpectrumTooLargeError(GraphTooLargeError):
     """The spectrum of one image does not fit in ``max_memory_gib``."""
-
-    hint = "raise segmenter.max_memory_gib, use a smaller protocol.image_size, or segmenter=diffcut"
 
 
 @dataclass(frozen=True)
@@ -46,27 +41,16 @@ class Spectrum:
         return cls(values.clamp_min(0), scale[:, None] * vectors)  # rounding makes zeros negative
 
 
-def patches_of(features: Float[Tensor, "batch channels rows cols"]) -> Float[Tensor, "batch nodes channels"]:
-    """Patches of feature maps in reading order, in float32 or float64.
-
-    Raises:
-        ValueError: the features hold NaN or infinity.
-    """
-    patches = features.flatten(2).mT
-    check_features(patches)
-    return patches if patches.dtype in (torch.float32, torch.float64) else patches.float()
-
-
 def check_spectrum_fits(patches: Float[Tensor, "batch nodes channels"], limit_gib: float) -> None:
-    """Refuse images whose spectrum needs more memory than the limit; up to `DENSE_UP_TO` patches are always taken.
+    """Refuse images whose spectrum needs more memory than the limit, as `check_fits` does.
 
     Raises:
         SpectrumTooLargeError: with the estimate.
     """
-    nodes, size = patches.shape[1], patches.element_size()
-    needed = needed_gib(nodes, size, "eigh")
-    if nodes > DENSE_UP_TO and needed > limit_gib:
-        raise SpectrumTooLargeError(nodes, matrix_gib(nodes, size), needed, limit_gib)
+    try:
+        check_fits(patches.shape[1], patches.element_size(), "eigh", limit_gib)
+    except GraphTooLargeError as error:
+        raise SpectrumTooLargeError(*error.args) from None
 
 
 def cluster_by_pivoted_qr(embedding: Float[Tensor, "nodes clusters"]) -> Int[Tensor, " nodes"]:
@@ -86,8 +70,3 @@ def cluster_by_pivoted_qr(embedding: Float[Tensor, "nodes clusters"]) -> Int[Ten
     _, pivots = scipy.linalg.qr(rows.T, mode="r", pivoting=True)
     left, _, right = np.linalg.svd(rows[pivots[: rows.shape[1]]].T)
     return torch.from_numpy(np.abs(rows @ left @ right).argmax(axis=1)).to(embedding.device)
-
-
-def contiguous(labels: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """The same partition, numbered from 0 without gaps."""
-    return labels.unique(return_inverse=True)[1]

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
+from diffcut_bench.ncut.arguments import check_count
+from diffcut_bench.ncut.tree import contiguous
+
 
 @dataclass(frozen=True)
 class Slic:
@@ -28,17 +31,15 @@ class Slic:
     sigma: float = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.segments, int) or self.segments < 1:
-            raise ValueError(f"segments must be a whole number of at least 1, not {self.segments!r}")
+        check_count("segments", self.segments, 1)
         if not self.compactness > 0:
             raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
         _check_sigma(self.sigma)
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Superpixel of each pixel."""
-        return _contiguous(
-            slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
-        )
+        ids = slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
+        return contiguous(torch.from_numpy(ids)[None].long())[0]
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,13 @@ class Felzenszwalb:
     def __post_init__(self) -> None:
         if not self.scale > 0:
             raise ValueError(f"scale must be above 0, not {self.scale!r}")
-        if not isinstance(self.min_size, int) or self.min_size < 0:
-            raise ValueError(f"min_size must be a whole number of at least 0, not {self.min_size!r}")
+        check_count("min_size", self.min_size, 0)
         _check_sigma(self.sigma)
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Segment of each pixel."""
-        return _contiguous(felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1))
+        ids = felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1)
+        return contiguous(torch.from_numpy(ids)[None].long())[0]
 
 
 def _check_sigma(sigma: float) -> None:
@@ -78,7 +79,3 @@ def _check_sigma(sigma: float) -> None:
 def _pixels(image: Tensor) -> NDArray[np.float32]:
     """The picture as scikit-image wants it: [height, width, 3]."""
     return image.permute(1, 2, 0).cpu().numpy().astype(np.float32)
-
-
-def _contiguous(ids: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(ids).long().unique(return_inverse=True)[1]

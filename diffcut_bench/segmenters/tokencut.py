@@ -7,14 +7,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import fiedler_vector
-from diffcut_bench.segmenters.objects import (
-    as_nodes,
-    as_partition,
-    binary_affinity,
-    check_graph,
-    component,
-    images_at_once,
-)
+from diffcut_bench.ncut.arguments import as_nodes
+from diffcut_bench.segmenters.objects import as_partition, binary_affinity, check_graph, component, images_at_once
 
 
 @dataclass(frozen=True)

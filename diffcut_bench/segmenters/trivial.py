@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffcut_bench.ncut.arguments import check_count
+
 
 @dataclass(frozen=True)
 class UniformGrid:
@@ -22,10 +24,8 @@ class UniformGrid:
     cols: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("rows", "cols"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}")
+        check_count("rows", self.rows, 1)
+        check_count("cols", self.cols, 1)
 
     def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Rectangle of each pixel, in raster order."""

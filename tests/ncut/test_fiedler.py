@@ -11,6 +11,10 @@ def graph(nodes: int, seed: int = 0) -> torch.Tensor:
     return affinity(torch.randn(1, nodes, 10), 2)[0]
 
 
+def refuse(*_: object) -> torch.Tensor:
+    raise AssertionError("fell back to the dense solver")
+
+
 @pytest.mark.parametrize("solver", ["lanczos", "eigh"])
 def test_solves_the_generalised_eigenproblem(solver):
     weights = graph(200).double()
@@ -64,12 +68,11 @@ def test_falls_back_to_the_dense_solver_when_it_does_not_converge(monkeypatch):
 
 
 def test_converges_without_falling_back_on_clustered_features(monkeypatch):
-    def refuse(*_: object) -> torch.Tensor:
-        raise AssertionError("fell back to the dense solver")
-
-    monkeypatch.setattr(fiedler, "_dense", refuse)
     weights = affinity(blobs(6, 100)[0], 5)[0]
-    fiedler_vector(weights, weights.sum(dim=1), "lanczos")
+    expected = fiedler_vector(weights, weights.sum(dim=1), "eigh")
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    found = fiedler_vector(weights, weights.sum(dim=1), "lanczos")
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
 
 
 @pytest.mark.parametrize("solver", ["lanczos", "eigh"])
@@ -77,23 +80,47 @@ def test_converges_without_falling_back_on_clustered_features(monkeypatch):
 def test_padding_with_isolated_nodes_changes_nothing(solver, sizes):
     largest = max(sizes)
     batch = torch.zeros(len(sizes), largest, largest)
-    for place, n in enumerate(sizes):
-        batch[place, :n, :n] = graph(n, place)
+    for item, n in enumerate(sizes):
+        batch[item, :n, :n] = graph(n, item)
     together = fiedler_vector(batch, batch.sum(dim=2), solver)
-    for place, n in enumerate(sizes):
-        alone = fiedler_vector(batch[place, :n, :n], batch[place, :n, :n].sum(dim=1), solver)
-        torch.testing.assert_close(together[place, :n], alone, rtol=1e-3, atol=1e-4)
-        assert not together[place, n:].any()
+    for item, n in enumerate(sizes):
+        alone = fiedler_vector(batch[item, :n, :n], batch[item, :n, :n].sum(dim=1), solver)
+        torch.testing.assert_close(together[item, :n], alone, rtol=1e-3, atol=1e-4)
+        assert not together[item, n:].any()
 
 
 def test_an_item_that_does_not_converge_leaves_the_others_alone(monkeypatch):
     easy = blobs(2, 50)[0]
     weights = torch.stack([affinity(easy, 8)[0], graph(100, 0)])
     expected = fiedler_vector(weights, weights.sum(dim=2), "eigh")
-    monkeypatch.setattr("diffcut_bench.ncut.fiedler.MAX_STEPS", 12)
+    monkeypatch.setattr(fiedler, "MAX_STEPS", 12)
     dense = []
     original = torch.linalg.eigh
     monkeypatch.setattr(torch.linalg, "eigh", lambda matrix: dense.append(len(matrix)) or original(matrix))
     found = fiedler_vector(weights, weights.sum(dim=2))
     assert dense == [1]
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [12, 30])
+def test_large_graphs_are_solved_by_restarts(monkeypatch, steps):
+    weights = graph(300).double()
+    degree = weights.sum(dim=1)
+    expected = fiedler_vector(weights, degree, "eigh")
+    monkeypatch.setattr(fiedler, "DENSE_UP_TO", 200)
+    monkeypatch.setattr(fiedler, "MAX_STEPS", steps)
+    monkeypatch.setattr(fiedler, "_RESTARTS", 100)
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    assert torch.allclose(fiedler_vector(weights, degree), expected, atol=1e-6 * expected.abs().max().item())
+
+
+def test_restarts_end_where_eigenvalues_hardly_differ(monkeypatch):
+    """Eight equal components: the second eigenvalue is one of seven."""
+    monkeypatch.setattr(fiedler, "DENSE_UP_TO", 200)
+    monkeypatch.setattr(fiedler, "MAX_STEPS", 10)
+    monkeypatch.setattr(fiedler, "_dense", refuse)
+    weights = torch.block_diag(*[torch.ones(40, 40)] * 8) + 1e-6 * torch.rand(320, 320)
+    weights = (weights + weights.T) / 2
+    y = fiedler_vector(weights, weights.sum(dim=1))
+    assert torch.isfinite(y).all()
+    assert max(y[first : first + 40].std() for first in range(0, 320, 40)) < 1e-2 * y.abs().max()

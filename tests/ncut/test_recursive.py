@@ -1,3 +1,6 @@
+from dataclasses import asdict
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -5,10 +8,10 @@ from conftest import DATA, agreement, blobs, same_partition
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcut_bench.bench import textbook_recursive_ncut
-from diffcut_bench.ncut import ImageTree, NCutTree, ncut_tree, ncut_trees, recursive_ncut
-from diffcut_bench.ncut.recursive import check_arguments
-from diffcut_bench.ncut.tree import _float32_codes
+from diffcut_bench.ncut import ImageTree, NCutSettings, NCutTree, ncut_tree, ncut_trees, recursive_ncut
+from diffcut_bench.ncut.settings import check_tau_and_alpha
+from diffcut_bench.ncut.textbook import textbook_recursive_ncut
+from diffcut_bench.ncut.tree import _float32_codes, contiguous
 
 GOLDEN: list[tuple[float, int]] = [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)]
 
@@ -61,6 +64,16 @@ def test_equals_the_textbook_version():
         ours = recursive_ncut(features[None], 0.8, 8)[0]
         assert ours.max() > 3
         assert same_partition(ours, textbook_recursive_ncut(features, 0.8, 8))
+
+
+@pytest.mark.parametrize(("tau", "alpha"), GOLDEN)
+def test_equals_the_textbook_version_on_golden_features(tau, alpha):
+    """Every second patch of each row and column: the textbook takes seconds for all of them."""
+    golden = torch.from_numpy(np.load(DATA / "recursive_ncut_coffee.npz")["features"])
+    features = golden.unflatten(0, (32, 32))[::2, ::2].flatten(0, 1)
+    ours = recursive_ncut(features[None], tau, alpha)[0]
+    assert ours.max() > 1
+    assert same_partition(ours, textbook_recursive_ncut(features, tau, alpha))
 
 
 # The same examples every time: in features without structure two cuts can tie to the last digit of float32, and then
@@ -183,7 +196,7 @@ def test_float32_codes_lose_a_low_bit_once_the_steps_pass_2_to_the_24(cuts, dist
 @pytest.mark.parametrize(("cuts", "segments"), [(120, 120), (200, 1)])
 def test_float32_codes_overflow_to_one_segment(cuts, segments):
     bits = torch.ones(cuts, cuts, dtype=torch.bool).triu()  # each cut doubles the greatest code
-    tree = ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)
+    tree = NCutTree([ImageTree(torch.zeros(cuts), list(range(-1, cuts - 1)), bits)], 1.0)
     assert tree.labels(1.0).max() + 1 == cuts
     assert tree.labels(1.0, "float32").max() + 1 == segments
 
@@ -197,40 +210,53 @@ def test_overflowing_float32_codes_of_one_image_leave_the_others_alone():
     # From 127 cuts on the greatest code is infinite; a cut more makes every code NaN.
     trees = [tree(cuts) for cuts in (5, 126, 127, 128, 129, 140, 199)]
     together = NCutTree(trees, 1.0, "float32").labels(1.0)
-    for place, one in enumerate(trees):
-        assert torch.equal(together[place], one.labels(1.0, "float32"))
+    for image, one in enumerate(trees):
+        assert torch.equal(together[image], NCutTree([one], 1.0, "float32").labels(1.0)[0])
         alone = torch.zeros(200)
         step = torch.ones(())
         for side in one.sides:
             alone = alone + step * side
             step = alone.max() + 1
-        assert same_partition(together[place], alone.nan_to_num(nan=-1.0, posinf=torch.inf))
-
-
-LEGAL = {
-    **{"tau": 0.5, "alpha": 10, "solver": "lanczos", "zero_affinity": "drop"},
-    **{"label_codes": "exact", "splitting_points": 100},
-}
+        assert same_partition(together[image], alone.nan_to_num(nan=-1.0, posinf=torch.inf))
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tau": 2}, "tau must lie in"),
-        ({"tau": -0.1}, "tau must lie in"),
-        ({"alpha": 0}, "alpha must be positive"),
-        ({"alpha": float("inf")}, "alpha must be positive and finite"),
-        ({"tau": "abc"}, "tau must lie in"),
         ({"splitting_points": 1.5}, "splitting_points"),
         ({"solver": "qr"}, "solver must be one of"),
         ({"zero_affinity": "maybe"}, "zero_affinity must be one of"),
         ({"label_codes": "int8"}, "label_codes must be one of"),
         ({"splitting_points": 0}, "splitting_points"),
+        ({"max_memory_gib": 0}, "max_memory_gib must be positive and finite"),
     ],
 )
-def test_arguments_out_of_range_are_named(arguments, message):
+def test_settings_out_of_range_are_named(arguments, message):
+    # Not by the constructor, where the tests' own type checker would refuse these values first.
     with pytest.raises(ValueError, match=message):
-        check_arguments(**{**LEGAL, **arguments})
+        NCutSettings.__post_init__(SimpleNamespace(**{**asdict(NCutSettings()), **arguments}))
+
+
+@pytest.mark.parametrize(
+    ("tau", "alpha", "message"),
+    [
+        (2, 10, "tau must lie in"),
+        (-0.1, 10, "tau must lie in"),
+        ("abc", 10, "tau must lie in"),
+        (0.5, 0, "alpha must be positive"),
+        (0.5, float("inf"), "alpha must be positive and finite"),
+    ],
+)
+def test_tau_and_alpha_out_of_range_are_named(tau, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        check_tau_and_alpha(tau, alpha)
+
+
+def test_contiguous_keeps_the_order_of_the_numbers():
+    labels = torch.tensor([[[7, 2], [2, 7]], [[0, 5], [9, 5]]])
+    expected = torch.tensor([[[1, 0], [0, 1]], [[0, 1], [2, 1]]])
+    assert torch.equal(contiguous(labels), expected)
+    assert torch.equal(contiguous(labels, 20), expected)
 
 
 def test_nan_features_are_an_error_that_says_where():
@@ -245,10 +271,10 @@ def test_a_tree_refuses_a_tau_that_it_can_not_answer():
         ncut_tree(torch.rand(1, 10, 3), max_tau=0.5).labels(0.6)
 
 
-def test_trees_of_several_settings_equal_those_of_each_alone():
+def test_trees_of_several_pairs_equal_those_of_each_alone():
     features = torch.rand(3, 90, 6, generator=torch.Generator().manual_seed(2))
-    settings_ = [(0.9, 4), (0.6, 8), (0.8, 12)]
-    for tree, (max_tau, alpha) in zip(ncut_trees(features, settings_), settings_, strict=True):
+    pairs = [(0.9, 4), (0.6, 8), (0.8, 12)]
+    for tree, (max_tau, alpha) in zip(ncut_trees(features, pairs, NCutSettings()), pairs, strict=True):
         alone = ncut_tree(features, max_tau, alpha)
         assert torch.equal(tree.labels(max_tau), alone.labels(max_tau))
         for tau in (0.3, 0.55):

@@ -1,11 +1,13 @@
 import functools
+import subprocess
 import sys
+import threading
 
 import numpy
 import pytest
 import torch
 
-from diffcut_bench.scoring.fingerprints import code_fingerprint
+from diffcut_bench.scoring.fingerprints import code_fingerprint, object_fingerprint
 from diffcut_bench.segmenters import DiffCut
 
 
@@ -59,3 +61,78 @@ def test_what_settings_name_at_any_depth_is_a_stage(module):
 def test_a_stage_may_say_its_own_version(module):
     mine = module("mine_e", "class Cut:\n    code_version = '3'\n")
     assert code_fingerprint([mine.Cut()]) == {"mine_e.Cut": "3"}
+
+
+class Threshold:
+    def __init__(self, level: float, weights: torch.Tensor | None = None) -> None:
+        self.level, self.weights = level, weights
+
+    def __call__(self, features):
+        return (features.mean(dim=1) > self.level).long()
+
+
+def closure(level: float):
+    return lambda features: (features.mean(dim=1) > level).long()
+
+
+def cut_at(features, level=0.5):
+    return (features.mean(dim=1) > level).long()
+
+
+def test_objects_are_told_apart_by_what_they_hold():
+    network, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    one, two = torch.zeros(2), torch.ones(2)
+    values = [
+        *(Threshold(0.1), Threshold(0.2), Threshold(0.1, one), Threshold(0.1, two), Threshold(0.1, one.double())),
+        *(closure(0.1), closure(0.2), cut_at, functools.partial(cut_at, level=0.3), Threshold(0.1).__call__),
+        *(network, other, [one, two, one], [one, two, two], {"a": 1}, {"a": "1"}, numpy.zeros(2), numpy.zeros((1, 2))),
+        *({"a", "b"}, {"a"}, numpy.int64(3), 3, torch.float16, DiffCut(tau=0.4), DiffCut(tau=0.5), Threshold),
+    ]
+    found = [object_fingerprint(value) for value in values]
+    assert len(set(found)) == len(values)
+    assert found == [object_fingerprint(value) for value in values]
+    assert object_fingerprint(Threshold(0.1, torch.zeros(2))) == object_fingerprint(Threshold(0.1, torch.zeros(2)))
+    assert object_fingerprint(closure(0.1)) == object_fingerprint(closure(0.1))
+
+
+def test_an_object_may_hold_itself_or_say_what_it_is():
+    loop = Threshold(0.1)
+    loop.weights = [loop]
+    assert object_fingerprint(loop) != object_fingerprint(Threshold(0.1))
+
+    class Said(Threshold):
+        def fingerprint(self):
+            return "version 3"
+
+    assert object_fingerprint(Said(0.1)) == object_fingerprint(Said(0.2)) != object_fingerprint(Threshold(0.1))
+
+
+@pytest.mark.parametrize("value", [iter([]), threading.Lock(), torch.Generator(), numpy.array([object()])])
+def test_what_has_no_value_is_refused(value):
+    with pytest.raises(ValueError, match=r"at \['weights'\]|at \[1\]\['weights'\]"):
+        object_fingerprint(Threshold(0.1, value))
+
+
+TYPED_IN = """
+import subprocess
+import sys
+import threading
+from diffcut_bench.scoring.fingerprints import object_fingerprint
+LEVEL = {level}
+def helper(x): return x > LEVEL
+def cut(features): return helper(features) if features in {{"a", "b", "c"}} else [helper(f) for f in features]
+class Cut:
+    level = {level}
+    def __call__(self, features): return features > self.level
+print(object_fingerprint(cut), object_fingerprint(Cut()))
+"""
+
+
+def test_code_that_was_typed_in_is_covered_with_what_it_names():
+    def printed(level: float) -> list[str]:
+        code = TYPED_IN.format(level=level)
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    first, again, other = printed(0.1), printed(0.1), printed(0.2)
+    assert first == again
+    assert all(one != two for one, two in zip(first, other, strict=True))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import Finished, program
 
-from diffcut_bench.backbones import DiffusionEncoder
-from diffcut_bench.bench.ceiling import count_flops, count_parameters, matrix_rate
-from diffcut_bench.bench.encoder import (
+from benchmarks.__main__ import main
+from benchmarks.encoder import (
     PRECISIONS,
     Measured,
     Row,
@@ -23,24 +23,38 @@ from diffcut_bench.bench.encoder import (
     measure_rates,
     open_encoder,
 )
-from diffcut_bench.bench.random_weights import ARCHITECTURES, shapes_of, write_random_checkpoint
+from benchmarks.random_weights import (
+    ARCHITECTURES,
+    count_flops,
+    count_parameters,
+    shapes_of,
+    write_random_checkpoint,
+)
+from diffcut_bench.backbones import DiffusionEncoder
+from diffcut_bench.environment import matrix_rate
 
 CPU = torch.device("cpu")
 SIZE = 64
 
 
+@pytest.fixture
+def bench(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """Run `python -m benchmarks` in this process."""
+    return program(main, capsys)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("bench") / "weights-tiny"
-    assert write_random_checkpoint(place, ARCHITECTURES["tiny"])
-    return place
+    written = tmp_path_factory.mktemp("bench") / "weights-tiny"
+    assert write_random_checkpoint(written, ARCHITECTURES["tiny"])
+    return written
 
 
 @pytest.fixture(autouse=True)
 def assets(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """An assets cache of these tests' own."""
-    place = str(tmp_path_factory.getbasetemp() / "assets")
-    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", place)
+    cache = str(tmp_path_factory.getbasetemp() / "assets")
+    monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", cache)
 
 
 def run(folder: Path, settings: list[Setting]) -> list[Row]:
@@ -62,13 +76,13 @@ FULL_SIZE = {"ssd1b": (405.9e6, 1.33), "vega": (246.8e6, 0.85)}
 def test_full_size_models_cost_what_was_counted(name):
     """Known counts."""
     down_parameters, unet_flops = FULL_SIZE[name]
-    networks = shapes_of(ARCHITECTURES[name])
-    flops = count_flops(networks, 1024)
+    architecture = ARCHITECTURES[name]
+    flops = count_flops(architecture, 1024)
     assert round(flops["unet"] / 1e12, 2) == unet_flops
     assert round(flops["vae"] / 1e12, 2) == 4.88
     assert flops["tiny_vae"] < flops["vae"] / 9
-    assert round(count_parameters(networks)["vae"] / 1e6) == 34
-    down = sum(each.numel() for each in networks["unet"].down_blocks.parameters())
+    assert round(count_parameters(architecture)["vae"] / 1e6) == 34
+    down = sum(each.numel() for each in shapes_of(architecture)["unet"].down_blocks.parameters())
     assert down == pytest.approx(down_parameters, rel=2e-4)
 
 
@@ -92,7 +106,7 @@ def test_flops_of_the_shapes_are_those_of_the_encoder_at_work(folder, monkeypatc
         return output
 
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
-    flops = count_flops(shapes_of(ARCHITECTURES["tiny"]), SIZE)
+    flops = count_flops(ARCHITECTURES["tiny"], SIZE)
     images = colour_fields(1, SIZE, CPU)
     counted.clear()
     encoder.latents(images)
@@ -195,9 +209,9 @@ def test_matrix_rates_are_measured_for_the_arithmetic_in_use():
     assert 1e6 < matrix_rate(torch.float32, CPU, size=64) < 1e15
 
 
-def test_the_command_writes_a_row_for_each_setting(cli, tmp_path):
+def test_the_command_writes_a_row_for_each_setting(bench, tmp_path):
     options = ("device=cpu", f"protocol.image_size={SIZE}", f"output_dir={tmp_path}")
-    done = cli("bench", "--encoder", "tiny", "--batches", "1,2", "--quick", *options)
+    done = bench("--encoder", "tiny", "--batches", "1,2", "--quick", *options)
     assert done.code == 0, done.err
     assert "released" in done.out and "fastest sound" in done.out and "at least 0.999" in done.out
     record: dict[str, Any] = json.loads((tmp_path / "bench" / "encoder.json").read_text())
@@ -217,17 +231,17 @@ def test_the_command_writes_a_row_for_each_setting(cli, tmp_path):
 
 MISTAKES: list[tuple[tuple[str, ...], str]] = [
     (("--encoder", "ssd1"), "did you mean ssd1b"),
-    (("--encoder", "tiny", "--batches", "1,x"), "'x' is no batch size"),
+    (("--encoder", "tiny", "--batches", "1,x"), "'x' is no whole number"),
     (("--encoder", "tiny", "--batches", ","), "nothing named"),
     (("--encoder", "tiny", "--precisions", "bfloat"), "did you mean bfloat16"),
     (("--encoder", "tiny", "--modes", "fast"), "available: compiled, eager"),
-    (("--encoder", "tiny", "--repeats", "0"), "--repeats must be at least 1"),
+    (("--encoder", "tiny", "--repeats", "0"), "--repeats: '0' is no whole number of at least 1"),
     (("--encoder", "tiny", "protocol.image_size=100"), "no multiple of 32"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "message"), MISTAKES)
-def test_mistakes_are_said(cli: Callable[..., Any], tmp_path, arguments, message):
-    done = cli("bench", *arguments, f"output_dir={tmp_path}")
+def test_mistakes_are_said(bench, tmp_path, arguments, message):
+    done = bench(*arguments, f"output_dir={tmp_path}")
     assert done.code == 2
     assert message in done.err

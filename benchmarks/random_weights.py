@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 
-from diffcut_bench.backbones.architectures import UNETS, VAE
+from diffcut_bench.backbones.architectures import UNETS, VAE, unet_operations, vae_operations
 from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
 _VARIANT = "fp16"
@@ -38,13 +39,23 @@ class Architecture:
     tiny_vae: Mapping[str, Any]
     text: tuple[int, int]
 
+    @property
+    def deepest(self) -> int:
+        """Level of the UNet's encoder down to which it is kept: all of it."""
+        return len(self.unet["block_out_channels"]) - 1
+
 
 # The decoder has the least depth: nothing of it is read.
 _LEAST_DECODER = {"mid_block_type": None, "reverse_transformer_layers_per_block": [[1, 1, 1], [1, 1, 1], 1]}
 _SDXL_VAE = {**VAE, "sample_size": 1024, "scaling_factor": 0.13025, "force_upcast": True}
 _TINY_UNET = {
-    **{"sample_size": 8, "block_out_channels": [8, 16, 32], "norm_num_groups": 4, "attention_head_dim": [2, 2, 4]},
-    **{"cross_attention_dim": 40, "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 24 + 6 * 8},
+    "sample_size": 8,
+    "block_out_channels": [8, 16, 32],
+    "norm_num_groups": 4,
+    "attention_head_dim": [2, 2, 4],
+    "cross_attention_dim": 40,
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": 24 + 6 * 8,
 }
 _TINY_VAE = {"block_out_channels": [8, 8, 8, 8], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 64}
 
@@ -73,11 +84,34 @@ def shapes_of(architecture: Architecture) -> dict[str, Any]:
             name: kind.from_config(dict(getattr(architecture, name))).eval().requires_grad_(False)
             for name, kind in kinds.items()
         }
-    keep_encoder(networks["unet"], len(architecture.unet["block_out_channels"]) - 1)
+    keep_encoder(networks["unet"], architecture.deepest)
     for vae in (networks["vae"], networks["tiny_vae"]):
         vae.decoder = None
         vae.post_quant_conv = None
     return networks
+
+
+def count_flops(architecture: Architecture, image_size: int) -> dict[str, float]:
+    """Floating-point operations of one square image, two for a multiply-add, by network as `shapes_of` keeps it.
+
+    Args:
+        architecture: one of `ARCHITECTURES`.
+        image_size: pixels a side.
+    """
+    tiny_vae, image = shapes_of(architecture)["tiny_vae"], torch.empty(1, 3, image_size, image_size, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        tiny_vae.encoder(image)
+    return {
+        "unet": unet_operations(architecture.unet, architecture.deepest, image_size),
+        "vae": vae_operations(architecture.vae, image_size),
+        "tiny_vae": float(counter.get_total_flops()),
+    }
+
+
+def count_parameters(architecture: Architecture) -> dict[str, int]:
+    """Parameters of each network as `shapes_of` keeps it."""
+    networks = shapes_of(architecture)
+    return {name: sum(each.numel() for each in network.parameters()) for name, network in networks.items()}
 
 
 def write_random_checkpoint(folder: Path, architecture: Architecture, seed: int = 0) -> bool:
@@ -101,19 +135,19 @@ def write_random_checkpoint(folder: Path, architecture: Architecture, seed: int 
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as scratch:
-        place = Path(scratch) / folder.name
-        place.mkdir()
+        whole = Path(scratch) / folder.name
+        whole.mkdir()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            _write_networks(place, architecture)
-            _write_text_encoders(place, architecture.text)
+            _write_networks(whole, architecture)
+            _write_text_encoders(whole, architecture.text)
         betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-        (place / "scheduler").mkdir()
-        (place / "scheduler" / "scheduler_config.json").write_text(json.dumps(betas | {"num_train_timesteps": 1000}))
-        (place / _WRITTEN).write_text(content)
+        (whole / "scheduler").mkdir()
+        (whole / "scheduler" / "scheduler_config.json").write_text(json.dumps(betas | {"num_train_timesteps": 1000}))
+        (whole / _WRITTEN).write_text(content)
         if folder.exists():
             shutil.rmtree(folder)
-        place.rename(folder)
+        whole.rename(folder)
     return True
 
 
@@ -156,17 +190,24 @@ def _write_text_encoders(folder: Path, hidden_sizes: tuple[int, int]) -> None:
     kinds: tuple[Any, Any] = (CLIPTextModel, CLIPTextModelWithProjection)
     for suffix, kind, hidden in zip(("", "_2"), kinds, hidden_sizes, strict=True):
         config = CLIPTextConfig(
-            **{"vocab_size": len(words), "hidden_size": hidden, "intermediate_size": hidden, "projection_dim": hidden},
-            **{"num_hidden_layers": 2, "num_attention_heads": hidden // min(hidden, 64)},
-            **{"max_position_embeddings": _TOKENS, "bos_token_id": 3, "eos_token_id": 4, "pad_token_id": 4},
+            vocab_size=len(words),
+            hidden_size=hidden,
+            intermediate_size=hidden,
+            projection_dim=hidden,
+            num_hidden_layers=2,
+            num_attention_heads=hidden // min(hidden, 64),
+            max_position_embeddings=_TOKENS,
+            bos_token_id=3,
+            eos_token_id=4,
+            pad_token_id=4,
         )
         config.save_pretrained(folder / f"text_encoder{suffix}")
         _save(kind(config), folder / f"text_encoder{suffix}" / f"model.{_VARIANT}.safetensors")
-        place = folder / f"tokenizer{suffix}"
-        place.mkdir()
-        (place / "vocab.json").write_text(json.dumps(words))
-        (place / "merges.txt").write_text("#version: 0.2\nl o\n")
+        vocabulary, merges = (folder / f"tokenizer{suffix}" / name for name in ("vocab.json", "merges.txt"))
+        vocabulary.parent.mkdir()
+        vocabulary.write_text(json.dumps(words))
+        merges.write_text("#version: 0.2\nl o\n")
         tokenizer: Any = CLIPTokenizer(
-            str(place / "vocab.json"), str(place / "merges.txt"), model_max_length=_TOKENS, pad_token="<|endoftext|>"
+            str(vocabulary), str(merges), model_max_length=_TOKENS, pad_token="<|endoftext|>"
         )
-        tokenizer.save_pretrained(place)
+        tokenizer.save_pretrained(vocabulary.parent)

@@ -71,7 +71,7 @@ def plain_refinement(
 
         around = neighbours(image)
         scale = 1e-8 + 0.1 * around.flatten(1, 2).std(dim=1)[:, None]
-        outer = [place for place in range(9) if place != 4]
+        outer = [index for index in range(9) if index != 4]
         logits = -((around[:, :, outer].flatten(1, 2) - image[:, None]).abs() / scale).mean(dim=0)
         affinity = logits.softmax(dim=0)
         masks = one_hot(segments.unique(return_inverse=True)[1]).movedim(2, 0).to(image.dtype)

@@ -1,13 +1,12 @@
 """Speed of reading: worker processes, and the label look-up, as ratios within one run."""
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcut_bench.bench.segmenter import Comparison
-from diffcut_bench.bench.timing import least_times
+from benchmarks.cut import Comparison
+from benchmarks.timing import timed
 
 
 def compare_workers(load: Callable[[int], Iterable[Sequence[object]]]) -> Comparison:
@@ -17,16 +16,22 @@ def compare_workers(load: Callable[[int], Iterable[Sequence[object]]]) -> Compar
         load: from a number of workers to an iterator over batches of the same images. The first batch is not timed: it
             waits for the workers to start.
     """
-    seconds: dict[int, float] = {}
-    images = 0
-    for workers in (1, 2):
+
+    def images_per_s(workers: int) -> tuple[int, float]:
         batches = iter(load(workers))
         next(batches)
-        start = time.perf_counter()
-        images = sum(len(batch) for batch in batches)
-        seconds[workers] = (time.perf_counter() - start) / images
+        (one,) = timed([lambda: sum(len(batch) for batch in batches)], 1)
+        return one.result, one.result / one.least
+
+    (images, alone), (_, together) = images_per_s(1), images_per_s(2)
     return Comparison(
-        "reading in 1 worker, ours in 2", images, None, seconds[2], seconds[1], seconds[1] / seconds[2], None
+        what="reading in 1 worker, ours in 2",
+        images=images,
+        segments=None,
+        ours_s=1 / together,
+        other_s=1 / alone,
+        ratio=together / alone,
+        agreement=None,
     )
 
 
@@ -46,15 +51,13 @@ def compare_lookup(labels: Sequence[NDArray[np.integer]], lookup: NDArray[np.int
     def by_pixel() -> list[NDArray[np.int64]]:
         return [np.array([[mapping[value] for value in row] for row in raw.tolist()]) for raw in labels]
 
-    ours_s, theirs_s = least_times([by_table, by_pixel], repeats)
-    equal = [np.array_equal(a, b) for a, b in zip(by_table(), by_pixel(), strict=True)]
-    count = len(labels)
+    ours, theirs = timed([by_table, by_pixel], repeats)
     return Comparison(
-        "label mapping pixel by pixel",
-        count,
-        None,
-        ours_s / count,
-        theirs_s / count,
-        theirs_s / ours_s,
-        np.mean(equal).item(),
+        what="label mapping pixel by pixel",
+        images=len(labels),
+        segments=None,
+        ours_s=ours.least / len(labels),
+        other_s=theirs.least / len(labels),
+        ratio=theirs.least / ours.least,
+        agreement=sum(map(np.array_equal, ours.result, theirs.result)) / len(labels),
     )

@@ -1,7 +1,8 @@
-"""Recursive Normalized Cut as a textbook writes it: the slow version that `bench` and the tests compare with.
+"""Recursive Normalized Cut on one screen, as a textbook writes it: the reference, to read first and to compare with.
 
-Every sub-graph is the whole N×N matrix with rows and columns masked out, every node is solved by a dense
-eigendecomposition, and the splitting points are tried one by one. It shares no code with `diffcut_bench.ncut`.
+Every sub-graph is the whole N×N matrix with rows and columns masked out, every sub-graph is solved by a dense
+eigendecomposition, and the splitting points are tried one by one. The rest of the room finds the same partitions of
+whole batches, many times faster; no code is shared with it.
 """
 
 import torch

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.clustering import adjusted_rand_score
 
-from diffcut_bench.bench.segmenter import adjusted_rand_index
-from diffcut_bench.bench.timing import least_times, timed
+from benchmarks.timing import timed
 from diffcut_bench.ncut import affinity, fiedler_vector, recursive_ncut
 
 # Beyond this ncut-pytorch samples the graph.
@@ -80,8 +80,6 @@ def compare_rivals(
         repeats: of each, in turns.
     """
     weights = affinity(features[None], alpha)[0]
-    degree = weights.sum(dim=1)
-    device = features.device
     rows = []
     eigenvectors: dict[str, Callable[[], Tensor]] = {}
     if find_spec("ncut_pytorch") is not None and len(features) <= _WHOLE_GRAPH:
@@ -90,20 +88,23 @@ def compare_rivals(
             eigenvectors[name] = partial(_second_of_ncut_pytorch, features, weights, count)
     if find_spec("sklearn") is not None:
         eigenvectors[f"scikit-learn {version('scikit-learn')}"] = lambda: _second_of_scikit_learn(weights)
-    exact = fiedler_vector(weights.double(), degree.double(), "eigh") if eigenvectors else None
+    if eigenvectors:
+        exact = fiedler_vector(weights.double(), weights.double().sum(dim=1), "eigh")
     for name, solve in eigenvectors.items():
-
-        def ours() -> Tensor:
-            return fiedler_vector(weights, weights.sum(dim=1))
-
         solve()  # what it imports and compiles is not counted
-        ours_s, rival_s = least_times([ours, solve], repeats, device)
+        ours, rival = timed([lambda: fiedler_vector(weights, weights.sum(dim=1)), solve], repeats, features.device)
         rows.append(
             Rival(
-                *(name, "second eigenvector", True, patches, alpha, ours_s, rival_s),
-                ratio=rival_s / ours_s,
-                ours_exact=_cosine(ours(), exact),
-                rival_exact=_cosine(solve(), exact),
+                rival=name,
+                job="second eigenvector",
+                same_job=True,
+                patches=patches,
+                alpha=alpha,
+                ours_s=ours.least,
+                rival_s=rival.least,
+                ratio=rival.least / ours.least,
+                ours_exact=_cosine(ours.result, exact),
+                rival_exact=_cosine(rival.result, exact),
             )
         )
     if partitions and find_spec("sklearn") is not None:
@@ -124,10 +125,16 @@ def _spectral_clustering(features: Tensor, patches: int, alpha: float, tau: floa
         warnings.simplefilter("ignore")  # that the graph may not be connected
         (rival,) = timed([theirs], 1, features.device)
     return Rival(
-        *(f"scikit-learn {version('scikit-learn')}", "partition", False, patches, alpha, ours.seconds, rival.seconds),
-        ratio=rival.seconds / ours.seconds,
+        rival=f"scikit-learn {version('scikit-learn')}",
+        job="partition",
+        same_job=False,
+        patches=patches,
+        alpha=alpha,
+        ours_s=ours.least,
+        rival_s=rival.least,
+        ratio=rival.least / ours.least,
         clusters=clusters,
-        ari=adjusted_rand_index(ours.result, rival.result),
+        ari=adjusted_rand_score(ours.result, rival.result.to(ours.result)).item(),
     )
 
 
@@ -151,7 +158,5 @@ def _second_of_scikit_learn(weights: Tensor) -> Tensor:
     return torch.from_numpy(embedding[:, 0]).to(weights)
 
 
-def _cosine(first: Tensor, second: Tensor | None) -> float | None:
-    if second is None:
-        return None
+def _cosine(first: Tensor, second: Tensor) -> float:
     return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=0).abs().item()

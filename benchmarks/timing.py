@@ -1,13 +1,16 @@
-"""How long and how much memory: the least time of several works in turns, and the most memory that one takes."""
+"""How long and how much memory: seconds of several works in turns, and the most memory that one takes."""
 
 import ctypes
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
+
+from diffcut_bench.environment import synchronize
 
 _PROCESS = Path("/proc/self")
 _HIGH_WATER_MARK = "5"  # proc(5): written to clear_refs, it resets VmHWM
@@ -15,10 +18,20 @@ _HIGH_WATER_MARK = "5"  # proc(5): written to clear_refs, it resets VmHWM
 
 @dataclass
 class Timed:
-    """Least seconds of a work, and what it returned the last time."""
+    """Seconds of each call of a work, and what it returned the last time."""
 
-    seconds: float = float("inf")
+    seconds: list[float] = field(default_factory=list)
     result: Any = None
+
+    @property
+    def least(self) -> float:
+        """Seconds of the quickest call."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """Seconds of the call in the middle."""
+        return median(self.seconds)
 
 
 def timed(
@@ -27,7 +40,7 @@ def timed(
     device: torch.device | None = None,
     enough: float = float("inf"),
 ) -> list[Timed]:
-    """Least time of each, taken in turns, so that a busy moment of the machine does not hit one alone.
+    """Time each work, taken in turns, so that a busy moment of the machine does not hit one alone.
 
     Args:
         works: to be timed.
@@ -36,34 +49,21 @@ def timed(
         enough: seconds after which a work is not repeated any more.
     """
     found = [Timed() for _ in works]
-    spent = [0.0] * len(works)
     for _ in range(repeats):
-        for place, (work, one) in enumerate(zip(works, found, strict=True)):
-            if spent[place] <= enough:
+        for work, one in zip(works, found, strict=True):
+            if not one.seconds or sum(one.seconds) <= enough:
                 synchronize(device)
                 start = time.perf_counter()
                 one.result = work()
                 synchronize(device)
-                seconds = time.perf_counter() - start
-                spent[place] += seconds
-                one.seconds = min(one.seconds, seconds)
+                one.seconds.append(time.perf_counter() - start)
     return found
 
 
-def least_times(works: Sequence[Callable[[], object]], repeats: int, device: torch.device | None = None) -> list[float]:
-    """Least seconds of each; see `timed`."""
-    return [one.seconds for one in timed(works, repeats, device)]
-
-
-def seconds_of(work: Callable[[], object], device: torch.device | None = None) -> float:
-    """Seconds of one call."""
-    return least_times([work], 1, device)[0]
-
-
-def synchronize(device: torch.device | None) -> None:
-    """Wait until an accelerator has done all that it was asked for."""
-    if device is not None and device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def allocator(device: torch.device) -> Any:
+    """The module of an accelerator that tells what its allocator holds; None where the device does not tell."""
+    module = torch.get_device_module(device)
+    return module if hasattr(module, "max_memory_allocated") else None
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
@@ -72,14 +72,14 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
     On an accelerator what its allocator holds, on the CPU resident memory of the process (Linux).
     """
     if device.type != "cpu":
-        module = torch.get_device_module(device)
-        if not hasattr(module, "max_memory_allocated"):
+        memory = allocator(device)
+        if memory is None:
             return None
-        module.reset_peak_memory_stats(device)
-        before = module.memory_allocated(device)
+        memory.reset_peak_memory_stats(device)
+        before = memory.memory_allocated(device)
         work()
         synchronize(device)
-        return int(module.max_memory_allocated(device) - before)
+        return int(memory.max_memory_allocated(device) - before)
     try:
         # The command line keeps freed memory in the process, where it would hide what the call takes.
         ctypes.CDLL(None).malloc_trim(0)

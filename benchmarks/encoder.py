@@ -3,7 +3,6 @@
 Weights are random (`random_weights`), shapes are real. Nothing here prints or writes.
 """
 
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
+from benchmarks.timing import allocator, timed
 from diffcut_bench.backbones import DiffusionEncoder
-from diffcut_bench.bench.ceiling import matrix_rate
-from diffcut_bench.bench.timing import seconds_of
+from diffcut_bench.environment import matrix_rate
 
 MODES = ("eager", "compiled")
 _WARM_UP = 2
@@ -202,7 +201,7 @@ def measure(
     open_setting: Callable[[Setting], DiffusionEncoder],
     images: Tensor,
     exact: Mapping[str, Tensor],
-    flops: Mapping[str, int],
+    flops: Mapping[str, float],
     rates: Mapping[str, float],
     repeats: int = 5,
 ) -> Iterator[Row]:
@@ -246,8 +245,8 @@ def fastest_sound(rows: Sequence[Row], least_cosine: float) -> Row | None:
     """The row of most images a second among those whose every patch has this cosine to float32; own VAE only, because
     another VAE means other features."""
     sound = [
-        (row.measured.images_per_s, place)
-        for place, row in enumerate(rows)
+        (row.measured.images_per_s, index)
+        for index, row in enumerate(rows)
         if row.measured is not None
         and row.measured.is_sound(least_cosine)
         and PRECISIONS[row.setting.precision].vae == "own"
@@ -259,12 +258,11 @@ def _measure(encoder: DiffusionEncoder, images: Tensor, exact: Tensor, floor_s: 
     device = images.device
     for _ in range(_WARM_UP):
         features = encoder(images)
-    _reset_peak(device)
-    whole_s, vae_s = [], []
-    for _ in range(repeats):
-        whole_s.append(seconds_of(lambda: encoder(images), device))
-        vae_s.append(seconds_of(lambda: encoder.latents(images), device))
-    image_s, latents_s = (statistics.median(seconds) / len(images) for seconds in (whole_s, vae_s))
+    memory = allocator(device)
+    if memory is not None:
+        memory.reset_peak_memory_stats(device)
+    whole, vae = timed([lambda: encoder(images), lambda: encoder.latents(images)], repeats, device)
+    image_s, vae_s = whole.median / len(images), vae.median / len(images)
     finite = features.isfinite().float().mean().item()
     cosine_mean = cosine_min = centred_mean = None
     if finite == 1:
@@ -273,9 +271,9 @@ def _measure(encoder: DiffusionEncoder, images: Tensor, exact: Tensor, floor_s: 
         centred_mean = cosine_similarity(_centred(features), _centred(exact), dim=1).mean().item()
     return Measured(
         images_per_s=1 / image_s,
-        vae_s=latents_s,
-        unet_s=max(image_s - latents_s, 0.0),
-        memory_bytes=_peak(device),
+        vae_s=vae_s,
+        unet_s=max(image_s - vae_s, 0.0),
+        memory_bytes=None if memory is None else int(memory.max_memory_allocated(device)),
         floor_images_per_s=1 / floor_s,
         floor_share=floor_s / image_s,
         finite=finite,
@@ -299,17 +297,6 @@ def _convolutions_in_tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = before
-
-
-def _peak(device: torch.device) -> int | None:
-    module = torch.get_device_module(device)
-    return int(module.max_memory_allocated(device)) if hasattr(module, "max_memory_allocated") else None
-
-
-def _reset_peak(device: torch.device) -> None:
-    module = torch.get_device_module(device)
-    if hasattr(module, "reset_peak_memory_stats"):
-        module.reset_peak_memory_stats(device)
 
 
 def _free(encoder: DiffusionEncoder | None, device: torch.device) -> None:
