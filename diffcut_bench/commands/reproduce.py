@@ -3,18 +3,16 @@
 import argparse
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from diffcut_bench.coherence import SamplingOptions
-from diffcut_bench.commands.coherence import measure_coherence
+from diffcut_bench.commands.coherence import print_coherence
 from diffcut_bench.commands.passes import TerminalObserver, say_failures
 from diffcut_bench.commands.terminal import console, say
-from diffcut_bench.config import RunConfig, load_config
+from diffcut_bench.config import load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
+from diffcut_bench.reporting import paper_order
 from diffcut_bench.reproduction import (
     TFLOPS,
     PlannedCell,
@@ -37,7 +35,7 @@ _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
     parser.add_argument(
-        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=_in_order))}"
+        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=paper_order))}"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
     parser.add_argument(
@@ -101,7 +99,7 @@ def reproduce(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing
     except OSError as error:
         raise unwritable(folder, error) from error
-    measured, failed = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), _coherence)
+    measured, failed = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), print_coherence)
     results = [ours.result for ours in measured.values() if ours.result is not None]
     runnable = any(not cell.not_run for cell in cells)
     cells, measured, failed = average_seeds(cells, measured, failed)
@@ -114,11 +112,6 @@ def reproduce(options: argparse.Namespace) -> int:
     for path in write_reproduction(folder, reproduction, tables, curves):
         say(f"written  {path}")
     return 2 if runnable and not measured else 0
-
-
-def _coherence(config: RunConfig) -> dict[str, Any]:
-    options = argparse.Namespace(**asdict(SamplingOptions()), mark=None, mark_images=None)
-    return measure_coherence([config], options)
 
 
 def _output_dir(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> Path:
@@ -138,8 +131,3 @@ def _folders(texts: Sequence[str]) -> dict[str, Path]:
             raise UserError(f"{text!r} names no folder", "--predictions", 'write --predictions "ROW=DIR"')
         folders[row] = Path(expanded(folder, "--predictions"))
     return folders
-
-
-def _in_order(name: str) -> tuple[bool, int, str]:
-    digits = "".join(character for character in name if character.isdecimal())
-    return not name.startswith("table"), int(digits or 0), name

@@ -11,6 +11,12 @@ from diffcut_bench.scoring.sweep import Sweep, plan_sweep
 from diffcut_bench.scoring.workers import workers
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flag beside the overrides."""
+    text = "sweep: every combination of comma lists and ranges"
+    parser.add_argument("-m", "--multirun", action="store_true", help=text)
+
+
 def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:

@@ -1,9 +1,9 @@
 """The cells of a reproduction are run, whatever kind they are of, and give values in its table's unit."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
+from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction.plan import PlannedCell
@@ -18,7 +18,7 @@ def measure_cells(
     reproduction: Reproduction,
     cells: Sequence[PlannedCell],
     observer: Observer,
-    coherence: Callable[[RunConfig], Mapping[str, Any]],
+    show: Callable[[Measurement], None] = lambda measurement: None,
 ) -> tuple[dict[int, Measured], dict[int, str]]:
     """Run what can be run; cells that one pass over the images can score share it.
 
@@ -26,7 +26,7 @@ def measure_cells(
         reproduction: of the table.
         cells: as planned.
         observer: is told what happens.
-        coherence: measures a cell of a table of AUCs, and gives what coherence.json holds.
+        show: is given what was measured for a table of AUCs.
 
     Returns:
         Our value of every cell that could be run, and why the others could not, by index in ``cells``.
@@ -41,7 +41,10 @@ def measure_cells(
             if cell.row.tune is not None:
                 measured[index] = _tuned(cell, cell.row.tune, observer)
             elif reproduction.measure == "auc":
-                measured[index] = _coherence(cell, coherence(cell.config))
+                sampling = SamplingOptions(seed=cell.config.seed)
+                coherence = measure_coherence([cell.config], sampling, observer=observer)
+                show(coherence)
+                measured[index] = _area(cell, coherence)
             else:
                 passes.setdefault(pass_key(cell.config), {})[index] = cell.config
         except UserError as error:
@@ -71,8 +74,8 @@ def _tuned(cell: PlannedCell, tuning: Tuning, observer: Observer) -> Measured:
     return replace(measured, limits=(*few, *measured.limits), remark=remark)
 
 
-def _coherence(cell: PlannedCell, record: Mapping[str, Any]) -> Measured:
-    (backbone,), dataset = record["backbones"], record["dataset"]
+def _area(cell: PlannedCell, coherence: Measurement) -> Measured:
+    (backbone,), dataset = coherence.record["backbones"], coherence.record["dataset"]
     limits = list(cell.deviations_with(backbone["fingerprint"]))
     if dataset["n_expected"] and dataset["n_images"] < dataset["n_expected"]:
         limits.insert(0, f"{dataset['n_images']} of {dataset['n_expected']} images")

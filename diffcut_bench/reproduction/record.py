@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.reporting import Curve, Table, draw_curves, write_figure
+from diffcut_bench.reporting import Table, stored_curves, write_figure
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.store import write_atomically
 
@@ -28,9 +28,7 @@ def write_reproduction(
     record |= {name: table.to_dict() for name, table in tables.items()}
     write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
     paths = [path for table in tables.values() for path in table.write(folder)]
-    if curves is not None and curves["curves"]:
-        drawn = [Curve(**curve) for curve in curves["curves"]]
-        references = [(str(name), float(value)) for name, value in curves["references"]]
-        figure = draw_curves(drawn, curves["x_label"], curves["y_label"], references)
+    figure = stored_curves(curves)
+    if figure is not None:
         paths += write_figure(figure, folder, reproduction.name)
     return paths

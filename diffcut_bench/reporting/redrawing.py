@@ -9,7 +9,7 @@ from diffcut_bench.config import RunConfig, instantiate, trusted
 from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import reopened
-from diffcut_bench.reporting import draw_outcome
+from diffcut_bench.reporting.pictures import draw_outcome
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.scoring.passes import open_pass
 from diffcut_bench.store import Result
@@ -26,7 +26,7 @@ def draw_pictures(
     Args:
         folder: of the cell.
         result: of the cell.
-        indices: places of the images in the data set.
+        indices: of the images in the data set.
         output_dir: that the cell lies in.
         overrides: of the user, for data, weights or options that lie elsewhere.
 
@@ -53,7 +53,7 @@ def draw_pictures(
 
 
 def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> RunConfig:
-    """The config with places of this output folder, and without what only costs memory or processes.
+    """The config with folders of this output folder, and without what only costs memory or processes.
 
     Raises:
         UserError: its data are to be fetched, and the user has not said so.
@@ -73,10 +73,10 @@ def _prepared_here(config: RunConfig) -> str:
     built = instantiate("dataset", config.dataset)
     if not isinstance(built, Benchmark):
         return config.prepared
-    place = Path(config.prepared)
+    folder = Path(config.prepared)
     if config.prepared == "auto":
-        place = prepared_folder(built, Path(config.data_dir).expanduser())
-    absolute = str(place.expanduser().absolute())
+        folder = prepared_folder(built, Path(config.data_dir).expanduser())
+    absolute = str(folder.expanduser().absolute())
     if "://" not in config.prepared and "::" not in absolute and read_manifest(Path(absolute)) is not None:
         return absolute
     if config.prepared == "auto":

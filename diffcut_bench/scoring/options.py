@@ -1,0 +1,33 @@
+"""Which options of conf/ can be used on this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffcut_bench.backbones import cache_only
+from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.datasets import Benchmark, SegmentationDataset, preparation_state
+from diffcut_bench.errors import UserError
+
+
+def option_state(group: str, option: str, overrides: Sequence[str]) -> str:
+    """Whether a backbone or data set can be used here, in one line; ``missing: …`` says what it needs.
+
+    Args:
+        group: ``backbone`` or ``dataset``.
+        option: of the group.
+        overrides: of the user: folders count for all options, settings for the one that is chosen.
+    """
+    own = tuple(f"{name}=" for name in ("data_dir", "output_dir"))
+    if f"{group}={option}" in overrides:
+        own += (f"{group}.", "prepared=")
+    try:
+        config = load_config([f"{group}={option}", *(word for word in overrides if word.startswith(own))])
+        with cache_only():
+            built = instantiate(group, getattr(config, group))
+        if isinstance(built, Benchmark):
+            return preparation_state(built, Path(config.data_dir))
+    except UserError as error:
+        return f"missing: {error.what}; {error.hint}"
+    if isinstance(built, SegmentationDataset):
+        return f"there, {len(built)} images"
+    return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items())
