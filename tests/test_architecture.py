@@ -28,14 +28,15 @@ ALLOWED = {
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "interruption", "naming", "paths"},
-        *{"refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "heap", "interruption", "naming"},
+        *{"paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},
     },
     "reproduction": {
-        *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
+        *{"reporting", "scoring", "store"},
     },
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},

@@ -10,9 +10,9 @@ from conftest import shapes_overrides, write_shapes
 from huggingface_hub import constants
 
 from diffcut_bench.coherence import SamplingOptions, draw_pairs
-from diffcut_bench.commands.budget import TFLOPS, Duration
-from diffcut_bench.commands.outlook import look_ahead
 from diffcut_bench.config import load_config
+from diffcut_bench.reproduction.budget import TFLOPS, Duration
+from diffcut_bench.reproduction.outlook import look_ahead
 
 MINE = """title: Mine
 source: a test
