@@ -28,8 +28,8 @@ ALLOWED = {
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "heap", "interruption", "naming"},
-        *{"paths", "refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "naming"},
+        *{"interruption", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},

@@ -3,7 +3,6 @@
 from diffcut_bench.reporting.details import class_table, common_images, counts_of, image_table, row_counts
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.page import render_page
-from diffcut_bench.reporting.parts import counted
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
 from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
 from diffcut_bench.reporting.sweeps import sweep_figures
@@ -26,7 +25,6 @@ __all__ = [
     "WandbTracker",
     "class_table",
     "common_images",
-    "counted",
     "counts_of",
     "draw_outcome",
     "encode_figure",

@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, choices_in_force, images_per_class
 from diffcut_bench.reporting.details import class_table, row_counts
 from diffcut_bench.reporting.figures import draw_class_bars
@@ -206,11 +207,6 @@ class Parts:
             if pictures:
                 shown.append((kind.capitalize(), tuple(pictures)))
         return tuple(shown), notes
-
-
-def counted(number: int, what: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _class_intervals(result: Result, rows: Sequence[ImageRow]) -> dict[str, tuple[float, float] | None]:

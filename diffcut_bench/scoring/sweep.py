@@ -17,6 +17,7 @@ from diffcut_bench.config import (
     quote_if_needed,
 )
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
@@ -61,7 +62,7 @@ class Sweep:
     def summary(self) -> str:
         """How many cells and passes, in one line."""
         twins = f"; {self.twins} more equal one of these" if self.twins else ""
-        size = f"{_counted(len(self.cells), 'cell')} in {_counted(len(self.passes), 'pass', 'es')} over images"
+        size = f"{counted(len(self.cells), 'cell')} in {counted(len(self.passes), 'pass', 'es')} over images"
         return f"sweep of {size}; a pass shares reading and features{twins}"
 
     def run(self, observer: Observer) -> Exception | SystemExit | None:
@@ -74,7 +75,7 @@ class Sweep:
         first = sum(map(len, self.passes[:number]))
         shared = [word for word in cells[0].overrides if all(word in cell.overrides for cell in cells)]
         everywhere = set.intersection(*(set(cell.overrides) for cell in self.cells))
-        heading = f"pass {number + 1} of {len(self.passes)}, {_counted(len(cells), 'cell')}"
+        heading = f"pass {number + 1} of {len(self.passes)}, {counted(len(cells), 'cell')}"
         observer.say(f"{heading}: {' '.join(shared) or 'the default'}")
         configs = [cell.config for cell in cells]
         ended: Sequence[FinishedCell | UserError]
@@ -149,10 +150,6 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
     # By every process: they may be on machines without a common disk.
     write_atomically(folder / "cells.json", json.dumps(asked, indent=1) + "\n")
     return Sweep(folder, list(passes.values()), len(combinations) - len(cells), launcher)
-
-
-def _counted(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def _shared_work(configs: Sequence[RunConfig]) -> str:
