@@ -257,7 +257,7 @@ class RunningCell:
                 rows,
                 dataset.class_names,
             ),
-            metrics=summarise(rows, dataset.class_names, protocol, config.seed),
+            scores=summarise(rows, dataset.class_names, asdict(protocol), config.seed),
             segments_per_image=segments_per_image(rows),
             failures=[_portable(progress.failures[index], index, config) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
@@ -352,7 +352,9 @@ def _row(outcome: Outcome) -> ImageRow:
         places = outcome.table.nonzero()
         table = torch.cat([places, outcome.table[places[:, 0], places[:, 1]][:, None]], dim=1).tolist()
     example, void = outcome.example, outcome.example.label.numel() - outcome.pixels
-    return ImageRow(example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void)
+    return ImageRow(
+        example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void, outcome.measured
+    )
 
 
 def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer | None) -> Protocol:

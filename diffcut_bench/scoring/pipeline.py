@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -15,10 +15,12 @@ from diffcut_bench.evaluation import (
     Counts,
     Criterion,
     Protocol,
+    ScoredImage,
     Surplus,
     contingency_tables,
     count_matches,
     count_named,
+    measure_image,
     merge_backgrounds,
     number_by_first_pixel,
 )
@@ -81,6 +83,7 @@ class Outcome:
         criterion, surplus: of the matching of clusters to classes.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         named: the prediction holds classes, and nothing was matched.
+        measured: what metrics that look at the image itself keep of it, by name.
     """
 
     example: Example
@@ -92,6 +95,7 @@ class Outcome:
     surplus: Surplus = "absent_class"
     table: Tensor | None = None
     named: bool = False
+    measured: dict[str, list[float] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -424,6 +428,7 @@ class _Run:
                     protocol.surplus,
                     tables[place] if later else None,
                     pipeline.namer is not None,
+                    measure_image(ScoredImage(prediction[place], labels[place], tables[place]), vars(protocol)),
                 )
                 for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]

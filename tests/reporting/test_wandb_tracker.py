@@ -433,7 +433,8 @@ def test_an_interrupt_is_the_users(cell, tmp_path):
 
 def swept(tau: float, alpha: float, miou: float) -> Result:
     config = {**RESULT.config, "segmenter": {**RESULT.config["segmenter"], "tau": tau, "alpha": alpha}}
-    return replace(RESULT, config=config, metrics=replace(RESULT.metrics, miou=miou), key=f"{tau}-{alpha}")
+    scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=miou)}
+    return replace(RESULT, config=config, scores=scores, key=f"{tau}-{alpha}")
 
 
 def test_a_sweep_has_a_curve_for_each_other_setting_and_a_table(offline, tmp_path, capfd):
