@@ -15,7 +15,7 @@ ALLOWED = {
     "interruption": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
+    "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
     "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
