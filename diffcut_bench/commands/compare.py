@@ -60,7 +60,11 @@ def compare(options: argparse.Namespace) -> int:
             "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
         )
     images = image_table(in_first), image_table(in_second)
-    differences = compare_images(*images, first.protocol, seed=options.draw)
+    differences = {
+        name: difference
+        for name, difference in compare_images(*images, first.protocol, seed=options.draw).items()
+        if not known_metrics()[name].inapplicable(second.protocol)
+    }
     table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
     table.print(console)
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]

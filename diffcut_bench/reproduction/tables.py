@@ -46,10 +46,7 @@ def redrawn_table(
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others.
 
     Args:
-        reproduction: of the table.
-        cells: as planned.
-        measured: values by index in ``cells``.
-        failed: why a cell was not run, by index; ``PlannedCell.not_run`` holds what was known before.
+        reproduction, cells, measured, failed: see `redraw`.
     """
     measure = known_measures()[reproduction.measure]
     outcomes = judge_cells(cells, measured, failed, measure)
