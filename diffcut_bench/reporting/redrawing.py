@@ -6,12 +6,12 @@ from pathlib import Path
 
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, instantiate, trusted
-from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
+from diffcut_bench.datasets import Benchmark, read_manifest
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import reopened
 from diffcut_bench.reporting.pictures import draw_outcome
 from diffcut_bench.scoring.cell import picture_path
-from diffcut_bench.scoring.passes import open_pass
+from diffcut_bench.scoring.passes import open_pass, without_preparing
 from diffcut_bench.store import Result
 
 
@@ -63,18 +63,15 @@ def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> Ru
     if features.get("_target_") and "features.folder" not in named:
         features = {**features, "folder": str(output_dir / "features"), "shard_mib": 256}
     config = replace(config, output_dir=str(output_dir), features=features, batch_size=1, num_workers=0, num_proc=1)
-    return config if "prepared" in named else replace(config, prepared=_prepared_here(config))
+    return config if "prepared" in named else _on_this_disk(config)
 
 
-def _prepared_here(config: RunConfig) -> str:
-    """A prepared form on this disk, or else ``never``: the originals, which are not prepared for a few pictures."""
-    built = instantiate("dataset", config.dataset)
-    if config.prepared == "never" or not isinstance(built, Benchmark):
-        return config.prepared
-    folder = prepared_folder(built, Path(config.data_dir)) if config.prepared == "auto" else Path(config.prepared)
-    folder = folder.expanduser().absolute()
-    if "://" not in config.prepared and "::" not in str(folder) and read_manifest(folder) is not None:
-        return str(folder)
-    if config.prepared == "auto":
-        return "never"
-    raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")
+def _on_this_disk(config: RunConfig) -> RunConfig:
+    """With prepared data that are on this disk, or the originals, which are not prepared for a few pictures."""
+    config = without_preparing(config)
+    if config.prepared == "never" or not isinstance(instantiate("dataset", config.dataset), Benchmark):
+        return config
+    folder = str(Path(config.prepared).expanduser().absolute())
+    if "://" in config.prepared or "::" in folder or read_manifest(Path(folder)) is None:
+        raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")
+    return replace(config, prepared=folder)

@@ -25,60 +25,21 @@ _PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
 
 
 @dataclass(frozen=True)
-class Duration:
-    """Seconds; with ``at_least`` they are a bound, and without any nothing is known."""
-
-    seconds: float | None
-    at_least: bool = False
-
-    def __str__(self) -> str:
-        if self.seconds is None:
-            return "unknown"
-        seconds, bound = self.seconds, "≥ " if self.at_least else ""
-        if seconds < 90:
-            return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
-        if seconds < 5400:
-            return f"{bound}{seconds / 60:.0f} min"
-        return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
-
-    @classmethod
-    def total(cls, durations: Iterable["Duration"]) -> "Duration":
-        """Of all together; at least so much where one of them is not known."""
-        known = list(durations)
-        seconds = [each.seconds for each in known if each.seconds is not None]
-        bound = any(each.at_least for each in known) or len(seconds) < len(known)
-        return cls(sum(seconds), bound) if seconds else cls(None)
-
-
-@dataclass(frozen=True)
 class _Price:
     """What is left of a cell takes.
 
     Attributes:
         outlook: of the cell.
-        here: on this machine.
+        here: seconds on this machine; None where nothing is known of them, as in the others.
         at_best: on a GPU, the network's operations alone.
         published: of the images whose features are computed, at the speed that the paper gives for this backbone and
             segmenter.
     """
 
     outlook: Outlook
-    here: Duration
-    at_best: Duration
-    published: Duration
-
-    @classmethod
-    def of(cls, outlook: Outlook, rate: float | None, gpu_rate: float, speed: float | None) -> "_Price":
-        """From operations a second here and on the GPU, and the images a second that the paper gives."""
-
-        def bound(operations_a_second: float | None) -> Duration:
-            if outlook.operations is None or operations_a_second is None:
-                return Duration(None)
-            return Duration(outlook.operations / operations_a_second, at_least=True)
-
-        here = bound(rate) if outlook.seconds is None else Duration(outlook.seconds)
-        published = outlook.unstored / speed if speed is not None and outlook.unstored else None
-        return cls(outlook, here, bound(gpu_rate), Duration(published))
+    here: float | None
+    at_best: float | None
+    published: float | None
 
     def texts(self) -> tuple[str, ...]:
         """As the table shows it: what other cells pay for is left empty, and what costs nothing that is counted."""
@@ -86,9 +47,27 @@ class _Price:
         images, unstored = ("unknown" if number is None else str(number) for number in (told.images, told.unstored))
         bound = "≥ " if told.whole and told.feature_bytes else ""
         disk = "unknown" if told.feature_bytes is None else bound + in_units(told.feature_bytes)
-        here, at_best = ("" if time.seconds == 0 else str(time) for time in (self.here, self.at_best))
-        published = "" if self.published.seconds is None else str(self.published)
+        here = "" if self.here == 0 else time_text(self.here, at_least=told.seconds is None)
+        at_best = "" if self.at_best == 0 else time_text(self.at_best, at_least=True)
+        published = "" if self.published is None else time_text(self.published)
         return images, unstored, "" if told.unstored == 0 else disk, here, at_best, published
+
+
+def time_text(seconds: float | None, *, at_least: bool = False) -> str:
+    """A time to be read at a glance.
+
+    Args:
+        seconds: None: nothing is known.
+        at_least: they are a bound.
+    """
+    if seconds is None:
+        return "unknown"
+    bound = "≥ " if at_least else ""
+    if seconds < 90:
+        return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{bound}{seconds / 60:.0f} min"
+    return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
 
 
 def plan_budget(
@@ -112,14 +91,15 @@ def plan_budget(
     configs = {index: cell.config for index, cell in enumerate(cells) if cell.config is not None}
     prices: dict[int, _Price] = {}
     if tflops is not None:
-        wanted = next((config.device for config in configs.values()), "cpu")
-        device, rate = _rate_of(wanted)
+        device, rate = _rate_of(next((config.device for config in configs.values()), "cpu"))
         published = {} if reproduction.measure == "auc" else _published_speeds()
         for index, outlook in outlooks.items():
             if not outlook.finished:
                 choices = configs[index].choices
                 speed = published.get((choices.get("backbone", ""), choices.get("segmenter", "")))
-                prices[index] = _Price.of(outlook, rate, tflops * 1e12, speed)
+                here = _quotient(outlook.operations, rate) if outlook.seconds is None else outlook.seconds
+                at_best = _quotient(outlook.operations, tflops * 1e12)
+                prices[index] = _Price(outlook, here, at_best, _quotient(outlook.unstored or None, speed))
         if prices:
             output_dir = Path(next(iter(configs.values())).output_dir).absolute()
             there = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
@@ -127,25 +107,31 @@ def plan_budget(
     return _table(reproduction, cells, outlooks, prices), [*lines, *_to_fetch(known, cells)]
 
 
+def _quotient(amount: float | None, rate: float | None) -> float | None:
+    return None if amount is None or rate is None else amount / rate
+
+
 def _outlooks(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> dict[int, Outlook]:
     """By index of each cell that is run. One that is tuned first is as far as its search, and takes what both take."""
-    found: dict[int, Outlook] = {}
-    configs: dict[int, list[RunConfig]] = {}
+    configs: dict[int, list[RunConfig] | UserError] = {}
     for index, cell in enumerate(cells):
         if cell.config is not None:
             try:
                 search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
                 configs[index] = [*search, cell.config]
             except UserError as error:
-                configs[index], found[index] = [], Outlook(missing=(Lack.of(error),))
-    every = [config for each in configs.values() for config in each]
+                configs[index] = error
+    every = [config for each in configs.values() if not isinstance(each, UserError) for config in each]
     ahead = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
+    found: dict[int, Outlook] = {}
     for index, each in configs.items():
-        if each:
-            *search, last = (next(ahead) for _ in each)
-            # The cell after a search may have another setting than the planned one.
-            found[index] = reduce(add, [*search, replace(last, state=search[-1].state)]) if search else last
-    return dict(sorted(found.items()))
+        if isinstance(each, UserError):
+            found[index] = Outlook(missing=(Lack.of(each),))
+            continue
+        *searched, last = [next(ahead) for _ in each]
+        # The cell after a search may have another setting than the planned one.
+        found[index] = reduce(add, [*searched, replace(last, state=searched[-1].state)]) if searched else last
+    return found
 
 
 def _rate_of(wanted: str) -> tuple[str, float | None]:
@@ -180,8 +166,9 @@ def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, 
     """What all cells take together, and what the columns mean."""
     told = [price.outlook for price in prices]
     images, unstored = _known(each.images for each in told), _known(each.unstored for each in told)
-    here = _known((each.feature_bytes for each in told), in_units)
-    half = _known((each.half_bytes for each in told), in_units)
+    here, half = (
+        _known(sizes, in_units) for sizes in zip(*((o.feature_bytes, o.half_bytes) for o in told), strict=True)
+    )
     whole = any(each.whole for each in told)
     few = sum(each.feature_bytes or 0 for each in told) > free
     yield f"images     {images} to score, features of {unstored} to compute"
@@ -192,13 +179,14 @@ def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, 
     if rate is None:
         yield f"here       unknown, and what is finished or stored: device={device} is not on this machine"
     else:
-        yield f"here       {Duration.total(price.here for price in prices)} on {device}"
-    at_best = Duration.total(price.at_best for price in prices)
+        bound = any(each.seconds is None for each in told)
+        yield f"here       {_total([price.here for price in prices], at_least=bound)} on {device}"
+    at_best = _total([price.at_best for price in prices], at_least=True)
     yield f"at best    {at_best} on a GPU that sustains {tflops:g} TFLOP/s"
-    published = [price.published for price in prices if price.published.seconds is not None]
+    published = [price.published for price in prices if price.published is not None]
     if published:
         yield (
-            f"TITAN RTX  {Duration.total(published)} for features and what follows at the images a second of the "
+            f"TITAN RTX  {time_text(sum(published))} for features and what follows at the images a second of the "
             f"paper's table 11: {len(published)} of {len(prices)} cells; those that share features are not in it"
         )
     yield "≥          a bound, no forecast: backbones' operations alone, without reading, segmenting, naming, scoring"
@@ -207,6 +195,12 @@ def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, 
     if rate is not None:
         measured = f"{rate / 1e12:.2g} TFLOP/s, a matrix product's just now"
         yield f"           here at {measured}; without ≥: as cells with the same settings took before"
+
+
+def _total(times: Sequence[float | None], *, at_least: bool) -> str:
+    """Of all together; at least so much where one of them is not known."""
+    known = [seconds for seconds in times if seconds is not None]
+    return time_text(sum(known) if known else None, at_least=at_least or len(known) < len(times))
 
 
 def _known(numbers: Iterable[int | None], text: Callable[[int], str] = str) -> str:
@@ -222,7 +216,7 @@ def _table(
     prices: dict[int, _Price],
 ) -> Table:
     columns = [Column("cell"), Column("column"), Column("state")]
-    shown = _PRICES if any(price.published.seconds is not None for price in prices.values()) else _PRICES[:-1]
+    shown = _PRICES if any(price.published is not None for price in prices.values()) else _PRICES[:-1]
     columns += [Column(name, numeric=True) for name in shown if prices]
     rows = []
     for index, outlook in outlooks.items():
@@ -254,7 +248,12 @@ def _to_fetch(outlooks: Sequence[Outlook], cells: Sequence[PlannedCell]) -> Iter
         known = lacks.setdefault((lack.kind, lack.what), lack)
         if set(lack.mend.split()) > set(known.mend.split()):  # of a model a namer wants more files than a backbone does
             lacks[lack.kind, lack.what] = replace(lack, size=lack.size or known.size)
-    files = _released_files(cells)
+    files: dict[tuple[str, str, str], dict[str, None]] = {}
+    for cell in cells:
+        for file in cell.row.files if cell.config is not None else ():
+            group, _, name = file.option.partition(".")
+            if getattr(cell.config, group).get(name, "not asked for") is None:
+                files.setdefault((cell.row.name, file.what, file.option), {})[cell.column] = None
     if lacks or files:
         yield "to fetch, where there is network, and sizes as far as they are known here:"
     for lack in sorted(lacks.values(), key=lambda lack: ("data", "weights", "more").index(lack.kind)):
@@ -263,15 +262,3 @@ def _to_fetch(outlooks: Sequence[Outlook], cells: Sequence[PlannedCell]) -> Iter
     for (row, what, option), columns in files.items():
         yield f"  {what} of the released code for {row}: {', '.join(columns)} (without them a verdict is limited)"
         yield f'      {option}=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"'
-
-
-def _released_files(cells: Sequence[PlannedCell]) -> dict[tuple[str, str, str], list[str]]:
-    """Columns by row, content and option of the files that rows were published with and that are not given."""
-    wanted: dict[tuple[str, str, str], dict[str, None]] = {}
-    for cell in cells:
-        for file in () if cell.config is None else cell.row.files:
-            group, _, name = file.option.partition(".")
-            settings = getattr(cell.config, group)
-            if name in settings and settings[name] is None:
-                wanted.setdefault((cell.row.name, file.what, file.option), {})[cell.column] = None
-    return {file: list(columns) for file, columns in wanted.items()}

@@ -211,7 +211,8 @@ def without_preparing(config: RunConfig) -> RunConfig:
     if not isinstance(built, Benchmark) or config.prepared != "auto":
         return config
     folder = prepared_folder(built, Path(config.data_dir).expanduser().absolute())
-    return replace(config, prepared="never" if read_manifest(folder) is None else str(folder))
+    there = "::" not in str(folder) and read_manifest(folder) is not None  # fsspec reads a::b as an address
+    return replace(config, prepared=str(folder) if there else "never")
 
 
 def open_features(config: RunConfig, device: torch.device) -> FeatureSource:

@@ -1,32 +1,53 @@
-"""A sweep: every combination of comma lists and ranges, in as few passes over the images as can be."""
+"""A sweep: every combination of comma lists and ranges, in as few passes over the images as can be.
 
+Each pass is one job of Hydra's launcher: one after the other in here, or in processes that a launcher starts.
+"""
+
+import importlib.util
 import json
-from collections.abc import Sequence
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig
 
 from diffcut_bench.config import (
     RunConfig,
     build_protocol,
+    conf_dir,
     expand_sweep,
     is_launcher,
     is_searchpath,
     load_config,
     quote_if_needed,
+    quoted,
 )
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.escaping import counted
-from diffcut_bench.interruption import raise_if_interrupted
+from diffcut_bench.heap import keep_freed_memory
+from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.launching import check_launcher, launch
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, cell_key, read_result, write_atomically
 
 _READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
+_BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one pass after the other, in here
+_PASS = "sweep_pass"  # the key by which a launcher's job is told its pass
+# Our yaml of a launcher has the plugin's name, so Hydra fills it up from the plugin's own, and warns that it does.
+warnings.filterwarnings("ignore", message=r"\s*'hydra/launcher/\w+' is validated against")
+_launching = False  # whether this process is the one that asked for jobs
 
 
 @dataclass(frozen=True)
@@ -66,10 +87,36 @@ class Sweep:
         return f"sweep of {size}; a pass shares reading and features{twins}"
 
     def run(self, observer: Observer) -> Exception | SystemExit | None:
-        """Score all passes, each as one job of the launcher; returns what ended the launcher early."""
-        return launch(partial(self.score_pass, observer), len(self.passes), self.folder, self.launcher)
+        """Score all passes, each as one job of the launcher; returns what ended the launcher early.
 
-    def score_pass(self, observer: Observer, number: int) -> None:
+        A launcher's process is sent sweep and observer by cloudpickle.
+        """
+        global _launching
+
+        def score(composed: DictConfig) -> None:
+            launched = HydraConfig.get()
+            with nullcontext() if launched.launcher._target_ == _BASIC else _launched(Path(launched.runtime.cwd)):
+                self.score_pass(int(composed[_PASS]), observer)
+
+        before = sys.argv
+        # Absolute: a cluster's machines work elsewhere.
+        where = f"hydra.sweep.dir={quoted(str(self.folder.absolute()))}"
+        passes = f"+{_PASS}={','.join(map(str, range(len(self.passes))))}"
+        sys.argv = ["diffcut-bench", "--multirun", where, *self.launcher, passes]
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; the caller says it
+        _launching = True
+        try:
+            with _loky_follows():
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(score)()
+        except (Exception, SystemExit) as error:
+            raise_if_interrupted()
+            return error
+        finally:
+            _launching = False
+            sys.argv = before
+        return None
+
+    def score_pass(self, number: int, observer: Observer) -> None:
         """Score the cells of one pass; how each ended is written into the sweep's folder."""
         cells = self.passes[number]
         first = sum(map(len, self.passes[:number]))
@@ -134,7 +181,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
         UserError: an override is wrong, the launcher can't be used, or the output folder can't be written.
     """
     launcher = [quote_if_needed(word) for word in overrides if is_launcher(word) or is_searchpath(word)]
-    check_launcher(launcher)
+    _check_launcher(launcher)
     combinations = expand_sweep([word for word in overrides if not is_launcher(word)])
     cells: dict[str, SweptCell] = {}
     for words in combinations:
@@ -150,6 +197,67 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
     # By every process: they may be on machines without a common disk.
     write_atomically(folder / "cells.json", json.dumps(asked, indent=1) + "\n")
     return Sweep(folder, list(passes.values()), len(combinations) - len(cells), launcher)
+
+
+def _check_launcher(overrides: Sequence[str]) -> None:
+    """Refuse a launcher that is not known, not installed or not needed, before anything is started."""
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            target = str(compose("config", list(overrides), return_hydra_config=True).hydra.launcher._target_)
+    except MissingConfigException as error:
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group != "hydra/launcher":
+            raise
+        where, hint = f"{group}={name}", did_you_mean(name, error.options or ())
+        raise UserError(f"unknown launcher {name}", where, hint) from error
+    except HydraException as error:
+        named = any(override.startswith("hydra/launcher=") for override in overrides)
+        hint = "see conf/hydra/launcher/ for its keys" if named else "choose one first: hydra/launcher=joblib"
+        raise UserError("the launcher has no such setting", " ".join(overrides), hint) from error
+    if target == _BASIC:
+        return
+    if workers().count > 1:
+        raise UserError("torchrun and a launcher would both start processes", target, "use one of the two")
+    try:
+        installed = importlib.util.find_spec(target.rpartition(".")[0]) is not None
+    except ModuleNotFoundError:
+        installed = False
+    if not installed:
+        raise UserError("this launcher is not installed", target, "pip install 'diffcut_bench[launchers]'")
+
+
+@contextmanager
+def _launched(folder: Path) -> Iterator[None]:
+    """Within, a process that a launcher started is like the one that asked for it; ``folder`` is the one it was in."""
+    if _launching:  # joblib with one worker
+        yield
+        return
+    with job():
+        os.chdir(folder)
+        keep_freed_memory()
+        os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
+        yield
+
+
+@contextmanager
+def _loky_follows() -> Iterator[None]:
+    """Within, joblib's workers end with this process, also those that wait for a pass."""
+    try:
+        from joblib.parallel import BACKENDS, register_parallel_backend  # type: ignore[import-untyped, unused-ignore]
+    except ImportError:  # it comes with its launcher
+        yield
+        return
+    loky = BACKENDS["loky"]
+
+    class Following(loky):  # type: ignore[misc, valid-type]
+        def configure(self, *args: Any, **settings: Any) -> Any:
+            return super().configure(*args, initializer=end_with, initargs=(os.getpid(),), **settings)
+
+    register_parallel_backend("loky", Following)
+    try:
+        yield
+    finally:
+        register_parallel_backend("loky", loky)
 
 
 def _shared_work(configs: Sequence[RunConfig]) -> str:
