@@ -36,10 +36,11 @@ ALLOWED = {
     },
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
-        *{"reporting", "scoring", "store"},
+        *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},
+        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring"},
+        *{"segmenters", "store"},
     },
 }
 

@@ -285,7 +285,7 @@ class Swallowing:
 
     def __init__(self, **settings: object) -> None: ...
 
-    def segment_image(self, image: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         with contextlib.suppress(BaseException):
             os.kill(os.getpid(), signal.SIGTERM)
         return torch.zeros(image.shape[1:], dtype=torch.long)

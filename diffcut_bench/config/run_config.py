@@ -184,6 +184,9 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
     if unknown:
         taken = [f"{group}.{name}" for name in own if name != unknown[1]]
         return UserError(f"there is no {group}.{unknown[1]}", where, did_you_mean(f"{group}.{unknown[1]}", taken))
+    if re.search(r"missing \d+ required positional argument", what) and group == "segmenter":
+        hint = "set what is missing; a function that is itself the segmenter wants _partial_: true beside its _target_"
+        return UserError(what, where, hint)
     if isinstance(error, TypeError):  # raised by Python itself, which does not know the option's name
         return UserError(what, where, "check " + ", ".join(f"{group}.{name}={value}" for name, value in own.items()))
     return UserError(what, where, f"check the values of {group}.*")
