@@ -1,31 +1,60 @@
-"""The command line: ``diffcut-bench COMMAND``. Knows everything; nothing knows it."""
+"""The command line: ``diffcut-bench COMMAND``. Knows every command by name, and imports the one that is called."""
 
 import argparse
 import contextlib
 import difflib
+import importlib
 import itertools
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from diffcut_bench import __version__
-from diffcut_bench.commands import coherence, compare, merge, report, reproduce, segment, tune
-from diffcut_bench.commands.check import check
-from diffcut_bench.commands.data import data
-from diffcut_bench.commands.doctor import doctor
-from diffcut_bench.commands.features import features
-from diffcut_bench.commands.run import run
-from diffcut_bench.commands.terminal import console, errors
-from diffcut_bench.commands.verify import verify
-from diffcut_bench.config import GROUPS, RunConfig
+from diffcut_bench.commands.terminal import console, warn
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
-from diffcut_bench.scoring.pipeline import is_out_of_memory
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A command: the function of its name in the module of its name in `commands`, which is imported when it is called.
+
+    Attributes:
+        text: its line in the overview.
+        metavar: what stands for the rest of the line.
+        module: in `commands`, where it has another name.
+        arguments: name of the module's function that adds the command's own arguments, where there is one.
+    """
+
+    text: str
+    metavar: str = "KEY=VALUE"
+    module: str = ""
+    arguments: str = "add_arguments"
+
+
+_COMMANDS = {
+    "run": _Command("score one cell, or a sweep with -m"),
+    "reproduce": _Command("a table or figure of the paper: published, ours, tolerance, verdict"),
+    "report": _Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE"),
+    "compare": _Command("two finished cells on the same images", arguments="add_compare_arguments"),
+    "show": _Command(
+        "one finished cell: classes, best and worst images", module="compare", arguments="add_show_arguments"
+    ),
+    "tune": _Command("choose tau on training images, report on the validation split"),
+    "merge": _Command("put finished shards of a cell together"),
+    "segment": _Command("segment your own pictures: files, or folders of them", "IMAGE|DIR|KEY=VALUE"),
+    "verify": _Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
+    "data": _Command("list, prepare or verify data sets", "NAME|KEY=VALUE"),
+    "features": _Command("list, verify or clear the feature store", "SET|KEY=VALUE"),
+    "check": _Command("try a backbone on two small images"),
+    "coherence": _Command("how well a backbone's features tell classes apart"),
+    "doctor": _Command("what is installed, and what is missing"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if ending.signal is not None or isinstance(error, KeyboardInterrupt):
                 if not console.quiet:
                     with contextlib.suppress(OSError):  # a terminal that hung up
-                        errors.print(ending.words, markup=False, highlight=False, soft_wrap=True)
+                        warn(ending.words)
                 return ending.code
             mistake = _mistake(error)
             if mistake is None:
                 raise
-            errors.print(str(mistake), markup=False, highlight=False, soft_wrap=True)
+            warn(str(mistake))
             return 2
 
 
@@ -54,7 +83,11 @@ def _mistake(error: BaseException) -> UserError | None:
     """What a user can mend; None: it keeps its traceback."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, (RuntimeError, MemoryError)) and is_out_of_memory(error):
+    if isinstance(error, (RuntimeError, MemoryError)):
+        from diffcut_bench.scoring.pipeline import is_out_of_memory  # loads torch, as whatever ran out of memory did
+
+        if not is_out_of_memory(error):
+            return None
         return UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
     return None
 
@@ -68,6 +101,8 @@ class _Parser(argparse.ArgumentParser):
 
     def _meant(self, words: str) -> str:
         """How words with a dash before them may have been meant."""
+        from diffcut_bench.config import GROUPS, RunConfig
+
         word, _, following = words.partition(" ")
         name = word.lstrip("-")
         if Path(word).exists():
@@ -76,63 +111,6 @@ class _Parser(argparse.ArgumentParser):
             return f"options of a run have no dashes: {name if '=' in name else f'{name}={following or chr(8230)}'}"
         flags = difflib.get_close_matches(word, self._option_string_actions, n=1)
         return f"did you mean {flags[0]}? {self.prog} --help" if flags else f"{self.prog} --help"
-
-
-@dataclass(frozen=True)
-class _Command:
-    """What a command does, its line in the overview, its own arguments, and what stands for the rest of the line."""
-
-    execute: Callable[[argparse.Namespace], int]
-    text: str
-    add_arguments: Callable[[argparse.ArgumentParser], None] = lambda parser: None
-    metavar: str = "KEY=VALUE"
-
-
-def _add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "sweep: every combination of comma lists and ranges"
-    parser.add_argument("-m", "--multirun", action="store_true", help=text)
-
-
-def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "prepare", "verify"))
-    parser.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
-
-
-def _add_features_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=("list", "verify", "clear"))
-
-
-_COMMANDS = {
-    "run": _Command(run, "score one cell, or a sweep with -m", _add_run_arguments),
-    "reproduce": _Command(
-        reproduce.reproduce,
-        "a table or figure of the paper: published, ours, tolerance, verdict",
-        reproduce.add_arguments,
-    ),
-    "report": _Command(
-        report.report, "tables and an HTML page from the results on disk", report.add_arguments, "DIR|KEY=VALUE"
-    ),
-    "compare": _Command(compare.compare, "two finished cells on the same images", compare.add_compare_arguments),
-    "show": _Command(compare.show, "one finished cell: classes, best and worst images", compare.add_show_arguments),
-    "tune": _Command(tune.tune, "choose tau on training images, report on the validation split", tune.add_arguments),
-    "merge": _Command(merge.merge_shards, "put finished shards of a cell together", merge.add_arguments),
-    "segment": _Command(
-        segment.segment,
-        "segment your own pictures: files, or folders of them",
-        segment.add_arguments,
-        "IMAGE|DIR|KEY=VALUE",
-    ),
-    "verify": _Command(
-        verify, "check that everything in an output folder is what was written", metavar="DIR|KEY=VALUE"
-    ),
-    "data": _Command(data, "list, prepare or verify data sets", _add_data_arguments, "NAME|KEY=VALUE"),
-    "features": _Command(features, "list, verify or clear the feature store", _add_features_arguments, "SET|KEY=VALUE"),
-    "check": _Command(check, "try a backbone on two small images"),
-    "coherence": _Command(
-        coherence.coherence, "how well a backbone's features tell classes apart", coherence.add_arguments
-    ),
-    "doctor": _Command(doctor, "what is installed, and what is missing"),
-}
 
 
 def _without_separator(words: Sequence[str]) -> list[str]:
@@ -157,15 +135,18 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(left, "diffcut-bench bench", 'there: make bench, with flags: make bench ARGS="--encoder ssd1b"')
     if name not in _COMMANDS:
         raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
+    warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
     command = _COMMANDS[name]
+    module = importlib.import_module(f"diffcut_bench.commands.{command.module or name}")
     parser = _Parser(
         prog=f"diffcut-bench {name}",
         description=command.text,
         epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/. "
         "In every path ~ and $NAME are expanded.",
     )
-    command.add_arguments(parser)
+    if hasattr(module, command.arguments):
+        getattr(module, command.arguments)(parser)
     parser.add_argument("overrides", nargs="*", default=[], metavar=command.metavar)
     options = parser.parse_intermixed_args(_without_separator(arguments[1:]))
-    warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
-    return command.execute(options)
+    code: int = getattr(module, name)(options)
+    return code

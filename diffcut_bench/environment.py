@@ -39,21 +39,25 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     Raises:
         UserError: no such device here.
     """
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    here = devices_here()
     if name == "auto":
-        name = accelerator.type if accelerator else "cpu"
+        name = here[-1].type
     try:
         device = torch.device(name)
-        if accelerator and device == torch.device(accelerator.type) and local_rank is not None:
+        if device in here[1:] and local_rank is not None:
             device = torch.device(device.type, local_rank % torch.accelerator.device_count())
             torch.accelerator.set_device_index(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        here = f"cpu, {accelerator}" if accelerator else "cpu"
-        raise UserError(
-            f"device {name!r} is not available", f"devices here: {here}", "use device=auto or device=cpu"
-        ) from error
+        what, where = f"device {name!r} is not available", f"devices here: {', '.join(map(str, here))}"
+        raise UserError(what, where, "use device=auto or device=cpu") from error
     return device
+
+
+def devices_here() -> list[torch.device]:
+    """The CPU, and the accelerator where there is one."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return [torch.device("cpu"), *([accelerator] if accelerator else [])]
 
 
 def device_type(name: str) -> str:

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 # What each room may import of the package besides itself.
 ALLOWED = {
     "errors": set(),
+    "escaping": set(),
     "heap": set(),
     "interruption": set(),
     "ncut": set(),
@@ -22,15 +23,20 @@ ALLOWED = {
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
     "config": {"errors", "evaluation", "paths"},
-    "coherence": {"errors", "datasets"},
+    "coherence": {
+        *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
+    },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "interruption", "naming", "paths"},
-        *{"refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "naming"},
+        *{"interruption", "paths", "refinement", "segmenters", "store"},
     },
-    "reporting": {"datasets", "evaluation", "scoring", "store"},
+    "reporting": {
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},
+    },
     "reproduction": {
-        *{"errors", "config", "environment", "evaluation", "paths", "reporting", "scoring", "store"},
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
+        *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
         *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring"},

@@ -16,6 +16,7 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
+from diffcut_bench.cli import _COMMANDS, main
 from diffcut_bench.config import expand_sweep
 from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
@@ -381,3 +382,28 @@ def test_a_sweep_of_numbers_draws_its_curves_and_heat_map(cli, shapes, tmp_path)
         assert Image.open(folder / name).size[0] > 300
     again = cli("run", "-m", *overrides, "upsampler=concepts,nearest")
     assert "figure   " not in again.out, "nothing numeric varied"
+
+
+def test_the_overview_and_a_slip_of_the_keyboard_do_not_wait_for_torch():
+    """Heavy libraries are imported with the command that needs them."""
+    program = (
+        "import sys; from diffcut_bench import cli; code = 0\n"
+        "try: code = cli.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print(code, [name for name in ('torch', 'hydra', 'datasets', 'matplotlib') if name in sys.modules])"
+    )
+    for word, code, said in (
+        ("--help", 0, "put finished shards"),
+        ("--version", 0, "diffcut-bench"),
+        ("rum", 2, "run"),
+    ):
+        done = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=True)
+        assert said in done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == f"{code} []"
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_every_command_of_the_overview_is_there(name):
+    """The table names modules and functions as text; each has its own help."""
+    with pytest.raises(SystemExit, match="0"):
+        main([name, "--help"])

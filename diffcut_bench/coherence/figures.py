@@ -54,14 +54,14 @@ def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> Figur
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.62 / width, 1 - 5.15 / height, 4.8 / width, 4.8 / height))
-    for place, curve in enumerate(curves):
+    for number, curve in enumerate(curves):
         axes.plot(
             *curve.points.T,
-            color=_COLOURS[place % len(_COLOURS)],
-            linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
+            color=_COLOURS[number % len(_COLOURS)],
+            linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
             linewidth=2,
             label=_legend(curve),
-            zorder=3 + len(curves) - place,
+            zorder=3 + len(curves) - number,
         )
     axes.plot([0, 1], [0, 1], color="0.55", linestyle=(0, (4, 4)), linewidth=1.2, label="chance: 0.500", zorder=2)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
@@ -136,9 +136,9 @@ def _legend(curve: Curve) -> str:
 
 
 def _circle(axes: Axes, mark: tuple[int, int]) -> None:
-    place = (mark[1] + 0.5, mark[0] + 0.5)
-    axes.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=3)
-    axes.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor=_MARK, markeredgewidth=1.6)
+    centre = (mark[1] + 0.5, mark[0] + 0.5)
+    axes.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=3)
+    axes.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=_MARK, markeredgewidth=1.6)
 
 
 def _outline(axes: Axes, region: NDArray[np.bool_]) -> None:

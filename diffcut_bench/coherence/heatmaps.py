@@ -62,23 +62,23 @@ def mark_between(
     grids: Mapping[str, PatchGrid],
     background: int | None,
     options: SamplingOptions,
-    place: tuple[int, int] | None,
+    patch: tuple[int, int] | None,
 ) -> Mark:
-    """The mark for two images that the user chose, at the user's place or at one chosen as by `choose_mark`.
+    """The mark for two images that the user chose, at the user's patch or at one chosen as by `choose_mark`.
 
     Raises:
-        UserError: the place is outside the grid, or the images share no class to choose a patch of.
+        UserError: the patch is outside the grid, or the images share no class to choose a patch of.
     """
     labels = grids[first].labels
-    if place is not None:
+    if patch is not None:
         rows, cols = labels.shape
-        if not (0 <= place[0] < rows and 0 <= place[1] < cols):
+        if not (0 <= patch[0] < rows and 0 <= patch[1] < cols):
             raise UserError(
-                f"patch {place[0]},{place[1]} is outside the grid of {rows}×{cols} patches of {first}",
+                f"patch {patch[0]},{patch[1]} is outside the grid of {rows}×{cols} patches of {first}",
                 "--mark",
                 f"choose a row from 0 to {rows - 1} and a column from 0 to {cols - 1}",
             )
-        return Mark(first, second, *place, int(labels[place]))
+        return Mark(first, second, *patch, int(labels[patch]))
     both = {image: grids[image] for image in (first, second)}
     mark = choose_mark(both, background, options) if first != second else None
     if mark is None:

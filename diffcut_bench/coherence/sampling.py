@@ -17,11 +17,6 @@ from diffcut_bench.errors import UserError
 # Scores are kept for an exact AUC: some 100 bytes a pair at the peak.
 MAX_PATCH_PAIRS = 10_000_000
 
-PairChoice = Literal["across", "within", "both"]
-PatchChoice = Literal["uniform", "balanced"]
-MixedRule = Literal["drop", "majority"]
-BackgroundRule = Literal["drop", "keep"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
@@ -43,13 +38,13 @@ class SamplingOptions:
         UserError: listing every value out of range.
     """
 
-    pairs: PairChoice = "across"
+    pairs: Literal["across", "within", "both"] = "across"
     image_pairs: int = 1000
     patches: int = 64
-    sampling: PatchChoice = "uniform"
-    mixed: MixedRule = "drop"
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    mixed: Literal["drop", "majority"] = "drop"
     purity: float = 1.0
-    background: BackgroundRule = "drop"
+    background: Literal["drop", "keep"] = "drop"
     grid: int = 32
     seed: int = 42
 
@@ -89,11 +84,11 @@ class Plan:
 
     Attributes:
         ids: images that are in a pair, ascending.
-        patches: flat places on the grid of each image's drawn patches, ascending.
+        patches: flat indices on the grid of each image's drawn patches, ascending.
         labels: classes of those patches.
-        pairs: places in ``ids`` of the images of each pair; the same twice for pairs within an image.
+        pairs: indices in ``ids`` of the images of each pair; the same twice for pairs within an image.
         same: whether each patch pair is of one class; the pairs of images one after the other.
-        unit: place in ``pairs`` of each patch pair.
+        unit: index in ``pairs`` of each patch pair.
     """
 
     ids: tuple[str, ...]
@@ -146,21 +141,21 @@ def usable_patches(grid: PatchGrid, background: int | None, options: SamplingOpt
 def draw_patches(
     labels: NDArray[np.int64], usable: NDArray[np.bool_], image_id: str, options: SamplingOptions
 ) -> NDArray[np.int64]:
-    """Flat places of an image's patches, ascending; the draw depends on the image's id and the seed alone.
+    """Flat indices of an image's patches, ascending; the draw depends on the image's id and the seed alone.
 
     ``balanced`` goes round the classes, one random patch of each a turn, until ``patches`` are drawn: a class with few
     patches gives all of them.
     """
     digest = hashlib.sha256(image_id.encode()).digest()
     generator = np.random.default_rng([options.seed, int.from_bytes(digest[:8])])
-    places = generator.permutation(np.flatnonzero(usable))
+    drawn = generator.permutation(np.flatnonzero(usable))
     if options.sampling == "balanced":
-        classes = labels.ravel()[places]
-        turn = np.zeros(len(places), dtype=np.int64)
+        classes = labels.ravel()[drawn]
+        turn = np.zeros(len(drawn), dtype=np.int64)
         for name in np.unique(classes):
             turn[classes == name] = np.arange((classes == name).sum())
-        places = places[np.argsort(turn, kind="stable")]
-    return np.sort(places[: options.patches])
+        drawn = drawn[np.argsort(turn, kind="stable")]
+    return np.sort(drawn[: options.patches])
 
 
 def draw_pairs(ids: Sequence[str], options: SamplingOptions) -> list[tuple[str, str]]:
@@ -174,7 +169,7 @@ def draw_pairs(ids: Sequence[str], options: SamplingOptions) -> list[tuple[str, 
     count = len(ordered)
     if options.pairs == "within":
         chosen = np.sort(generator.permutation(count)[: options.image_pairs])
-        return [(ordered[place], ordered[place]) for place in chosen]
+        return [(ordered[index], ordered[index]) for index in chosen]
     if count < 2:
         raise UserError(
             f"pairs of different images need two images, not {count}", f"--pairs {options.pairs}", "use --pairs within"
@@ -210,10 +205,10 @@ def make_plan(
     }
     left = [(a, b) for a, b in pairs if len(drawn.get(a, ())) and len(drawn.get(b, ()))]
     ids = tuple(sorted({image for pair in left for image in pair}))
-    place = {image: number for number, image in enumerate(ids)}
+    position = {image: number for number, image in enumerate(ids)}
     patches = tuple(drawn[image] for image in ids)
     labels = tuple(grids[image].labels.ravel()[drawn[image]] for image in ids)
-    kept = tuple((place[a], place[b]) for a, b in left)
+    kept = tuple((position[a], position[b]) for a, b in left)
     sizes = [pair_count(len(labels[a]), None if a == b else len(labels[b])) for a, b in kept]
     if sum(sizes) > MAX_PATCH_PAIRS:
         raise UserError(

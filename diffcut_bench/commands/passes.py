@@ -1,11 +1,12 @@
 """Passes over the images on the terminal, and lines on how their cells ended: for all commands that score."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from diffcut_bench.commands.terminal import console, errors, say
+from diffcut_bench.commands.terminal import console, errors, progress, say
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
@@ -43,6 +44,9 @@ class TerminalObserver(Observer):
 
     def say(self, line: str) -> None:
         say(line)
+
+    def progress(self, what: str, unit: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        return progress(what, unit)
 
     def preparing(self, done: int, total: int) -> None:
         self._bars.update(self._preparing, total=total, completed=done, visible=True)

@@ -1,24 +1,53 @@
-"""``diffcut-bench run``: one cell, or a sweep."""
+"""``diffcut-bench run``: one cell, or a sweep (``-m``)."""
 
 import argparse
 
-from diffcut_bench.commands.passes import TerminalObserver, say_cell, say_failures
-from diffcut_bench.commands.sweep import sweep
-from diffcut_bench.commands.terminal import console
+from diffcut_bench.commands.passes import TerminalObserver, open_tracker, say_cell, say_failures, tell
+from diffcut_bench.commands.terminal import console, errors, say
 from diffcut_bench.config import load_config
-from diffcut_bench.errors import UserError
-from diffcut_bench.reporting import results_table
-from diffcut_bench.scoring.passes import run_cells
+from diffcut_bench.reporting import results_table, sweep_figures, write_figure
+from diffcut_bench.scoring.passes import run_cell
+from diffcut_bench.scoring.sweep import Sweep, plan_sweep
+from diffcut_bench.scoring.workers import workers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flag beside the overrides."""
+    text = "sweep: every combination of comma lists and ranges"
+    parser.add_argument("-m", "--multirun", action="store_true", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:
-        return sweep(options.overrides)
-    (cell,) = run_cells([load_config(options.overrides)], TerminalObserver())
-    if isinstance(cell, UserError):
-        raise cell
+        return _sweep(options.overrides)
+    cell = run_cell(load_config(options.overrides), TerminalObserver())
     say_cell(cell)
     results_table([(cell.folder, cell.result)]).print(console)
     say_failures([cell.result])
     return 0
+
+
+def _sweep(overrides: list[str]) -> int:
+    sweep = plan_sweep(overrides)
+    say(sweep.summary)
+    broken = sweep.run(TerminalObserver(sweep.folder.name))
+    return workers().on_leader(lambda: _say_sweep(sweep, broken))
+
+
+def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
+    """The table and figures of a sweep, and what failed; 2 where something did."""
+    finished, failed = sweep.ended(broken)
+    results = [result for _, result in finished]
+    if results:
+        results_table(finished).print(console)
+        say_failures(results)
+        for drawn in sweep_figures(results):
+            for path in write_figure(drawn.figure, sweep.folder, drawn.name):
+                say(f"figure   {path}")
+        tracker = open_tracker(sweep.cells[0].config)
+        if tracker is not None:
+            tell(lambda: tracker.log_sweep(sweep.folder.name, results))
+    for overrides, error in failed:
+        errors.print(f"cell {' '.join(overrides)}\n{error}", markup=False, soft_wrap=True)
+    return 2 if failed else 0

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 
-from diffcut_bench.reporting.escaping import visible
+from diffcut_bench.escaping import visible
 
 
 class _WithoutControls(RenderHook):
@@ -41,6 +41,11 @@ errors = _new_console(stderr=True)
 def say(line: str, style: str | None = None) -> None:
     """A line as it is: paths and ids are neither marked up, coloured nor broken."""
     console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(line: str, style: str | None = None) -> None:
+    """The same on standard error."""
+    errors.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

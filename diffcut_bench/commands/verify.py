@@ -5,12 +5,12 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from diffcut_bench.commands.features import verify_sets
+from diffcut_bench.commands.features import say_damaged
 from diffcut_bench.commands.terminal import console, say
+from diffcut_bench.commands.words import output_folder
 from diffcut_bench.config import build_protocol, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
-from diffcut_bench.paths import expanded
 from diffcut_bench.scoring.summary import match_rows, summarise
 from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, check_sums, list_sets, read_journal
 
@@ -23,31 +23,19 @@ def verify(options: argparse.Namespace) -> int:
     Raises:
         UserError: there is no such folder.
     """
-    folder = _output_dir(options.overrides)
+    folder, overrides = output_folder(options.overrides)
+    load_config(overrides)  # which checks them
     if not folder.is_dir():
         raise UserError("no such folder", str(folder.absolute()), "diffcut-bench verify DIR, or output_dir=DIR")
     problems = [*_check_results(folder), *_check_journals(folder), *_check_records(folder)]
     for problem in problems:
         say(problem)
-    damaged = len(problems) + verify_sets(list(list_sets(folder / "features")))
+    damaged = len(problems) + say_damaged(list_sets(folder / "features"))
     if damaged:
         console.print("what is damaged is not used: the next run of a cell computes it again")
     else:
         say(f"fine: everything in {folder} is what was written")
     return 1 if damaged else 0
-
-
-def _output_dir(words: Sequence[str]) -> Path:
-    """The folder that is named, or the config's.
-
-    Raises:
-        UserError: several are named.
-    """
-    folders = [word for word in words if "=" not in word or Path(word).is_dir()]
-    if len(folders) > 1:
-        raise UserError("this command is of one folder", " ".join(folders), f"name one, such as {folders[0]}")
-    config = load_config([word for word in words if word not in folders])
-    return Path(expanded(folders[0], "DIR") if folders else config.output_dir)
 
 
 def _check_results(folder: Path) -> Iterator[str]:

@@ -9,7 +9,13 @@ from diffcut_bench.datasets.coco import coco_object, coco_stuff27
 from diffcut_bench.datasets.context import context
 from diffcut_bench.datasets.coverage import check_coverage
 from diffcut_bench.datasets.folder import folder
-from diffcut_bench.datasets.preparation import open_benchmark, prepare, prepared_folder, read_manifest
+from diffcut_bench.datasets.preparation import (
+    open_benchmark,
+    preparation_state,
+    prepare,
+    prepared_folder,
+    read_manifest,
+)
 from diffcut_bench.datasets.sample import sample
 from diffcut_bench.datasets.verification import Verification, verify
 from diffcut_bench.datasets.voc import voc
@@ -34,6 +40,7 @@ __all__ = [
     "listed_ids",
     "names_in",
     "open_benchmark",
+    "preparation_state",
     "prepare",
     "prepared_folder",
     "read_manifest",

@@ -6,17 +6,22 @@ import re
 import time
 import urllib.request as web
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 
+from filelock import FileLock
+
+from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.datasets.card import Archive
-from diffcut_bench.datasets.unpacking import file_error
+from diffcut_bench.datasets.unpacking import file_error, unpack
 from diffcut_bench.errors import UserError
 from diffcut_bench.store import write_atomically
 
 Report = Callable[[int, int | None], None]
 Say = Callable[[str], None]
+Progress = Callable[[str, str], AbstractContextManager[Report]]
 
 _TRIES = 5
 _PAUSE_S = 1.0
@@ -29,6 +34,50 @@ _HANDLERS: tuple[type[web.BaseHandler], ...] = (
     web.HTTPErrorProcessor,
     web.HTTPDefaultErrorHandler,
 )
+
+
+def fetch_originals(benchmark: Benchmark, progress: Progress, say: Say) -> None:
+    """Fetch and unpack the archives of a benchmark's published split into its root; what is there is left alone.
+
+    Args:
+        benchmark: with its root set.
+        progress: a bar for a walk of this name and unit; see `diffcut_bench.commands.terminal.progress`.
+        say: called with the terms of the data set, and with what happens.
+
+    Raises:
+        UserError: a login is needed, another split is chosen, or an archive can't be fetched, unpacked or written.
+    """
+    card, root = benchmark.card, benchmark.place
+    say(f"{benchmark.name}: {card.homepage}\nlicence: {card.licence}\ncite: {card.citation}")
+    if card.by_hand is not None or not card.archives:
+        what = f"{benchmark.name} can't be fetched without a login"
+        raise UserError(what, card.homepage, card.by_hand or "see there")
+    if root is None:
+        raise UserError("dataset.root is not set", "where the archives are to go", "add dataset.root=DIR")
+    if benchmark.n_expected is None:
+        what = "only the published split can be fetched"
+        raise UserError(what, f"dataset={benchmark.name}", "leave split and ids out")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".downloading.lock"):  # two of them would write the same partial file
+            _fetch_and_unpack(benchmark, root, progress, say)
+    except OSError as error:
+        what = f"can't write ({error.strerror or error})"
+        raise UserError(what, str(root), "choose another dataset.root=DIR") from error
+
+
+def _fetch_and_unpack(benchmark: Benchmark, root: Path, progress: Progress, say: Say) -> None:
+    archives = benchmark.card.archives
+    try:
+        benchmark.find(root)
+    except UserError:  # something is missing: what was unpacked before, and lost since, is unpacked again
+        for archive in archives:
+            (root / archive.unpack_into / f".unpacked-{archive.name}").unlink(missing_ok=True)
+    for archive in archives:
+        with progress(archive.name, "bytes") as report:
+            path = fetch(archive, root, report, say=say)
+        say(f"unpacking {archive.name}")
+        unpack(path, root, archive.unpack_into, archive.unpacked_size)
 
 
 def fetch(

@@ -65,6 +65,17 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
+def preparation_state(benchmark: Benchmark, data_dir: Path) -> str:
+    """Whether a benchmark can be opened from this disk, in one line; ``missing: …`` says what it needs."""
+    manifest = read_manifest(prepared_folder(benchmark, data_dir))
+    expected = f" of {benchmark.n_expected}" if benchmark.n_expected else ""
+    if manifest is not None:
+        return f"prepared, {manifest.pairs}{expected} pairs"
+    if benchmark.root is not None:
+        return f"originals there, {len(benchmark.from_originals())}{expected} pairs, not prepared"
+    return f"missing: not prepared; diffcut-bench data prepare {benchmark.name} dataset.root=DIR"
+
+
 def _parse_manifest(text: str) -> Manifest:
     manifest = Manifest(**json.loads(text))
     if manifest.format != FORMAT:

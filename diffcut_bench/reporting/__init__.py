@@ -1,42 +1,14 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import (
-    ABOUT_IMAGES,
-    class_intervals,
-    class_table,
-    common_images,
-    rank_table,
-    ranked_images,
-    score_facts,
-)
-from diffcut_bench.reporting.escaping import one_line
-from diffcut_bench.reporting.figures import (
-    Curve,
-    draw_class_bars,
-    draw_curves,
-    draw_heat_map,
-    encode_figure,
-    inline_svg,
-    write_figure,
-)
-from diffcut_bench.reporting.gallery import choose_images, embed_picture
-from diffcut_bench.reporting.page import (
-    DatasetPart,
-    Drawing,
-    GalleryPicture,
-    Headline,
-    Page,
-    ReproductionPart,
-    RunDetails,
-    render_page,
-)
+from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, rank_table
+from diffcut_bench.reporting.figures import encode_figure, write_figure
+from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
-from diffcut_bench.reporting.settings import Comparison, compare_settings, heading, hidden_place, settings_of, text_of
-from diffcut_bench.reporting.sweeps import SweepFigure, sweep_figures
+from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
+from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import (
     Column,
     Table,
-    footer,
     interval_text,
     percent,
     protocols_in_force,
@@ -49,50 +21,27 @@ from diffcut_bench.reporting.wandb_tracker import WandbTracker
 __all__ = [
     "ABOUT_IMAGES",
     "Column",
-    "Comparison",
-    "Curve",
-    "DatasetPart",
-    "Drawing",
-    "GalleryPicture",
-    "Headline",
-    "Page",
-    "ReproductionPart",
-    "RunDetails",
-    "SweepFigure",
     "Table",
     "Tracker",
     "WandbTracker",
-    "choose_images",
-    "class_intervals",
     "class_table",
     "common_images",
-    "compare_settings",
-    "draw_class_bars",
-    "draw_curves",
-    "draw_heat_map",
     "draw_outcome",
-    "embed_picture",
     "encode_figure",
     "encode_png",
-    "footer",
-    "heading",
-    "hidden_place",
-    "inline_svg",
     "interval_text",
-    "one_line",
+    "make_report",
     "overlay",
     "palette",
+    "paper_order",
     "percent",
     "protocols_in_force",
     "rank_table",
-    "ranked_images",
     "render_page",
     "results_table",
-    "score_facts",
     "scored_images",
-    "settings_of",
+    "stored_curves",
     "sweep_figures",
-    "text_of",
     "with_legend",
     "write_figure",
 ]

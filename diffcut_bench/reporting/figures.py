@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from diffcut_bench.reporting.escaping import figure_text, one_line
+from diffcut_bench.escaping import figure_text, one_line
 from diffcut_bench.store import write_atomically
 
 # Text and axes. Near black in files; a page puts its own text colour in its place.

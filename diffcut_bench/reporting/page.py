@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from diffcut_bench.reporting.escaping import visible
+from diffcut_bench.escaping import visible
 from diffcut_bench.reporting.figures import inline_svg
 from diffcut_bench.reporting.tables import Table
 

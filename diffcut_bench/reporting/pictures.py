@@ -13,8 +13,8 @@ from skimage.segmentation import find_boundaries
 from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.escaping import one_line
 from diffcut_bench.evaluation import Criterion, Surplus, assign_clusters, contingency_table
-from diffcut_bench.reporting.escaping import one_line
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from diffcut_bench.escaping import file_stem
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting.escaping import file_stem
 from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, varying_names
 from diffcut_bench.reporting.tables import scored_images

@@ -12,8 +12,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
+from diffcut_bench.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
-from diffcut_bench.reporting.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Result, Score, write_atomically
 

@@ -1,7 +1,8 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ class PlannedCell:
     Attributes:
         row: its method.
         column: its column.
-        under: protocol or background rule that it is scored under; empty where the experiment's own is.
+        under: protocol or background rule that it is scored under; empty where the reproduction's own is.
         overrides: that compose it; none where it is not run.
-        published: in the table's unit.
         config: None where it can't be composed, or is not to be run.
         not_run: why it is not run.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
@@ -39,16 +39,20 @@ class PlannedCell:
 
     row: Row
     column: str
-    under: str
-    overrides: tuple[str, ...]
-    published: float | None
-    config: RunConfig | None
+    under: str = ""
+    overrides: tuple[str, ...] = ()
+    config: RunConfig | None = None
     not_run: str = ""
     deviations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     point: Mapping[str, float] | None = None
     seed: int | None = None
     pin: tuple[str, str] | None = None
+
+    @property
+    def published(self) -> float | None:
+        """In the table's unit; None where the paper has no value."""
+        return self.row.published.get(self.column)
 
     @property
     def rescored(self) -> bool:
@@ -111,7 +115,7 @@ def plan_cells(
     Args:
         reproduction: see `load_reproduction`.
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
-        under: overrides by name (`resolve_under`); None: the experiment's own protocol.
+        under: overrides by name (`resolve_under`); None: the reproduction's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
         of_part: overrides of the user's for the cells of one column or row, such as where originals or weights lie.
         seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
@@ -119,41 +123,48 @@ def plan_cells(
     Raises:
         UserError: a row or column is unknown, or an override can't be composed with any cell, or sets what none has.
     """
-    rows, columns = {row.name: row for row in reproduction.rows}, reproduction.columns
-    _check_names(predictions or {}, rows, "--predictions")
-    _check_names(of_part or {}, {**columns, **rows}, "--for")
+    predictions, of_part = predictions or {}, of_part or {}
+    rows = {row.name: row for row in reproduction.rows}
+    _check_names(predictions, rows, "--predictions")
+    _check_names(of_part, {**reproduction.columns, **rows}, "--for")
+    planner = _Planner(expand_sweep(reproduction.sweep))
     cells: list[PlannedCell] = []
-    errors: list[UserError] = []
-    settings = _Settings()
-    points = expand_sweep(reproduction.sweep)
     for row in reproduction.rows:
-        folder = (predictions or {}).get(row.name)
+        folder = predictions.get(row.name)
         scored = folder is not None or not row.not_run
-        for name, protocol in (under if under and scored else {"": []}).items():
-            for column in columns:
-                if column not in row.published and row.published:
+        for name, protocol in (under if under and scored else {"": ()}).items():
+            for column in reproduction.columns:
+                if row.published and column not in row.published:
                     continue
-                base = [*reproduction.common, *columns[column], *row.overrides, *row.of_column.get(column, [])]
-                if folder is not None:
-                    given = [f"segmenter.folder={folder / column}"]
-                    # What a row's segmentations go through is its own; how they were made is not asked.
-                    after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
-                    shared = [word for word in (*reproduction.common, *columns[column]) if not word.startswith(_MAKING)]
-                    base = [*shared, "segmenter=precomputed", *given, *after]
-                    base += reproduction.trained if row.trained else []
-                own = [word for part in (column, row.name) for word in (of_part or {}).get(part, [])]
-                own += overrides
+                cell = PlannedCell(row, column, name)
                 if not scored:
-                    why = row.not_run or ""
-                    cells.append(PlannedCell(row, column, name, (), row.published.get(column), None, why))
+                    cells.append(replace(cell, not_run=row.not_run or ""))
                     continue
-                planned = _plan_points(row, column, name, base, protocol, points, own, errors, settings)
-                cells += [each for cell in planned for each in _with_seeds(cell, seeds)]
-    if cells and errors and len(errors) == sum(1 for cell in cells if cell.overrides):
-        raise errors[0]  # a mistake of the user's, not the fate of one cell
-    settings.refuse_unknown()
+                own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
+                planned = planner.points_of(cell, _published(reproduction, row, column, folder), protocol, own)
+                cells += [each for point in planned for each in _with_seeds(point, seeds)]
+    if planner.errors and not any(cell.config is not None for cell in cells):
+        raise planner.errors[0]  # a mistake of the user's, not the fate of one cell
+    planner.refuse_unknown()
     _check_weights(cells, overrides)
     return cells
+
+
+def _published(reproduction: Reproduction, row: Row, column: str, folder: Path | None) -> list[str]:
+    """Overrides that compose a cell as it was published; ``folder``: of the row's predictions."""
+    shared = [*reproduction.common, *reproduction.columns[column]]
+    if folder is None:
+        return [*shared, *row.overrides, *row.of_column.get(column, [])]
+    # What a row's segmentations go through is its own; how they were made is not asked.
+    after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
+    given = ["segmenter=precomputed", f"segmenter.folder={folder / column}", *after]
+    return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
+
+
+def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
+    for name in given:
+        if name not in known:
+            raise UserError(f"no {name!r} in this table", flag, did_you_mean(name, known))
 
 
 def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> None:
@@ -166,21 +177,73 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
         raise UserError(f"rows have the backbones {', '.join(backbones)}", given[0], hint)
 
 
-@dataclass
-class _Settings:
-    """Which settings of the user's any cell has, which settings there are, and the cells without them."""
+class _Planner:
+    """Composes cells, and remembers what went wrong and which of the user's overrides a cell could take.
 
-    taken: set[str] = field(default_factory=set)
-    lacked: dict[str, set[str]] = field(default_factory=dict)  # override -> settings that there are instead
-    published: dict[tuple[str, ...], RunConfig] = field(default_factory=dict)
+    Args:
+        points: of a figure's sweep; of a table one without words.
 
-    def composed(self, *overrides: str) -> RunConfig:
-        """A published cell, composed once for all protocols that it is scored under."""
-        if overrides not in self.published:
-            self.published[overrides] = load_config(overrides)
-        return self.published[overrides]
+    Attributes:
+        errors: why cells could not be composed.
+    """
 
-    def of_cell(self, config: RunConfig, own: Sequence[str]) -> list[str]:
+    def __init__(self, points: Sequence[Sequence[str]]) -> None:
+        self._points = points
+        self._composed = cache(load_config)  # a published cell is composed once for all protocols
+        self._taken: set[str] = set()
+        self._lacked: dict[str, set[str]] = {}  # override -> settings that there are instead
+        self.errors: list[UserError] = []
+
+    def points_of(
+        self, cell: PlannedCell, published: Sequence[str], protocol: Sequence[str], own: Sequence[str]
+    ) -> list[PlannedCell]:
+        """The cells of a row and column: one, or one a point.
+
+        Args:
+            cell: not composed yet.
+            published: overrides that compose it.
+            protocol: those that it is scored under instead.
+            own: the user's.
+        """
+        cells: list[PlannedCell] = []
+        first: PlannedCell | None = None
+        for point in self._points:
+            swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
+            words = (*published, *point)
+            try:
+                if first is not None and _are_plain(first, swept, own):
+                    found = replace(first, config=_at(first, swept), overrides=(*words, *protocol, *own))
+                else:
+                    found = first = self._compose(cell, words, protocol, own)
+            except UserError as error:
+                self.errors.append(error)
+                found = replace(cell, not_run=error.what)
+            cells.append(replace(found, point=swept or None))
+        return cells
+
+    def _compose(
+        self, cell: PlannedCell, published: tuple[str, ...], protocol: Sequence[str], own: Sequence[str]
+    ) -> PlannedCell:
+        search = [word for word in own if is_searchpath(word)]
+        options = [word for word in own if word.partition("=")[0] in GROUPS]
+        planned = config = self._composed((*search, *published))
+        overrides = published
+        if protocol or own:
+            chosen = self._composed((*search, *published, *options))
+            overrides = (*published, *protocol, *self._taken_by(chosen, own))
+            config = load_config(overrides)
+        build_protocol(config.protocol)
+        model, revision = (str(planned.backbone.get(name)) for name in ("model", "revision"))
+        return replace(
+            cell,
+            overrides=overrides,
+            config=config,
+            deviations=judged_by_content(deviations_of(planned, config), cell.row, cell.column, config),
+            weights=_weights_given(config, own),
+            pin=(model, revision) if COMMIT.fullmatch(revision) else None,
+        )
+
+    def _taken_by(self, config: RunConfig, own: Sequence[str]) -> list[str]:
         """The user's overrides without those that set what this cell's options have not."""
         applied = []
         for word in own:
@@ -188,61 +251,18 @@ class _Settings:
             group, _, name = key.partition(".")
             there = getattr(config, group) if group in GROUPS and name else None
             if there is not None and name.partition(".")[0] not in there:
-                self.lacked.setdefault(word, set()).update(f"{group}.{each}" for each in there if each[0] != "_")
+                self._lacked.setdefault(word, set()).update(f"{group}.{each}" for each in there if each[0] != "_")
             else:
-                self.taken.add(word)
+                self._taken.add(word)
                 applied.append(word)
         return applied
 
     def refuse_unknown(self) -> None:
         """Raise for a setting that no cell has."""
-        for word, there in self.lacked.items():
-            if word not in self.taken:
+        for word, there in self._lacked.items():
+            if word not in self._taken:
                 name = word.partition("=")[0]
                 raise UserError(f"unknown key {name}", word, did_you_mean(name, sorted(there)))
-
-
-def _plan_points(
-    row: Row,
-    column: str,
-    under: str,
-    base: Sequence[str],
-    protocol: Sequence[str],
-    points: Sequence[Sequence[str]],
-    own: Sequence[str],
-    errors: list[UserError],
-    settings: _Settings,
-) -> list[PlannedCell]:
-    """The cells of a row and column: one, or one a point of a figure's sweep."""
-    cells = []
-    published = row.published.get(column)
-    first: tuple[RunConfig, tuple[str, ...]] | None = None
-    pin = None
-    search = [word for word in own if is_searchpath(word)]
-    options = [word for word in own if word.partition("=")[0] in GROUPS]
-    for point in points:
-        swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
-        overrides = (*base, *point, *protocol, *own)
-        try:
-            if first is not None and _are_plain(first[0], swept, own):
-                config, deviations = _at_point(first[0], swept), first[1]
-            else:
-                planned = config = settings.composed(*search, *base, *point)
-                if protocol or own:
-                    chosen = load_config([*search, *base, *point, *options]) if options else planned
-                    overrides = (*base, *point, *protocol, *settings.of_cell(chosen, own))
-                    config = load_config(overrides)
-                build_protocol(config.protocol)
-                deviations = judged_by_content(deviations_of(planned, config), row, column, config)
-                first = config, deviations
-                pin = _pinned(planned)
-        except UserError as error:
-            errors.append(error)
-            cells.append(PlannedCell(row, column, under, overrides, published, None, error.what, point=swept or None))
-            continue
-        given = (config, "", deviations, _weights_given(config, own), swept or None)
-        cells.append(PlannedCell(row, column, under, overrides, published, *given, pin=pin))
-    return cells
 
 
 def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
@@ -250,18 +270,9 @@ def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
     found = []
     for key, _, value in (word.partition("=") for word in own):
         group, _, name = key.partition(".")
-        asked = group in ("backbone", "namer") and name in ("model", "revision")
-        if not asked or name not in getattr(config, group):
-            continue
-        is_place = name == "model" and not is_hub_id(value)
-        found.append(f"{key}={Path(value).name if is_place else value}")
+        if group in ("backbone", "namer") and name in ("model", "revision") and name in getattr(config, group):
+            found.append(f"{key}={Path(value).name if name == 'model' and not is_hub_id(value) else value}")
     return tuple(found)
-
-
-def _pinned(planned: RunConfig) -> tuple[str, str] | None:
-    """Hub id and commit of the backbone's weights, unless no commit is stated."""
-    model, revision = (str(planned.backbone.get(name)) for name in ("model", "revision"))
-    return (model, revision) if COMMIT.fullmatch(revision) else None
 
 
 def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
@@ -272,38 +283,27 @@ def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
     if not isinstance(start, int) or start < 0:
         raise UserError("the first seed must be a whole number", f"{SEED}={start}", f"such as {SEED}=42")
     return [
-        replace(
-            cell,
-            config=_at_point(cell.config, {SEED: seed}),
-            overrides=(*cell.overrides, f"{SEED}={seed}"),
-            seed=seed,
-        )
+        replace(cell, config=_at(cell, {SEED: seed}), overrides=(*cell.overrides, f"{SEED}={seed}"), seed=seed)
         for seed in range(start, start + seeds)
     ]
 
 
-def _are_plain(config: RunConfig, point: Mapping[str, float], own: Sequence[str]) -> bool:
+def _are_plain(cell: PlannedCell, point: Mapping[str, float], own: Sequence[str]) -> bool:
     """Whether settings can be put into a composed config: nothing refers to them, and the user has not set them."""
-    places = [key.partition(".") for key in point]
-    return all(
-        group in ("segmenter", "backbone") and name in getattr(config, group) for group, _, name in places
-    ) and not any(override.partition("=")[0] in point for override in own)
+    settings = [key.partition(".") for key in point]
+    plain = all(group in ("segmenter", "backbone") and n in getattr(cell.config, group) for group, _, n in settings)
+    return plain and not any(override.partition("=")[0] in point for override in own)
 
 
-def _at_point(config: RunConfig, point: Mapping[str, float]) -> RunConfig:
+def _at(cell: PlannedCell, point: Mapping[str, float]) -> RunConfig:
     """A composed config with other numbers: composing each point of a sweep anew takes Hydra a tenth of a second."""
+    assert cell.config is not None
     groups: dict[str, Any] = {}
     for key, value in point.items():
         group, _, name = key.partition(".")
         number = int(value) if float(value).is_integer() else value
-        groups[group] = {**groups.get(group, getattr(config, group)), name: number}
-    return replace(config, **groups)
-
-
-def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
-    for name in given:
-        if name not in known:
-            raise UserError(f"no {name!r} in this table", flag, did_you_mean(name, known))
+        groups[group] = {**groups.get(group, getattr(cell.config, group)), name: number}
+    return replace(cell.config, **groups)
 
 
 def part_of(cell: PlannedCell) -> tuple[str, str, str]:
@@ -318,26 +318,23 @@ def average_seeds(
 
     Args:
         cells: as planned.
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place.
+        measured: values by index in ``cells``.
+        failed: why a cell was not run, by index.
 
     Returns:
-        Cells, values and reasons, by place in the shorter list.
+        Cells, values and reasons, by index in the shorter list.
     """
     together: dict[Any, list[int]] = {}
-    for place, cell in enumerate(cells):
-        same = place if cell.seed is None else (*part_of(cell), *(cell.point or {}).items())
-        together.setdefault(same, []).append(place)
-    shorter: list[PlannedCell] = []
+    for index, cell in enumerate(cells):
+        same = index if cell.seed is None else (*part_of(cell), *(cell.point or {}).items())
+        together.setdefault(same, []).append(index)
     means: dict[int, Measured] = {}
     reasons: dict[int, str] = {}
-    for number, places in enumerate(together.values()):
-        cell = cells[places[0]]
-        shorter.append(replace(cell, seed=None))
-        seeds = [replace(measured[place], seed=cells[place].seed) for place in places if place in measured]
-        why = next((failed[place] for place in places if place in failed), "")
+    for number, indices in enumerate(together.values()):
+        seeds = [replace(measured[index], seed=cells[index].seed) for index in indices if index in measured]
+        why = next((failed[index] for index in indices if index in failed), "")
         if seeds:
-            means[number] = seeds[0] if cell.seed is None else Measured.mean(seeds, len(places), why)
+            means[number] = seeds[0] if seeds[0].seed is None else Measured.mean(seeds, len(indices), why)
         elif why:
             reasons[number] = why
-    return shorter, means, reasons
+    return [replace(cells[first], seed=None) for first, *_ in together.values()], means, reasons

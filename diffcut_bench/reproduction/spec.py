@@ -20,11 +20,21 @@ OF_CURVES = ("above", "best", "within")  # kinds of claims
 
 @dataclass
 class Tuning:
-    """A setting is chosen on training images first (table 10)."""
+    """A setting is chosen on training images first (table 10).
+
+    Attributes:
+        images: of the training split, drawn at random; all where there are fewer.
+        grid: values to choose from.
+        setting: key that is chosen.
+        draw: seed of the draw.
+        train: overrides that make the training split; None: the data set's own suggestion.
+    """
 
     images: int
     grid: list[float]
     setting: str = "segmenter.tau"
+    draw: int = 42
+    train: list[str] | None = None
 
 
 @dataclass

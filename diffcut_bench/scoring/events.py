@@ -1,6 +1,7 @@
 """What a pass over the images tells while it runs: one object, a method for each event."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,11 @@ class Observer:
 
     def say(self, line: str) -> None:
         """Something that the user should know: what the feature store takes, a damaged file, who is waited for."""
+
+    def progress(self, what: str, unit: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+        """A walk over something begins, for as long as the context is open; the function that it gives is called with
+        how many are done and how many there are (None: nobody knows)."""
+        return nullcontext(lambda done, total: None)
 
     def preparing(self, done: int, total: int) -> None:
         """So many pairs of the data set are prepared."""

@@ -10,7 +10,14 @@ from typing import Any
 import torch
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
-from diffcut_bench.datasets import Benchmark, SegmentationDataset, check_coverage, open_benchmark
+from diffcut_bench.datasets import (
+    Benchmark,
+    SegmentationDataset,
+    check_coverage,
+    open_benchmark,
+    prepared_folder,
+    read_manifest,
+)
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import held_back, raise_if_interrupted
@@ -206,6 +213,17 @@ def open_dataset(config: RunConfig, report: Callable[[int, int], None] | None = 
     if isinstance(built, Benchmark):
         built = open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
     return replace(built, max_pixels=config.max_pixels)
+
+
+def without_preparing(config: RunConfig) -> RunConfig:
+    """The config with the prepared form that is on this disk, or else the originals, in the place of ``prepared=auto``:
+    for a look, which prepares nothing."""
+    built = instantiate("dataset", config.dataset)
+    if not isinstance(built, Benchmark) or config.prepared != "auto":
+        return config
+    folder = prepared_folder(built, Path(config.data_dir).expanduser().absolute())
+    there = "::" not in str(folder) and read_manifest(folder) is not None  # fsspec reads a::b as an address
+    return replace(config, prepared=str(folder) if there else "never")
 
 
 def open_features(config: RunConfig, device: torch.device) -> FeatureSource:

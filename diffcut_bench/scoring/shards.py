@@ -2,6 +2,7 @@
 gives."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,10 +13,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import RunConfig, build_protocol, load_config, quoted
+from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable, reopened
 from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.store import (
@@ -173,16 +175,37 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     return result
 
 
-def missing_overrides(cell: ShardedCell) -> list[str]:
-    """Overrides of ``diffcut-bench run`` that give the first shard that is missing its cell."""
+def what_is_missing(cell: ShardedCell) -> str:
+    """What an incomplete cell lacks, and the command that computes it.
+
+    A command that somebody will type names no code that only a file asks for.
+    """
     first = cell.found[0]
-    stored = reopened(first.result.config, first.folder.parent.parent)
-    config = RunConfig(**{**stored, "shard": f"{cell.missing[0]}/{cell.of}"})
+    lacking = [f"{number}/{cell.of}" for number in cell.missing]
+    wanted, how, doubt = lacking, "", ""
+    if first.result.identity.get("numerics_version") != NUMERICS_VERSION:  # new shards and old ones make no whole
+        wanted = [f"{number}/{cell.of}" for number in range(1, cell.of + 1)]
+        how = " all anew, since an earlier version computed what is there"
+    try:
+        trusted(first.result.config)
+        own = _overrides(first)
+    except UserError as error:
+        own = option_words(first.result.config.get("choices"), ())
+        doubt = f"\n  add its own values: {error.what} ({error.where})"
+    command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
+    command += [*own, f"shard={','.join(wanted)}"]
+    what = f"incomplete: {first.folder.name} and its kin lack shard {', '.join(lacking)}; to compute{how}:"
+    return f"{what}\n  {shlex.join(command)}{doubt}"
+
+
+def _overrides(shard: Shard) -> list[str]:
+    """Overrides of ``diffcut-bench run`` that give the whole cell of a shard."""
+    config = RunConfig(**{**reopened(shard.result.config, shard.folder.parent.parent), "shard": None})
     chosen = [f"{group}={option}" for group, option in config.choices.items()]
     try:
         plain = load_config(chosen).to_dict()
     except UserError:  # an option from a folder that hydra.searchpath named
-        return [*chosen, f"shard={config.shard}"]
+        return chosen
     return [*chosen, *_differences(plain, config.to_dict())]
 
 

@@ -1,6 +1,16 @@
 """The user's own pictures: segments of one, and the record of a command that segments many."""
 
+from diffcut_bench.segmentation.files import SegmentedFile, picture_config, picture_files, segment_files
 from diffcut_bench.segmentation.picture import PictureSegmenter, Segmentation, segment
 from diffcut_bench.segmentation.record import SegmentRecord
 
-__all__ = ["PictureSegmenter", "SegmentRecord", "Segmentation", "segment"]
+__all__ = [
+    "PictureSegmenter",
+    "SegmentRecord",
+    "Segmentation",
+    "SegmentedFile",
+    "picture_config",
+    "picture_files",
+    "segment",
+    "segment_files",
+]

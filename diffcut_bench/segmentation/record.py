@@ -70,9 +70,13 @@ class SegmentRecord:
                 record["images"].remove(entry)
                 self._write(record)
             entry = {
-                **{"image": portable_path(image, self.folder.parent), "sha256": digest, "settings": self._settings},
-                **{"width": width, "height": height},
-                **{"labels": f"{name}_labels.png", "overlay": f"{name}_overlay.png"},
+                "image": portable_path(image, self.folder.parent),
+                "sha256": digest,
+                "settings": self._settings,
+                "width": width,
+                "height": height,
+                "labels": f"{name}_labels.png",
+                "overlay": f"{name}_overlay.png",
                 "segments": result.describe(),
             }
             result.save(self.folder / entry["labels"], self.folder / entry["overlay"])
@@ -128,9 +132,9 @@ class SegmentRecord:
         write_atomically(self.path, json.dumps(record, indent=1) + "\n")
 
     def _entry(self, entries: list[dict[str, Any]], image: Path, digest: str) -> dict[str, Any] | None:
-        place = portable_path(image, self.folder.parent)
+        path = portable_path(image, self.folder.parent)
         # Of a record of version 1 only the path is known.
-        return next((each for each in entries if each["image"] == place and each["sha256"] in (digest, None)), None)
+        return next((each for each in entries if each["image"] == path and each["sha256"] in (digest, None)), None)
 
     def _is_whole(self, entry: dict[str, Any]) -> bool:
         return all((self.folder / str(entry[kind])).is_file() for kind in ("labels", "overlay"))

@@ -38,6 +38,7 @@ _PATIENCE_S = 60.0
 # Kept free on the disk beside the features, for results and logs: this much, or a tenth of them if that is less.
 _RESERVE = 256 * _MIB
 _SET = "set"  # name in a shard's header under which the key of its set stands; images are 64 digits
+_TOLD = ("crop", "image_size", "checkpoint", "block", "layer", "facet", "timestep", "unet_dtype", "device_type")
 _ELSEWHERE = "features.folder=DIR keeps them elsewhere, features=memory keeps none"
 
 
@@ -300,6 +301,28 @@ class StoredSet:
     images: int
     size: int
     damaged: int
+
+    def describe(self) -> str:
+        """What the features are of, in one line: weights, layer, sizes, and the precision that is kept."""
+        if self.identity is None:
+            return "key.json can't be read"
+        backbone = self.identity.get("backbone", {})
+        flat = {**backbone, **{name: value for name, value in self.identity.items() if name != "backbone"}}
+        told = [f"{name} {flat[name]}" for name in _TOLD if name in flat]
+        computed = backbone.get("dtype", backbone.get("unet_dtype", "float32"))
+        if backbone.get("features") == "self-attention":  # aggregated in float32 whatever the network computes in
+            computed = "float32"
+        kept = str(flat.get("dtype", ""))
+        return ", ".join([*told, f"{kept}, {'as computed' if kept == computed else f'computed in {computed}'}"])
+
+    def verify(self) -> tuple[str, int]:
+        """Read every value: how the set is, in one line, and the number of things in it that are damaged."""
+        try:
+            intact, damaged = open_set(self.folder).verify()
+        except UserError as error:
+            return f"{self.folder.name}: {error.what}", 1
+        told = [f"{self.folder.name}: {intact} images intact", *(f"{name} damaged, set aside" for name in damaged)]
+        return "; ".join(told), len(damaged)
 
 
 def list_sets(folder: Path) -> Iterator[StoredSet]:

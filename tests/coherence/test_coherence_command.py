@@ -10,7 +10,7 @@ import pytest
 from conftest import shapes_overrides
 from PIL import Image
 
-from diffcut_bench.commands import coherence as command
+from diffcut_bench.coherence import measure as room
 from diffcut_bench.commands.coherence import add_arguments, coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
@@ -72,7 +72,7 @@ def test_neither_batch_size_nor_order_changes_the_result(measure, monkeypatch):
         dataset = open_dataset(config)
         return replace(dataset, records=dataset.records.select(range(len(dataset))[::-1]))
 
-    monkeypatch.setattr(command, "open_dataset", reversed_dataset)
+    monkeypatch.setattr(room, "open_dataset", reversed_dataset)
     assert comparable(measure("--patches", "16")) == comparable(record)
 
 

@@ -3,7 +3,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from diffcut_bench.coherence import Curve, Picture, draw_heatmaps, draw_roc
+from diffcut_bench.coherence.figures import Curve, Picture, draw_heatmaps, draw_roc
 from diffcut_bench.reporting import encode_figure
 
 LINE = np.array([[0, 0], [0.2, 0.7], [1, 1]])

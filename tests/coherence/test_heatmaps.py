@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from diffcut_bench.coherence import PatchGrid, SamplingOptions, choose_mark, mark_between, similarity_map
-from diffcut_bench.coherence.heatmaps import Mark, deepest_patch
+from diffcut_bench.coherence.heatmaps import Mark, choose_mark, deepest_patch, mark_between, similarity_map
+from diffcut_bench.coherence.sampling import PatchGrid, SamplingOptions
 from diffcut_bench.errors import UserError
 
 OPTIONS = SamplingOptions()

@@ -5,9 +5,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_auroc
 
-from diffcut_bench.coherence import PatchGrid, SamplingOptions, auc, auc_interval, pair_scores, roc_points
-from diffcut_bench.coherence.roc import cosine
-from diffcut_bench.coherence.sampling import Plan, draw_pairs, make_plan
+from diffcut_bench.coherence.roc import auc, auc_interval, cosine, pair_scores, roc_points
+from diffcut_bench.coherence.sampling import PatchGrid, Plan, SamplingOptions, draw_pairs, make_plan
 
 CLASSES = 4
 

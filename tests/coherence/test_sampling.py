@@ -2,9 +2,18 @@ import numpy as np
 import pytest
 import torch
 
-from diffcut_bench.coherence import PatchGrid, SamplingOptions, draw_pairs, grid_features, grid_shape, label_patches
 from diffcut_bench.coherence import sampling as room
-from diffcut_bench.coherence.sampling import draw_patches, make_plan, usable_patches
+from diffcut_bench.coherence.sampling import (
+    PatchGrid,
+    SamplingOptions,
+    draw_pairs,
+    draw_patches,
+    grid_features,
+    grid_shape,
+    label_patches,
+    make_plan,
+    usable_patches,
+)
 from diffcut_bench.errors import UserError
 
 OPTIONS = SamplingOptions()

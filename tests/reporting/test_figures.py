@@ -11,15 +11,8 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffcut_bench.reporting import (
-    Curve,
-    draw_class_bars,
-    draw_curves,
-    draw_heat_map,
-    encode_figure,
-    inline_svg,
-    sweep_figures,
-)
+from diffcut_bench.reporting import encode_figure, sweep_figures
+from diffcut_bench.reporting.figures import Curve, draw_class_bars, draw_curves, draw_heat_map, inline_svg
 from diffcut_bench.store import Result
 
 NAN = float("nan")

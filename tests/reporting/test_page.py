@@ -4,9 +4,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from diffcut_bench.reporting import (
-    Column,
-    Curve,
+from diffcut_bench.reporting import Column, Table, render_page
+from diffcut_bench.reporting.figures import Curve, draw_class_bars, draw_curves
+from diffcut_bench.reporting.page import (
     DatasetPart,
     Drawing,
     GalleryPicture,
@@ -14,12 +14,9 @@ from diffcut_bench.reporting import (
     Page,
     ReproductionPart,
     RunDetails,
-    Table,
-    draw_class_bars,
-    draw_curves,
-    render_page,
+    verdict_places,
+    verdict_tone,
 )
-from diffcut_bench.reporting.page import verdict_places, verdict_tone
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 NAN = float("nan")

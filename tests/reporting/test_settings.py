@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from conftest import DATA, shapes_overrides, write_shapes
 
-from diffcut_bench.reporting import compare_settings, results_table, sweep_figures
+from diffcut_bench.reporting import results_table, sweep_figures
+from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.store import Result
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())

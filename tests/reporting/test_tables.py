@@ -8,7 +8,8 @@ from conftest import DATA
 from rich.console import Console
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, class_table, footer, rank_table, results_table
+from diffcut_bench.reporting import Column, Table, class_table, rank_table, results_table
+from diffcut_bench.reporting.tables import footer
 from diffcut_bench.store import ImageRow, Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())

@@ -81,10 +81,7 @@ def told(
     assert reproduction.problems() == []
     places = [(row, column) for row in ROWS for column in row.published]
     made = [(None, row.not_run) if row.not_run else (config(()), "", deviations) for row, _ in places]
-    cells = [
-        PlannedCell(row, column, "", (), row.published[column], *how)
-        for (row, column), how in zip(places, made, strict=True)
-    ]
+    cells = [PlannedCell(row, column, "", (), *how) for (row, column), how in zip(places, made, strict=True)]
     keys = [(row.name, column) for row, column in places]
     measured = {place: values[key] for place, key in enumerate(keys) if key in values}
     failed = {place: "no weights" for place, each in enumerate(cells) if each.config and place not in measured}

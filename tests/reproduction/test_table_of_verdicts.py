@@ -18,10 +18,10 @@ ROWS = [
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
     config = load_config([])
-    cells = [PlannedCell(ROWS[0], column, "", (), ROWS[0].published[column], config) for column in COLUMNS]
-    cells.append(PlannedCell(ROWS[1], "a", "", (), 50.0, config))
-    cells.append(PlannedCell(ROWS[2], "a", "", (), 9.8, None, "trained"))
-    cells += [PlannedCell(ROWS[3], column, "", (), None, config) for column in COLUMNS]
+    cells = [PlannedCell(ROWS[0], column, "", (), config) for column in COLUMNS]
+    cells.append(PlannedCell(ROWS[1], "a", "", (), config))
+    cells.append(PlannedCell(ROWS[2], "a", "", (), None, "trained"))
+    cells += [PlannedCell(ROWS[3], column, "", (), config) for column in COLUMNS]
     seeds = [Measured(value, (value - 2, value + 2), seed=seed) for seed, value in ((42, 50.0), (43, 52.0))]
     measured = {
         **{0: Measured(65.55, (62.0, 69.0)), 1: Measured(71.2, (68.0, 74.0)), 2: Measured(30.0, None, ("limit=3",))},

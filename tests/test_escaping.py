@@ -3,8 +3,7 @@ import io
 
 import pytest
 
-from diffcut_bench.reporting import Column, Table
-from diffcut_bench.reporting.escaping import (
+from diffcut_bench.escaping import (
     csv_cell,
     figure_text,
     file_stem,
@@ -14,6 +13,7 @@ from diffcut_bench.reporting.escaping import (
     one_line,
     visible,
 )
+from diffcut_bench.reporting import Column, Table
 
 
 def test_control_characters_are_written_out():

@@ -3,9 +3,9 @@ import json
 import pytest
 from conftest import shapes_overrides, write_shapes
 
-from diffcut_bench.commands.tune import tune_setting
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.reproduction import Tuning, tune_setting
 from diffcut_bench.scoring.passes import run_cell
 
 
@@ -49,7 +49,7 @@ def test_training_images_are_drawn_at_random_and_the_same_again(shapes, tmp_path
 def test_benchmarks_know_their_training_split(dataset, split, tmp_path):
     """It is asked for, and as it is not here, the error is about it."""
     with pytest.raises(UserError) as refused:
-        tune_setting([f"dataset={dataset}", f"output_dir={tmp_path}"], "segmenter.tau", [0.5], 5)
+        tune_setting([f"dataset={dataset}", f"output_dir={tmp_path}"], Tuning(5, [0.5]))
     assert split in str(refused.value)
 
 

@@ -4,10 +4,10 @@ Nothing is written, fetched or computed; what data and weights are needed for is
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -19,14 +19,16 @@ from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable
 from diffcut_bench.scoring.cell import CellState
-from diffcut_bench.scoring.features import FeatureSource, outline_of
+from diffcut_bench.scoring.features import outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
-from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key
+from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key, without_preparing
 from diffcut_bench.segmenters import as_segmenter
-from diffcut_bench.store import Result, StoreOptions, cell_key, in_units, read_result
+from diffcut_bench.store import cell_key, in_units, read_result
 
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
 _OBLONG = 2  # longer side over the shorter one of what a whole picture is counted as
+_SUMMED = ("images", "unstored", "feature_bytes", "half_bytes", "operations", "seconds")
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -45,36 +47,91 @@ class Lack:
     mend: str
     size: str = ""
 
+    @classmethod
+    def of(cls, error: UserError) -> "Lack":
+        """What is wrong, where it is neither data nor weights."""
+        return cls("more", f"{error.what} ({error.where})", error.hint)
+
 
 @dataclass(frozen=True)
 class Outlook:
-    """What a cell would take.
+    """What a cell would take; of several their sum.
 
     Attributes:
-        state: of the cell; None where it can't be opened yet.
+        state: of the cell; None where it can't be opened yet. Of several that of the first that is not finished.
         missing: what has to be had first.
+        whole: pictures are seen whole, in shapes of their own: bytes and operations are those of pictures twice as long
+            as high, which is a bound, since those of the benchmarks are no more oblong in the mean.
         images: that are still to be scored; None where the split's size is not known.
         unstored: those of them whose features are to be computed, no other cell of the plan doing that before.
         feature_bytes, half_bytes: that the store takes for them here, and on an accelerator; None where not known.
         operations: of the network on them; None where nobody has counted.
-        whole: pictures are seen whole, in shapes of their own: bytes and operations are those of pictures twice as long
-            as high, which is a bound, since those of the benchmarks are no more oblong in the mean.
         seconds: measured on earlier cells; None where none of them tells.
     """
 
     state: CellState | None = None
     missing: tuple[Lack, ...] = ()
+    whole: bool = False
     images: int | None = None
     unstored: int | None = None
     feature_bytes: int | None = None
     half_bytes: int | None = None
     operations: float | None = None
     seconds: float | None = None
-    whole: bool = False
 
     @property
     def finished(self) -> bool:
+        """Whether nothing is left to do."""
         return self.state is not None and self.state.result is not None
+
+    def __add__(self, other: "Outlook") -> "Outlook":
+        """What both take; a sum is None where one of its parts is not known."""
+        pairs = {name: (getattr(self, name), getattr(other, name)) for name in _SUMMED}
+        return Outlook(
+            other.state if self.finished else self.state,
+            tuple(dict.fromkeys((*self.missing, *other.missing))),
+            self.whole or other.whole,
+            **{name: None if None in pair else sum(pair) for name, pair in pairs.items()},
+        )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the cells of a pass share, as far as it is here.
+
+    Attributes:
+        dataset: as far as it can be built without being opened.
+        opened: the pass; None where something is missing, or the device that it would be opened on is not here.
+        missing: what has to be had first.
+    """
+
+    dataset: Benchmark | SegmentationDataset | None
+    opened: OpenedPass | None
+    missing: tuple[Lack, ...]
+
+    @classmethod
+    def at(cls, config: RunConfig) -> "_Look":
+        """Build what can be built; nothing is fetched or prepared."""
+        dataset: Benchmark | SegmentationDataset | None = None
+        missing: list[Lack] = []
+        with cache_only():
+            for group in ("dataset", "backbone", "namer"):
+                try:
+                    built = instantiate(group, getattr(config, group))
+                    if isinstance(built, Benchmark | SegmentationDataset):
+                        dataset = built
+                    if isinstance(built, Benchmark):
+                        missing += _unprepared(built, config)
+                except MissingWeightsError as error:
+                    missing += _without_weights(error, _least_size(config) if group == "backbone" else "")
+                except UserError as error:
+                    missing.append(Lack.of(error))
+            if missing or not is_here(config.device):
+                return cls(dataset, None, tuple(dict.fromkeys(missing)))
+            try:
+                return cls(dataset, open_pass(without_preparing(config)), ())
+            except UserError as error:
+                return cls(dataset, None, (Lack.of(error),))
 
 
 def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list[Outlook]:
@@ -85,38 +142,36 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         coherence: features are what is wanted, of the images that `coherence` draws; nothing is segmented or scored.
     """
     speeds = measured_speeds(configs)
-    passes: dict[str, OpenedPass | tuple[Lack, ...]] = {}
-    datasets: dict[str, Benchmark | SegmentationDataset | None] = {}
+    looks: dict[str, _Look] = {}
     counted: set[str] = set()
     found = []
     for config in configs:
         key = pass_key(config)
-        if key not in passes:
-            passes[key], datasets[key] = _open(config), _dataset(config)
-        opened, dataset = passes[key], datasets[key]
-        state, lacks = None, opened if isinstance(opened, tuple) else ()
-        if isinstance(opened, OpenedPass) and not coherence:
+        look = looks[key] if key in looks else looks.setdefault(key, _Look.at(config))
+        state, missing = None, look.missing
+        if look.opened is not None and not coherence:
             try:
-                state = opened.cell(config).state()
+                state = look.opened.cell(config).state()
             except UserError as error:
-                lacks = (Lack("more", error.what, error.hint),)
-        left = _images(config, dataset) if state is None else state.images - state.done
-        if coherence and left is not None:
-            left = _drawn(left, config.seed)
-        unstored = left if coherence or _needs_features(config) else 0
-        features = _features_key(config, dataset)
+                missing = (Lack.of(error),)
+        images = _images(config, look.dataset) if state is None else state.images - state.done
+        if coherence and images is not None:
+            images = _drawn(images, config.seed)
+        unstored = images if coherence or _needs_features(config) else 0
+        features = _features_key(config, look.dataset)
         if features in counted:
             unstored = 0
         elif unstored:
             counted.add(features)
-            if isinstance(opened, OpenedPass):
-                unstored = min(unstored, opened.features.missing(opened.images.dataset, opened.images.indices))
-        sized = Outlook(state, lacks, left, unstored, whole=config.protocol.get("crop") == "none")
+            if look.opened is not None:
+                shared = look.opened.images
+                unstored = min(unstored, look.opened.features.missing(shared.dataset, shared.indices))
         seconds = None
-        if left is not None and unstored is not None and not coherence and is_here(config.device):
-            seconds = _estimate(speeds, config, left, unstored) if left else 0.0
-        source = opened.features if isinstance(opened, OpenedPass) else None
-        found.append(replace(_with_costs(sized, config, source), seconds=seconds))
+        if images is not None and unstored is not None and not coherence and is_here(config.device):
+            seconds = _estimate(speeds, config, images, unstored) if images else 0.0
+        whole = config.protocol.get("crop") == "none"
+        costs = _costs(config, look, unstored, _OBLONG if whole else 1)
+        found.append(Outlook(state, missing, whole, images, unstored, *costs, seconds))
     return found
 
 
@@ -132,37 +187,38 @@ def _drawn(images: int, seed: int) -> int:
     """How many of so many images are in a pair that `coherence` draws."""
     if images < 2:
         return images
-    pairs = draw_pairs([f"{place:09}" for place in range(images)], SamplingOptions(seed=seed))
+    pairs = draw_pairs([f"{index:09}" for index in range(images)], SamplingOptions(seed=seed))
     return len({image for pair in pairs for image in pair})
 
 
-def _with_costs(outlook: Outlook, config: RunConfig, source: FeatureSource | None) -> Outlook:
-    """With disk and operations of the images that are to be computed; ``source`` where the backbone could be opened."""
-    images, options = outlook.unstored, instantiate("features", config.features)
-    if images is None or not images:
-        return replace(outlook, feature_bytes=images, half_bytes=images, operations=images)
-    aspect = _OBLONG if outlook.whole else 1
+def _costs(
+    config: RunConfig, look: _Look, images: int | None, aspect: int
+) -> tuple[int | None, int | None, float | None]:
+    """Bytes of the features of so many images here and on an accelerator, and the network's operations on them."""
+    if not images:
+        return images, images, images
     here, there = (_outline(config, device, aspect) for device in (device_type(config.device), "cuda"))
-    if source is not None:
-        image_bytes: int | None = source.image_bytes(aspect)
-    else:
-        image_bytes = None if here is None else _image_bytes(options, here)
-    half_bytes = image_bytes if there is None else _image_bytes(options, there)
-    return replace(
-        outlook,
-        feature_bytes=None if image_bytes is None else images * image_bytes,
-        half_bytes=None if half_bytes is None else images * half_bytes,
-        operations=None if here is None or here.operations is None else images * here.operations,
-    )
+    # A backbone of somebody else's may tell nothing before it is opened.
+    opened = None if look.opened is None else look.opened.features.image_bytes(aspect)
+    here_bytes = _image_bytes(config, here) if opened is None else opened
+    there_bytes = here_bytes if there is None else _image_bytes(config, there)
+    operations = None if here is None else here.operations
+    return _times(images, here_bytes), _times(images, there_bytes), _times(float(images), operations)
+
+
+def _times(images: Number, each: Number | None) -> Number | None:
+    return None if each is None else images * each
 
 
 def _outline(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
     return outline_of(config.backbone, build_protocol(config.protocol).image_size, device_type, aspect)
 
 
-def _image_bytes(options: StoreOptions | None, outline: Outline) -> int:
-    if options is None:
-        return 0
+def _image_bytes(config: RunConfig, outline: Outline | None) -> int | None:
+    """Bytes that the store of a config takes for the features of one image."""
+    options = instantiate("features", config.features)
+    if options is None or outline is None:
+        return None if outline is None else 0
     dtype: torch.dtype = getattr(torch, options.kept_as(outline.dtype).dtype)
     return outline.rows * outline.cols * outline.channels * dtype.itemsize
 
@@ -176,15 +232,6 @@ def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | 
     own: Mapping[str, Any] = {name: getattr(config, name) for name in names}
     images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
     return cell_key({**own, "images": images, **seen_choices(config.protocol)})
-
-
-def _dataset(config: RunConfig) -> Benchmark | SegmentationDataset | None:
-    """The data set as far as it can be built without being opened."""
-    with contextlib.suppress(UserError):
-        built = instantiate("dataset", config.dataset)
-        if isinstance(built, Benchmark | SegmentationDataset):
-            return built
-    return None
 
 
 def _images(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) -> int | None:
@@ -205,8 +252,10 @@ def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
     A cell that read its features from the store says nothing of their cost: the slowest cell of a stage counts.
     """
     speeds: dict[str, float] = {}
-    for folder in dict.fromkeys(Path(config.output_dir) for config in configs):
-        for result in _results(folder):
+    folders = dict.fromkeys(Path(config.output_dir) / "results" for config in configs)
+    for path in (path for folder in folders for path in sorted(folder.glob("*/result.json"))):
+        with contextlib.suppress(UserError):
+            result = read_result(path.parent)
             images = max(result.dataset.n_images - len(result.failures), 1)
             times, keys = result.timings, _timed_by(result.config, result.identity.get("device_type", "cpu"))
             own = {"features": times.features_s, "segment": times.segment_s, "refine": times.refine_s}
@@ -218,12 +267,10 @@ def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
 def _estimate(speeds: Mapping[str, float], config: RunConfig, images: int, unstored: int) -> float | None:
     """Seconds that a cell would take; None where no earlier cell had a stage of it with these settings."""
     keys = _timed_by(portable(config.to_dict(), config.output_dir), device_type(config.device))
-    total = 0.0
-    for stage, times in (("features", unstored), ("segment", images), ("refine", images), ("rest", images)):
-        if times and keys[stage] not in speeds:
-            return None
-        total += times * speeds.get(keys[stage], 0.0)
-    return total
+    times = {keys["features"]: unstored, keys["segment"]: images, keys["refine"]: images, keys["rest"]: images}
+    if any(number and key not in speeds for key, number in times.items()):
+        return None
+    return sum(number * speeds.get(key, 0.0) for key, number in times.items())
 
 
 def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
@@ -231,55 +278,22 @@ def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
     and the sizes that are seen and scored."""
     protocol = config.get("protocol", {})
     seen = {"device": device_type, **seen_choices(protocol)}
-    scored = {**seen, **framing_choices(protocol)}
     backbone = {name: value for name, value in config.get("backbone", {}).items() if name not in _UNTIMED}
-    cut = {name: config.get(name, {}) for name in ("segmenter", "upsampler", "namer")}
-    parts = {
-        "features": {**seen, "backbone": backbone},
-        "segment": {**scored, "backbone": backbone, **cut},
-        "refine": {**scored, "backbone": backbone, **cut, "refiner": config.get("refiner", {})},
-        "rest": scored,
-    }
+    rest = {**seen, **framing_choices(protocol)}
+    segment = {**rest, "backbone": backbone, **{n: config.get(n, {}) for n in ("segmenter", "upsampler", "namer")}}
+    refine = {**segment, "refiner": config.get("refiner", {})}
+    parts = {"features": {**seen, "backbone": backbone}, "segment": segment, "refine": refine, "rest": rest}
     return {stage: cell_key({"stage": stage, **settings}) for stage, settings in parts.items()}
 
 
-def _results(output_dir: Path) -> Iterator[Result]:
-    for path in sorted((output_dir / "results").glob("*/result.json")):
-        with contextlib.suppress(UserError):
-            yield read_result(path.parent)
-
-
-def _open(config: RunConfig) -> OpenedPass | tuple[Lack, ...]:
-    """The cells' shared part, or what is missing for it: nothing at all, where all is there save the device that it
-    would be opened on. Nothing is fetched or prepared."""
-    missing: list[Lack] = []
-    with cache_only():
-        for group in ("dataset", "backbone", "namer"):
-            node = getattr(config, group)
-            try:
-                built = instantiate(group, node) if node else None
-                if isinstance(built, Benchmark):
-                    missing += _unprepared(built, config)
-            except MissingWeightsError as error:
-                asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then "
-                size = _least_size(config) if group == "backbone" else ""
-                missing.append(Lack("weights", error.model, (asked if error.gated else "") + error.command, size))
-                missing += [_more(error)] if error.says_more else []
-                what = f"{error.model}, of which another revision is here"
-                missing += [Lack("more", what, error.elsewhere)] if error.elsewhere else []
-            except UserError as error:
-                missing.append(_more(error))
-        if missing or not is_here(config.device):
-            return tuple(dict.fromkeys(missing))
-        try:
-            # What is read from originals for this look is not prepared by it.
-            return open_pass(replace(config, prepared=config.prepared if _is_prepared(config) else "never"))
-        except UserError as error:
-            return (Lack("more", error.what, error.hint),)
-
-
-def _more(error: UserError) -> Lack:
-    return Lack("more", f"{error.what} ({error.where})", error.hint)
+def _without_weights(error: MissingWeightsError, size: str) -> list[Lack]:
+    asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then " if error.gated else ""
+    found = [Lack("weights", error.model, asked + error.command, size)]
+    if error.says_more:
+        found.append(Lack.of(error))
+    if error.elsewhere:
+        found.append(Lack("more", f"{error.model}, of which another revision is here", error.elsewhere))
+    return found
 
 
 def _least_size(config: RunConfig) -> str:
@@ -289,15 +303,10 @@ def _least_size(config: RunConfig) -> str:
     return f"at least {in_units(2 * outline.parameters)}"  # two bytes a weight, and there are other parts
 
 
-def _is_prepared(config: RunConfig) -> bool:
-    built = instantiate("dataset", config.dataset)
-    if not isinstance(built, Benchmark) or config.prepared not in ("auto", "never"):
-        return True
-    return read_manifest(prepared_folder(built, Path(config.data_dir))) is not None
-
-
 def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
-    if _is_prepared(config):
+    """The data of a benchmark, where neither a prepared form nor originals are here."""
+    prepared = read_manifest(prepared_folder(benchmark, Path(config.data_dir))) is not None
+    if prepared or config.prepared not in ("auto", "never"):
         return []
     if benchmark.root is not None:
         wrong = Lack("more", f"there is no folder {benchmark.root}", "check dataset.root")

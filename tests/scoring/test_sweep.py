@@ -84,7 +84,7 @@ def test_one_job_at_a_time_is_this_process_and_does_not_end_with_its_parent(cli,
 @pytest.mark.slow
 def test_a_job_that_dies_is_said_and_the_others_are_there(cli, place, tmp_path, monkeypatch):
     (tmp_path / "deadly.py").write_text("import os\n\n\ndef backbone(**settings):\n    os._exit(9)\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setattr(Job, "_results_timeout_s", 1)  # how long submitit waits for the result of a job that is gone
     base = [*place("here"), "limit=1", "backbone=colour", "hydra/launcher=submitit_local"]
     done = cli("run", "-m", *base, "backbone._target_=diffcut_bench.backbones.Colour,deadly.backbone")
@@ -142,5 +142,5 @@ def test_a_launcher_that_is_not_installed_says_what_to_install(cli, place, monke
 def test_every_launcher_of_the_docs_is_there():
     there = {path.stem for path in (conf_dir() / "hydra" / "launcher").glob("*.yaml")}
     assert there == {"joblib", "submitit_local", "submitit_slurm", "ray"}
-    page = (Path(__file__).parent.parent / "docs" / "scaling.md").read_text()
+    page = (Path(__file__).parent.parent.parent / "docs" / "scaling.md").read_text()
     assert all(f"hydra/launcher={name}" in page for name in there)

@@ -1,33 +1,21 @@
 """What a report says of one result: its card, classes, pictures, details."""
 
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from diffcut_bench.commands.redrawing import draw_pictures
-from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
-from diffcut_bench.reporting import (
-    DatasetPart,
-    GalleryPicture,
-    Headline,
-    RunDetails,
-    choose_images,
-    class_intervals,
-    class_table,
-    compare_settings,
-    draw_class_bars,
-    embed_picture,
-    heading,
-    hidden_place,
-    percent,
-    score_facts,
-    scored_images,
-    settings_of,
-    text_of,
-)
+from diffcut_bench.reporting.details import class_intervals, class_table, score_facts
+from diffcut_bench.reporting.figures import draw_class_bars
+from diffcut_bench.reporting.gallery import choose_images, embed_picture
+from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
+from diffcut_bench.reporting.redrawing import draw_pictures
+from diffcut_bench.reporting.settings import compare_settings, heading, hidden_place, settings_of, text_of
+from diffcut_bench.reporting.tables import percent, scored_images
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.store import ImageRow, Result, check_published
 
@@ -37,7 +25,7 @@ _LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders o
 
 
 class PageText:
-    """Text of a page that may be given away: of places on this disk it says what lies there, not which way leads there.
+    """Text of a page that may be given away: it names files of this disk without the folders that lead to them.
 
     Args:
         folder: that the report is of.
@@ -49,13 +37,13 @@ class PageText:
 
     def of(self, text: str) -> str:
         """A message without the folders that lead here."""
-        for place, name in self._named.items():
-            if place != "/":
-                text = re.sub(rf"{re.escape(place)}(?![\w.-])", name, text)
+        for folder, name in self._named.items():
+            if folder != "/":
+                text = re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
         return _LEADING.sub("…/", text)
 
     def relative(self, path: Path) -> str:
-        """A place in the output folder."""
+        """A path below the output folder, from there."""
         return str(path.absolute().relative_to(self._root))
 
 
@@ -77,38 +65,45 @@ class Parts:
         output_dir: that they lie in.
         gallery: best, median and worst images that a data set shows.
         overrides: of the user, for pictures that have to be drawn.
+        say: called before they are drawn.
 
     Attributes:
         told: what tells each from the others.
     """
 
     def __init__(
-        self, cells: Sequence[tuple[Path, Result]], output_dir: Path, gallery: int = 0, overrides: Sequence[str] = ()
+        self,
+        cells: Sequence[tuple[Path, Result]],
+        output_dir: Path,
+        gallery: int = 0,
+        overrides: Sequence[str] = (),
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self._cells, self._output_dir, self._gallery, self._overrides = cells, output_dir, gallery, overrides
+        self._say = say
         self._text = PageText(output_dir)
         self.told = compare_settings([result for _, result in cells], [folder for folder, _ in cells])
 
-    def headline(self, name: str, place: int) -> Headline:
+    def headline(self, name: str, index: int) -> Headline:
         """The card of a data set's best cell."""
-        _, result = self._cells[place]
+        _, result = self._cells[index]
         low, high = (100 * end for end in result.metrics.miou_ci95)
         images, expected = scored_images(result), result.dataset.n_expected
         if images < FEWEST_IMAGES:
             low = high = _NAN
-        scored = f"{images} of {expected} images" if result.limited and expected else _counted(images, "image")
-        settings = self._described(place)
+        scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
+        settings = self._described(index)
         return Headline(name, 100 * result.metrics.miou, low, high, settings, scored, result.limited)
 
-    def dataset(self, name: str, table: str, place: int) -> DatasetPart:
+    def dataset(self, name: str, table: str, index: int) -> DatasetPart:
         """The best cell's classes and pictures; a note stands for what is not to be had.
 
         Args:
             name: of the data set on the page.
             table: name of the table of classes.
-            place: of the cell.
+            index: of the cell.
         """
-        folder, result = self._cells[place]
+        folder, result = self._cells[index]
         notes: list[str] = []
         rows: list[ImageRow] = []
         try:
@@ -125,11 +120,11 @@ class Parts:
         if rows:
             pictures, missing = self._pictures(folder, result, rows)
             notes += missing
-        return DatasetPart(name, self._described(place), classes, bars, pictures, tuple(map(self._text.of, notes)))
+        return DatasetPart(name, self._described(index), classes, bars, pictures, tuple(map(self._text.of, notes)))
 
-    def details(self, place: int) -> RunDetails:
+    def details(self, index: int) -> RunDetails:
         """All that result.json says of how a result came about."""
-        folder, result = self._cells[place]
+        folder, result = self._cells[index]
         dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
         seconds = {
             name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
@@ -160,20 +155,20 @@ class Parts:
             ("folder", self._text.relative(folder)),
         )
         return RunDetails(
-            title=f"{dataset.name}, {self._described(place)}:",
+            title=f"{dataset.name}, {self._described(index)}:",
             score=percent(result.metrics.miou),
             limited=result.limited,
             facts=facts,
             failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
         )
 
-    def _described(self, place: int) -> str:
+    def _described(self, index: int) -> str:
         """The settings that tell a result from the others, in one line."""
-        settings, texts = self.told.settings[place], self.told.texts[place]
+        settings, texts = self.told.settings[index], self.told.texts[index]
         own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
         for name in ("backbone", "segmenter"):
             own.pop(name, None)
-        if own.get("dataset") == self._cells[place][1].dataset.name:  # which stands beside it
+        if own.get("dataset") == self._cells[index][1].dataset.name:  # which stands beside it
             del own["dataset"]
         words = [f"{heading(name)}={text}" for name, text in own.items() if text]
         return ", ".join([settings["backbone"], settings["segmenter"], *words])
@@ -182,17 +177,19 @@ class Parts:
         """Best, median and worst images with their pictures, and notes on pictures that are missing."""
         chosen = choose_images(rows, self._gallery)
         wanted = [row for _, images in chosen for row, _ in images]
-        missing = [row.index for row in wanted if not _is_file(picture_path(folder / "pictures", row.id))]
+        paths = [picture_path(folder / "pictures", row.id) for row in wanted]
+        # Not Path.is_file, which raises where an id is longer than the name of a file may be.
+        missing = [row.index for row, path in zip(wanted, paths, strict=True) if not os.path.isfile(path)]  # noqa: PTH113
         notes = []
         if missing:
-            say(f"drawing  {_counted(len(missing), 'picture')} of {folder.name}")
+            self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
             why = draw_pictures(folder, result, missing, self._output_dir, self._overrides)
             notes += [why] if why else []
         shown = []
         for kind, images in chosen:
             pictures = []
             for row, score in images:
-                about = f"mean IoU {percent(score)} %, {_counted(row.segments, 'segment')}"
+                about = f"mean IoU {percent(score)} %, {counted(row.segments, 'segment')}"
                 try:
                     uri, width, height = embed_picture(picture_path(folder / "pictures", row.id))
                 except FileNotFoundError:
@@ -206,14 +203,3 @@ class Parts:
             if pictures:
                 shown.append((kind.capitalize(), tuple(pictures)))
         return tuple(shown), notes
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # an id may be longer than a file's name
-        return False

@@ -10,9 +10,9 @@ from conftest import shapes_overrides, write_shapes
 from huggingface_hub import constants
 
 from diffcut_bench.coherence import SamplingOptions, draw_pairs
-from diffcut_bench.commands.budget import TFLOPS, Duration
-from diffcut_bench.commands.outlook import look_ahead
 from diffcut_bench.config import load_config
+from diffcut_bench.reproduction.budget import TFLOPS, time_text
+from diffcut_bench.reproduction.outlook import look_ahead
 
 MINE = """title: Mine
 source: a test
@@ -278,5 +278,5 @@ def test_released_files_are_fetched_by_hand_and_a_missing_library_hides_no_weigh
     [(0.044, "0.044 s"), (11.4, "11 s"), (600, "10 min"), (7200, "2 h"), (1_002_000, "278 h"), (None, "unknown")],
 )
 def test_times_are_read_at_a_glance(seconds, text):
-    assert str(Duration(seconds)) == text
-    assert str(Duration(seconds, at_least=True)) == (text if seconds is None else f"≥ {text}")
+    assert time_text(seconds) == text
+    assert time_text(seconds, at_least=True) == (text if seconds is None else f"≥ {text}")

@@ -13,7 +13,7 @@ from conftest import DATA, shapes_overrides, write_shapes
 from PIL import Image
 
 from diffcut_bench.cli import main
-from diffcut_bench.reporting import choose_images
+from diffcut_bench.reporting.gallery import choose_images
 from diffcut_bench.store import ImageRow, Result, read_rows
 
 TAUS = ("segmenter.tau=0.3,0.5", "segmenter.alpha=2,5")

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, instantiate, trusted
-from diffcut_bench.datasets import Benchmark, prepared_folder, read_manifest
+from diffcut_bench.datasets import Benchmark, read_manifest
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import reopened
-from diffcut_bench.reporting import draw_outcome
+from diffcut_bench.reporting.pictures import draw_outcome
 from diffcut_bench.scoring.cell import picture_path
-from diffcut_bench.scoring.passes import open_pass
+from diffcut_bench.scoring.passes import open_pass, without_preparing
 from diffcut_bench.store import Result
 
 
@@ -26,7 +26,7 @@ def draw_pictures(
     Args:
         folder: of the cell.
         result: of the cell.
-        indices: places of the images in the data set.
+        indices: of the images in the data set.
         output_dir: that the cell lies in.
         overrides: of the user, for data, weights or options that lie elsewhere.
 
@@ -53,7 +53,7 @@ def draw_pictures(
 
 
 def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> RunConfig:
-    """The config with places of this output folder, and without what only costs memory or processes.
+    """The config with folders of this output folder, and without what only costs memory or processes.
 
     Raises:
         UserError: its data are to be fetched, and the user has not said so.
@@ -63,22 +63,15 @@ def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> Ru
     if features.get("_target_") and "features.folder" not in named:
         features = {**features, "folder": str(output_dir / "features"), "shard_mib": 256}
     config = replace(config, output_dir=str(output_dir), features=features, batch_size=1, num_workers=0, num_proc=1)
-    return config if "prepared" in named else replace(config, prepared=_prepared_here(config))
+    return config if "prepared" in named else _on_this_disk(config)
 
 
-def _prepared_here(config: RunConfig) -> str:
-    """A prepared form on this disk, or else ``never``: the originals, which are not prepared for a few pictures."""
-    if config.prepared == "never":
-        return "never"
-    built = instantiate("dataset", config.dataset)
-    if not isinstance(built, Benchmark):
-        return config.prepared
-    place = Path(config.prepared)
-    if config.prepared == "auto":
-        place = prepared_folder(built, Path(config.data_dir).expanduser())
-    absolute = str(place.expanduser().absolute())
-    if "://" not in config.prepared and "::" not in absolute and read_manifest(Path(absolute)) is not None:
-        return absolute
-    if config.prepared == "auto":
-        return "never"
-    raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")
+def _on_this_disk(config: RunConfig) -> RunConfig:
+    """With prepared data that are on this disk, or the originals, which are not prepared for a few pictures."""
+    config = without_preparing(config)
+    if config.prepared == "never" or not isinstance(instantiate("dataset", config.dataset), Benchmark):
+        return config
+    folder = str(Path(config.prepared).expanduser().absolute())
+    if "://" in config.prepared or "::" in folder or read_manifest(Path(folder)) is None:
+        raise UserError("its prepared data are not on this disk", "prepared", "name them again: prepared=FOLDER|URL")
+    return replace(config, prepared=folder)

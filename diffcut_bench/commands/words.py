@@ -1,0 +1,42 @@
+"""The words of a command line that stand for themselves (folders, pictures, names), and overrides, ``KEY=VALUE``."""
+
+import os
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.paths import expanded
+
+_OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
+
+
+def split_words(words: Sequence[str], suffixes: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """Names and overrides, each in their order.
+
+    A word is a name, whatever ``=`` is in it, if it is a file or folder on this disk or ends as a file of the wanted
+    kind does.
+
+    Args:
+        words: of the command line.
+        suffixes: ends of such files, in lower case with their dot.
+    """
+    overrides = [word for word in words if _OVERRIDE.match(word) and Path(word).suffix.lower() not in suffixes]
+    # Not Path.exists, which raises where a word is longer than the name of a file may be.
+    overrides = [word for word in overrides if not os.path.exists(word)]  # noqa: PTH110
+    return [word for word in words if word not in overrides], overrides
+
+
+def output_folder(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """The one output folder that is named, or else the config's; and the overrides but ``output_dir=DIR``.
+
+    Raises:
+        UserError: several are named.
+    """
+    folders, overrides = split_words(words)
+    if len(folders) > 1:
+        raise UserError("this command is of one folder", " ".join(folders), f"name one, such as {folders[0]}")
+    of_folder = [word for word in overrides if word.startswith("output_dir=")]
+    folder = Path(expanded(folders[0], "DIR") if folders else load_config(of_folder).output_dir)
+    return folder, [word for word in overrides if word not in of_folder]

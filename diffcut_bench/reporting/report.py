@@ -1,0 +1,224 @@
+"""The report of an output folder: every result and reproduction that can be read, as a page. A result is data: nothing
+that it says is run, and one that is no good leaves the others alone."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from matplotlib.figure import Figure
+
+from diffcut_bench.config import load_config, option_words
+from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
+from diffcut_bench.reporting.figures import Curve, draw_curves
+from diffcut_bench.reporting.page import Drawing, Page, ReproductionPart
+from diffcut_bench.reporting.parts import PageText, Parts, rank
+from diffcut_bench.reporting.sweeps import sweep_figures
+from diffcut_bench.reporting.tables import Column, Table, results_table
+from diffcut_bench.store import Result, read_result
+
+_Found = tuple[Path, Result]
+_Part = TypeVar("_Part")
+Say = Callable[[str], None]
+
+
+def make_report(folder: Path, gallery: int, overrides: Sequence[str], say: Say, warn: Say) -> Page:
+    """Read what is in an output folder, and draw the pictures of the best cells that are missing.
+
+    Args:
+        folder: of all that runs wrote.
+        gallery: best, median and worst images that each data set shows.
+        overrides: of the user, for pictures that have to be drawn: data, weights or options that lie elsewhere.
+        say: called with what takes time.
+        warn: called with what had to be left out, and why.
+
+    Raises:
+        UserError: there are no results, or the overrides fit none of them.
+    """
+    report = _Report(folder, say, warn)
+    report.read()
+    if not report.found:
+        hint = "diffcut-bench run first, or name the folder: diffcut-bench report DIR"
+        raise UserError("no results to report", str(folder / "results"), hint)
+    _check(overrides, [result for _, result in report.found])
+    return report.page(gallery, overrides)
+
+
+def _check(overrides: Sequence[str], results: Sequence[Result]) -> None:
+    """Refuse overrides that fit none of the results.
+
+    Raises:
+        UserError: what is wrong with them.
+    """
+    mistakes: list[UserError] = []
+    for words in dict.fromkeys(tuple(option_words(result.config.get("choices"), overrides)) for result in results):
+        try:
+            load_config([*words, *overrides])
+        except UserError as error:
+            mistakes.append(error)
+        else:
+            return
+    if overrides and mistakes:
+        raise mistakes[0]
+
+
+class _Report:
+    """What is found in an output folder, and what had to be left out of the report.
+
+    Args:
+        folder, say, warn: see `make_report`.
+
+    Attributes:
+        found: results in the order of the tables.
+    """
+
+    def __init__(self, folder: Path, say: Say, warn: Say) -> None:
+        self._folder, self._say, self._warn, self._text = folder, say, warn, PageText(folder)
+        self.found: list[_Found] = []
+        self._reproductions: list[ReproductionPart] = []  # tables by number, then figures
+        self._left_out: list[tuple[str, str]] = []  # what, and why
+        self._taken = {"results", "versions"}  # names of tables
+
+    def read(self) -> None:
+        """Every result and reproduction that can be read and shown."""
+        for path in sorted(self._folder.glob("results/*/result.json")):
+            result = self._tried(partial(self._result, path.parent), path)
+            self.found += [(path.parent, result)] if result else []
+        self.found.sort(key=lambda cell: rank(cell[1]))
+        stored = self._folder.glob("reproductions/*/reproduction.json")
+        for path in sorted(stored, key=lambda path: paper_order(path.parent.name)):
+            part = self._tried(partial(self._reproduction, path), path)
+            self._reproductions += [part] if part else []
+
+    def page(self, gallery: int, overrides: Sequence[str]) -> Page:
+        """The report of what was read; see `make_report`."""
+        results = [result for _, result in self.found]
+        of_cell = Parts(self.found, self._folder, gallery, overrides, self._say)
+        best = _best_cells(self.found)
+        backbones = {settings["backbone"] for settings in of_cell.told.settings}
+        failed = sum(len(result.failures) for result in results)
+        lead = (
+            f"{counted(len(results), 'result')} on {counted(len(best), 'data set')} "
+            f"with {counted(len(backbones), 'backbone')}; {counted(failed, 'image') if failed else 'no image'} failed"
+        )
+        parts = []
+        for name, index in best.items():
+            table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
+            path = self.found[index][0] / "result.json"
+            parts.append(self._tried(partial(of_cell.dataset, name, table, index), path, "its classes and pictures: "))
+        sweeps = self._tried(partial(sweep_figures, results), self._folder, "curves: ") or []
+        return Page(
+            title="Unsupervised segmentation results",
+            lead=lead,
+            headlines=tuple(of_cell.headline(name, index) for name, index in best.items()),
+            reproductions=tuple(self._reproductions),
+            results=results_table(self.found, "results", "All results"),
+            sweeps=tuple(Drawing(sweep.title, sweep.figure) for sweep in sweeps),
+            datasets=tuple(part for part in parts if part),
+            versions=_versions(results),
+            details=tuple(map(of_cell.details, range(len(results)))),
+            left_out=tuple(self._left_out),
+        )
+
+    def _result(self, folder: Path) -> Result:
+        """A result of which everything can be made that the page says of it alone."""
+        result = read_result(folder)
+        alone = Parts([(folder, result)], self._folder)
+        alone.headline(result.dataset.name, 0)
+        alone.details(0)
+        rank(result)
+        results_table([(folder, result)]).to_markdown()
+        _versions([result]).to_markdown()
+        return result
+
+    def _reproduction(self, path: Path) -> ReproductionPart:
+        """What ``diffcut-bench reproduce`` wrote, its tables named by its folder."""
+        raw, name = json.loads(path.read_text(encoding="utf-8")), path.parent.name
+        if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
+            raise ValueError("it holds no titled table")
+        claims = raw.get("claims") and Table.from_dict({**raw["claims"], "name": self._name(f"{name}_claims")})
+        table = Table.from_dict({**raw["table"], "name": self._name(name)})
+        return ReproductionPart(raw["title"], table, stored_curves(raw.get("curves")), claims or None)
+
+    def _tried(self, make: Callable[[], _Part], path: Path, what: str = "") -> _Part | None:
+        """What can be made of a file; None where that fails, which is said: the other files are shown."""
+        try:
+            return make()
+        except Exception as error:  # whatever a file of somebody else's makes a reader or a table raise
+            reason = what + (error.what if isinstance(error, UserError) else f"{type(error).__name__}: {error}")
+        self._warn(f"left out ({reason}): {path}")
+        self._left_out.append((self._text.relative(path), self._text.of(reason)))
+        return None
+
+    def _name(self, wanted: str) -> str:
+        """A name for a table that no other has."""
+        name, number = wanted, 1
+        while name.casefold() in self._taken:
+            number += 1
+            name = f"{wanted}-{number}"
+        self._taken.add(name.casefold())
+        return name
+
+
+def paper_order(name: str) -> tuple[bool, int, str]:
+    """Sorts names of reproductions: tables before figures, by number."""
+    return not name.startswith("table"), int(re.sub(r"[^0-9]", "", name) or 0), name
+
+
+def stored_curves(raw: Any) -> Figure | None:
+    """The figure of the ``curves`` in a reproduction.json; None where there are none.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: they are something else.
+    """
+    if not raw or not raw["curves"]:
+        return None
+    curves = [
+        Curve(each["label"], *(tuple(map(float, each.get(part) or ())) for part in ("x", "y", "low", "high")))
+        for each in raw["curves"]
+    ]
+    references = [(str(label), float(value)) for label, value in raw.get("references", ())]
+    return draw_curves(curves, raw["x_label"], raw["y_label"], references)
+
+
+def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
+    """Index of the highest mIoU on each data set under the released protocol; limited or other cells where there is
+    none.
+
+    A published split is known by its name, the user's own data by its options; of several with one name all but the
+    first are numbered.
+    """
+    best: dict[tuple[str, str], int] = {}
+    for index, (_, result) in enumerate(found):
+        dataset = result.dataset
+        identity = dataset.name, str(result.config.get("dataset")) if dataset.n_expected is None else ""
+        if identity not in best or _merit(result) > _merit(found[best[identity]][1]):
+            best[identity] = index
+    named: dict[str, int] = {}
+    seen: Counter[str] = Counter()
+    for (name, _), index in best.items():
+        seen[name] += 1
+        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = index
+    return named
+
+
+def _merit(result: Result) -> tuple[bool, bool, int, float]:
+    score = result.metrics.miou
+    # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
+    released = result.protocol.get("name") == "released"
+    return not result.limited, released, -len(result.failures), score if score == score else -1.0
+
+
+def _versions(results: Sequence[Result]) -> Table:
+    """Each package in the versions that the results were made with."""
+    by_package: dict[str, list[str]] = {}
+    for result in results:
+        for package, version in result.environment.packages.items():
+            if version not in by_package.setdefault(package, []):
+                by_package[package].append(version)
+    rows = tuple((package, ", ".join(versions)) for package, versions in sorted(by_package.items()))
+    return Table("versions", "Versions", (Column("package"), Column("version")), rows)

@@ -1,0 +1,264 @@
+"""``reproduce NAME --status`` and ``--dry-run``: how far each cell is, what the rest takes, what has to be fetched."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import torch
+
+from diffcut_bench.config import RunConfig
+from diffcut_bench.environment import choose_device, device_name, is_here, matrix_rate
+from diffcut_bench.errors import UserError
+from diffcut_bench.reporting import Column, Table
+from diffcut_bench.reproduction.outlook import Lack, Outlook, look_ahead
+from diffcut_bench.reproduction.plan import PlannedCell
+from diffcut_bench.reproduction.spec import Reproduction, load_reproduction
+from diffcut_bench.reproduction.tuning import training_configs
+from diffcut_bench.store import in_units
+
+TFLOPS = 790.0  # bfloat16, about what an H100 sustains
+_TRIES = 5  # of the matrix product's rate on a CPU
+_PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
+
+
+@dataclass(frozen=True)
+class _Price:
+    """What is left of a cell takes.
+
+    Attributes:
+        outlook: of the cell.
+        here: seconds on this machine; None where nothing is known of them, as in the others.
+        at_best: on a GPU, the network's operations alone.
+        published: of the images whose features are computed, at the speed that the paper gives for this backbone and
+            segmenter.
+    """
+
+    outlook: Outlook
+    here: float | None
+    at_best: float | None
+    published: float | None
+
+    def texts(self) -> tuple[str, ...]:
+        """As the table shows it: what other cells pay for is left empty, and what costs nothing that is counted."""
+        told = self.outlook
+        images, unstored = ("unknown" if number is None else str(number) for number in (told.images, told.unstored))
+        bound = "≥ " if told.whole and told.feature_bytes else ""
+        disk = "unknown" if told.feature_bytes is None else bound + in_units(told.feature_bytes)
+        here = "" if self.here == 0 else time_text(self.here, at_least=told.seconds is None)
+        at_best = "" if self.at_best == 0 else time_text(self.at_best, at_least=True)
+        published = "" if self.published is None else time_text(self.published)
+        return images, unstored, "" if told.unstored == 0 else disk, here, at_best, published
+
+
+def time_text(seconds: float | None, *, at_least: bool = False) -> str:
+    """A time to be read at a glance.
+
+    Args:
+        seconds: None: nothing is known.
+        at_least: they are a bound.
+    """
+    if seconds is None:
+        return "unknown"
+    bound = "≥ " if at_least else ""
+    if seconds < 90:
+        return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{bound}{seconds / 60:.0f} min"
+    return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
+
+
+def plan_budget(
+    reproduction: Reproduction, cells: Sequence[PlannedCell], tflops: float | None = None
+) -> tuple[Table, list[str]]:
+    """How far each cell is, and what the others lack and take.
+
+    Args:
+        reproduction: of the table.
+        cells: as planned.
+        tflops: 10¹² operations a second that a GPU sustains; None: images, disk and time are not told.
+
+    Returns:
+        A line a cell, and what is said under them: of all cells together, and what has to be fetched.
+    """
+    outlooks = _outlooks(reproduction, cells)
+    known = list(outlooks.values())
+    finished, missing = sum(each.finished for each in known), sum(bool(each.missing) for each in known)
+    states = f"{finished} finished, {missing} lack something, {len(cells) - len(known)} not run"
+    lines = [f"{len(known)} cells to run: {states}"]
+    configs = {index: cell.config for index, cell in enumerate(cells) if cell.config is not None}
+    prices: dict[int, _Price] = {}
+    if tflops is not None:
+        device, rate = _rate_of(next((config.device for config in configs.values()), "cpu"))
+        published = {} if reproduction.measure == "auc" else _published_speeds()
+        for index, outlook in outlooks.items():
+            if not outlook.finished:
+                choices = configs[index].choices
+                speed = published.get((choices.get("backbone", ""), choices.get("segmenter", "")))
+                here = _quotient(outlook.operations, rate) if outlook.seconds is None else outlook.seconds
+                at_best = _quotient(outlook.operations, tflops * 1e12)
+                prices[index] = _Price(outlook, here, at_best, _quotient(outlook.unstored or None, speed))
+        if prices:
+            output_dir = Path(next(iter(configs.values())).output_dir).absolute()
+            there = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
+            lines += _sums(list(prices.values()), shutil.disk_usage(there).free, device, rate, tflops)
+    return _table(reproduction, cells, outlooks, prices), [*lines, *_to_fetch(known, cells)]
+
+
+def _quotient(amount: float | None, rate: float | None) -> float | None:
+    return None if amount is None or rate is None else amount / rate
+
+
+def _outlooks(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> dict[int, Outlook]:
+    """By index of each cell that is run. One that is tuned first is as far as its search, and takes what both take."""
+    configs: dict[int, list[RunConfig] | UserError] = {}
+    for index, cell in enumerate(cells):
+        if cell.config is not None:
+            try:
+                search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
+                configs[index] = [*search, cell.config]
+            except UserError as error:
+                configs[index] = error
+    every = [config for each in configs.values() if not isinstance(each, UserError) for config in each]
+    ahead = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
+    found: dict[int, Outlook] = {}
+    for index, each in configs.items():
+        if isinstance(each, UserError):
+            found[index] = Outlook(missing=(Lack.of(each),))
+            continue
+        *searched, last = [next(ahead) for _ in each]
+        # The cell after a search may have another setting than the planned one.
+        found[index] = reduce(add, [*searched, replace(last, state=searched[-1].state)]) if searched else last
+    return found
+
+
+def _rate_of(wanted: str) -> tuple[str, float | None]:
+    """Name of a device, and operations a second of a matrix product on it; None where it is not on this machine.
+
+    A CPU's rate is that of one thread, times the threads: beside other processes threads wait for one another, a
+    hundred times as long.
+    """
+    if not is_here(wanted):
+        return wanted, None
+    device = choose_device(wanted)
+    if device.type != "cpu":
+        return device_name(device), matrix_rate(torch.float16, device)
+    named, threads = device_name(device), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return named, threads * max(matrix_rate(torch.float32, device) for _ in range(_TRIES))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _published_speeds() -> dict[tuple[str, str], float]:
+    """Images a second of the paper's table 11, by backbone and segmenter."""
+    speeds = {}
+    for row in load_reproduction("table11").rows:
+        chosen = dict(word.split("=", 1) for word in row.overrides if "=" in word)
+        speeds[chosen["backbone"], chosen["segmenter"]] = row.published["images_per_s"]
+    return speeds
+
+
+def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, tflops: float) -> Iterator[str]:
+    """What all cells take together, and what the columns mean."""
+    told = [price.outlook for price in prices]
+    images, unstored = _known(each.images for each in told), _known(each.unstored for each in told)
+    here, half = (
+        _known(sizes, in_units) for sizes in zip(*((o.feature_bytes, o.half_bytes) for o in told), strict=True)
+    )
+    whole = any(each.whole for each in told)
+    few = sum(each.feature_bytes or 0 for each in told) > free
+    yield f"images     {images} to score, features of {unstored} to compute"
+    yield (
+        f"disk       {'≥ ' if whole else ''}{here} of features ({half} if an accelerator computes them); "
+        f"{in_units(free)} are free{': features.folder=DIR, features=memory, or a column at a time' if few else ''}"
+    )
+    if rate is None:
+        yield f"here       unknown, and what is finished or stored: device={device} is not on this machine"
+    else:
+        bound = any(each.seconds is None for each in told)
+        yield f"here       {_total([price.here for price in prices], at_least=bound)} on {device}"
+    at_best = _total([price.at_best for price in prices], at_least=True)
+    yield f"at best    {at_best} on a GPU that sustains {tflops:g} TFLOP/s"
+    published = [price.published for price in prices if price.published is not None]
+    if published:
+        yield (
+            f"TITAN RTX  {time_text(sum(published))} for features and what follows at the images a second of the "
+            f"paper's table 11: {len(published)} of {len(prices)} cells; those that share features are not in it"
+        )
+    yield "≥          a bound, no forecast: backbones' operations alone, without reading, segmenting, naming, scoring"
+    if whole:
+        yield "           of whole images (crop=none): of half a square, a picture twice as long as high"
+    if rate is not None:
+        measured = f"{rate / 1e12:.2g} TFLOP/s, a matrix product's just now"
+        yield f"           here at {measured}; without ≥: as cells with the same settings took before"
+
+
+def _total(times: Sequence[float | None], *, at_least: bool) -> str:
+    """Of all together; at least so much where one of them is not known."""
+    known = [seconds for seconds in times if seconds is not None]
+    return time_text(sum(known) if known else None, at_least=at_least or len(known) < len(times))
+
+
+def _known(numbers: Iterable[int | None], text: Callable[[int], str] = str) -> str:
+    """The sum of those that are known, and that there are others."""
+    listed = list(numbers)
+    return text(sum(number or 0 for number in listed)) + (" and more" if None in listed else "")
+
+
+def _table(
+    reproduction: Reproduction,
+    cells: Sequence[PlannedCell],
+    outlooks: dict[int, Outlook],
+    prices: dict[int, _Price],
+) -> Table:
+    columns = [Column("cell"), Column("column"), Column("state")]
+    shown = _PRICES if any(price.published is not None for price in prices.values()) else _PRICES[:-1]
+    columns += [Column(name, numeric=True) for name in shown if prices]
+    rows = []
+    for index, outlook in outlooks.items():
+        cell = cells[index]
+        point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in (cell.point or {}).items())
+        state = "measured by each run" if reproduction.measure == "auc" and not outlook.missing else _state(outlook)
+        texts = prices[index].texts() if index in prices else ("",) * len(_PRICES)
+        rows.append((f"{cell.name} {point}".strip(), cell.column, state, *texts)[: len(columns)])
+    for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
+        rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
+    return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows))
+
+
+def _state(outlook: Outlook) -> str:
+    if outlook.missing:
+        named = dict.fromkeys("see below" if lack.kind == "more" else lack.kind for lack in outlook.missing)
+        return f"lacks {', '.join(named)}"
+    if outlook.state is None:
+        return "unknown, device not here"
+    if outlook.finished:
+        return "finished"
+    return f"{outlook.state.done} of {outlook.state.images} images" if outlook.state.done else "not started"
+
+
+def _to_fetch(outlooks: Sequence[Outlook], cells: Sequence[PlannedCell]) -> Iterator[str]:
+    """Each thing once, with the command that fetches it, and released files, which are fetched by hand."""
+    lacks: dict[tuple[str, str], Lack] = {}
+    for lack in (lack for outlook in outlooks for lack in outlook.missing):
+        known = lacks.setdefault((lack.kind, lack.what), lack)
+        if set(lack.mend.split()) > set(known.mend.split()):  # of a model a namer wants more files than a backbone does
+            lacks[lack.kind, lack.what] = replace(lack, size=lack.size or known.size)
+    files: dict[tuple[str, str, str], dict[str, None]] = {}
+    for cell in cells:
+        for file in cell.row.files if cell.config is not None else ():
+            group, _, name = file.option.partition(".")
+            if getattr(cell.config, group).get(name, "not asked for") is None:
+                files.setdefault((cell.row.name, file.what, file.option), {})[cell.column] = None
+    if lacks or files:
+        yield "to fetch, where there is network, and sizes as far as they are known here:"
+    for lack in sorted(lacks.values(), key=lambda lack: ("data", "weights", "more").index(lack.kind)):
+        yield f"  {lack.what}" + ("" if lack.kind == "more" else f" ({lack.size or 'size unknown'})")
+        yield f"      {lack.mend}"
+    for (row, what, option), columns in files.items():
+        yield f"  {what} of the released code for {row}: {', '.join(columns)} (without them a verdict is limited)"
+        yield f'      {option}=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"'

@@ -1,0 +1,102 @@
+"""Files of pictures, segmented one by one; each is recorded as it is done, and found again by the next call."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from diffcut_bench.config import RunConfig, load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.paths import expanded
+from diffcut_bench.segmentation.picture import PictureSegmenter
+from diffcut_bench.segmentation.record import SegmentRecord
+
+_NAMER = "clip_b16"  # where classes are given and no namer is
+
+
+@dataclass(frozen=True)
+class SegmentedFile:
+    """How the segmentation of a file ended.
+
+    Attributes:
+        path: of the picture.
+        entry: its entry in segments.json; None where it could not be segmented.
+        before: whether it was recorded by an earlier call.
+        error: why it could not be segmented.
+    """
+
+    path: Path
+    entry: dict[str, Any] | None = None
+    before: bool = False
+    error: UserError | None = None
+
+
+def picture_files(words: Sequence[str]) -> list[Path]:
+    """Every picture that is named, or that lies in a folder that is named; none twice.
+
+    Raises:
+        UserError: there is no picture in a folder.
+    """
+    paths: list[Path] = []
+    for word in words:
+        path = Path(expanded(word, "picture"))
+        found = [path]
+        if path.is_dir():
+            suffixes = Image.registered_extensions()
+            found = [p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file()]
+            if not found:
+                hint = "name the pictures, or a folder that holds them"
+                raise UserError("no picture in this folder", str(path), hint)
+        paths += sorted(found)
+    return list(dict.fromkeys(paths))
+
+
+def picture_config(overrides: Sequence[str], named: bool) -> RunConfig:
+    """The config for pictures of the user's own: whole, at their own resolution, unless the overrides say otherwise.
+
+    Args:
+        overrides: of the user.
+        named: whether segments get names; by a namer of ours where the overrides choose none.
+    """
+    chosen = []
+    if named and not any(word.startswith("namer=") for word in overrides):
+        # An option among the overrides may choose one; what they set of a namer comes after that.
+        config = load_config([word for word in overrides if not word.startswith("namer.")])
+        chosen = [] if config.namer.get("_target_") else [f"namer={_NAMER}"]
+    return load_config(["protocol=strict", *chosen, *overrides])
+
+
+def segment_files(
+    paths: Sequence[Path], segmenter: PictureSegmenter, record: SegmentRecord, if_exists: str
+) -> Iterator[SegmentedFile]:
+    """Segment files of pictures; each is recorded as it is done, and one that was recorded before is not done again.
+
+    Args:
+        paths: of the pictures.
+        segmenter: of pictures.
+        record: of the folder that they are written into.
+        if_exists: ``overwrite`` segments all.
+
+    Raises:
+        UserError: the only one could not be read, or the record in the folder is damaged.
+    """
+    for path in paths:
+        entry = record.find(path) if if_exists != "overwrite" else None
+        if entry is not None:
+            yield SegmentedFile(path, entry, before=True)
+            continue
+        try:
+            result = segmenter(path)
+        except Exception as error:  # whatever it is, the other pictures are segmented
+            if len(paths) == 1:
+                raise
+            yield SegmentedFile(path, error=error if isinstance(error, UserError) else _unexpected(error, path))
+            continue
+        yield SegmentedFile(path, record.add(path, result))
+
+
+def _unexpected(error: Exception, path: Path) -> UserError:
+    what = f"{type(error).__name__}: {error}".splitlines()[0]
+    return UserError(what, str(path), "segment this picture alone to see more")
