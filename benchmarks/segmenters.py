@@ -11,7 +11,7 @@ from benchmarks.material import Material, resized
 from benchmarks.timing import timed
 from diffcut_bench.config import RunConfig, conf_dir, instantiate, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmenters import DiffCut, ImageSegmenter, segment_together
+from diffcut_bench.segmenters import DiffCut, Inputs, as_segmenter
 
 _ENOUGH_S = 10.0  # of a segmenter; a slower one is not repeated
 # Options that segment nothing themselves: a folder of results, and patches whose naming is the method.
@@ -105,8 +105,7 @@ def _build(config: RunConfig, overrides: Sequence[str], name: str) -> Any:
 
 def _work(segmenter: Any, features: Tensor, material: Material) -> Callable[[], Sequence[Tensor]]:
     """What gives the partition of every image."""
-    if isinstance(segmenter, ImageSegmenter):
-        return lambda: [segmenter.segment_image(photo) for photo in material.photos]
     labels = [material.labels[index % len(material.labels)] for index in range(len(features))]
     counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
-    return lambda: list(segment_together([segmenter], features, counts)[0])
+    segment, inputs = as_segmenter(segmenter), Inputs(features, material.photos, counts)
+    return lambda: list(segment(inputs))

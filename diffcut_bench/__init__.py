@@ -3,21 +3,23 @@
 >>> import diffcut_bench
 >>> result = diffcut_bench.segment("photo.jpg", backbone="efficientnet_lite0")  # doctest: +SKIP
 >>> result.overlay().save("overlay.png")  # doctest: +SKIP
+>>> diffcut_bench.evaluate(my_segmenter, dataset="voc", root="VOCdevkit").metrics.miou  # doctest: +SKIP
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffcut_bench.scoring.evaluate import evaluate
     from diffcut_bench.segmentation import Segmentation, segment
 
-__all__ = ["Segmentation", "segment"]
+__all__ = ["Segmentation", "evaluate", "segment"]
 __version__ = "0.1.0"
+_ROOMS = {"Segmentation": "segmentation", "evaluate": "scoring.evaluate", "segment": "segmentation"}
 
 
 def __getattr__(name: str) -> Any:
-    # The five-line use needs the whole stack; the pure core (diffcut_bench.ncut) does not.
-    if name in __all__:
-        from diffcut_bench import segmentation
-
-        return getattr(segmentation, name)
+    # These need the whole stack; the pure core (diffcut_bench.ncut) does not.
+    if name in _ROOMS:
+        return getattr(import_module(f"diffcut_bench.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'diffcut_bench' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The machine that a run is on: its device, and what is written down of it beside a result."""
+"""The machine of a run: its device, and what a result records of it."""
 
 import contextlib
 import platform
@@ -61,7 +61,7 @@ def devices_here() -> list[torch.device]:
 
 
 def device_type(name: str) -> str:
-    """Type of a device, whether it is on this machine or not; ``auto`` as `choose_device` takes it.
+    """Type of a device, whether it is on this machine or not; ``auto`` as in `choose_device`.
 
     Raises:
         UserError: torch knows no device of this name.
@@ -69,7 +69,7 @@ def device_type(name: str) -> str:
     try:
         return choose_device(name).type if name == "auto" else torch.device(name).type
     except RuntimeError:
-        return choose_device(name).type  # which says what there is
+        return choose_device(name).type  # raises, and says which devices there are
 
 
 def is_here(name: str) -> bool:
@@ -82,7 +82,7 @@ def is_here(name: str) -> bool:
 
 
 def environment(device: torch.device, seed: int, noise_generator: str) -> Environment:
-    """Versions, device and commit, for the record; ``noise_generator`` is ``none`` where a backbone draws no noise."""
+    """Versions, device and commit for a result; ``noise_generator`` is ``none`` if the backbone draws no noise."""
     return Environment(
         packages=installed_packages(),
         device=device_name(device),
@@ -96,15 +96,13 @@ def installed_packages() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
     versions = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
 def processor() -> str:
-    """The processor's model where the system tells it, else its architecture."""
+    """The processor's model if the system tells it, else its architecture."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -9,7 +9,7 @@ _SECRET = re.compile(r"([?&][^\s=&#]*(?:token|sig|signature|secret|password|cred
 
 
 def without_credentials(text: str) -> str:
-    """The text without what opens a door: users and passwords of URLs, and values of parameters such as ``sig=``."""
+    """The text without users and passwords of URLs, and without the values of parameters such as ``sig=``."""
     return _SECRET.sub(r"\1***", _USER.sub("", text))
 
 

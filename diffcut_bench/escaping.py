@@ -1,4 +1,5 @@
-"""Text of data (names of classes, ids, messages) for each medium, so that it reads as it is and does nothing else."""
+"""Text for people: numbers of things, and text of data (names of classes, ids, messages) for each medium, so that it
+reads as it is and does nothing else."""
 
 import hashlib
 import re
@@ -19,6 +20,11 @@ _LATEX = {
     **{character: f"\\{character}" for character in "_%&#${}"},
 }
 _LONGEST = 100  # bytes of a file's stem: folders hold names of 255, and a suffix and a writer's temporary name join it
+
+
+def counted(number: int, what: str, plural: str = "s") -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def visible(text: str, kept: str = "") -> str:

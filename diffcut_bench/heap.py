@@ -1,7 +1,7 @@
-"""Keep freed memory in the process: on the CPU, returning it to the kernel costs more than the network itself.
+"""Keep freed memory in the process: on the CPU, returning it to the kernel takes longer than the network itself.
 
-glibc maps every large activation afresh and unmaps it when freed, so that each layer touches new pages. Told not to,
-it reuses them. Only the command line does this: a library has no business in its host's allocator.
+By default glibc maps new memory for every large activation and unmaps it when freed, so that each layer touches new
+pages. With these settings it reuses them. Only the command line does this: a library leaves its host's allocator alone.
 """
 
 import ctypes

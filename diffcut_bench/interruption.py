@@ -1,4 +1,4 @@
-"""How a run ends early: signals that ask for it, and processes that end with the one that started them."""
+"""How a run ends early: signals that stop it, and processes that end together with the one that started them."""
 
 import atexit
 import contextlib
@@ -14,16 +14,16 @@ from multiprocessing.context import SpawnContext, SpawnProcess
 from types import FrameType
 from typing import Any, NoReturn
 
-# What a terminal and a scheduler send; Windows has no SIGHUP.
+# The signals of terminals and schedulers; Windows has no SIGHUP.
 _ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-# A terminal, torchrun and a scheduler may send one end several times.
+# A terminal, torchrun and a scheduler may each send a signal for the same event.
 _SAME_EVENT_S = 1.0
-# Children have this long to end by themselves, and then are killed.
+# Children are killed if they have not ended after this time.
 _GRACE_S = 1.5
 _BIRTH_S = 0.3
-# After the signal, until libraries have to be through with what they do at the end of a process.
+# After the signal, libraries have so long for what they do at the end of a process.
 _CLEANING_S = 1.0
-# A job that was asked to end stays this long: loky kills all its workers as soon as it misses one, and they may write.
+# A job waits so long before it ends: loky kills all workers as soon as one ends, and others may still write.
 _WRITING_S = 0.5
 _LOOK_S = 0.1
 
@@ -35,11 +35,11 @@ class Interrupted(KeyboardInterrupt):
 class Ending:
     """What a signal does to this process: its children end, then `Interrupted` is raised in the main thread.
 
-    A second signal ends the process at once: everything is written whole or not at all, so that nothing is damaged.
+    A second signal ends the process at once: files are written whole or not at all, so that nothing is damaged.
 
     Attributes:
-        signal: that came; None: none yet.
-        since: when, on the monotonic clock.
+        signal: the one that came; None before.
+        since: when it came, on the monotonic clock.
         held: the exception waits, see `held_back`.
     """
 
@@ -50,26 +50,26 @@ class Ending:
 
     @property
     def code(self) -> int:
-        """Exit code after the signal, as shells have it."""
+        """Exit code after the signal, as in shells."""
         return 128 + (self.signal or signal.SIGINT)
 
     @property
     def words(self) -> str:
-        """What a user is told."""
+        """The message to the user."""
         name = (self.signal or signal.SIGINT).name
-        return f"interrupted ({name}); what is done is kept, and the same command goes on from here"
+        return f"interrupted ({name}); what is done is kept, and the same command continues from here"
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if self.signal is None:
             self.signal, self.since = signal.Signals(number), time.monotonic()
-            threading.excepthook = lambda thread: None  # threads that miss a child have nothing to tell
+            threading.excepthook = lambda thread: None  # errors of threads whose child process ended are not shown
             end_children()
             self.raise_if_due()
         elif time.monotonic() - self.since > _SAME_EVENT_S:
             os._exit(self.code)
 
     def end(self, code: int) -> NoReturn:
-        """End this process now, as everything is written: no thread is waited for, and libraries only for a moment."""
+        """End this process now that everything is written: wait for no thread, and for libraries only a moment."""
         latest = max(self.since + _CLEANING_S - time.monotonic(), _LOOK_S)
         deadline = threading.Timer(latest, os._exit, (code,))
         deadline.daemon = True
@@ -82,7 +82,7 @@ class Ending:
         os._exit(code)
 
     def raise_if_due(self) -> None:
-        """Raise what `held_back` kept waiting."""
+        """Raise `Interrupted` if a signal came and is not held back."""
         if self.signal is not None and not self.held:
             raise Interrupted(self.words)
 
@@ -93,10 +93,10 @@ _follows = False  # whether this process ends with its parent
 
 @contextmanager
 def signals_raised() -> Iterator[Ending]:
-    """Within, SIGINT, SIGTERM and SIGHUP raise `Interrupted` in the main thread; a nested one changes nothing.
+    """Within, SIGINT, SIGTERM and SIGHUP raise `Interrupted` in the main thread; a nested use changes nothing.
 
-    A signal that is ignored (``nohup``, a shell's ``&``) or has a handler of another library keeps what it has. In
-    another thread than the main one nothing is changed.
+    A signal that is ignored (``nohup``, a shell's ``&``) or handled by another library stays so. In threads other than
+    the main one nothing is changed.
     """
     global _ending
     if _ending is not None or threading.current_thread() is not threading.main_thread():
@@ -119,7 +119,7 @@ def signals_raised() -> Iterator[Ending]:
 
 @contextmanager
 def held_back() -> Iterator[None]:
-    """Within, a signal waits: for what has to be written once begun."""
+    """Within, a signal waits: for writes that have to be finished once begun."""
     ending = _ending
     if ending is None or ending.held:
         yield
@@ -138,16 +138,16 @@ def is_interrupted() -> bool:
 
 
 def raise_if_interrupted() -> None:
-    """Raise what a library may have swallowed, such as one that calls Python back."""
+    """Raise `Interrupted` again, in case a library has swallowed it, such as one that calls back into Python."""
     if _ending is not None:
         _ending.raise_if_due()
 
 
 def end_children() -> None:
-    """Ask processes that multiprocessing or loky started here to end, and kill those that do not in time."""
+    """Ask the processes that multiprocessing or loky started here to end, and kill those that do not end in time."""
     children = multiprocessing.active_children()
     start = time.monotonic()
-    # Twice: one that is just being born does not hear the first.
+    # Twice: a process that is just starting misses the first request.
     for patience in (_BIRTH_S, _GRACE_S):
         for child in children:
             child.terminate()
@@ -169,7 +169,7 @@ def end_with(parent: int) -> None:
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(_LOOK_S)
-        os.kill(os.getpid(), signal.SIGTERM)  # one that can write what it has does so
+        os.kill(os.getpid(), signal.SIGTERM)  # the handler, if there is one, writes what is done
         time.sleep(_GRACE_S)
         os._exit(128 + signal.SIGTERM)
 
@@ -178,7 +178,7 @@ def end_with(parent: int) -> None:
 
 @contextmanager
 def job() -> Iterator[None]:
-    """Within, this process works for a launcher: a signal, or the end of its parent, ends it once it has written."""
+    """Within, this process works for a launcher: on a signal, or when its parent ends, it writes and ends."""
     end_with(os.getppid())
     with signals_raised() as ending:
         try:
@@ -191,14 +191,14 @@ def job() -> Iterator[None]:
 
 
 class _Process(SpawnProcess):
-    """A process that follows its parent from its first moment on: long before what it works with is imported."""
+    """A process that watches its parent from the start, before the modules it works with are imported."""
 
     def __reduce__(self) -> tuple[Callable[[int], "_Process"], tuple[int], dict[str, Any]]:
         return _born, (os.getpid(),), self.__dict__
 
 
 def _born(parent: int) -> _Process:
-    """In the new process: the first of what was sent to it."""
+    """In the new process: the first object that is unpickled."""
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent ends the others
     return _Process.__new__(_Process)
@@ -211,6 +211,6 @@ class _Context(SpawnContext):
 def process_context() -> SpawnContext:
     """How worker processes are started.
 
-    Not by fork: a forked child inherits torch's and arrow's threads in whatever state they are.
+    Not by fork: a forked child inherits the threads of torch and arrow in an undefined state.
     """
     return _Context()

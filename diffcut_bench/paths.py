@@ -1,12 +1,12 @@
-"""Paths in options and on the command line: which options are paths, how they are read, and how they are written where
-others read them.
+"""Paths in options and on the command line: which options are paths, how they are read, and how they are written into
+files that others read.
 
 Read: ``~`` and environment variables are expanded. Written: relative to the output folder or the home folder, without
 the user's name, so that a result can be shown to anyone and is still found when its folder has been moved.
 """
 
 # ruff: noqa: PTH100, PTH111, PTH118
-# Paths as texts, without following links: pathlib has no such functions.
+# Paths as text, without following links: pathlib has no such functions.
 import getpass
 import os
 import re
@@ -28,11 +28,11 @@ _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
 def read_regular(path: str, most: int = 16 << 20) -> bytes:
-    """Content of a file that a person wrote: a device or a pipe would never end, and a huge file fills the memory.
+    """Content of a file that a person wrote. A device or pipe, which may never end, and a huge file are refused.
 
     Args:
         path: of the file.
-        most: bytes that are read at most.
+        most: largest size in bytes.
 
     Raises:
         OSError: the file can't be read, is no regular one, or is larger.
@@ -42,7 +42,7 @@ def read_regular(path: str, most: int = 16 << 20) -> bytes:
         if not stat.S_ISREG(state.st_mode):
             raise OSError(f"{path} is no regular file")
         if state.st_size > most:
-            raise OSError(f"{state.st_size} bytes, and {most} are enough")
+            raise OSError(f"{path} has {state.st_size} bytes, more than {most}")
         return file.read(most)
 
 
@@ -61,11 +61,11 @@ def expanded(text: str, where: str) -> str:
     """A path as typed, with ``~`` and environment variables expanded; ``file://`` is taken off.
 
     Args:
-        text: the path. One with a dollar sign that is there as it stands is taken as it stands.
+        text: the path. If a file or folder with a dollar sign in its name exists as typed, it is taken as typed.
         where: option or argument that it belongs to, for the error.
 
     Raises:
-        UserError: it is empty, or names a variable or user that there is none of.
+        UserError: it is empty, or names a variable or user that does not exist.
     """
     if not text.strip():
         raise UserError("an empty path", where, "name a folder or file; . is the folder that you are in")
@@ -88,7 +88,7 @@ def expand_options(config: dict[str, Any]) -> dict[str, Any]:
     """A composed config with every path in it expanded.
 
     Raises:
-        UserError: one is empty, no text, or names a variable or user that there is none of.
+        UserError: one is empty, no text, or names a variable or user that does not exist.
     """
 
     def expand(key: str, value: Any) -> Any:
@@ -96,7 +96,7 @@ def expand_options(config: dict[str, Any]) -> dict[str, Any]:
             return value
         last = key.rpartition(".")[2]
         if isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)  # of a yaml; on the command line it is text from the beginning
+            value = str(value)  # from a yaml; on the command line it is text already
         if not isinstance(value, str):
             if last not in _ALWAYS:
                 return value
@@ -147,40 +147,36 @@ def portable_path(path: str | Path, output_dir: str | Path) -> str:
 def portable_text(text: str, config: dict[str, Any], output_dir: str | Path) -> str:
     """A message as it may be shown to anyone: folders that options name are written as ``{dataset.root}/…``, the home
     folder as ``~``, the user's own name in a path as ``USER``."""
-    places: dict[str, str] = {os.path.abspath(output_dir): _OUTPUT}
+    names: dict[str, str] = {os.path.abspath(output_dir): _OUTPUT}  # of folders
 
     def note(key: str, value: Any) -> Any:
         if isinstance(value, str) and is_path_option(key) and value.startswith("/"):
-            places.setdefault(os.path.normpath(value), f"{{{key}}}")
+            names.setdefault(os.path.normpath(value), f"{{{key}}}")
         return value
 
     _map_values(config, note)
-    places.setdefault(os.path.expanduser("~"), "~")
-    for place in sorted(places, key=len, reverse=True):
-        if place not in ("", os.path.sep):
-            text = re.sub(rf"(?<![\w.~/-]){re.escape(place)}(?=/|$|[^\w.-])", places[place], text)
+    names.setdefault(os.path.expanduser("~"), "~")
+    for folder in sorted(names, key=len, reverse=True):
+        if folder not in ("", os.path.sep):
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=/|$|[^\w.-])", names[folder], text)
     if _user():
         text = re.sub(rf"(?<=/){re.escape(_user())}(?=/|$|[^\w.-])", _USER, text)
     return without_credentials(text)
 
 
 def reopened(stored: dict[str, Any], output_dir: str | Path) -> dict[str, Any]:
-    """The config of a result that lies below ``output_dir``, with the paths that `portable` wrote as they are here.
+    """The config of a result below ``output_dir``, with the paths that `portable` wrote as they are on this machine.
 
     Paths of older results, which are absolute or relative to the folder that the run was started in, stay as they are.
     """
-
-    def find(key: str, value: Any) -> Any:
-        return reopened_path(value, output_dir) if isinstance(value, str) else value
-
-    return _map_values(stored, find)
+    return _map_values(stored, lambda key, value: _reopened(value, output_dir) if isinstance(value, str) else value)
 
 
-def reopened_path(text: str, output_dir: str | Path) -> str:
-    """A path that `portable_path` wrote, as it is here; any other text as it is."""
-    if text == _OUTPUT or text.startswith(f"{_OUTPUT}/"):
+def _reopened(text: str, output_dir: str | Path) -> str:
+    """A path that `portable_path` wrote, as it is on this machine; any other text unchanged."""
+    if _is_below(text, _OUTPUT):
         path = os.path.normpath(os.path.join(output_dir, text[len(_OUTPUT) + 1 :]))
-    elif text == "~" or text.startswith("~/"):
+    elif _is_below(text, "~"):
         path = os.path.expanduser(text)
     else:
         return text
@@ -190,7 +186,7 @@ def reopened_path(text: str, output_dir: str | Path) -> str:
 
 
 def _looks_like_path(text: str) -> bool:
-    """Of an option that may also hold a name (``org/model``, ``auto``) or a URL."""
+    """Whether the value of an option that may also be a name (``org/model``, ``auto``) or a URL is a path."""
     if text in _NAMES or not text:
         return False
     return text.startswith(("~", "$", ".", "/", "file:///", _OUTPUT)) or ("://" not in text and os.path.lexists(text))
@@ -201,7 +197,7 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _user() -> str:
-    """The user's name; empty where this machine knows none."""
+    """The user's name; empty where the system knows none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
@@ -209,7 +205,7 @@ def _user() -> str:
 
 
 def _map_values(tree: dict[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
-    """A copy with every value replaced; values of a list go by the key of the list."""
+    """A copy with every value replaced; the values of a list have the key of the list."""
 
     def walk(key: str, value: Any) -> Any:
         if isinstance(value, dict):

@@ -4,11 +4,12 @@ import os
 
 os.environ["COLUMNS"] = "200"  # read by the command line's console when it is imported
 
+import importlib
 import json
 import ssl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
+from diffcut_bench.evaluation import metrics
 from diffcut_bench.scoring.events import Observer
 
 DATA = Path(__file__).parent / "data"
@@ -93,6 +95,32 @@ def place(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
         return shapes_overrides(Path("shapes"), Path("out"))
 
     return enter
+
+
+@pytest.fixture
+def add_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """A way to put a file into the folder of metrics, where it stays until the test ends."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    monkeypatch.setattr(metrics, "__path__", [*metrics.__path__, str(folder)])
+
+    def add(name: str, source: str) -> None:
+        (folder / f"{name}.py").write_text(source)
+        importlib.invalidate_caches()
+        metrics.known_metrics.cache_clear()
+
+    yield add
+    metrics.known_metrics.cache_clear()
+    for path in folder.glob("*.py"):
+        sys.modules.pop(f"{metrics.__name__}.{path.stem}", None)
+
+
+def make_older(cell: Path) -> None:
+    """Turn a finished cell into one that a program of schema version 1 wrote."""
+    record = json.loads((cell / "result.json").read_text())
+    del record["scores"]
+    (cell / "result.json").write_text(json.dumps({**record, "schema_version": 1}))
+    (cell / "SHA256SUMS").unlink()
 
 
 def driven(code: str, *arguments: str) -> Any:

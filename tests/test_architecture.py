@@ -15,7 +15,7 @@ ALLOWED = {
     "interruption": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {"errors", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
+    "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
     "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
@@ -28,18 +28,19 @@ ALLOWED = {
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "evaluation", "heap", "interruption", "naming"},
-        *{"paths", "refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "naming"},
+        *{"interruption", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},
     },
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
-        *{"reporting", "scoring", "store"},
+        *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring", "store"},
+        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring"},
+        *{"segmenters", "store"},
     },
 }
 

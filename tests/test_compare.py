@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import shapes_overrides, write_shapes
+from conftest import make_older, shapes_overrides, write_shapes
 from PIL import Image
 
 from diffcut_bench.commands.compare import find_cell
@@ -51,6 +51,19 @@ def test_cells_of_two_versions_of_the_program_are_told(cli, two, tmp_path):
     path.write_text(json.dumps(record))
     (path.parent / "SHA256SUMS").unlink()
     assert "this program's numerics" in cli("compare", *(cell.folder for cell in two), f"output_dir={tmp_path}").out
+
+
+def test_results_of_both_schemas_stand_side_by_side(cli, two, tmp_path):
+    commands = [
+        ("compare", *(cell.folder for cell in two), f"output_dir={tmp_path / 'out'}"),
+        ("show", two[0].folder, f"output_dir={tmp_path / 'out'}"),
+    ]
+    told = [cli(*command).out for command in commands]
+    make_older(two[0].folder)
+    assert [cli(*command).out for command in commands] == told
+    assert cli("verify", tmp_path / "out").code == 0
+    assert cli("report", tmp_path / "out", "--gallery", "0").code == 0
+    assert "left out" not in (tmp_path / "out" / "reports" / "index.html").read_text()
 
 
 def test_images_in_one_cell_only_are_left_out_and_said(cli, two, shapes, tmp_path):
@@ -110,7 +123,8 @@ def test_class_intervals_are_in_the_result_and_old_results_lack_them(two):
     raw = json.loads((two[0].folder / "result.json").read_text())
     assert set(raw["metrics"]["iou_per_class_ci95"]) == set(raw["metrics"]["iou_per_class"])
     assert raw["dataset"]["n_available"] == PICTURES
-    old = replace(two[0].result, metrics=replace(two[0].result.metrics, iou_per_class_ci95={}), identity={})
+    scores = {**two[0].result.scores, "miou": replace(two[0].result.scores["miou"], per_class_ci95={})}
+    old = replace(two[0].result, scores=scores, identity={}, schema_version=1)
     assert "iou_per_class_ci95" not in old.to_json()
     assert "identity" not in old.to_json()
 

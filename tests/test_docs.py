@@ -9,10 +9,11 @@ import miniatures
 import numpy as np
 import pytest
 import skimage.data
-from conftest import shapes_overrides
+from conftest import shapes_overrides, write_shapes
 from PIL import Image
 
 from diffcut_bench.config import GROUPS, conf_dir
+from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reproduction import known_reproductions
 from diffcut_bench.store import read_result, read_rows
 
@@ -90,6 +91,54 @@ def test_the_worked_example_of_a_backbone_runs(tmp_path, monkeypatch, cli):
     assert "[2, 32, 8, 4]" in checked.out
     assert cli("run", "backbone=gratings", "limit=2", "protocol.image_size=256", *overrides).code == 0
     assert cli("features", "list", f"output_dir={tmp_path / 'out'}").out.startswith("set")
+
+
+def test_the_worked_example_of_a_metric_runs(tmp_path, add_metric, cli):
+    root, output = write_shapes(tmp_path / "shapes", FEWEST_IMAGES), tmp_path / "out"
+    base = [*shapes_overrides(root, output), "backbone=colour"]
+    assert "boundary" not in cli("run", *base, "segmenter.tau=0.2").out
+    page = (ROOT / "docs" / "adding_a_metric.md").read_text()
+    module, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    add_metric("boundary_recall", module)
+    namespace: dict[str, Callable[[], None]] = {}
+    exec(compile(test, "test_boundary_recall.py", "exec"), namespace)
+    namespace["test_a_boundary_is_found_if_it_is_near"]()
+
+    (tmp_path / "reproduction").mkdir()
+    (tmp_path / "reproduction" / "edges.yaml").write_text(
+        "title: Edges\nsource: me\nmeasure: boundary_recall\ncolumns: {shapes: [dataset=folder]}\n"
+        "rows:\n  - {name: fine, overrides: [segmenter.tau=0.9], published: {shapes: 80.0}}\n"
+        "  - {name: coarse, overrides: [segmenter.tau=0.5], published: {shapes: 70.0}}\n"
+        "claims: [{text: fine is ahead, kind: exceeds, row: fine, others: [coarse]}]\n"
+    )
+    done = cli("run", *base)
+    own = [word for word in base if word != "dataset=folder"]
+    redrawn = cli("reproduce", "edges", f"hydra.searchpath=[file://{tmp_path}]", *own)
+    assert (done.code, redrawn.code) == (0, 0), done.err + redrawn.err
+    by_tau = {read_result(cell).config["segmenter"]["tau"]: cell for cell in output.glob("results/*")}
+    score = read_result(by_tau[0.5]).scores["boundary_recall"]
+    found, of = np.array([row.measured["boundary_recall"] for row in read_rows(by_tau[0.5])]).T
+    assert score.value == found.sum() / of.sum()
+    low, high = score.ci95
+    assert 0 < low < score.value < high < 1
+    assert re.search(rf"boundary recall .*\n.*\n.*│ +{100 * score.value:.1f} │", done.out)
+    assert "a predicted boundary at most 2 pixels away" in done.out
+    assert "boundary recall (%)" in redrawn.out
+    assert f"{100 * score.value:.3f}" in (output / "reproductions" / "edges" / "edges_cells.csv").read_text()
+    assert re.search(r"fine is ahead +│ coarse +│ [+−]\d+\.\d+ \(", redrawn.out)
+
+    difference = r"^boundary recall +│(?: +[−\d.]+ │){3} +[−\d.]+ – [−\d.]+ │ +[≤ \d.]+ *$"
+    assert re.search(difference, cli("compare", by_tau[0.5], by_tau[0.9]).out, re.MULTILINE)
+    before = cli("compare", by_tau[0.2], by_tau[0.9])
+    assert before.code == 0 and not re.search(difference, before.out, re.MULTILINE), "not measured on the first"
+    assert cli("report", output, "--gallery", "0").code == cli("verify", output).code == 0
+    told = f"{100 * score.value:.1f} [{100 * low:.1f} – {100 * high:.1f}]"
+    assert told in (output / "reports" / "index.html").read_text()
+    for shard in ("1/2", "2/2"):
+        assert cli("run", *shapes_overrides(root, tmp_path / "shards"), "backbone=colour", f"shard={shard}").code == 0
+    assert cli("merge", "--from", tmp_path / "shards", f"output_dir={tmp_path / 'merged'}").code == 0
+    (merged,) = (tmp_path / "merged").glob("results/*")
+    assert read_result(merged).scores == read_result(by_tau[0.5]).scores
 
 
 @pytest.mark.slow

@@ -153,7 +153,7 @@ def test_a_signal_keeps_features_says_so_and_ends_as_shells_expect(place):
         code, seconds, said, batches = ended[number.name]
         assert code == 128 + number
         assert seconds < NONE_LEFT_S
-        assert said == f"interrupted ({number.name}); what is done is kept, and the same command goes on from here\n"
+        assert said == f"interrupted ({number.name}); what is done is kept, and the same command continues from here\n"
         (features,) = list_sets(Path(number.name) / "features")
         assert features.images >= batches >= 2
     assert ended["ignored"][0] == 0, "nohup"
@@ -277,7 +277,7 @@ def test_a_signal_while_the_program_is_still_imported_is_said_too():
     process.terminate()
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == "interrupted (SIGTERM); what is done is kept, and the same command goes on from here\n"
+    assert said == "interrupted (SIGTERM); what is done is kept, and the same command continues from here\n"
 
 
 class Swallowing:
@@ -285,7 +285,7 @@ class Swallowing:
 
     def __init__(self, **settings: object) -> None: ...
 
-    def segment_image(self, image: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         with contextlib.suppress(BaseException):
             os.kill(os.getpid(), signal.SIGTERM)
         return torch.zeros(image.shape[1:], dtype=torch.long)

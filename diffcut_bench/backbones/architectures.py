@@ -6,19 +6,23 @@ Knows configs and counts; reads no weights. Counts are of convolutions and matri
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from diffcut_bench.backbones.base import grid_of
+
 _SDXL = {
     "block_out_channels": [320, 640, 1280],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    **{"attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048, "use_linear_projection": True},
-    **{"addition_embed_type": "text_time", "addition_time_embed_dim": 256},
+    "attention_head_dim": [5, 10, 20],
+    "cross_attention_dim": 2048,
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
 # Configs of diffusers' `UNet2DConditionModel` by hub id. With its decoder SSD-1B has the paper's 1.3 B parameters. The
@@ -41,13 +45,17 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
         "block_out_channels": [320, 640, 1280, 1280],
         "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
         "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-        **{"attention_head_dim": 8, "cross_attention_dim": 768},
+        "attention_head_dim": 8,
+        "cross_attention_dim": 768,
     },
 }
 # `AutoencoderKL` of all of them.
 VAE: Mapping[str, Any] = {
-    **{"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4},
-    **{"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4},
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
 }
 
 
@@ -56,12 +64,14 @@ class VisionShape:
     """A vision transformer whose MLPs are four times as wide as its tokens.
 
     Attributes:
+        family: ``model_type`` of the checkpoint's config.json.
         patch: pixels a patch, in both directions.
         width: channels of a token.
         depth: layers.
         extra: tokens that are no patch: class and registers.
     """
 
+    family: str
     patch: int
     width: int
     depth: int
@@ -80,8 +90,8 @@ class VisionShape:
             projected: of the last one no more than one projection of its input.
             aspect: longer side over the shorter one.
         """
-        side = image_size // self.patch
-        patches = side * max(side // aspect, 1)
+        rows, cols = grid_of(image_size, self.patch, aspect)
+        patches = rows * cols
         tokens = patches + self.extra
         whole = layers - projected
         layer = 24 * tokens * self.width**2 + 4 * tokens**2 * self.width
@@ -90,17 +100,17 @@ class VisionShape:
 
 
 VISION_TRANSFORMERS: Mapping[str, VisionShape] = {
-    "openai/clip-vit-base-patch16": VisionShape(16, 768, 12),
-    "openai/clip-vit-large-patch14": VisionShape(14, 1024, 24),
-    "google/siglip-base-patch16-224": VisionShape(16, 768, 12, extra=0),
-    "google/siglip-large-patch16-256": VisionShape(16, 1024, 24, extra=0),
-    "facebook/dino-vitb16": VisionShape(16, 768, 12),
-    "facebook/dino-vits16": VisionShape(16, 384, 12),
-    "facebook/dino-vitb8": VisionShape(8, 768, 12),
-    "facebook/dino-vits8": VisionShape(8, 384, 12),
-    "facebook/dinov2-base": VisionShape(14, 768, 12),
-    "facebook/dinov2-large": VisionShape(14, 1024, 24),
-    "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape(16, 768, 12, extra=5),
+    "openai/clip-vit-base-patch16": VisionShape("clip", 16, 768, 12),
+    "openai/clip-vit-large-patch14": VisionShape("clip", 14, 1024, 24),
+    "google/siglip-base-patch16-224": VisionShape("siglip", 16, 768, 12, extra=0),
+    "google/siglip-large-patch16-256": VisionShape("siglip", 16, 1024, 24, extra=0),
+    "facebook/dino-vitb16": VisionShape("vit", 16, 768, 12),
+    "facebook/dino-vits16": VisionShape("vit", 16, 384, 12),
+    "facebook/dino-vitb8": VisionShape("vit", 8, 768, 12),
+    "facebook/dino-vits8": VisionShape("vit", 8, 384, 12),
+    "facebook/dinov2-base": VisionShape("dinov2", 14, 768, 12),
+    "facebook/dinov2-large": VisionShape("dinov2", 14, 1024, 24),
+    "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 768, 12, extra=5),
 }
 
 
@@ -127,29 +137,9 @@ def unet_operations(config: Mapping[str, Any], deepest: int | None, image_size: 
         image_size: pixels of the longer side.
         aspect: longer side over the shorter one.
     """
-    return _count_unet(json.dumps(dict(config)), deepest, image_size, aspect)
-
-
-def unet_parameters(config: Mapping[str, Any]) -> int:
-    """Of the whole UNet."""
-    return _parameters(json.dumps(dict(config)))
-
-
-def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) -> float:
-    """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
-    return _count_vae(json.dumps(dict(config)), image_size, aspect)
-
-
-@cache
-def _parameters(config: str) -> int:
-    return sum(each.numel() for each in _shape_of("UNet2DConditionModel", config).parameters())
-
-
-@cache
-def _count_unet(config: str, deepest: int | None, image_size: int, aspect: int) -> float:
     from diffcut_bench.backbones.diffusion_weights import keep_encoder
 
-    unet = _shape_of("UNet2DConditionModel", config)
+    unet = _without_values("UNet2DConditionModel", config)
     if deepest is not None:
         keep_encoder(unet, deepest)
     side = image_size // 8
@@ -165,18 +155,23 @@ def _count_unet(config: str, deepest: int | None, image_size: int, aspect: int) 
     return float(counter.get_total_flops())
 
 
-@cache
-def _count_vae(config: str, image_size: int, aspect: int) -> float:
-    vae = _shape_of("AutoencoderKL", config)
+def unet_parameters(config: Mapping[str, Any]) -> int:
+    """Of the whole UNet."""
+    return sum(each.numel() for each in _without_values("UNet2DConditionModel", config).parameters())
+
+
+def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) -> float:
+    """Of one image in a VAE's encoder; arguments as of `unet_operations`."""
+    vae = _without_values("AutoencoderKL", config)
     images = torch.empty(1, 3, image_size // aspect, image_size, device="meta")
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         vae.quant_conv(vae.encoder(images))
     return float(counter.get_total_flops())
 
 
-def _shape_of(kind: str, config: str) -> Any:
-    """A network of diffusers without values."""
+def _without_values(kind: str, config: Mapping[str, Any]) -> Any:
+    """A network of diffusers that has shapes alone."""
     import diffusers
 
     with torch.device("meta"):
-        return getattr(diffusers, kind).from_config(json.loads(config))
+        return getattr(diffusers, kind).from_config(dict(config))

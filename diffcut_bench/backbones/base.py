@@ -29,6 +29,12 @@ class Outline:
     parameters: int | None = None
 
 
+def grid_of(image_size: int, stride: int, aspect: int) -> tuple[int, int]:
+    """Rows and columns of a wide image in patches of ``stride`` pixels; arguments as of `Backbone.outline`."""
+    cols = image_size // stride
+    return max(cols // aspect, 1), cols
+
+
 class Backbone(torch.nn.Module, ABC):
     """A frozen network that turns images into patch features.
 
@@ -85,6 +91,21 @@ class Backbone(torch.nn.Module, ABC):
         """
 
 
+class PixelTransform(torch.nn.Module):
+    """Brings colours in [0, 1] to what a network was trained on; factor and summand are [1, 3, 1, 1]."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+        return images * self.scale + self.shift
+
+
 class PretrainedBackbone(Backbone):
     """A backbone whose weights are read at the first image: where every feature is in the store, they never are.
 
@@ -95,14 +116,13 @@ class PretrainedBackbone(Backbone):
     def __init__(self) -> None:
         super().__init__()
         # Follows .to(), so that weights read later go where the others would have gone.
-        self.register_buffer("_place", torch.empty(0), persistent=False)
+        self.register_buffer("_follower", torch.empty(0), persistent=False)
         self._is_read = False
 
     @property
     def device(self) -> torch.device:
         """Where the network computes."""
-        place: Tensor = self.get_buffer("_place")
-        return place.device
+        return self.get_buffer("_follower").device
 
     def read(self) -> None:
         """Read the weights, if that has not been done."""

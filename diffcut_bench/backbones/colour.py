@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from diffcut_bench.backbones.base import Backbone, Outline
+from diffcut_bench.backbones.base import Backbone, Outline, grid_of
 
 
 class Colour(Backbone):
@@ -32,8 +32,8 @@ class Colour(Backbone):
 
     @classmethod
     def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline:
-        side = image_size // int(settings.get("stride", 32))
-        return Outline(max(side // aspect, 1), side, cls.channels, torch.float32, operations=0.0)
+        grid = grid_of(image_size, int(settings.get("stride", 32)), aspect)
+        return Outline(*grid, cls.channels, torch.float32, operations=0.0)
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
         return avg_pool2d(images, self.stride) - 0.5

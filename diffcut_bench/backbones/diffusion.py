@@ -4,6 +4,7 @@ One class for SDXL-type models (SSD-1B, Vega, SDXL) and Stable Diffusion 1.x, on
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffcut_bench.backbones.architectures import published_config, unet_operations, unet_parameters, vae_operations
-from diffcut_bench.backbones.base import Outline, PretrainedBackbone
+from diffcut_bench.backbones.base import Outline, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.diffusion_weights import DiffusionWeights, last_self_attention
+from diffcut_bench.backbones.pretrained import blaming
 from diffcut_bench.errors import UserError
 
 DTYPES = ("auto", "float32", "float16", "bfloat16")
@@ -88,8 +90,13 @@ class DiffusionEncoder(PretrainedBackbone):
         self.name, self.image_size = name, image_size
         self.blocks = tuple(block) if isinstance(block, (list, tuple)) else (str(block),)
         self._options: dict[str, Any] = {
-            **{"timestep": timestep, "weights_dtype": weights_dtype, "autocast": autocast, "noise": noise},
-            **{"seed": seed, "channels_last": channels_last, "compile": compile},
+            "timestep": timestep,
+            "weights_dtype": weights_dtype,
+            "autocast": autocast,
+            "noise": noise,
+            "seed": seed,
+            "channels_last": channels_last,
+            "compile": compile,
         }
         self._generator = generator
         self._dtypes = {"vae": vae_dtype, "unet": unet_dtype, "prompt": prompt_dtype}
@@ -100,11 +107,9 @@ class DiffusionEncoder(PretrainedBackbone):
             kind = "SDXL-type" if text_encoders == 1 else "Stable Diffusion 1.x"
             raise UserError(f"text_encoders={text_encoders} does not fit a {kind} UNet", model, "choose the other")
         self._timestep = torch.tensor(timestep)
-        try:
+        hint = "backbone.generator=auto draws on the device that computes"
+        with blaming(f"no noise generator on {generator!r} here", f"backbone={name}", hint):
             torch.Generator("cpu" if generator == "auto" else generator)
-        except (RuntimeError, TypeError) as error:
-            what, hint = f"no noise generator on {generator!r} here", "backbone.generator=auto"
-            raise UserError(what, f"backbone={name}", f"{hint} draws on the device that computes") from error
         self._scheduler = self._weights.scheduler()
         steps = len(self._scheduler.betas)
         if not 0 <= timestep < steps:
@@ -129,7 +134,8 @@ class DiffusionEncoder(PretrainedBackbone):
             **{name: str(value) for name, value in self._options.items()},
             "autocast": str(self._uses_autocast()),
             **{f"{part}_dtype": dtype for part, dtype in dtypes.items()},
-            **{"generator": self._drawn_on(), "noise_generator": self._drawn_on()},
+            "generator": self._drawn_on(),
+            "noise_generator": self._drawn_on(),
         }
 
     @classmethod
@@ -139,20 +145,20 @@ class DiffusionEncoder(PretrainedBackbone):
         if config is None:
             return None
         blocks = settings.get("block", "E32")
-        places = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
-        if not places:
+        known = [BLOCKS[block] for block in (blocks if isinstance(blocks, list) else [blocks]) if block in BLOCKS]
+        if not known:
             return None
-        levels = [level for _, level in places]
-        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in places)
+        levels = [level for _, level in known]
+        whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in known)
         vae = published_config(model, "vae") if settings.get("vae") is None else None
         operations = None
         if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
             deepest = None if whole else max(levels)
-            operations = unet_operations(config, deepest, size, aspect) + vae_operations(vae, size, aspect)
-        side = size // (8 * 2 ** max(levels))
+            operations = _operations(model, deepest, size, aspect)
+        grid = grid_of(size, 8 * 2 ** max(levels), aspect)
         channels = sum(config["block_out_channels"][level] for level in levels)
         dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
-        return Outline(max(side // aspect, 1), side, channels, dtype, operations, unet_parameters(config))
+        return Outline(*grid, channels, dtype, operations, _parameters(model))
 
     @property
     def feature_dtype(self) -> torch.dtype:
@@ -269,7 +275,7 @@ class DiffusionEncoder(PretrainedBackbone):
             self.vae.encoder.compile()
 
 
-# The hooks hold the tensors' place and not the encoder, so that an encoder's memory is freed with its last reference.
+# The hooks hold where tensors go and not the encoder, so that an encoder's memory is freed with its last reference.
 def _keep_as(block: str, captured: dict[str, Tensor]) -> Any:
     """Hook that keeps a layer's output."""
 
@@ -296,6 +302,19 @@ def _keep_map(maps: list[list[Tensor]]) -> Any:
         maps[-1].append(mean / module.heads)
 
     return keep
+
+
+# Counting takes seconds, and a plan asks for each of its cells.
+@cache
+def _operations(model: str, deepest: int | None, image_size: int, aspect: int) -> float:
+    """Of one image in the parts of a published model that are read."""
+    unet, vae = (published_config(model, part) or {} for part in ("unet", "vae"))
+    return unet_operations(unet, deepest, image_size, aspect) + vae_operations(vae, image_size, aspect)
+
+
+@cache
+def _parameters(model: str) -> int:
+    return unet_parameters(published_config(model, "unet") or {})
 
 
 def _resolved_dtype(part: str, name: str, device_type: str) -> torch.dtype:

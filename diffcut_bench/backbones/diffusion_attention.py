@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from diffcut_bench.backbones.architectures import published_config
-from diffcut_bench.backbones.base import Outline
+from diffcut_bench.backbones.base import Outline, grid_of
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
 
 
@@ -66,9 +66,8 @@ class DiffusionAttention(DiffusionEncoder):
         if known is None or config is None:
             return None
         finest = next(level for level, kind in enumerate(config["down_block_types"]) if "Attn" in kind)
-        side = (settings.get("image_size") or image_size) // (8 * 2**finest)
-        rows = max(side // aspect, 1)
-        return replace(known, rows=rows, cols=side, channels=rows * side, dtype=torch.float32)
+        rows, cols = grid_of(settings.get("image_size") or image_size, 8 * 2**finest, aspect)
+        return replace(known, rows=rows, cols=cols, channels=rows * cols, dtype=torch.float32)
 
     @property
     def feature_dtype(self) -> torch.dtype:
@@ -108,9 +107,9 @@ def aggregate_attention(
     weights = {level: 2.0**-level for level in sums}
     total = sum(weights.values())
     aggregated = torch.zeros(1)
-    for place, (level, summed) in enumerate(sorted(sums.items())):
+    for position, (level, summed) in enumerate(sorted(sums.items())):
         repeated = _repeat_queries(summed * (weights[level] / (total * layers[level])), _grid_at(latents, level), grid)
-        aggregated = repeated if place == 0 else aggregated.add_(repeated)
+        aggregated = repeated if position == 0 else aggregated.add_(repeated)
     return aggregated.transpose(1, 2).unflatten(2, grid)
 
 

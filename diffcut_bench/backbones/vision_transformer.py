@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
-from diffcut_bench.backbones.base import Outline, PretrainedBackbone
-from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
+from diffcut_bench.backbones.base import Outline, PixelTransform, PretrainedBackbone, grid_of
+from diffcut_bench.backbones.pretrained import blaming, find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
 
 _GRID = 32
@@ -45,6 +45,10 @@ class _Family:
     interpolates: bool = False
     half: bool = True
     class_token: bool = True
+
+    def precision(self, dtype: str, device_type: str) -> torch.dtype:
+        """In which a network computes on a type of device, ``auto`` resolved."""
+        return _DTYPES.get(dtype, torch.float16 if self.half and device_type != "cpu" else torch.float32)
 
 
 _CLIP = _Family("CLIPVisionModel", interpolates=True)
@@ -95,8 +99,6 @@ class VisionTransformer(PretrainedBackbone):
     immaterial = ("gated",)
     network: nn.Module
     norm: nn.Module
-    _scale: Tensor
-    _shift: Tensor
 
     def __init__(
         self,
@@ -120,7 +122,8 @@ class VisionTransformer(PretrainedBackbone):
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, gated=gated)
 
         path = self._checkpoint.files["config.json"]
-        self._family, self._config = _network_config(path)
+        config = read_config(path, _FAMILIES, "is no vision transformer that is known here")
+        self._family, self._config = _FAMILIES[config.model_type], getattr(config, "vision_config", config)
         if not isinstance(self._config.patch_size, int):
             raise UserError("patches are not square", str(path), "choose a checkpoint with one patch_size")
         self.stride: int = self._config.patch_size
@@ -143,9 +146,7 @@ class VisionTransformer(PretrainedBackbone):
                 f"backbone={name}",
                 f"backbone.image_size={max(1, round(self.image_size / self.stride)) * self.stride}",
             )
-        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
-        self.register_buffer("_scale", scale, persistent=False)
-        self.register_buffer("_shift", shift, persistent=False)
+        self._normalise = read_pixel_transform(self._checkpoint.files["preprocessor_config.json"])
 
     def fingerprint(self) -> dict[str, str]:
         return {
@@ -171,10 +172,9 @@ class VisionTransformer(PretrainedBackbone):
         layers = shape.depth if layer == "last" else int(layer) % shape.depth + 1
         operations = shape.operations(size, layers, projected=facet != "tokens", aspect=aspect)
         heads = shape.width // 64 if settings.get("attention") else 0
-        half = device_type != "cpu" and "dinov3" not in str(settings["model"])
-        dtype = _DTYPES.get(settings.get("dtype", "auto"), torch.float16 if half else torch.float32)
-        side = size // shape.patch
-        return Outline(max(side // aspect, 1), side, shape.width + heads, dtype, operations, shape.parameters())
+        dtype = _FAMILIES[shape.family].precision(settings.get("dtype", "auto"), device_type)
+        grid = grid_of(size, shape.patch, aspect)
+        return Outline(*grid, shape.width + heads, dtype, operations, shape.parameters())
 
     @property
     def feature_dtype(self) -> torch.dtype:
@@ -184,14 +184,10 @@ class VisionTransformer(PretrainedBackbone):
         """In which the network computes, or will when it is read here."""
         if self._is_read:
             return next(self.network.parameters()).dtype
-        if self._dtype == "auto":
-            return torch.float16 if self._family.half and self.device.type != "cpu" else torch.float32
-        return _DTYPES[self._dtype]
+        return self._family.precision(self._dtype, self.device.type)
 
     def _read(self) -> None:
-        import transformers
-
-        weights = next(path for name, path in self._checkpoint.files.items() if not name.endswith(".json"))
+        weights = self._checkpoint.weights()
         model, revision = self._checkpoint.model, self._checkpoint.revision
         mend = f"fetch it again: `hf download --force-download {model} {weights.name} --revision {revision}`"
         if self._is_folder:
@@ -200,26 +196,15 @@ class VisionTransformer(PretrainedBackbone):
         self._config.num_hidden_layers = self._layer + 1
         self._config.vision_use_head = False
         pooler = {"add_pooling_layer": False} if self._family.network == "ViTModel" else {}
-        try:
-            with quiet_transformers():
-                network, report = getattr(transformers, self._family.network).from_pretrained(
-                    weights.parent,
-                    config=self._config,
-                    dtype=self._precision(),
-                    attn_implementation=_ATTENTION,
-                    local_files_only=True,
-                    ignore_mismatched_sizes=True,  # they are refused below, by name
-                    output_loading_info=True,
-                    **pooler,
-                )
-        except Exception as error:  # whatever the file's reader raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
-        wrong = sorted(report["missing_keys"]) + sorted(name for name, *_ in report["mismatched_keys"])
-        if wrong:
-            what = f"{len(wrong)} weights are missing or of another shape than config.json says: {wrong[0]} …"
-            raise UserError(what, str(weights), mend)
-
+        network = read_transformer(
+            self._family.network,
+            weights,
+            mend,
+            config=self._config,
+            dtype=self._precision(),
+            attn_implementation=_ATTENTION,
+            **pooler,
+        )
         # The final normalisation is taken out and applied to the patch tokens alone, the same in all families.
         norm_name, norm = _part(network, _FINAL_NORM)
         network.set_submodule(norm_name, nn.Identity())
@@ -228,7 +213,7 @@ class VisionTransformer(PretrainedBackbone):
         last = layers[-1]
         norm_before = _part(last, _NORM_BEFORE_ATTENTION)[1]
         if self.facet != "tokens":
-            layers[-1] = _Projected(norm_before, _part(last, _FACETS[self.facet])[1])
+            layers[-1] = Projected(norm_before, _part(last, _FACETS[self.facet])[1])
         if self.attention:
             query, key = (_part(last, _FACETS[facet])[1] for facet in ("queries", "keys"))
             layers[-1] = _Attending(layers[-1], norm_before, query, key, self._config.num_attention_heads)
@@ -241,7 +226,7 @@ class VisionTransformer(PretrainedBackbone):
         rows, cols = images.shape[2] // self.stride, images.shape[3] // self.stride
         if images.shape[2:] != (rows * self.stride, cols * self.stride):
             raise ValueError(f"image sides {tuple(images.shape[2:])} are not multiples of {self.stride}")
-        pixels = (images * self._scale + self._shift).to(self._precision())
+        pixels = self._normalise(images).to(self._precision())
         asked = {"interpolate_pos_encoding": True} if self._family.interpolates else {}
         tokens = self.network(pixel_values=pixels, **asked).last_hidden_state
         patches = tokens[:, -rows * cols :]  # class and register tokens come first
@@ -250,8 +235,8 @@ class VisionTransformer(PretrainedBackbone):
         return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
 
 
-class _Projected(nn.Module):
-    """Stands in for the last layer: its normalisation and one of its attention's projections, nothing more."""
+class Projected(nn.Module):
+    """Stands in for a layer: its normalisation and one of its attention's projections, nothing more."""
 
     def __init__(self, norm: nn.Module, projection: nn.Module) -> None:
         super().__init__()
@@ -312,29 +297,12 @@ def _layer_number(layer: int | str, facet: str, depth: int) -> tuple[int, str]:
     return layer % depth, str(layer % depth)
 
 
-def _network_config(path: Path) -> tuple[_Family, Any]:
-    """Family and configuration (in transformers' classes, which know the defaults) of the vision tower."""
-    values = read_json(path)
-    kind = values.get("model_type")
-    if kind not in _FAMILIES:
-        raise UserError(
-            f"model_type {kind!r} is no vision transformer that is known here",
-            str(path),
-            did_you_mean(str(kind), _FAMILIES),
-        )
-    from transformers import CONFIG_MAPPING
+def read_pixel_transform(path: Path) -> PixelTransform:
+    """What a preprocessor_config.json says of colours.
 
-    try:
-        with quiet_transformers():
-            config = CONFIG_MAPPING[kind].from_dict(values)
-    except Exception as error:  # transformers' own checks of the values
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path.name} can't be used: {reason}", str(path), "fetch the file again") from error
-    return _FAMILIES[kind], getattr(config, "vision_config", config)
-
-
-def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
-    """Factor and summand (each [1, 3, 1, 1]) that bring colours in [0, 1] to what the network was trained on."""
+    Raises:
+        UserError: it can't be read, or its mean or deviation are not three numbers.
+    """
     values = read_json(path)
     # Files older than rescaling as an option mean 1 / 255.
     rescale = 255.0
@@ -343,12 +311,7 @@ def pixel_transform(path: Path) -> tuple[Tensor, Tensor]:
     normalises = values.get("do_normalize", True)
     mean = values.get("image_mean") if normalises else [0, 0, 0]
     deviation = values.get("image_std") if normalises else [1, 1, 1]
-    try:
+    what = f"image_mean and image_std must be three numbers each, not {mean} and {deviation}"
+    with blaming(what, path, "fetch the file again, or write the values that the network was trained with"):
         centre, divisor = (torch.tensor(three, dtype=torch.float64).view(1, 3, 1, 1) for three in (mean, deviation))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"image_mean and image_std must be three numbers each, not {mean} and {deviation}",
-            str(path),
-            "fetch the file again, or write the values that the network was trained with",
-        ) from error
-    return (rescale / divisor).float(), (-centre / divisor).float()
+    return PixelTransform((rescale / divisor).float(), (-centre / divisor).float())

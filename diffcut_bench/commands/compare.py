@@ -1,33 +1,27 @@
 """``diffcut-bench compare``: two cells on the same images, by the paired bootstrap; ``show``: one cell in detail."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.evaluation import (
-    FEWEST_IMAGES,
-    PairedDifference,
-    image_scores,
-    images_per_class,
-    paired_bootstrap,
-)
+from diffcut_bench.evaluation import FEWEST_IMAGES, ImageTable, PairedDifference, compare_images, known_metrics
 from diffcut_bench.paths import expanded
 from diffcut_bench.reporting import (
+    ABOUT_IMAGES,
     Column,
     Table,
     class_table,
     common_images,
-    counts_of,
-    image_table,
     interval_text,
     percent,
+    rank_table,
     results_table,
-    row_counts,
 )
-from diffcut_bench.store import ImageRow, Result, check_published, read_result
+from diffcut_bench.scoring.summary import image_table
+from diffcut_bench.store import Result, check_published, read_result
 
 _SHOWN = 5
 
@@ -45,15 +39,14 @@ def add_show_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def compare(options: argparse.Namespace) -> int:
-    """The difference of two finished cells: of mIoU, accuracy and each class, with 95 % intervals and p-values.
+    """The difference of two finished cells: of every score and each class, with 95 % intervals and p-values.
 
     Raises:
         UserError: a cell is not found, or the two can't be compared.
     """
     output_dir = Path(load_config(options.overrides).output_dir)
     (first_folder, first), (second_folder, second) = (find_cell(name, output_dir) for name in options.cells)
-    names = tuple(first.metrics.iou_per_class)
-    if names != tuple(second.metrics.iou_per_class):
+    if first.class_names != second.class_names:
         raise UserError(
             "the cells score different classes",
             f"{first.dataset.name} and {second.dataset.name}",
@@ -61,27 +54,29 @@ def compare(options: argparse.Namespace) -> int:
         )
     own = [check_published(folder)[1] for folder in (first_folder, second_folder)]
     in_first, in_second = common_images(own)
-    pairs = list(zip(in_first, in_second, strict=True))
-    left_out = sum(map(len, own)) - 2 * len(pairs)
-    if not pairs:
+    left_out = sum(map(len, own)) - 2 * len(in_first)
+    if not in_first:
         raise UserError(
             "the cells have no image in common", " and ".join(options.cells), "compare cells of one data set"
         )
-    metrics = [counts_of(rows, first) for rows in (in_first, in_second)]
-    before, after = (metric.columns() for metric in metrics)
-    told = paired_bootstrap(before, after, metrics[0].scores_of, seed=options.draw)
+    images = image_table(in_first), image_table(in_second)
+    differences = {
+        name: difference
+        for name, difference in compare_images(*images, first.protocol, seed=options.draw).items()
+        if not known_metrics()[name].inapplicable(second.protocol)
+    }
     table = results_table([(first_folder, first), (second_folder, second)], "compared", "The two cells")
     table.print(console)
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
-    notes += [f"paired bootstrap over {len(pairs)} images, 2000 resamples; the second cell less the first"]
+    notes += [f"paired bootstrap over {len(in_first)} images, 2000 resamples; the second cell less the first"]
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
     versions = [str(result.identity.get("numerics_version", "unknown")) for result in (first, second)]
     if len(set(versions)) > 1:
         told_apart = " and ".join(versions)
         notes.append(f"computed by versions {told_apart} of this program's numerics, which is a difference of its own")
-    annotated = images_per_class(metrics[0].table()[2]).tolist()
-    _difference_table(told, names, [len(pairs), len(pairs), *annotated], notes).print(console)
-    _moved(pairs).print(console)
+    annotated = dict(zip(first.class_names, images[0].images_per_class().tolist(), strict=True))
+    _difference_table(differences, len(in_first), annotated, notes).print(console)
+    _moved([row.id for row in in_first], images).print(console)
     return 0
 
 
@@ -97,7 +92,7 @@ def show(options: argparse.Namespace) -> int:
     _, rows = check_published(folder)
     results_table([(folder, result)]).print(console)
     class_table(result, rows).print(console)
-    image_table(rows, options.images).print(console)
+    rank_table(rows, options.images).print(console)
     say(f"result   {folder / 'result.json'}")
     return 0
 
@@ -122,37 +117,42 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
 
 
 def _difference_table(
-    told: PairedDifference, names: Sequence[str], images: Sequence[int], notes: Sequence[str]
+    differences: Mapping[str, PairedDifference], images: int, classes: Mapping[str, int], notes: Sequence[str]
 ) -> Table:
-    """Scores with their difference; a score of too few images has no interval that means anything."""
-    columns = [Column("score"), *(Column(n, numeric=True) for n in ("first", "second", "difference", "95 % interval"))]
+    """Scores with their difference; a score of too few images has no interval that means anything.
+
+    Args:
+        differences: by the metric's name.
+        images: that both have.
+        classes: in how many of these each class is annotated.
+        notes: under the table.
+    """
+    metrics = [known_metrics()[name] for name in differences]
+    told = [(metric, 0, metric.heading, images) for metric in metrics]
+    for metric in metrics:
+        if metric.per_class is not None:
+            prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
+            told += [(metric, i, f"{prefix}{name}", count) for i, (name, count) in enumerate(classes.items(), 1)]
     rows = []
-    for place, name in enumerate(("mIoU", "pixel accuracy", *names)):
-        ends = told.interval[:, place].tolist()
-        row = (percent(told.first[place].item()), percent(told.second[place].item()))
-        p_value = told.p_value[place].item()
-        difference = told.difference[place].item()
-        interval = interval_text(ends, images[place])
+    for metric, column, name, count in told:
+        found = differences[metric.name]
+        scores = (found.first, found.second, found.difference)
+        interval = interval_text(found.interval[:, column].tolist(), count, metric)
+        p_value = found.p_value[column].item()
         p_text = "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
-        rows.append((name, *row, percent(difference), interval, p_text))
-    columns.append(Column("p", numeric=True))
-    return Table("difference", "Difference", tuple(columns), tuple(rows), tuple(notes))
+        rows.append((name, *(metric.text(score[column].item()) for score in scores), interval, p_text))
+    headings = ("first", "second", "difference", "95 % interval", "p")
+    columns = (Column("score"), *(Column(each, numeric=True) for each in headings))
+    return Table("difference", "Difference", columns, tuple(rows), tuple(notes))
 
 
-def _moved(pairs: Sequence[tuple[ImageRow, ImageRow]]) -> Table:
+def _moved(ids: Sequence[str], images: Sequence[ImageTable]) -> Table:
     """The images on which the two differ most."""
-    first, second = (image_scores(row_counts([pair[side] for pair in pairs])) for side in (0, 1))
+    first, second = (known_metrics()["jaccard"].of_each(own) for own in images)
     order = (second - first).nan_to_num().argsort().tolist()
     shown = list(dict.fromkeys([*order[:_SHOWN], *order[-_SHOWN:]]))
-    columns = (Column("image"), *(Column(n, numeric=True) for n in ("first", "second", "difference")))
+    columns = (Column("image"), *(Column(each, numeric=True) for each in ("first", "second", "difference")))
     rows = tuple(
-        (pairs[i][0].id, *(percent(value.item()) for value in (first[i], second[i], second[i] - first[i])))
-        for i in shown
+        (ids[i], *(percent(value.item()) for value in (first[i], second[i], second[i] - first[i]))) for i in shown
     )
-    return Table(
-        "moved",
-        "Images that differ most",
-        columns,
-        rows,
-        ("mIoU of an image: the mean over the classes annotated or predicted in it",),
-    )
+    return Table("moved", "Images that differ most", columns, rows, (ABOUT_IMAGES,))

@@ -11,7 +11,7 @@ from diffcut_bench.datasets import Benchmark, prepare, prepared_folder, verify
 from diffcut_bench.datasets.download import fetch_originals
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import Column, Table
-from diffcut_bench.scoring.options import option_state
+from diffcut_bench.scoring.options import try_option
 from diffcut_bench.scoring.passes import open_dataset
 
 _SHOWN = 20  # problems
@@ -50,12 +50,10 @@ def _list(names: Sequence[str], overrides: Sequence[str]) -> int:
         raise UserError(f"data list takes no data set, but {named[0]}", "diffcut-bench data list", "data verify NAME")
     rows = []
     for option in known_options("dataset"):
-        state, built = option_state("dataset", option, overrides), None
+        state, built = try_option("dataset", option, overrides)
         if option == "folder" and state.startswith("missing"):
             state = "yours: dataset.root=DIR dataset.num_classes=N"
-        if option != "folder":
-            built = instantiate("dataset", load_config([f"dataset={option}"]).dataset)
-        card = f"{built.card.homepage} {built.card.licence}" if isinstance(built, Benchmark) else ""
+        card = f"{built.card.homepage} · {built.card.licence}" if isinstance(built, Benchmark) else ""
         rows.append((option, state, card))
     columns = tuple(map(Column, ("data set", "state", "homepage and licence")))
     Table("data", "Data sets", columns, tuple(rows)).print(console)

@@ -9,7 +9,7 @@ from diffcut_bench.commands.terminal import console
 from diffcut_bench.config import known_options, load_config
 from diffcut_bench.environment import device_name, devices_here, installed_packages
 from diffcut_bench.reporting import Column, Table
-from diffcut_bench.scoring.options import option_state
+from diffcut_bench.scoring.options import try_option
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -18,7 +18,7 @@ def doctor(options: argparse.Namespace) -> int:
     finished = len(list(output_dir.glob("results/*/result.json")))
     interrupted = len(list(output_dir.glob("unfinished/*/journal.jsonl")))
     states = {
-        f"{group}={option}": option_state(group, option, options.overrides)
+        f"{group}={option}": try_option(group, option, options.overrides)[0]
         for group in ("backbone", "dataset")
         for option in known_options(group)
     }

@@ -8,8 +8,8 @@ from PIL import Image
 from diffcut_bench.commands.terminal import say, warn
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
 from diffcut_bench.paths import portable
-from diffcut_bench.reporting import counted
 from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, picture_config, picture_files, segment_files
 
 

@@ -10,6 +10,7 @@ from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.words import output_folder
 from diffcut_bench.config import build_protocol, load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.scoring.summary import match_rows, summarise
 from diffcut_bench.store import SUMS, ImageRow, Result, cell_key, check_published, check_sums, list_sets, read_journal
 
@@ -64,12 +65,14 @@ def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
         raise ValueError("its key is not the digest of its identity")
     if not result.protocol or not rows:
         return
-    protocol, names = build_protocol(result.protocol), tuple(result.metrics.iou_per_class)
+    protocol, names = build_protocol(result.protocol), result.class_names
     if protocol.matching == "dataset":
         rows = match_rows(rows, len(names), protocol)
-    found = summarise(rows, names, protocol, result.environment.seed)
-    if abs(found.miou - result.metrics.miou) > 1e-9 or abs(found.pixel_accuracy - result.metrics.pixel_accuracy) > 1e-9:
-        raise ValueError(f"its mIoU is {result.metrics.miou}, and that of its rows {found.miou}")
+    for name, found in summarise(rows, names, result.protocol, result.environment.seed).items():
+        told = result.scores.get(name, found)
+        if (told.value is None) != (found.value is None) or abs((told.value or 0) - (found.value or 0)) > 1e-9:
+            heading = known_metrics()[name].heading
+            raise ValueError(f"its {heading} is {told.value}, and that of its rows {found.value}")
 
 
 def _check_journals(folder: Path) -> Iterator[str]:

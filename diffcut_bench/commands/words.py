@@ -1,5 +1,6 @@
 """The words of a command line that stand for themselves (folders, pictures, names), and overrides, ``KEY=VALUE``."""
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -21,11 +22,9 @@ def split_words(words: Sequence[str], suffixes: Collection[str] = ()) -> tuple[l
         words: of the command line.
         suffixes: ends of such files, in lower case with their dot.
     """
-    overrides = [
-        word
-        for word in words
-        if _OVERRIDE.match(word) and not _exists(word) and Path(word).suffix.lower() not in suffixes
-    ]
+    overrides = [word for word in words if _OVERRIDE.match(word) and Path(word).suffix.lower() not in suffixes]
+    # Not Path.exists, which raises where a word is longer than the name of a file may be.
+    overrides = [word for word in overrides if not os.path.exists(word)]  # noqa: PTH110
     return [word for word in words if word not in overrides], overrides
 
 
@@ -41,10 +40,3 @@ def output_folder(words: Sequence[str]) -> tuple[Path, list[str]]:
     of_folder = [word for word in overrides if word.startswith("output_dir=")]
     folder = Path(expanded(folders[0], "DIR") if folders else load_config(of_folder).output_dir)
     return folder, [word for word in overrides if word not in of_folder]
-
-
-def _exists(word: str) -> bool:
-    try:
-        return Path(word).exists()
-    except OSError:  # longer than the name of a file may be
-        return False

@@ -7,12 +7,10 @@ from diffcut_bench.config.overrides import (
     is_launcher,
     is_searchpath,
     known_options,
-    option_files,
     quote_if_needed,
     quoted,
 )
 from diffcut_bench.config.run_config import (
-    IF_EXISTS,
     RunConfig,
     build_protocol,
     check_config,
@@ -23,7 +21,6 @@ from diffcut_bench.config.trust import option_words, trusted
 
 __all__ = [
     "GROUPS",
-    "IF_EXISTS",
     "RunConfig",
     "build_protocol",
     "check_config",
@@ -34,7 +31,6 @@ __all__ = [
     "is_searchpath",
     "known_options",
     "load_config",
-    "option_files",
     "option_words",
     "quote_if_needed",
     "quoted",

@@ -1,9 +1,10 @@
 """What Hydra or OmegaConf refused, in the words of the command line: which override, why, and what to type next."""
 
+import contextlib
 import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -12,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config.overrides import GROUPS, conf_dir, is_searchpath, known_options, option_files
+from diffcut_bench.config.overrides import GROUPS, conf_dir, is_searchpath, known_options
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_path_option
 
@@ -22,7 +23,7 @@ _KINDS = {"int": "a whole number", "str": "text", "dict": "a group of options"}
 
 def explain(overrides: Sequence[str], error: Exception) -> UserError:
     """The user error for overrides that can't be composed; the culprit is the first that fails with those before it."""
-    # Options first: keys of an option are known wherever it is chosen.
+    # Options first: the keys of an option are known wherever in the line it is chosen.
     ordered = sorted(overrides, key=lambda word: not (is_searchpath(word) or word.partition("=")[0] in GROUPS))
     culprit, reason, before = "conf/", error, ordered
     for end in range(1, len(ordered) + 1):
@@ -87,8 +88,8 @@ def _explain_removal(name: str, culprit: str, before: Sequence[str]) -> UserErro
     if name in GROUPS:
         return UserError(f"a run needs {name}", culprit, _known_option("none", known_options(name, before)))
     if name in known:
-        return UserError(f"{name} has another value", culprit, f"~{name} takes it away whatever it is")
-    return UserError(f"there is no {name} to take away", culprit, _closest(name, before, known))
+        return UserError(f"{name} has another value", culprit, f"~{name} removes it whatever its value is")
+    return UserError(f"there is no {name} to remove", culprit, _closest(name, before, known))
 
 
 def _written_as_override(word: str, overrides: Sequence[str]) -> str:
@@ -116,9 +117,9 @@ def _one_of_several(key: str, value: str) -> str:
 
 
 def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> UserError:
-    """A preset that there is not: of a table or figure of the paper, where it is."""
+    """The user error for a preset that does not exist; for a table or figure of the paper, it says where to find it."""
     if value in known_options("reproduction", overrides):
-        what = f"{value} is a table or figure of many cells, and no preset of one: it is in conf/reproduction/"
+        what = f"{value} is a table or figure of many cells, not a preset of one: it is in conf/reproduction/"
         return UserError(what, culprit, f"diffcut-bench reproduce {value}")
     known = known_options("experiment", overrides)
     if value in known:
@@ -137,7 +138,7 @@ def _known_option(value: str, known: Sequence[str]) -> str:
 
 
 def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
-    """Dotted keys of the config with the group options that the user chose, and whether each is a group of others."""
+    """Dotted keys of the config with the group options that the user chose, and whether each holds other keys."""
     choices = []
     for override in overrides:
         group, _, option = override.partition("=")
@@ -149,16 +150,17 @@ def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
             node: Any = OmegaConf.to_container(compose("config", [*search, *choices]))
     except REFUSALS:
         return {}
+    return {key: isinstance(value, dict) for key, value in entries(node) if ".suggests." not in key and "[" not in key}
 
-    def walk(tree: dict[Any, Any], prefix: str) -> dict[str, bool]:
-        keys = {}
-        for name, value in tree.items():
-            keys[f"{prefix}{name}"] = isinstance(value, dict)
-            if isinstance(value, dict) and name != "suggests":
-                keys |= walk(value, f"{prefix}{name}.")
-        return keys
 
-    return walk(node, "")
+def entries(node: object, parent: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key of nested dicts and lists with its parents (``a.b[0].c``), and its value."""
+    named = node.items() if isinstance(node, dict) else ()
+    numbered = enumerate(node) if isinstance(node, list) else ()
+    keys = [(f"{parent}.{name}" if parent else f"{name}", value) for name, value in named]
+    for key, value in [*keys, *((f"{parent}[{number}]", value) for number, value in numbered)]:
+        yield key, value
+        yield from entries(value, key)
 
 
 def _closest(key: str, overrides: Sequence[str], known: Mapping[str, bool]) -> str:
@@ -177,24 +179,24 @@ def _closest(key: str, overrides: Sequence[str], known: Mapping[str, bool]) -> s
     close = close or difflib.get_close_matches(key, settings, 3, 0.7)
     fresh = [name for name in close if name not in given]
     if close and not fresh:
-        return f"did you mean {close[0]}? it is set already: take one of the two away"
+        return f"did you mean {close[0]}? it is set already: remove one of the two"
     return f"did you mean {' or '.join(fresh)}?" if fresh else f"available: {', '.join(sorted(beside)) or 'none'}"
 
 
 def _options_with(group: str, setting: str, overrides: Sequence[str]) -> list[str]:
-    """Options of a group that have a setting, by their files and those of their families."""
+    """Options of a group that have a setting."""
+    search = [override for override in overrides if is_searchpath(override)]
     having = []
-    for path in option_files(group, overrides):
-        text = path.read_text(encoding="utf-8")
-        families = [path.parent / "family" / f"{name}.yaml" for name in re.findall(r"family/(\w+)@", text)]
-        texts = [text, *(family.read_text(encoding="utf-8") for family in families if family.is_file())]
-        if any(re.search(rf"^ *{re.escape(setting)}:", each, re.MULTILINE) for each in texts):
-            having.append(path.stem)
+    for option in known_options(group, search):
+        with contextlib.suppress(*REFUSALS), initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            alone: Any = OmegaConf.to_container(compose(overrides=[*search, f"+{group}={option}"]))
+            if setting in alone[group]:
+                having.append(option)
     return having
 
 
 def _alike(last: str, keys: Sequence[str]) -> list[str]:
-    """Keys whose last part looks like this one, the likest first."""
+    """Keys whose last part looks like this word, the most similar first."""
     parts = {name: name.rpartition(".")[2] for name in keys}
     alike = difflib.get_close_matches(last, sorted(set(parts.values())), n=3, cutoff=0.7)
     return [name for part in alike for name in keys if parts[name] == part][:3]

@@ -1,12 +1,14 @@
 """Overrides as people type them: written in Hydra's grammar, paths kept as text, and expanded to a sweep's cells."""
 
-import importlib.util
 import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
@@ -28,15 +30,11 @@ def conf_dir() -> Path:
 
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Options of a group, those in folders that ``hydra.searchpath`` among the overrides names included."""
-    return sorted({path.stem for path in option_files(group, overrides)})
-
-
-def option_files(group: str, overrides: Sequence[str] = ()) -> list[Path]:
-    """Files of `known_options`."""
-    searched = [entry for override in overrides if is_searchpath(override) for entry in _search_entries(override)]
-    folders = [conf_dir(), *(folder for entry in searched for folder in _search_folders(entry))]
-    return [path for folder in folders for path in sorted((folder / group).glob("*.yaml"))]
+    """Options of a group, with those in folders that a ``hydra.searchpath`` among the overrides names."""
+    search = [quote_if_needed(override) for override in overrides if is_searchpath(override)]
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        return loader.get_group_options(group, ObjectType.CONFIG, "config", search)
 
 
 def is_searchpath(override: str) -> bool:
@@ -73,7 +71,7 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
 def quote_if_needed(override: str) -> str:
     """An override as Hydra's grammar wants it.
 
-    A value that the grammar can't read, such as a path with brackets or blanks, is quoted; so is a path or revision
+    A value that the grammar can't read, such as a path with brackets or blanks, is quoted. So is a path or revision
     that would be read as a number (``dataset.root=2012``, ``backbone.revision=12e5``). Folders of ``hydra.searchpath``
     become addresses.
 
@@ -95,12 +93,12 @@ def quote_if_needed(override: str) -> str:
 
 
 def _is_text(key: str) -> bool:
-    """Whether digits of an option's value are the name of something."""
+    """Whether an option's value is a name even if it consists of digits."""
     return is_path_option(key) or key.endswith(".revision")
 
 
 def quoted(value: str) -> str:
-    """A value that Hydra's grammar takes as it is."""
+    """A value in quotes, which Hydra's grammar reads as it is."""
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{escaped}'"
 
@@ -109,7 +107,7 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Overrides of every cell: the product of comma lists, ``choice()``, ``range()`` and ``glob()``, in Hydra's order.
 
     Raises:
-        UserError: an override can't be read, stands for no value, or there are too many cells.
+        UserError: an override can't be read or has no value, or there are too many cells.
     """
     alternatives = [_alternatives(text, overrides) for text in overrides]
     cells = math.prod(len(each) for each in alternatives)
@@ -120,7 +118,7 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def _alternatives(text: str, overrides: Sequence[str]) -> list[str]:
-    """What a word of the command line stands for."""
+    """Every override that a word of the command line stands for."""
     try:
         override = OverridesParser.create().parse_override(quote_if_needed(text))
         if not override.is_sweep_override():
@@ -159,7 +157,7 @@ def _globbed(group: str, pattern: Glob, text: str, overrides: Sequence[str]) -> 
 
 
 def _search_entries(override: str) -> list[str]:
-    """Addresses of a ``hydra.searchpath``; a plain folder is as good as ``file://`` and the folder."""
+    """Addresses of a ``hydra.searchpath``; a plain folder may stand for ``file://`` and the folder."""
     text = override.partition("=")[2]
     try:
         value = OverridesParser.create().parse_override(override).value()
@@ -174,11 +172,3 @@ def _address(entry: str) -> str:
     if not folder.is_dir():
         raise UserError("no such folder", f"{_SEARCHPATH}: {folder}", "check the path: it holds segmenter/, dataset/ …")
     return f"file://{folder}"
-
-
-def _search_folders(entry: str) -> list[Path]:
-    """Folders on disk of an address."""
-    if entry.startswith("pkg://"):
-        found = importlib.util.find_spec(entry.removeprefix("pkg://"))
-        return [Path(place) for place in (found.submodule_search_locations or ())] if found else []
-    return [Path(entry.removeprefix("file://"))]

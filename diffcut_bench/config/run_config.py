@@ -1,10 +1,10 @@
-"""From command-line overrides to a checked `RunConfig`. Hydra lives here and in the command line, nowhere else."""
+"""From command-line overrides to a checked `RunConfig`. Only this room and the command line know Hydra."""
 
 import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra.utils
 from hydra import compose, initialize_config_dir
@@ -14,10 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
 from diffcut_bench.config.overrides import GROUPS, conf_dir, known_options, quote_if_needed, refuse_without_effect
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.evaluation import Protocol
 from diffcut_bench.paths import expand_options, is_hub_id
 
-_MOST_PROCESSES = 1024  # more is a slip of the keyboard, and would be started
+if TYPE_CHECKING:
+    from diffcut_bench.evaluation import Protocol
+
+_LEAST = {"batch_size": 1, "max_pixels": 1, "num_proc": 1, "limit": 1}
+_LEAST |= dict.fromkeys(("num_workers", "visualise", "max_failures", "seed", "limit_seed"), 0)
+_MOST_PROCESSES = 1024  # more is a typing error, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
 
@@ -58,17 +62,7 @@ class RunConfig:
     def problems(self) -> list[str]:
         """Every value out of range, one line each."""
         found = []
-        for name, least in (
-            ("batch_size", 1),
-            ("max_pixels", 1),
-            ("num_proc", 1),
-            ("num_workers", 0),
-            ("visualise", 0),
-            ("limit", 1),
-            ("max_failures", 0),
-            ("seed", 0),
-            ("limit_seed", 0),
-        ):
+        for name, least in _LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, not {value}")
@@ -97,8 +91,8 @@ class RunConfig:
 def load_config(overrides: Sequence[str]) -> RunConfig:
     """Compose conf/ with overrides and check it; ``~`` and environment variables in paths are expanded.
 
-    The revision that an option's yaml pins is one of the yaml's own model: another of the hub that an override names
-    (``backbone.model=OWNER/MODEL``) is read at ``main`` unless an override names its revision as well.
+    The revision that an option's yaml pins belongs to the yaml's own model. Where an override names another model of
+    the hub (``backbone.model=OWNER/MODEL``), its revision is ``main`` unless an override names one.
 
     Raises:
         UserError: an option, key or value is unknown or out of range.
@@ -116,7 +110,7 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 
 
 def _unpin(composed: DictConfig, overrides: Sequence[str]) -> None:
-    """Put ``main`` in the place of a revision that is another model's; see `load_config`."""
+    """Replace by ``main`` a revision that belongs to another model; see `load_config`."""
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
     groups = [group for group in GROUPS if f"{group}.model" in keys and f"{group}.revision" not in keys]
     groups = [group for group in groups if "revision" in composed[group] and is_hub_id(composed[group].get("model"))]
@@ -160,7 +154,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``,
     ``features=memory``, ``namer=none``, ``tracker=none``).
 
-    ``suggests`` is for other options' defaults and is not passed on.
+    ``suggests`` holds defaults for other options; the target does not get it.
 
     Raises:
         UserError: the target can't be found, or refuses its arguments.
@@ -175,15 +169,11 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     try:
         return hydra.utils.instantiate(arguments, _convert_="all")
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is not None:
-            raise cause from error
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        raise _refused(group, arguments, root) from error
+        causes: list[BaseException] = [error]
+        while causes[-1].__cause__ is not None:
+            causes.append(causes[-1].__cause__)
+        ours = next((cause for cause in causes if isinstance(cause, UserError)), None)
+        raise ours or _refused(group, arguments, causes[-1]) from error
 
 
 def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> UserError:
@@ -194,14 +184,17 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
     if unknown:
         taken = [f"{group}.{name}" for name in own if name != unknown[1]]
         return UserError(f"there is no {group}.{unknown[1]}", where, did_you_mean(f"{group}.{unknown[1]}", taken))
-    if isinstance(error, TypeError):  # of Python's own making, and so without the option's name
+    if re.search(r"missing \d+ required positional argument", what) and group == "segmenter":
+        hint = "set what is missing; a function that is itself the segmenter wants _partial_: true beside its _target_"
+        return UserError(what, where, hint)
+    if isinstance(error, TypeError):  # raised by Python itself, which does not know the option's name
         return UserError(what, where, "check " + ", ".join(f"{group}.{name}={value}" for name, value in own.items()))
     return UserError(what, where, f"check the values of {group}.*")
 
 
 def _check_lists(config: dict[str, Any]) -> None:
-    """Refuse a list with true, false or nothing among words or numbers: in yaml, ``yes``, ``no``, ``on`` and ``off``
-    are true and false, and ``null`` or ``~`` is nothing.
+    """Refuse a list that has true, false or null among words or numbers: YAML reads ``yes``, ``no``, ``on`` and ``off``
+    as truth values, and ``~`` as null.
 
     Raises:
         UserError: there is one.
@@ -216,7 +209,7 @@ def _check_lists(config: dict[str, Any]) -> None:
 
 
 def _check_revisions(config: dict[str, Any]) -> None:
-    """Refuse a revision of weights that a yaml gives as a number or nothing: what it was as text nobody knows.
+    """Refuse a revision of weights that a yaml gives as a number or null: its text can't be known any more.
 
     Raises:
         UserError: there is one.
@@ -228,12 +221,14 @@ def _check_revisions(config: dict[str, Any]) -> None:
             raise UserError(f"a revision must be text, not {said}", f"{group}.revision", hint)
 
 
-def build_protocol(node: dict[str, Any]) -> Protocol:
+def build_protocol(node: dict[str, Any]) -> "Protocol":
     """The protocol, every field checked.
 
     Raises:
         UserError: listing every field out of range.
     """
+    from diffcut_bench.evaluation import Protocol  # only here: torch and torchmetrics take seconds
+
     try:
         return Protocol(**node)
     except TypeError as error:

@@ -1,41 +1,44 @@
-"""Configs that lie in files are data: only options of conf/, or what a user names, say what is built from them."""
+"""Configs in files are data: only options of conf/, or those a user names, decide which code is run."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import GROUPS, RunConfig, check_config, load_config
+from diffcut_bench.config.mistakes import entries
+from diffcut_bench.config.overrides import GROUPS
+from diffcut_bench.config.run_config import RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import is_hub_id, is_path_option
 
-# An option's name, perhaps in a folder of its group; none leads out of it.
+# An option's name, perhaps in a sub-folder of its group, and never outside it.
 _OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*")
 _NAME_AGAIN = "name its option again, with hydra.searchpath=[DIR] where it is your own"
 
 
 def trusted(stored: object, overrides: Sequence[str] = ()) -> RunConfig:
-    """A config of a file, fit to be opened.
+    """A config from a file, safe to use.
 
-    Each group is composed anew from conf/ by the option that the file names. Whatever `hydra.utils.instantiate` reads
-    as an instruction (``_target_`` and other keys that begin with ``_``, at any depth) has to be that option's own;
-    numbers, words and lists may be others. There is no tracker in it.
+    Each group is composed again from conf/ by the option that the file names. Whatever `hydra.utils.instantiate` reads
+    as an instruction (``_target_`` and other keys that begin with ``_``, at any depth) has to be the option's own;
+    numbers, words and lists may differ. The result has no tracker.
 
     Args:
         stored: a result's ``config``.
-        overrides: of the user, which win; an option, target or ``hydra.searchpath`` of theirs is trusted as anywhere.
+        overrides: of the user, which win; an option, target or ``hydra.searchpath`` in them is trusted.
 
     Raises:
-        UserError: it asks for something that is no option's own, refers to the environment or another key, is of
+        UserError: the file names code that is not the option's own, refers to the environment or another key, is of
             another version, or an option or value is unknown.
     """
     if not isinstance(stored, dict):
-        raise UserError("the config is none", "config", "compute the cell again")
+        raise UserError("this is not a config", "config", "compute the cell again")
     _check_fields(stored)
-    for key, text in _texts(stored):
-        if "${" in text or ("$" in text and is_path_option(key)):
+    for key, value in entries(stored):
+        text = f"{key}={value}" if isinstance(value, str) else key
+        if "${" in text or ("$" in text and is_path_option(re.sub(r"\[\d+\]", "", key))):
             raise UserError("the config is not resolved: it refers to something by $", key, "compute the cell again")
     composed = load_config([*option_words(stored.get("choices"), overrides), *overrides])
     for group in GROUPS:
@@ -59,20 +62,18 @@ def _check_fields(stored: dict[Any, Any]) -> None:
 
 
 def option_words(choices: object, overrides: Sequence[str]) -> list[str]:
-    """The option of each group that a file names and the user does not, as overrides; what can't be a name is none."""
+    """The options that a file names and the user does not, as overrides; texts that can't be an option are left out."""
     named = {word.partition("=")[0] for word in overrides}
-    found = (
-        {} if not isinstance(choices, dict) else {group: choices.get(group) for group in GROUPS if group not in named}
-    )
+    found = [(group, choices.get(group)) for group in GROUPS] if isinstance(choices, dict) else []
     return [
         f"{group}={option}"
-        for group, option in found.items()
-        if group != "tracker" and isinstance(option, str) and _OPTION.fullmatch(option)
+        for group, option in found
+        if group not in {*named, "tracker"} and isinstance(option, str) and _OPTION.fullmatch(option)
     ]
 
 
 def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
-    """Take the value that a user has set; a whole option that they named leaves the file's values."""
+    """Take over a value that the user has set; where they named a whole option, the file's values stay."""
     name, _, setting = key.partition(".")
     setting = setting.partition(".")[0]
     if name in GROUPS and setting in getattr(composed, name):
@@ -87,30 +88,10 @@ def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
         setattr(config, name, getattr(composed, name))
 
 
-def _instructions(node: object, place: str = "") -> dict[str, Any]:
-    """Every key that begins with ``_``, by its place, with its value; a ``_target_`` that builds nothing is none."""
-    found: dict[str, Any] = {}
-    if isinstance(node, dict):
-        for name, value in node.items():
-            own = f"{place}.{name}"
-            if str(name).startswith("_") and not (name == "_target_" and value is None):
-                found[own] = value
-            found |= _instructions(value, own)
-    elif isinstance(node, list):
-        for number, value in enumerate(node):
-            found |= _instructions(value, f"{place}[{number}]")
-    return found
+def _instructions(node: object) -> list[tuple[str, str]]:
+    """Every key that begins with ``_``, with its parents, and its value; a ``_target_`` of null does not count.
 
-
-def _texts(node: object, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text of a tree with its dotted key, and every key as text."""
-    if isinstance(node, dict):
-        for name, value in node.items():
-            own = f"{key}.{name}" if key else str(name)
-            yield own, str(name)
-            yield from _texts(value, own)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _texts(value, key)
-    elif isinstance(node, str):
-        yield key, node
+    A sorted list and not a dict: a key with a dot or bracket in it may look like one of another depth.
+    """
+    found = [(key, value) for key, value in entries(node) if re.search(r"(^|\.)_[^.]*$", key)]
+    return sorted((key, repr(value)) for key, value in found if value is not None or not key.endswith("_target_"))

@@ -2,7 +2,7 @@
 
 from diffcut_bench.datasets.ade20k import ade20k
 from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup, records_from_files
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, names_in
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.cityscapes import cityscapes27
 from diffcut_bench.datasets.coco import coco_object, coco_stuff27
@@ -38,6 +38,7 @@ __all__ = [
     "folder",
     "label_lookup",
     "listed_ids",
+    "names_in",
     "open_benchmark",
     "preparation_state",
     "prepare",

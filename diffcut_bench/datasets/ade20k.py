@@ -1,13 +1,11 @@
 """ADE20K's scene-parsing benchmark (ADEChallengeData2016): 150 classes."""
 
-import json
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, names_in, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError
@@ -51,7 +49,7 @@ def ade20k(
         raise UserError(
             f"unknown ADE20K labels {labels!r}", "dataset=ade20k", "protocol.ade20k_labels=released|correct"
         )
-    names: list[str] = json.loads((files("diffcut_bench.datasets") / "ade20k.json").read_text())["class_names"]
+    names = table("ade20k.json")["class_names"]
     if labels == "correct":
         lookup = label_lookup({value: value - 1 for value in range(1, CLASSES + 1)}, void=[0])
     else:
@@ -72,10 +70,4 @@ def ade20k(
 def _find(root: Path, split: str) -> Pairs:
     images = first_place(root, (f"{place}/images/{split}" for place in _PLACES), f"ADE20K's {split} images")
     labels = images.parents[1] / "annotations" / split
-    found = [
-        {path.stem for path in folder.glob(f"ADE_*{suffix}")} for folder, suffix in ((images, ".jpg"), (labels, ".png"))
-    ]
-    ids = sorted(set.union(*found))
-    if not ids:
-        raise UserError("no ADE20K image here", str(images), "unpack ADEChallengeData2016.zip")
-    return Pairs(ids, [images / f"{i}.jpg" for i in ids], [labels / f"{i}.png" for i in ids])
+    return Pairs.of(names_in(images, labels, "ADE_*"), images, labels)

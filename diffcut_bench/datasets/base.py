@@ -22,7 +22,7 @@ _UNKNOWN = -2
 FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
 
 LabelReader = Callable[[Path], Image.Image]
-Cell = dict[str, str | bytes | None]  # path and bytes of an undecoded picture
+Encoded = dict[str, Any]  # path and bytes of an undecoded picture
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SegmentationDataset:
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
         read_label_file: how a label file becomes an index picture, where it isn't one already (``.mat``).
-        max_pixels: width times height of a picture that is decoded at most; it changes no number, so it is in no key.
+        max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
     """
 
     name: str
@@ -60,8 +60,8 @@ class SegmentationDataset:
         """``limit`` images (all if None) in the data set's order: the first ones, or drawn at random with a seed."""
         if limit is None or limit >= len(self):
             return self
-        places = range(limit) if seed is None else np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
-        return replace(self, records=self.records.select(places))
+        indices = range(limit) if seed is None else np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
+        return replace(self, records=self.records.select(indices))
 
     def read(self, index: int) -> tuple[Image.Image, NDArray[np.int64]]:
         """Decode one image and its class map.
@@ -74,8 +74,8 @@ class SegmentationDataset:
                 names the file.
         """
         row = self._row(index)
-        image = decode_rgb(_bytes(row["image"]), _name(row["image"]), self.max_pixels)
-        raw, where = self._raw_label(row["label"]), _name(row["label"])
+        image = decode_rgb(_bytes(row["image"]), row["image"]["path"], self.max_pixels)
+        raw, where = self._raw_label(row["label"]), row["label"]["path"]
         if raw.shape != image.size[::-1]:
             raise ValueError(
                 f"{where}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
@@ -90,17 +90,17 @@ class SegmentationDataset:
         """
         return self._raw_label(self._row(index)["label"])
 
-    def _raw_label(self, cell: Cell) -> NDArray[np.integer]:
-        where = _name(cell)
-        if self.read_label_file is not None and cell["bytes"] is None:
+    def _raw_label(self, encoded: Encoded) -> NDArray[np.integer]:
+        where = encoded["path"]
+        if self.read_label_file is not None and encoded["bytes"] is None:
             try:
-                return np.asarray(self.read_label_file(Path(str(cell["path"]))))
+                return np.asarray(self.read_label_file(Path(where)))
             except (ValueError, OSError) as error:
                 raise ValueError(f"{where}: can't be decoded ({error})") from error
-        data = _bytes(cell)
+        data = _bytes(encoded)
         label = decode(data, where, self.max_pixels)
         if label.mode not in ("L", "P", "1", "I", "I;16", "I;16B"):
-            raise ValueError(f"{where}: label is a {label.mode} picture; an index PNG (mode L or P) is due")
+            raise ValueError(f"{where}: label is a {label.mode} picture, not an index PNG (mode L or P)")
         return np.asarray(label) // grey_step(data)
 
     def image_digest(self, index: int) -> str:
@@ -113,7 +113,7 @@ class SegmentationDataset:
         return hashlib.sha256(data + conversion(data, self.max_pixels)).hexdigest()
 
     def intact(self, index: int) -> bool:
-        """Whether a prepared pair still has the bytes that it was prepared with; True where no digest is kept."""
+        """Whether a prepared pair still has the bytes it was prepared with; True where no digest was kept."""
         if DIGEST not in self.records.column_names:
             return True
         row = self._row(index)
@@ -123,7 +123,7 @@ class SegmentationDataset:
         """Class ids of raw label values; ``where`` names the file in the error.
 
         Raises:
-            ValueError: a raw value that this data set's encoding does not have.
+            ValueError: there is a raw value that this data set's encoding does not have.
         """
         classes = self.lookup[np.clip(raw, 0, len(self.lookup) - 1)]
         unknown = (classes == _UNKNOWN) | (raw < 0) | (raw >= len(self.lookup))
@@ -147,30 +147,26 @@ class SegmentationDataset:
             rows = self.records.select_columns(["id", DIGEST])
             pairs = [(row["id"], row[DIGEST]) for row in rows]
         else:
-            pairs = [(row["id"], self._pair(row)) for row in self._undecoded]
+            encoded = ((row["id"], *self.encoded(row)) for row in self._undecoded)
+            pairs = [(i, pair_digest(image + conversion(image, self.max_pixels), label)) for i, image, label in encoded]
         for image_id, pair in pairs:
             digest.update(f"\0{image_id}\0{pair}".encode())
         return digest.hexdigest()
 
     def encoded(self, row: dict[str, Any]) -> tuple[bytes, bytes]:
         """Bytes of an undecoded row's image file and of its label as an index picture with raw values."""
-        label_path = row["label"]["path"]
         if self.read_label_file is not None and row["label"]["bytes"] is None:
             buffer = io.BytesIO()
-            self.read_label_file(Path(label_path)).save(buffer, format="PNG")
+            self.read_label_file(Path(row["label"]["path"])).save(buffer, format="PNG")
             return _bytes(row["image"]), buffer.getvalue()
         return _bytes(row["image"]), _bytes(row["label"])
-
-    def _pair(self, row: dict[str, Any]) -> str:
-        image, label = self.encoded(row)
-        return pair_digest(image + conversion(image, self.max_pixels), label)
 
     @cached_property
     def _undecoded(self) -> hf.Dataset:
         return undecoded(self.records)
 
     def _row(self, index: int) -> dict[str, Any]:
-        """One row with path and bytes in place of pictures; a picture that is no file is named after its row."""
+        """One row with path and bytes instead of pictures; a picture that is no file is named after its row."""
         row: dict[str, Any] = self._undecoded[index]
         for column in ("image", "label"):
             row[column]["path"] = row[column]["path"] or f"{column} of {row['id']}"
@@ -215,16 +211,6 @@ def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Seque
     return hf.Dataset.from_dict(table, features=FEATURES)
 
 
-def records_from_bytes(ids: Sequence[str], images: Sequence[Path], labels: Sequence[bytes]) -> hf.Dataset:
-    """Rows of (id, image, label) whose labels are encoded PNGs in memory."""
-    table = {
-        "id": list(ids),
-        "image": [str(p) for p in images],
-        "label": [{"path": None, "bytes": png} for png in labels],
-    }
-    return hf.Dataset.from_dict(table, features=FEATURES)
-
-
 def existing_root(root: str | Path | None, option: str) -> Path:
     """The data set's folder.
 
@@ -233,29 +219,24 @@ def existing_root(root: str | Path | None, option: str) -> Path:
     """
     if root is None:
         raise UserError(f"{option} is not set", "the data set's folder", f"add {option}=DIR")
-    path = Path(str(root)).expanduser()  # YAML makes a number of a folder named 2012
+    path = Path(str(root)).expanduser()  # YAML reads a folder named 2012 as a number
     if not path.is_dir():
         raise UserError("data set folder not found", str(path.absolute()), f"check the path, or set {option}=DIR")
     return path
 
 
 def undecoded(records: hf.Dataset) -> hf.Dataset:
-    """The same rows with path and bytes in place of pictures."""
+    """The same rows with path and bytes instead of pictures."""
     return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
 
 
-def _name(cell: Cell) -> str:
-    return str(cell["path"])
-
-
-def _bytes(cell: Cell) -> bytes:
-    content = cell["bytes"]
-    if isinstance(content, bytes):
-        return content
+def _bytes(encoded: Encoded) -> bytes:
+    if encoded["bytes"] is not None:
+        return encoded["bytes"]
     try:
-        return Path(str(cell["path"])).read_bytes()
+        return Path(encoded["path"]).read_bytes()
     except OSError as error:
-        raise ValueError(f"{_name(cell)}: can't be read ({error.strerror or error})") from error
+        raise ValueError(f"{encoded['path']}: can't be read ({error.strerror or error})") from error
 
 
 def _ranges(values: NDArray[np.integer]) -> str:

@@ -1,9 +1,11 @@
-"""A published benchmark: where its originals lie, what its labels mean, and how it is opened."""
+"""A published benchmark: where its original files are, what its labels mean, and how it is opened."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import datasets as hf
 import numpy as np
@@ -28,6 +30,17 @@ class Pairs:
     images: Sequence[Path]
     labels: Sequence[Path]
 
+    @classmethod
+    def of(
+        cls, names: Sequence[str], images: Path, labels: Path, suffixes: tuple[str, str] = (".jpg", ".png")
+    ) -> "Pairs":
+        """The files of two folders that have these names and the suffix of each folder; ids are without sub-folders."""
+        return cls(
+            [PurePosixPath(name).name for name in names],
+            [images / f"{name}{suffixes[0]}" for name in names],
+            [labels / f"{name}{suffixes[1]}" for name in names],
+        )
+
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -36,9 +49,9 @@ class Benchmark:
     Attributes:
         name: option name.
         card: homepage, licence, archives.
-        source: names its prepared form: the raw pairs and the choice among them (``voc-val``). Benchmarks that read
+        source: name of its prepared form: the raw pairs and the choice among them (``voc-val``). Benchmarks that read
             the same pairs (COCO's two) share it.
-        root: folder of the originals; None if only a prepared form is at hand.
+        root: folder of the original files; None if only a prepared form is there.
         find: from the root to the pairs; raises a `UserError` that says what was looked for.
         class_names, lookup, background, n_expected, read_label_file: see `SegmentationDataset`.
     """
@@ -56,7 +69,7 @@ class Benchmark:
 
     @property
     def place(self) -> Path | None:
-        """The root as a path; YAML makes a number of a folder named 2012."""
+        """The root as a path; YAML reads a folder named 2012 as a number."""
         return None if self.root is None else Path(str(self.root)).expanduser()
 
     def from_originals(self) -> SegmentationDataset:
@@ -70,7 +83,7 @@ class Benchmark:
         return self.from_records(records, self.read_label_file)
 
     def from_records(self, records: hf.Dataset, read_label_file: LabelReader | None = None) -> SegmentationDataset:
-        """The data set with rows that were made before."""
+        """The data set with rows that exist already."""
         return SegmentationDataset(
             name=self.name,
             records=records,
@@ -83,7 +96,7 @@ class Benchmark:
 
 
 def first_place(root: Path, places: Iterable[str], what: str) -> Path:
-    """The first of the usual places that exists below ``root``.
+    """The first of the usual places below ``root`` that exists.
 
     Raises:
         UserError: none does; lists all that were looked for.
@@ -95,15 +108,45 @@ def first_place(root: Path, places: Iterable[str], what: str) -> Path:
     raise UserError(
         f"{what} not found",
         f"looked for {', '.join(map(str, candidates))}",
-        "point dataset.root at the folder that holds one of these",
+        "set dataset.root to the folder that holds one of these",
     )
 
 
-def listed_ids(path: Path) -> list[str]:
-    """Ids of a list file: the first word of each line, blank lines passed over.
+def names_in(
+    images: Path, labels: Path, pattern: str = "[!.]*", suffixes: tuple[str, str] = (".jpg", ".png")
+) -> list[str]:
+    """Names, without suffix, of the files in two folders; one that is in one folder only is there too.
 
-    A word that ends like a picture (``/JPEGImages/x.jpg /SegmentationClass/x.png``, as many lists of VOC have it)
-    stands for its stem; all such words of a line have to agree.
+    Args:
+        images, labels: the folders.
+        pattern: which names, such as ``*/frame_*`` where the files are in sub-folders; by default all in the folder
+            itself that are not hidden.
+        suffixes: of the images and of the labels.
+
+    Raises:
+        UserError: there is none.
+    """
+    names = {
+        path.relative_to(folder).as_posix().removesuffix(suffix)
+        for folder, suffix in ((images, suffixes[0]), (labels, suffixes[1]))
+        for path in folder.glob(f"{pattern}{suffix}")
+    }
+    if not names:
+        raise UserError("no image there", str(images), "unpack the data set's archive there")
+    return sorted(names)
+
+
+def table(name: str) -> dict[str, Any]:
+    """What a JSON file beside this module says of a data set: names of its classes, meaning of its raw values."""
+    content: dict[str, Any] = json.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return content
+
+
+def listed_ids(path: Path) -> list[str]:
+    """Ids of a list file: the first word of each line; blank lines are skipped.
+
+    A word with a picture's suffix (``/JPEGImages/x.jpg /SegmentationClass/x.png``, as in many lists of VOC) means its
+    stem; all such words of a line have to agree.
 
     Raises:
         UserError: the list is no text, is empty, names an id twice, or pairs an image with another one's label.

@@ -4,16 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, names_in, table
 from diffcut_bench.datasets.card import Card
 from diffcut_bench.datasets.options import text
-from diffcut_bench.errors import UserError
 
-CLASS_NAMES = (
-    *("road", "sidewalk", "parking", "rail track", "building", "wall", "fence", "guard rail", "bridge", "tunnel"),
-    *("pole", "polegroup", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider", "car"),
-    *("truck", "bus", "caravan", "trailer", "train", "motorcycle", "bicycle"),
-)
 FIRST_ID, LAST_ID = 7, 33
 CARD = Card(
     homepage="https://www.cityscapes-dataset.com/",
@@ -25,7 +19,7 @@ CARD = Card(
     download_bytes=11_240_000_000,
 )
 
-_IMAGES, _LABELS = "_leftImg8bit.png", "_gtFine_labelIds.png"
+_SUFFIXES = ("_leftImg8bit.png", "_gtFine_labelIds.png")
 _TOPS = (".", "cityscapes")
 
 
@@ -44,7 +38,7 @@ def cityscapes27(root: str | None, split: str = "val") -> Benchmark:
         source=f"cityscapes-{split}",
         root=root,
         find=partial(_find, split=split),
-        class_names=CLASS_NAMES,
+        class_names=tuple(table("cityscapes27.json")["class_names"]),
         lookup=label_lookup({value: value - FIRST_ID for value in values}, void=[*range(FIRST_ID), 255]),
         n_expected=500 if split == "val" else None,
     )
@@ -53,19 +47,8 @@ def cityscapes27(root: str | None, split: str = "val") -> Benchmark:
 def _find(root: Path, split: str) -> Pairs:
     images = first_place(root, _places("leftImg8bit", split), f"Cityscapes' {split} images")
     labels = first_place(root, _places("gtFine", split), f"Cityscapes' {split} labels")
-    # <city>/<city>_<sequence>_<frame>: the common stem pairs the two; hidden files and other kinds of label are passed.
-    found = [
-        {str(path.relative_to(top)).removesuffix(suffix) for path in top.glob(f"*/[!.]*{suffix}")}
-        for top, suffix in ((images, _IMAGES), (labels, _LABELS))
-    ]
-    stems = sorted(set.union(*found))
-    if not stems:
-        raise UserError("no Cityscapes frame here", str(images), "unpack leftImg8bit_trainvaltest.zip")
-    return Pairs(
-        [Path(stem).name for stem in stems],
-        [images / f"{stem}{_IMAGES}" for stem in stems],
-        [labels / f"{stem}{_LABELS}" for stem in stems],
-    )
+    # <city>/<city>_<sequence>_<frame> names both; the other kinds of label in these folders have other suffixes.
+    return Pairs.of(names_in(images, labels, "*/[!.]*", _SUFFIXES), images, labels, _SUFFIXES)
 
 
 def _places(kind: str, split: str) -> list[str]:

@@ -1,19 +1,16 @@
 """COCO with the pixel maps of COCO-Stuff: 80 objects, or 27 coarse classes; the 2175 curated images of both."""
 
 import hashlib
-import json
-import re
 from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, names_in, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError, did_you_mean
@@ -55,7 +52,7 @@ _LABEL_PLACES = (
     "stuffthingmaps_trainval2017/{}",
 )
 # Twelve digits and no more: other tools write re-indexed maps with longer names beside the originals.
-_NAME = re.compile(r"\d{12}")
+_NAME = "[0-9]" * 12
 
 
 def coco_object(root: str | None, split: str = "val2017", ids: str = "curated") -> Benchmark:
@@ -66,10 +63,10 @@ def coco_object(root: str | None, split: str = "val2017", ids: str = "curated") 
         split: ``val2017`` or ``train2017``.
         ids: ``curated`` (the 2175 of val2017), ``all`` pairs in the folder, or the path of a list.
     """
-    table = _table()
-    names: list[str] = table["object_names"]
+    known = table("coco.json")
+    names = known["object_names"]
     background = names.index("background")
-    classes = dict.fromkeys(range(VALUES), background) | {int(v): c for v, c in table["object_of_value"].items()}
+    classes = dict.fromkeys(range(VALUES), background) | {int(v): c for v, c in known["object_of_value"].items()}
     lookup = label_lookup(classes, void=[UNLABELLED])
     return _benchmark("coco_object", root, split, ids, names, lookup, background)
 
@@ -80,19 +77,14 @@ def coco_stuff27(root: str | None, split: str = "val2017", ids: str = "curated")
     Args:
         root, split, ids: as for `coco_object`.
     """
-    table = _table()
-    lookup = label_lookup({int(v): c for v, c in table["stuff27_of_value"].items()}, void=[UNLABELLED])
-    return _benchmark("coco_stuff27", root, split, ids, table["stuff27_names"], lookup, None)
+    known = table("coco.json")
+    lookup = label_lookup({int(v): c for v, c in known["stuff27_of_value"].items()}, void=[UNLABELLED])
+    return _benchmark("coco_stuff27", root, split, ids, known["stuff27_names"], lookup, None)
 
 
 def curated_ids() -> list[str]:
     """The 2175 images of val2017 on which the field scores (Ji et al., IIC; later PiCIE, STEGO, DiffCut)."""
     return (files("diffcut_bench.datasets") / "coco_curated_2175.txt").read_text().split()
-
-
-def _table() -> dict[str, Any]:
-    table: dict[str, Any] = json.loads((files("diffcut_bench.datasets") / "coco.json").read_text())
-    return table
 
 
 def _benchmark(
@@ -125,7 +117,7 @@ def _benchmark(
 
 
 def _choice(ids: str) -> str:
-    """Names a choice of images; a list's name holds its content, so that two lists never share a prepared form."""
+    """Name of a choice of images. A list's name holds its content, so that two lists never share a prepared form."""
     if ids in ("curated", "all"):
         return ids
     path = Path(ids).expanduser()
@@ -141,10 +133,7 @@ def _find(root: Path, split: str, ids: str) -> Pairs:
     if ids == "curated":
         chosen = curated_ids()
     elif ids == "all":
-        found = ({path.stem for path in folder.iterdir() if _NAME.fullmatch(path.stem)} for folder in (images, labels))
-        chosen = sorted(set.union(*found))
+        chosen = names_in(images, labels, _NAME)
     else:
         chosen = listed_ids(Path(ids).expanduser())
-    if not chosen:
-        raise UserError("no COCO image here", str(images), "unpack the archive there")
-    return Pairs(chosen, [images / f"{i}.jpg" for i in chosen], [labels / f"{i}.png" for i in chosen])
+    return Pairs.of(chosen, images, labels)

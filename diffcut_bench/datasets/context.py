@@ -1,20 +1,16 @@
 """PASCAL-Context: labels of 459 ids as MATLAB files, images and split of VOC 2010."""
 
-import json
 import math
 import zlib
 from functools import partial
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io.matlab import MatReadError
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.decoding import MAX_PIXELS
 from diffcut_bench.datasets.options import text
@@ -65,15 +61,15 @@ def context(root: str | None, split: str = "val") -> Benchmark:
         split: name of the list.
     """
     text("dataset.split", split)
-    table = json.loads((files("diffcut_bench.datasets") / "context.json").read_text())
-    classes = dict.fromkeys(range(_IDS), BACKGROUND) | {int(i): c for i, c in table["class_of_id"].items()}
+    known = table("context.json")
+    classes = dict.fromkeys(range(_IDS), BACKGROUND) | {int(i): c for i, c in known["class_of_id"].items()}
     return Benchmark(
         name="context",
         card=CARD,
         source=f"context-{split}",
         root=root,
         find=partial(_find, split=split),
-        class_names=tuple(table["class_names"]),
+        class_names=tuple(known["class_names"]),
         lookup=label_lookup(classes, size=_IDS),
         background=BACKGROUND,
         n_expected=5105 if split == "val" else None,
@@ -88,8 +84,11 @@ def read_label_map(path: Path) -> Image.Image:
         ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name) of ids 0..65535,
             or has more than `MAX_PIXELS` of them.
     """
+    import scipy.io  # only here: it takes a fifth of a second
+    from scipy.io.matlab import MatReadError
+
     try:
-        # A few bytes of .mat unpack to gigabytes: sizes are read before content is.
+        # A few bytes of .mat can unpack to gigabytes: sizes are read before the content.
         sizes = {name: size for name, size, _ in scipy.io.whosmat(path)}
         if math.prod(sizes.get("LabelMap", ())) > MAX_PIXELS:
             raise ValueError(f"a LabelMap of {'×'.join(map(str, sizes['LabelMap']))} is too large")
@@ -99,13 +98,13 @@ def read_label_map(path: Path) -> Image.Image:
     if "LabelMap" not in variables:
         raise ValueError("no variable LabelMap: this is not a PASCAL-Context label")
     ids = np.asarray(variables["LabelMap"])
-    if ids.ndim != 2 or ids.dtype.kind not in "buif" or not ids.size or _is_off(ids):
+    if ids.ndim != 2 or ids.dtype.kind not in "buif" or not ids.size or _leaves_16_bits(ids):
         raise ValueError(f"LabelMap is no map of ids 0..65535, but {ids.dtype} of {'×'.join(map(str, ids.shape))}")
     return Image.fromarray(ids.astype(np.uint16))
 
 
-def _is_off(ids: NDArray[np.generic]) -> bool:
-    """Whether some value is no whole number of 16 bits."""
+def _leaves_16_bits(ids: NDArray[np.generic]) -> bool:
+    """Whether some value is not a whole number of 0..65535."""
     with np.errstate(invalid="ignore"):
         return not np.array_equal(ids, ids.astype(np.uint16))
 
@@ -113,5 +112,4 @@ def _is_off(ids: NDArray[np.generic]) -> bool:
 def _find(root: Path, split: str) -> Pairs:
     listed = first_place(root, (f"{place}/ImageSets/Main/{split}.txt" for place in _VOC_PLACES), "VOC 2010")
     labels = first_place(root, _LABEL_PLACES, "the folder of PASCAL-Context's .mat labels")
-    ids, devkit = listed_ids(listed), listed.parents[2]
-    return Pairs(ids, [devkit / "JPEGImages" / f"{i}.jpg" for i in ids], [labels / f"{i}.mat" for i in ids])
+    return Pairs.of(listed_ids(listed), listed.parents[2] / "JPEGImages", labels, (".jpg", ".mat"))

@@ -1,43 +1,26 @@
-"""Do the labels of somebody's own data hold what was said of them? A wrong value is found before it is a score."""
+"""Do the labels of a user's own data hold what the options say? A wrong value is found before it becomes a score."""
 
+import contextlib
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from diffcut_bench.datasets.base import SegmentationDataset
 from diffcut_bench.errors import UserError
 
-# Void that takes the place of a class is no thin border; and where nearly all is void, next to nothing is scored.
+# A share of void that is more than thin borders, and one that leaves next to nothing to score.
 _A_CLASS = 0.10
 _NEARLY_ALL = 0.95
 
 
-def label_pixels(dataset: SegmentationDataset, indices: Sequence[int]) -> NDArray[np.int64]:
-    """Pixels [1 + classes] of void and of each class in the labels of images; labels that can't be read are left out.
-
-    Args:
-        dataset: opened.
-        indices: places in the data set.
-    """
-    pixels = np.zeros(1 + dataset.num_classes, dtype=np.int64)
-    for index in indices:
-        try:
-            label = dataset.class_map(dataset.raw_label(index), "")
-        except ValueError:
-            continue
-        pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
-    return pixels
-
-
 def check_coverage(dataset: SegmentationDataset, indices: Sequence[int]) -> None:
-    """See that ``ignore_index`` does not swallow a class, as it does with masks of 0 and 255.
+    """Check that ``ignore_index`` does not swallow a class, as it does with masks of 0 and 255.
 
-    A published split is what it is; only data of unknown make are looked at.
+    Published splits are not checked. Labels that can't be read are left out.
 
     Args:
         dataset: opened.
-        indices: places in the data set that are scored.
+        indices: of the images that are scored.
 
     Raises:
         UserError: some pixels are void, and all others are of one class; or void is a tenth of all and exactly one
@@ -45,7 +28,11 @@ def check_coverage(dataset: SegmentationDataset, indices: Sequence[int]) -> None
     """
     if dataset.n_expected is not None:
         return
-    pixels = label_pixels(dataset, indices)
+    pixels = np.zeros(1 + dataset.num_classes, dtype=np.int64)  # of void and of each class
+    for index in indices:
+        with contextlib.suppress(ValueError):
+            label = dataset.class_map(dataset.raw_label(index), "")
+            pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
     void = pixels[0] / max(pixels.sum(), 1)
     absent = [name for name, count in zip(dataset.class_names, pixels[1:], strict=True) if not count]
     present = dataset.num_classes - len(absent)

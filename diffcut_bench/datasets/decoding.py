@@ -1,5 +1,5 @@
-"""Bytes of a picture → pixels. The only place that decodes what a user brings: it says how large a picture may be, and
-how each kind becomes 8-bit RGB."""
+"""From the bytes of a picture to its pixels. Only this module decodes a user's pictures: it says how large one may be,
+and how each kind becomes 8-bit RGB."""
 
 import io
 import struct
@@ -8,22 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 64_000_000  # the default of max_pixels; a picture of that size takes about 3 GiB on its way to a network
+MAX_PIXELS = 64_000_000  # default of max_pixels; a picture of this size needs about 3 GiB before it reaches a network
 
 _TIFF_BITS = 258
 _SIXTEEN = 65535
-# Names how deep and transparent pictures become RGB: change it with `to_rgb`, so that features of the old colours are
-# not taken for features of the new ones.
+# Names how deep and transparent pictures become RGB. Change it when `to_rgb` changes, so that stored features of old
+# colours are not used for new ones.
 _CONVERSION = b"\0white beneath alpha, scaled by depth"
 
 
 def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The stored pixels in the file's own mode: an EXIF orientation is not followed.
+    """The stored pixels in the file's own mode; the EXIF orientation is not applied.
 
     Args:
-        data: the file.
-        where: names it in errors.
-        max_pixels: width times height that are decoded at most; compared before any pixel is.
+        data: content of the file.
+        where: name of the file in errors.
+        max_pixels: largest width times height that is decoded; checked before any pixel is.
 
     Raises:
         ValueError: larger than that, damaged, or no picture.
@@ -32,23 +32,20 @@ def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image
         picture = _open(data, max_pixels)
         if picture.format == "EPS":  # Pillow would start Ghostscript on it
             raise ValueError("EPS is a program, not pixels; convert it to PNG")
-        size: tuple[int, int] | None = picture.size
-        if picture.width * picture.height <= max_pixels:
+        needed = picture.width * picture.height
+        if needed <= max_pixels:
             picture.load()
-            size = None
+            return picture
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{where}: larger than max_pixels={max_pixels} allows ({error})") from error
     except UnidentifiedImageError as error:  # its text is the address of our buffer
         raise ValueError(f"{where}: can't be decoded (no picture format that is known)") from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
         raise ValueError(f"{where}: can't be decoded ({error})") from error
-    if size is not None:
-        needed = size[0] * size[1]
-        raise ValueError(
-            f"{where}: {size[0]}×{size[1]} pixels are more than max_pixels={max_pixels}; "
-            f"max_pixels={needed} takes it, with about {max(needed * 48 >> 30, 1)} GiB of memory"
-        )
-    return picture
+    raise ValueError(
+        f"{where}: {picture.width}×{picture.height} pixels are more than max_pixels={max_pixels}; "
+        f"max_pixels={needed} takes it, with about {max(needed * 48 >> 30, 1)} GiB of memory"
+    )
 
 
 def decode_rgb(data: bytes, where: str, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Image.Image:
@@ -56,7 +53,7 @@ def decode_rgb(data: bytes, where: str, max_pixels: int = MAX_PIXELS, *, upright
 
     Args:
         data, where, max_pixels: see `decode`.
-        upright: follow the EXIF orientation. Annotations are made on the pixels as they lie, so data sets don't.
+        upright: apply the EXIF orientation. Annotations are made on the pixels as stored, so data sets don't.
 
     Raises:
         ValueError: as `decode` and `to_rgb` do; the message names the file.
@@ -72,9 +69,9 @@ def decode_rgb(data: bytes, where: str, max_pixels: int = MAX_PIXELS, *, upright
 def to_rgb(picture: Image.Image, maximum: int = _SIXTEEN) -> Image.Image:
     """Eight-bit RGB.
 
-    * Grey of more than 8 bits is scaled from 0..``maximum``: by what the file can hold, whatever it holds.
-    * What is transparent is laid on white.
-    * All else is Pillow's own conversion; pictures that are RGB or grey of 8 bits keep their values.
+    * Grey of more than 8 bits is scaled from 0..``maximum``: the range of the file format, not of the values in it.
+    * Transparent pixels are drawn on white.
+    * All else is Pillow's own conversion; RGB and 8-bit grey pictures keep their values.
 
     Args:
         picture: decoded.
@@ -103,60 +100,59 @@ def to_rgb(picture: Image.Image, maximum: int = _SIXTEEN) -> Image.Image:
 
 
 def conversion(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
-    """What has to be hashed beside a picture's bytes by whoever keeps what came of its colours: nothing where they are
-    the stored ones; how they are made in transparent pictures and in grey of more than 8 bits."""
+    """What to hash beside a picture's bytes when something computed from its colours is kept: nothing where the colours
+    are the stored ones, else a name for how transparent pictures and grey of more than 8 bits are converted."""
     try:
         with _open(data, max_pixels) as picture:
             converted = picture.mode.startswith("I") or picture.has_transparency_data
-    except Exception:  # whatever Pillow raises on files that are no pictures: reading them says what is wrong
+    except Exception:  # not a picture: decoding it will say what is wrong
         converted = False
     return _CONVERSION if converted else b""
 
 
 def grey_step(data: bytes) -> int:
-    """What Pillow multiplies grey PNGs of 2 and 4 bits with to fill 8: their raw values are indices all the same."""
+    """The factor by which Pillow scales grey PNGs of 2 and 4 bits to 8 bits; their raw values are indices."""
     is_png = data.startswith(b"\x89PNG")
     depth, colour_type = (data[24], data[25]) if is_png else (8, 0)
     return 255 // (2**depth - 1) if colour_type == 0 and depth in (2, 4) else 1
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """The picture's header. Pillow's own limit, which has no other place, gives way to a larger one that was asked
-    for."""
+    """The picture; only its header is read. Pillow's own limit, a global, is raised to a larger ``max_pixels``."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels
     return Image.open(io.BytesIO(data))
 
 
 def _stored_maximum(picture: Image.Image, data: bytes) -> int:
-    """Value of white in a picture of more than 8 bits, by what its file says of itself."""
+    """Value of white in a picture of more than 8 bits, as its file declares it."""
     bits = 16
     if picture.format == "TIFF":
         bits = int(picture.tag_v2.get(_TIFF_BITS, (16,))[0])  # type: ignore[attr-defined]
     elif picture.format == "PNG" and picture.mode.startswith("I"):
         declared = _significant_bits(data)
-        # By its specification a PNG of 12 significant bits is scaled to fill 16; many writers leave the values as they
-        # were. Scaled values repeat their upper bits in the lower ones, or have zeros there.
+        # The specification says that a PNG of 12 significant bits is scaled to 16; many writers do not scale. Scaled
+        # values repeat their upper bits in the lower ones, or have zeros there.
         if declared and not _fills_sixteen(np.asarray(picture).astype(np.int64), declared):
             bits = declared
     return 2**bits - 1 if 8 < bits < 16 else _SIXTEEN
 
 
 def _significant_bits(png: bytes) -> int | None:
-    """What a grey PNG's sBIT chunk says, if it has one."""
-    place = 8
-    while place + 8 <= len(png):
-        length, kind = struct.unpack(">I4s", png[place : place + 8])
+    """Value of a grey PNG's sBIT chunk, if it has one."""
+    offset = 8
+    while offset + 8 <= len(png):
+        length, kind = struct.unpack_from(">I4s", png, offset)
         if kind == b"sBIT" and length == 1:
-            return png[place + 8]
+            return png[offset + 8]
         if kind == b"IDAT":
-            return None
-        place += length + 12
+            break
+        offset += length + 12
     return None
 
 
 def _fills_sixteen(values: NDArray[np.int64], bits: int) -> bool:
-    """Whether samples of so many bits were scaled to 16."""
+    """Whether samples of so many bits have been scaled to 16."""
     spare = 16 - bits
     lower = values & (2**spare - 1)
     return bool((lower == 0).all() or (lower == values >> bits).all())

@@ -17,6 +17,7 @@ from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.datasets.card import Archive
 from diffcut_bench.datasets.unpacking import file_error, unpack
 from diffcut_bench.errors import UserError
+from diffcut_bench.store import write_atomically
 
 Report = Callable[[int, int | None], None]
 Say = Callable[[str], None]
@@ -28,7 +29,7 @@ _BLOCK = 1 << 20
 _HANDLERS: tuple[type[web.BaseHandler], ...] = (
     web.ProxyHandler,
     web.HTTPSHandler,
-    web.UnknownHandler,  # a redirect to http is an unknown type of address
+    web.UnknownHandler,  # refuses every other kind of address, also after a redirect
     web.HTTPRedirectHandler,
     web.HTTPErrorProcessor,
     web.HTTPDefaultErrorHandler,
@@ -86,15 +87,15 @@ def fetch(
     timeout_s: float = 60,
     say: Say = lambda line: None,
 ) -> Path:
-    """Download an archive; a partial ``.part`` file is continued, a complete and correct file is left alone.
+    """Download an archive. A partial ``.part`` file is continued; a complete and correct file is left alone.
 
-    Where no checksum was published, the SHA-256 that the first download had is written to ``<archive name>.sha256``, in
-    the form of ``sha256sum``, and every later one has to have it too.
+    Where no checksum was published, the SHA-256 of the first download is written to ``<archive name>.sha256``, in the
+    form of ``sha256sum``, and every later download has to match it.
 
     Args:
         archive: what to fetch.
         folder: where to put it; made if missing.
-        report: called with bytes so far and bytes in all (None if unknown) after every block.
+        report: called with the bytes so far and the bytes in all (None if unknown) after every block.
         timeout_s: seconds without an answer after which a connection counts as lost.
         say: called with a warning where no checksum was published.
 
@@ -102,35 +103,33 @@ def fetch(
         The file.
 
     Raises:
-        UserError: no address gave the file, its size or a checksum is not the expected one, or it can't be written.
+        UserError: no address gave the file, its size or checksum is wrong, or it can't be written.
     """
     target = folder / archive.name
     part = folder / f"{archive.name}.part"
+    record = folder / f"{archive.name}.sha256"
     try:
-        if not target.is_file() or _mismatch(target, archive, folder) is not None:
+        published = archive.md5 is not None or archive.sha256 is not None
+        sha256 = archive.sha256 if published else _recorded(record)
+        if not target.is_file() or _mismatch(target, archive, sha256) is not None:
             folder.mkdir(parents=True, exist_ok=True)
             if part.is_symlink():
-                part.unlink()  # or what comes would be written through it
+                part.unlink()  # or the download would be written through it
             url = _receive_from_any(archive, part, target, report, timeout_s)
-            mismatch = _mismatch(part, archive, folder)
+            mismatch = _mismatch(part, archive, sha256)
             if mismatch is not None:
                 part.unlink()
-                hint = "run again: it is fetched anew"
-                if _recorded(archive, folder) is not None:
-                    hint += f"; if its authors have replaced the file, delete {_record(archive, folder)} first"
+                hint = "run again to fetch it from the beginning"
+                if not published and sha256 is not None:
+                    hint += f"; if its authors have replaced the file, delete {record} first"
                 raise UserError(f"the downloaded file is damaged: {mismatch}", url, hint)
             part.replace(target)
-        if archive.md5 is None and archive.sha256 is None and _recorded(archive, folder) is None:
+        if not published and sha256 is None:
             found = _digest(target, "sha256")
-            record = _record(archive, folder)
-            new = record.with_name(f".{record.name}.new")
-            new.unlink(missing_ok=True)
-            with new.open("x") as file:
-                file.write(f"{found}  {archive.name}\n")
-            new.replace(record)
+            write_atomically(record, f"{found}  {archive.name}\n", "make room and run again; the archive is kept")
             say(
                 f"warning: no checksum of {archive.name} was published. Its SHA-256 is {found}; "
-                f"later downloads are compared with that, as it now stands in {record}"
+                f"later downloads are compared with it; it is kept in {record}"
             )
     except OSError as error:
         raise file_error(error, target) from error
@@ -138,40 +137,33 @@ def fetch(
 
 
 def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report | None, timeout_s: float) -> str:
-    """Complete ``part`` from the first address that gives it, which is returned."""
+    """Complete ``part`` from the first address that gives it, over several connections if needed."""
     failures = []
     for url in archive.urls:
-        failure = _try_url(url, archive, part, report, timeout_s)
-        if failure is None:
-            return url
+        failure = ""
+        for attempt in range(_TRIES):
+            time.sleep(attempt * _PAUSE_S)
+            try:
+                _receive(url, archive, part, report, timeout_s)
+                return url
+            except ConnectionError as error:
+                failure = str(error)
+            except URLError as error:
+                failure = str(error if isinstance(error, HTTPError) else error.reason)
+                break
         failures.append(f"{url} ({failure})")
     raise UserError(
         f"{archive.name} could not be downloaded",
         ", ".join(failures) or "no address is known",
-        f"run again to go on where it stopped, or get the file by hand and save it as {target.absolute()}",
+        f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}",
     )
-
-
-def _try_url(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> str | None:
-    """Complete ``part`` from one address, over several connections if need be; why not, if that fails."""
-    failure = ""
-    for attempt in range(_TRIES):
-        time.sleep(attempt * _PAUSE_S)
-        try:
-            _receive(url, archive, part, report, timeout_s)
-            return None
-        except ConnectionError as error:
-            failure = str(error)
-        except URLError as error:
-            return str(error) if isinstance(error, HTTPError) else str(error.reason)
-    return failure
 
 
 def _receive(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> None:
     """Append to ``part`` what one connection gives.
 
     Raises:
-        ConnectionError: it broke off, and another may go on.
+        ConnectionError: it broke off; another connection may continue.
         URLError: this address does not have the file.
         OSError: the file can't be written.
     """
@@ -184,7 +176,7 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
         if error.code != 416 or not have:
             raise
         if error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # all of it was there
+            return  # the part is complete
         part.unlink()
         raise ConnectionError("the partial file does not fit the server's") from error
     with response:
@@ -197,7 +189,7 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
                 raise ConnectionError("the server sent another range than the one asked for")
             total = int(match[1]) if match[1] != "*" else archive.size
         else:
-            have = 0  # the server does not do ranges: start over
+            have = 0  # the server does not support ranges: start over
         block = _read(response)
         page = have == 0 and block.lstrip().lower().startswith((b"<html", b"<!doctype"))
         if page or response.headers.get_content_type() == "text/html":
@@ -210,8 +202,8 @@ def _receive(url: str, archive: Archive, part: Path, report: Report | None, time
                     report(have, total)
                 block = _read(response)
             os.fsync(file.fileno())
-    longer = archive.size is not None and have > archive.size  # no more of it is wanted: its size is compared next
-    if total is not None and have < total and not longer:  # http.client takes an early end for the end
+    longer = archive.size is not None and have > archive.size  # it was cut there, and fails the check of its size
+    if total is not None and have < total and not longer:  # http.client does not report an early end
         raise ConnectionError(f"the connection was lost after {have} of {total} bytes")
 
 
@@ -236,12 +228,11 @@ def _read(response: HTTPResponse) -> bytes:
         raise ConnectionError(f"the connection was lost: {error}") from error
 
 
-def _mismatch(path: Path, archive: Archive, folder: Path) -> str | None:
+def _mismatch(path: Path, archive: Archive, sha256: str | None) -> str | None:
     """Expected and found size or checksum where they differ."""
     size = path.stat().st_size
     if archive.size not in (None, size):
         return f"expected {archive.size} bytes, found {size}"
-    sha256 = archive.sha256 or _recorded(archive, folder)
     for name, kind, expected in (("MD5", "md5", archive.md5), ("SHA-256", "sha256", sha256)):
         if expected is not None and (found := _digest(path, kind)) != expected:
             return f"expected {name} {expected}, found {found}"
@@ -253,14 +244,9 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, kind).hexdigest()
 
 
-def _record(archive: Archive, folder: Path) -> Path:
-    return folder / f"{archive.name}.sha256"
-
-
-def _recorded(archive: Archive, folder: Path) -> str | None:
-    """The SHA-256 of an earlier download, where no checksum was published."""
-    record = _record(archive, folder)
-    if archive.md5 is not None or archive.sha256 is not None or not record.is_file():
+def _recorded(record: Path) -> str | None:
+    """The SHA-256 of an earlier download."""
+    if not record.is_file():
         return None
     words = record.read_text(errors="replace").split()
     if not words or not re.fullmatch(r"[0-9a-f]{64}", words[0]):

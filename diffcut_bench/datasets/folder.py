@@ -23,8 +23,8 @@ def folder(
     """Images and index PNGs of one folder.
 
     Args:
-        root: holds ``images/`` and ``labels/``. A label has the place and stem of its image: ``labels/a/x.png`` belongs
-            to ``images/a/x.jpg``, and their id is ``a/x``. Hidden files are passed over.
+        root: holds ``images/`` and ``labels/``. A label has the sub-folder and stem of its image: ``labels/a/x.png``
+            belongs to ``images/a/x.jpg``, and their id is ``a/x``. Hidden files are skipped.
         num_classes: raw label values are class ids 0..``num_classes`` − 1; from 1 on where 0 is ``ignore_index``.
         ignore_index: raw value without annotation; None if every pixel has a class. 0: raw values 1..``num_classes``
             are the classes.
@@ -42,7 +42,7 @@ def folder(
             f"dataset.background={background} is no class id", scored, "set dataset.background=null or a class id"
         )
     given = None if class_names is None else names("dataset.class_names", class_names, len(values))
-    images, labels = _paired(top / "images", top / "labels")
+    images, labels = _paired(top)
     ids = sorted(images)
     if not ids:
         raise UserError("no images here", str(top / "images"), "put pictures there, with labels of the same stem")
@@ -78,42 +78,41 @@ def _class_values(num_classes: int | None, ignore_index: int | None) -> range:
     return range(count)
 
 
-def _paired(image_place: Path, label_place: Path) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Files of both folders by id, each with its partner."""
-    images, no_images = _by_id(image_place, set(Image.registered_extensions()))
-    labels, no_labels = _by_id(label_place, {".png"})
+def _paired(top: Path) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Images and labels by id, each with its partner."""
+    images, no_images = _by_id(top / "images", set(Image.registered_extensions()))
+    labels, no_labels = _by_id(top / "labels", {".png"})
     lonely = sorted(images.keys() ^ labels.keys())
     if not lonely:
         return images, labels
     first = lonely[0]
-    present = images.get(first) or labels[first]
-    what, other, unread = ("label", label_place, no_labels) if first in images else ("image", image_place, no_images)
+    if first in images:
+        what, suffix, unread, present = "label", ".png", no_labels.get(first), images[first]
+        kind = "PNG, mode L or P, whose raw values are class ids"
+    else:
+        what, suffix, unread, present = "image", ".*", no_images.get(first), labels[first]
+        kind = "PNG, JPEG or another picture"
     more = f" (and for {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-    if first in unread:
-        kind = "PNG, mode L or P, whose raw values are class ids" if what == "label" else "PNG, JPEG or another picture"
+    if unread is not None:
         raise UserError(
-            f"no {what} for {present.name}{more}: {unread[first].name} is of another kind",
-            str(unread[first]),
-            f"{what}s must be {kind}: save it as {other.name}/{first}.png",
+            f"no {what} for {present.name}{more}: {unread.name} is of another kind",
+            str(unread),
+            f"{what}s must be {kind}: save it as {what}s/{first}.png",
         )
-    suffix = ".png" if what == "label" else ".*"
-    raise UserError(
-        f"no {what} for {present.name}{more}",
-        str(present),
-        f"add {other.name}/{first}{suffix}, or take {present.name} away",
-    )
+    hint = f"add {what}s/{first}{suffix}, or take {present.name} away"
+    raise UserError(f"no {what} for {present.name}{more}", str(present), hint)
 
 
-def _by_id(place: Path, suffixes: set[str]) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Files of these suffixes below a folder by id (their place without suffix), and files of other ones."""
-    existing_root(place, "dataset.root")
+def _by_id(folder: Path, suffixes: set[str]) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Files of these suffixes below a folder by id (path in it without suffix), and files of other suffixes."""
+    existing_root(folder, "dataset.root")
     found: dict[str, Path] = {}
     others: dict[str, Path] = {}
-    for parent, folders, files in os.walk(place, followlinks=True):
+    for parent, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(name for name in files if not name.startswith(".")):
             path = Path(parent) / name
-            image_id = path.relative_to(place).with_suffix("").as_posix()
+            image_id = path.relative_to(folder).with_suffix("").as_posix()
             if path.suffix.lower() not in suffixes:
                 others[image_id] = path
             elif image_id in found:

@@ -1,4 +1,4 @@
-"""Typed readers of what a yaml or the command line gives. YAML makes numbers, truth values and null of bare words, so
+"""Typed readers of values from a yaml or the command line. YAML reads bare words as numbers, truth values and null, so
 each kind is checked where it is used, and the error says what to type."""
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from diffcut_bench.errors import UserError
 
 
 def whole_number(option: str, value: Any, least: int, most: int) -> int:
-    """An integer within a range; True and 255.0 are none.
+    """An integer within a range; True and 255.0 are not accepted.
 
     Raises:
         UserError: it is something else; the message names the option.
@@ -26,7 +26,7 @@ def whole_number(option: str, value: Any, least: int, most: int) -> int:
 
 
 def truth_value(option: str, value: Any) -> bool:
-    """True or False, and no word or number that reads like one.
+    """True or False; a word or number that reads like one is not accepted.
 
     Raises:
         UserError: it is something else.
@@ -37,7 +37,7 @@ def truth_value(option: str, value: Any) -> bool:
 
 
 def text(option: str, value: Any) -> str:
-    """Text that is not empty; a number is none.
+    """Text that is not empty; a number is not accepted.
 
     Raises:
         UserError: it is something else.
@@ -50,20 +50,20 @@ def text(option: str, value: Any) -> str:
 
 
 def names(option: str, value: Any, count: int) -> tuple[str, ...]:
-    """As many different names as asked for.
+    """``count`` different names.
 
     Raises:
-        UserError: another number of them, one twice, or one that is no text: YAML reads yes, no, on, off, true, false,
-            null and numbers as something else unless they stand in quotes.
+        UserError: there are more or fewer, one comes twice, or one is not text: YAML reads yes, no, on, off, true,
+            false, null and numbers as something else unless they are in quotes.
     """
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise UserError(
             f"{value} are not {count} different class names", option, f"write {option}=[name,…], one a class"
         )
-    for place, name in enumerate(value):
+    for index, name in enumerate(value):
         if not isinstance(name, str) or not name.strip():
             raise UserError(
-                f"name {place} of {option} is no text but {_shown(name)}",
+                f"name {index} of {option} is no text but {_shown(name)}",
                 f"{option}={list(value)}",
                 "put names that read like numbers, yes, no, true, false or null in quotes: "
                 f"\"{option}=['yes','no','0']\", in a yaml ['yes', 'no', '0']",
@@ -78,7 +78,7 @@ def names(option: str, value: Any, count: int) -> tuple[str, ...]:
 
 
 def _shown(value: Any) -> str:
-    """The value as YAML's kinds tell it apart."""
+    """The value as YAML writes it, and whether it is text."""
     if value is None:
         return "null"
     if isinstance(value, bool):

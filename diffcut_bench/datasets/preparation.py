@@ -1,17 +1,18 @@
-"""From originals to a Hugging Face data set on disk: image bytes as they are, labels as PNGs of raw values.
+"""From the original files to a Hugging Face data set on disk: image bytes as they are, labels as PNGs of raw values.
 
 ``<folder>/`` is what `datasets.Dataset.save_to_disk` writes, with ``manifest.json`` beside the rows. It is made in
-``<folder>.unfinished/``, shard by shard, and takes its name in one rename, so a folder that has the name is whole. A
-lock lets the second of two preparations wait for the first and find its work done.
+``<folder>.unfinished/``, shard by shard, and gets its name by one rename, so a folder with that name is complete. By a
+lock, the second of two preparations waits for the first and then uses its result.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +25,10 @@ from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, p
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import end_children, process_context
-from diffcut_bench.store import sync_folder, sync_tree
+from diffcut_bench.store import sync_folder, sync_tree, unwritable
 
 FORMAT = 1
-SHARD = 128  # pairs a shard: what an interrupted preparation loses at most, for each process
+SHARD = 128  # pairs in a shard: an interrupted preparation loses at most so many for each process
 
 Report = Callable[[int, int], None]
 
@@ -39,7 +40,7 @@ class Manifest:
     Attributes:
         source: see `Benchmark`.
         origin: digest of ids, sizes and times of the original files, so that a change there is noticed.
-        root: where they lay.
+        root: folder of the original files.
         pairs: number of rows.
         format: of the folder.
     """
@@ -52,7 +53,7 @@ class Manifest:
 
 
 def prepared_folder(benchmark: Benchmark, data_dir: Path) -> Path:
-    """Where a benchmark's prepared form lies."""
+    """The folder of a benchmark's prepared form."""
     return data_dir / benchmark.source
 
 
@@ -89,7 +90,7 @@ def open_benchmark(
 
     Args:
         benchmark: which.
-        data_dir: where prepared data sets lie.
+        data_dir: folder of prepared data sets.
         prepared: ``auto``: the prepared form, made now if the originals are there and it is missing or older than they
             are; ``never``: the originals; otherwise the folder or URL (``s3://…``, ``hf://…``, any fsspec file
             system) of a prepared form.
@@ -118,11 +119,11 @@ def open_benchmark(
 def prepare(
     benchmark: Benchmark, data_dir: Path, num_proc: int = 1, report: Report | None = None
 ) -> SegmentationDataset:
-    """Prepare a benchmark's originals, or find that done. An interrupted preparation goes on with the next shard.
+    """Prepare a benchmark's originals, unless that is done. An interrupted preparation continues with the next shard.
 
     Args:
         benchmark: with its root set.
-        data_dir: where prepared data sets lie.
+        data_dir: folder of prepared data sets.
         num_proc: processes that read and encode.
         report: called with pairs done and pairs in all.
 
@@ -142,16 +143,13 @@ def prepare(
                 if records is None:
                     _write(originals, manifest, folder, num_proc, report)
         except OSError as error:
-            raise UserError(
-                f"can't write ({error.strerror or error})",
-                str(folder.absolute()),
-                "make room or choose another data_dir=DIR; what is done is kept",
-            ) from error
+            hint = "make room or choose another data_dir=DIR; what is done is kept"
+            raise unwritable(folder, error, hint) from error
     return benchmark.from_records(records if records is not None else _load(str(folder), benchmark))
 
 
 def _current(folder: Path, manifest: Manifest, benchmark: Benchmark) -> hf.Dataset | None:
-    """Rows of the prepared folder if it is whole and was made from these originals."""
+    """Rows of the prepared folder if it is complete and was made from these originals."""
     found = read_manifest(folder)
     if found is None or found.origin != manifest.origin:
         return None
@@ -177,19 +175,19 @@ def _write(
     if report:
         report(done, len(originals))
     write_shard = partial(_write_shard, originals, work, SHARD)
-    with ProcessPoolExecutor(num_proc, process_context()) if num_proc > 1 else _InProcess() as pool:
+    with ProcessPoolExecutor(num_proc, process_context()) if num_proc > 1 else nullcontext() as pool:
         try:
-            for pairs in pool.map(write_shard, missing):
+            for pairs in (pool.map if pool else map)(write_shard, missing):
                 done += pairs
                 if report:
                     report(done, len(originals))
         except (BrokenProcessPool, OSError) as error:
-            # A pool that breaks while it is still given work says so by a closed handle of its own, without a number.
+            # A pool that breaks while it is given work may raise an OSError without a number, for a handle of its own.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            end_children()  # it would wait for ever for one that it started while it noticed the death
+            end_children()  # the pool would wait forever for a process that it started as the other died
             raise UserError(
-                "a process that prepares died, often for want of memory",
+                "a process that prepares died, often for lack of memory",
                 f"num_proc={num_proc}",
                 "run the same command with fewer, or with num_proc=1; what is done is kept",
             ) from error
@@ -212,15 +210,15 @@ def _write(
 
 
 def _rows(shard: Path) -> int | None:
-    """Rows of a shard that an earlier start wrote; None if it isn't there or is damaged."""
+    """Rows of a shard that an earlier start wrote; None if it is missing or damaged."""
     try:
         return len(hf.load_from_disk(str(shard)))
-    except Exception:  # whatever arrow and datasets raise on damaged files: the shard is written anew
+    except Exception:  # whatever arrow and datasets raise on damaged files: the shard is written again
         return None
 
 
 def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: int) -> int:
-    """Encode one shard and put it in place with one rename; returns its number of pairs."""
+    """Encode one shard and give it its name with one rename; returns its number of pairs."""
     rows = undecoded(originals.records.select(range(start, min(start + size, len(originals)))))
     table: dict[str, list[object]] = {"id": [], "image": [], "label": [], DIGEST: []}
     for row in rows:
@@ -251,7 +249,7 @@ def _shard(work: Path, start: int) -> Path:
     return work / f"shard-{start:08d}"
 
 
-def _load(place: str, benchmark: Benchmark) -> hf.Dataset:
+def _load(source: str, benchmark: Benchmark) -> hf.Dataset:
     """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns.
 
     Raises:
@@ -259,59 +257,45 @@ def _load(place: str, benchmark: Benchmark) -> hf.Dataset:
     """
     again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
     try:
-        if place.endswith(".parquet"):
-            return (
-                hf.load_dataset("parquet", data_files=place, split="train")
-                .cast_column("image", hf.Image())
-                .cast_column("label", hf.Image())
-            )
-        with fsspec.open(f"{place.rstrip('/')}/manifest.json", "rt") as file:
+        if source.endswith(".parquet"):
+            rows = hf.load_dataset("parquet", data_files=source, split="train")
+            return rows.cast_column("image", hf.Image()).cast_column("label", hf.Image())
+        with fsspec.open(f"{source.rstrip('/')}/manifest.json", "rt") as file:
             manifest = _parse_manifest(file.read())
-        records = hf.load_from_disk(place)
+        records = hf.load_from_disk(source)
     except Exception as error:  # whatever arrow, fsspec and datasets raise on absent or damaged files
         reason = f"{error}".splitlines()[0] if f"{error}" else type(error).__name__
-        user = place.partition("://")[2].partition("/")[0].rpartition("@")[0]
-        if user:  # file systems name the place without its scheme, where nothing else would know it for credentials
+        user = source.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        if user:  # file systems name the URL without its scheme, so that `UserError` can't recognise the credentials
             reason = reason.replace(f"{user}@", "")
-        raise UserError(f"no prepared data set there, or a damaged one ({reason})", place, again) from error
+        raise UserError(f"no prepared data set there, or a damaged one ({reason})", source, again) from error
     if manifest.source != benchmark.source:
-        raise UserError(f"prepared for {manifest.source}, but {benchmark.source} is wanted", place, again)
+        raise UserError(f"prepared for {manifest.source}, but {benchmark.source} is wanted", source, again)
     if manifest.pairs != len(records):
-        raise UserError(f"{len(records)} of the {manifest.pairs} prepared pairs are left", place, again)
+        raise UserError(f"{len(records)} of the {manifest.pairs} prepared pairs are left", source, again)
     return records
 
 
 def _origin(originals: SegmentationDataset, root: Path) -> str:
-    """Digest of ids, places below the root, sizes and modification times: cheap, and different after any change."""
+    """Digest of ids, paths below the root, sizes and modification times: cheap, and different after any change."""
     digest = hashlib.sha256()
     for row in undecoded(originals.records):
         digest.update(f"\0{row['id']}".encode())
         for column in ("image", "label"):
             path = Path(row[column]["path"])
             state = path.stat()
-            place = os.path.relpath(path.absolute(), root)
-            digest.update(f"\0{place}\0{state.st_size}\0{state.st_mtime_ns}".encode())
+            relative = os.path.relpath(path.absolute(), root)
+            digest.update(f"\0{relative}\0{state.st_size}\0{state.st_mtime_ns}".encode())
     return digest.hexdigest()
 
 
-class _InProcess:
-    """The pool of one: works in this process."""
-
-    map = staticmethod(map)
-
-    def __enter__(self) -> "_InProcess":
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-
-class _quiet:  # noqa: N801 - reads as a statement
-    """No progress bars of `datasets` within; ours count the pairs."""
-
-    def __enter__(self) -> None:
-        self._were_on = hf.utils.logging.is_progress_bar_enabled()
-        hf.utils.logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        if self._were_on:
-            hf.utils.logging.enable_progress_bar()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Within, `datasets` shows no progress bars; ours count the pairs."""
+    were_on = not hf.are_progress_bars_disabled()
+    hf.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if were_on:
+            hf.enable_progress_bars()

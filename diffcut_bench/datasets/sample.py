@@ -1,15 +1,15 @@
 """The embedded data set: public-domain and CC0 photographs of scikit-image, annotated by us with polygons."""
 
 import io
-import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import datasets as hf
 import skimage
 from PIL import Image, ImageDraw
 
-from diffcut_bench.datasets.base import SegmentationDataset, label_lookup, records_from_bytes
+from diffcut_bench.datasets.base import FEATURES, SegmentationDataset, label_lookup
+from diffcut_bench.datasets.benchmark import table
 
 
 def sample() -> SegmentationDataset:
@@ -17,7 +17,7 @@ def sample() -> SegmentationDataset:
 
     No published figure exists for them: they show that everything works, not how good a method is.
     """
-    annotations = json.loads((files("diffcut_bench.datasets") / "sample.json").read_text())
+    annotations = table("sample.json")
     classes: list[str] = annotations["classes"]
     void: int = annotations["void"]
     photographs = annotations["photographs"]
@@ -25,10 +25,13 @@ def sample() -> SegmentationDataset:
     values = {name: value for value, name in enumerate(classes)} | {"void": void}
     return SegmentationDataset(
         name="sample",
-        records=records_from_bytes(
-            [photo["id"] for photo in photographs],
-            [folder / photo["file"] for photo in photographs],
-            [_draw(photo, values) for photo in photographs],
+        records=hf.Dataset.from_dict(
+            {
+                "id": [photo["id"] for photo in photographs],
+                "image": [str(folder / photo["file"]) for photo in photographs],
+                "label": [{"path": None, "bytes": _draw(photo, values)} for photo in photographs],
+            },
+            features=FEATURES,
         ),
         class_names=tuple(classes),
         lookup=label_lookup({value: value for value in range(len(classes))}, void=[void]),

@@ -1,5 +1,5 @@
-"""Unpacks a data set's archive, whatever is in it: nothing is written outside the data set's folder, no link is made or
-followed, and no more is written than the archive may hold."""
+"""Unpacks a data set's archive safely, whatever is in it: nothing is written outside the data set's folder, no link is
+made or followed, and no more is written than the archive may hold."""
 
 import errno
 import gzip
@@ -18,39 +18,39 @@ from typing import IO
 from diffcut_bench.errors import UserError
 
 _BLOCK = 1 << 20
-_LEAST = 4096  # what a file or folder takes of a disk at least, so that the limit is one on their number too
+_LEAST = 4096  # bytes that a file or folder takes of a disk at least, so that their number is limited too
 # Pictures, and label maps as PNG, are compressed already: archives of them hold about their own size.
 _TIMES = 10
 _SLACK = 16 << 20  # for small archives
 _OURS = (".unpacked-", ".unpacking-")
-_LONGEST_READ = 16 << 20  # content comes in blocks; only a header that is none asks for more at once
+_LONGEST_READ = 16 << 20  # content is read in blocks; only a false header asks for more at once
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError)
 
 
 def unpack(path: Path, root: Path, into: str = ".", unpacked_size: int | None = None) -> None:
-    """Unpack a .tar, .tar.gz, .tgz or .zip; entries join what is there, and a second call does nothing.
+    """Unpack a .tar, .tar.gz, .tgz or .zip beside what is there already; a second call does nothing.
 
     Args:
         path: the archive.
-        root: the data set's folder; made if missing. No link below it is written through.
+        root: the data set's folder; made if missing. Nothing is written through links below it.
         into: folder below it where the content goes. ``.unpacked-<archive name>`` in it marks it as done.
         unpacked_size: bytes that the content may take, each file and folder counted as 4096 at least; None: ten times
             the archive's own size and 16 MiB.
 
     Raises:
-        UserError: the archive is damaged or of another kind; it holds links, devices or places outside its folder; it
-            unpacks to more than it may; or a link is in the way. Nothing of it is in place then. Or a file can't be
-            written.
+        UserError: the archive is damaged or of another kind; it holds links, devices or paths outside its folder; it
+            unpacks to more than it may; a link is in the way (nothing is unpacked in all these cases); or a file can't
+            be written.
     """
     destination = root / into
     marker = destination / f".unpacked-{path.name}"
     # Below the destination, so that moving is renaming; a fixed name, so that the next run clears what a crash left.
     temporary = destination / f".unpacking-{path.name}"
     with _explained(path, destination):
-        for place in (destination, *destination.parents):
-            if place == root:
+        for folder in (destination, *destination.parents):
+            if folder == root:
                 break
-            _refuse_link(place)
+            _refuse_link(folder)
         if os.path.lexists(marker) and not marker.is_symlink():
             return
         _refuse_link(marker)
@@ -90,10 +90,10 @@ class _Budget:
 
 
 class _LimitedStream:
-    """A tar as it comes out of its compression: no header, padding or content makes it longer than it may be."""
+    """A decompressed tar stream that ends with an error when headers, padding or content make it too long."""
 
     def __init__(self, stream: gzip.GzipFile | BufferedReader, budget: _Budget) -> None:
-        # Headers and padding are a part of what each entry is counted as: a stream is never longer than twice that.
+        # Each entry counts for `_LEAST` bytes or more; with header and padding it is at most twice as long.
         self.stream, self.budget, self.left = stream, budget, 2 * budget.limit + tarfile.RECORDSIZE
 
     def read(self, size: int) -> bytes:
@@ -108,8 +108,8 @@ class _LimitedStream:
     def tell(self) -> int:
         return self.stream.tell()
 
-    def seek(self, place: int) -> int:
-        return self.stream.seek(place)
+    def seek(self, offset: int) -> int:
+        return self.stream.seek(offset)
 
 
 def _extract(path: Path, folder: Path, budget: _Budget) -> None:
@@ -127,20 +127,14 @@ def _extract(path: Path, folder: Path, budget: _Budget) -> None:
 
 
 def _extract_zip(archive: zipfile.ZipFile, folder: Path, budget: _Budget) -> None:
-    targets = {}
     for entry in archive.infolist():
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _unsafe(budget.path, entry.filename, "a link or a device")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise _unsafe(budget.path, entry.filename, "encrypted, or packed in an unusual way")
-        targets[entry] = _place(budget.path, entry.filename, folder)
+        target = _target(budget.path, entry.filename, folder)
         budget.take(entry.file_size)
-    for entry, target in targets.items():
-        if entry.is_dir():
-            target.mkdir(parents=True, exist_ok=True)
-        else:
-            with archive.open(entry) as content:
-                _write(content, target)
+        _write(None if entry.is_dir() else archive.open(entry), target)
 
 
 def _extract_tar(stream: _LimitedStream, folder: Path, budget: _Budget) -> None:
@@ -148,28 +142,25 @@ def _extract_tar(stream: _LimitedStream, folder: Path, budget: _Budget) -> None:
         for entry in archive:
             if not (entry.isreg() or entry.isdir()) or entry.issparse():
                 raise _unsafe(budget.path, entry.name, "a link, a device or a sparse file")
-            target = _place(budget.path, entry.name, folder)
+            target = _target(budget.path, entry.name, folder)
             budget.take(entry.size)
-            content = archive.extractfile(entry) if entry.isreg() else None
-            if content is None:
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                _write(content, target)
-        # tarfile takes a cut or broken header for the end; reading on to the end also checks gzip's checksum.
+            _write(archive.extractfile(entry), target)
+        # tarfile takes a truncated or broken header for the end; reading the rest also checks gzip's checksum.
         ended = stream.tell() == archive.offset + tarfile.BLOCKSIZE
         if not ended or any(block.strip(b"\0") for block in iter(lambda: stream.read(_BLOCK), b"")):
             raise tarfile.ReadError("it breaks off")
 
 
-def _write(content: IO[bytes], target: Path) -> None:
-    """A file of what one entry holds. The folder is a new one with no link in it: links are never made there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        shutil.copyfileobj(content, file, _BLOCK)
+def _write(content: IO[bytes] | None, target: Path) -> None:
+    """A file with the content of an entry, or a folder. It is in a new folder, in which no links are ever made."""
+    (target.parent if content else target).mkdir(parents=True, exist_ok=True)
+    if content:
+        with content, target.open("wb") as file:
+            shutil.copyfileobj(content, file, _BLOCK)
 
 
-def _place(path: Path, name: str, folder: Path) -> Path:
-    """Where an entry goes: down by the parts of its name, one after the other, under any system's reading of it."""
+def _target(path: Path, name: str, folder: Path) -> Path:
+    """The path of an entry, inside ``folder`` however Windows or POSIX reads its name."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     if PureWindowsPath(name).anchor or name.startswith("/") or ".." in parts or "\0" in name:
         raise _unsafe(path, name, "it leads outside")
@@ -184,21 +175,21 @@ def _move_into(source: Path, destination: Path) -> None:
         if entry.is_dir() and target.is_dir() and not target.is_symlink():
             _move_into(entry, target)
         else:
-            entry.replace(target)  # a rename takes a link's place and does not follow it
+            entry.replace(target)  # a rename replaces a link and does not follow it
 
 
-def _refuse_link(place: Path) -> None:
-    if place.is_symlink():
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
         raise UserError(
             "a link is in the way: an archive is not unpacked through it",
-            f"{place} -> {place.readlink()}",
-            "take the link away, or give the folder itself as dataset.root",
+            f"{path} -> {path.readlink()}",
+            "remove the link, or give the folder itself as dataset.root",
         )
 
 
 @contextmanager
 def _explained(path: Path, destination: Path) -> Iterator[None]:
-    """User errors for what a damaged archive or a disk raises."""
+    """Within, errors of a damaged archive or of the disk become user errors."""
     try:
         yield
     except _DAMAGED as error:

@@ -1,4 +1,4 @@
-"""Is a data set what it should be? Reads every pair and says what is off, with the remedy."""
+"""Is a data set what it should be? Reads every pair, and says what is wrong and how to mend it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,16 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import rgb2gray
-from skimage.filters import sobel
-from skimage.segmentation import find_boundaries
 
 from diffcut_bench.datasets.base import SegmentationDataset
 
 Report = Callable[[int, int], None]
 
-# Labels that belong to their image follow its edges better than another image's label does: nearly always in order,
-# half of the time by chance. Below this share of at least _ENOUGH pairs something has shifted.
+# A label follows the edges of its own image better than those of another image: nearly always if the pairs are right,
+# half of the time by chance. Below this share of at least _ENOUGH pairs, images and labels have shifted.
 _ALIGNED = 0.65
 _ENOUGH = 10
 _SMALL = 256  # pixels of the side at which edges are compared
@@ -83,7 +80,7 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
                 raise ValueError("its bytes are not those that were prepared")
             image, label = dataset.read(index)
         except (ValueError, OSError) as error:
-            # Of a prepared pair the error knows a file's name alone, of a reader of labels perhaps none.
+            # The error names a prepared pair's file without its folder, and may not name a label with its own reader.
             problems.append(f"{error}" if f"{ids[index]}" in f"{error}" else f"{ids[index]}: {error}")
         else:
             pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
@@ -109,6 +106,10 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
 
 def _edges(image: Image.Image, label: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Boundaries of the label and gradient of the image, both small and square so that any two can be compared."""
+    from skimage.color import rgb2gray  # only here: these take a third of a second to import
+    from skimage.filters import sobel
+    from skimage.segmentation import find_boundaries
+
     size = (_SMALL, _SMALL)
     grey = rgb2gray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)))
     small = np.asarray(Image.fromarray(label.astype(np.int32)).resize(size, Image.Resampling.NEAREST))

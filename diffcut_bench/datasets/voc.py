@@ -4,15 +4,10 @@ from functools import partial
 from pathlib import Path
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text, truth_value
 
-CLASS_NAMES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-    "background",
-)
 BACKGROUND = 20
 BORDER = 255
 CARD = Card(
@@ -51,6 +46,7 @@ def voc(root: str | None, split: str = "val", background: bool = True) -> Benchm
         background: score it as a class; if not, 0 is void like the borders, and void stays unscored in every protocol.
     """
     text("dataset.split", split)
+    names = table("voc.json")["class_names"]
     classes = {value: value - 1 for value in range(1, 21)}
     if truth_value("dataset.background", background):
         classes[0] = BACKGROUND
@@ -60,7 +56,7 @@ def voc(root: str | None, split: str = "val", background: bool = True) -> Benchm
         source=f"voc-{split}",
         root=root,
         find=partial(_find, split=split),
-        class_names=CLASS_NAMES if background else CLASS_NAMES[:BACKGROUND],
+        class_names=tuple(names if background else names[:BACKGROUND]),
         lookup=label_lookup(classes, void=[BORDER] if background else [0, BORDER]),
         background=BACKGROUND if background else None,
         n_expected=1449 if split == "val" else None,
@@ -69,9 +65,5 @@ def voc(root: str | None, split: str = "val", background: bool = True) -> Benchm
 
 def _find(root: Path, split: str) -> Pairs:
     listed = first_place(root, (f"{place}/ImageSets/Segmentation/{split}.txt" for place in _PLACES), "VOC 2012")
-    ids, devkit = listed_ids(listed), listed.parents[2]
-    return Pairs(
-        ids,
-        [devkit / "JPEGImages" / f"{i}.jpg" for i in ids],
-        [devkit / "SegmentationClass" / f"{i}.png" for i in ids],
-    )
+    devkit = listed.parents[2]
+    return Pairs.of(listed_ids(listed), devkit / "JPEGImages", devkit / "SegmentationClass")

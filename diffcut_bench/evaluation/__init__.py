@@ -1,21 +1,9 @@
-"""Scores: matching of clusters to classes, counts per image, intervals, and the protocol that names the choices."""
+"""Scores: matching of clusters to classes, metrics and their intervals, and the protocol that names the choices."""
 
-from diffcut_bench.evaluation.counts import (
-    ImageCounts,
-    image_scores,
-    images_per_class,
-    jaccard_columns,
-    jaccard_of,
-    mean_image_jaccard,
-)
-from diffcut_bench.evaluation.intervals import (
-    FEWEST_IMAGES,
-    PairedDifference,
-    bootstrap_interval,
-    paired_bootstrap,
-    percentile_interval,
-    resampled_scores,
-)
+from typing import TYPE_CHECKING, Any
+
+from diffcut_bench.evaluation.images import ImageTable, ScoredImage
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
 from diffcut_bench.evaluation.matching import (
     IGNORED,
     Counts,
@@ -32,7 +20,12 @@ from diffcut_bench.evaluation.matching import (
     merge_backgrounds,
     number_by_first_pixel,
 )
+from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
+from diffcut_bench.evaluation.scores import compare_images, resample, score_images
+
+if TYPE_CHECKING:
+    from diffcut_bench.evaluation.counts import ImageCounts
 
 __all__ = [
     "FEWEST_IMAGES",
@@ -41,27 +34,36 @@ __all__ = [
     "Counts",
     "Criterion",
     "ImageCounts",
+    "ImageTable",
+    "Metric",
     "PairedDifference",
     "Protocol",
+    "ScoredImage",
     "Surplus",
     "assign_clusters",
-    "bootstrap_interval",
     "choices_in_force",
+    "compare_images",
     "contingency_table",
     "contingency_tables",
     "count_matches",
     "count_matches_together",
     "count_named",
-    "image_scores",
-    "images_per_class",
-    "jaccard_columns",
-    "jaccard_of",
+    "known_metrics",
     "match_image",
-    "mean_image_jaccard",
+    "measure_image",
     "merge_background",
     "merge_backgrounds",
     "number_by_first_pixel",
-    "paired_bootstrap",
     "percentile_interval",
-    "resampled_scores",
+    "resample",
+    "score_images",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`ImageCounts` when it is asked for: torchmetrics takes seconds to import, and no command needs it."""
+    if name != "ImageCounts":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from diffcut_bench.evaluation.counts import ImageCounts
+
+    return ImageCounts

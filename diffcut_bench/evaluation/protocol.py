@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from diffcut_bench.evaluation.counts import AbsentClasses
+from diffcut_bench.evaluation.images import AbsentClasses
 from diffcut_bench.evaluation.matching import BackgroundRule, Criterion, Surplus
 
 OF_NAMES = ("name_pooling", "name_input")  # choices that say nothing of a cell whose segments are not named

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,17 +9,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from diffcut_bench.backbones.pretrained import find_checkpoint, quiet_transformers, read_json
-from diffcut_bench.backbones.vision_transformer import pixel_transform
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.backbones.pretrained import (
+    blaming,
+    find_checkpoint,
+    quiet_transformers,
+    read_config,
+    read_transformer,
+)
+from diffcut_bench.backbones.vision_transformer import Projected, read_pixel_transform
+from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
-from diffcut_bench.naming.text import TextTower
 
 _OPTION = "namer.model"
 _FILES = (
-    *(("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin")),
-    *(("tokenizer.json",), ("tokenizer_config.json",)),
+    ("config.json",),
+    ("preprocessor_config.json",),
+    ("model.safetensors", "pytorch_model.bin"),
+    ("tokenizer.json",),
+    ("tokenizer_config.json",),
 )
 _NETWORKS = {"clip": "CLIPModel", "siglip": "SiglipModel"}
 
@@ -52,24 +59,15 @@ class ClipEncoder(TextImageEncoder):
         super().__init__(input)
         self.name = name
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
-        path = self._checkpoint.files["config.json"]
-        values = read_json(path)
-        self._kind = str(values.get("model_type"))
-        if self._kind not in _NETWORKS:
-            hint = did_you_mean(self._kind, _NETWORKS)
-            raise UserError(f"model_type {self._kind!r} does not read texts and images", str(path), hint)
-        from transformers import CONFIG_MAPPING
-
-        config: Any = CONFIG_MAPPING[self._kind].from_dict(values)
+        config = read_config(self._checkpoint.files["config.json"], _NETWORKS, "does not read texts and images")
+        self._kind: str = config.model_type
         self.stride: int = config.vision_config.patch_size
         self.channels: int = config.projection_dim if self._kind == "clip" else config.vision_config.hidden_size
         if image_size < self.stride:
             where = f"namer={name}"
             raise UserError(f"image_size {image_size} is less than a patch", where, f"namer.image_size={self.stride}")
         self.image_size = image_size
-        scale, shift = pixel_transform(self._checkpoint.files["preprocessor_config.json"])
-        self.register_buffer("_scale", scale, persistent=False)
-        self.register_buffer("_shift", shift, persistent=False)
+        self._normalise = read_pixel_transform(self._checkpoint.files["preprocessor_config.json"])
 
     def fingerprint(self) -> dict[str, str]:
         return {
@@ -80,31 +78,37 @@ class ClipEncoder(TextImageEncoder):
             "transformers": metadata.version("transformers"),
         }
 
+    @torch.no_grad()
     def text(self, texts: Sequence[str]) -> Float[Tensor, "texts dimensions"]:
         self.read()
-        return self._texts(texts)
+        network: Any = self.network
+        fills_up = self._kind == "siglip"  # it was trained on texts of full length; CLIP looks for the token of the end
+        tokens = self._tokenizer(
+            list(texts),
+            padding="max_length" if fills_up else True,
+            max_length=network.config.text_config.max_position_embeddings,
+            truncation=True,
+            return_tensors="pt",
+        )
+        seen = ("input_ids",) if fills_up else ("input_ids", "attention_mask")
+        found = network.get_text_features(**{name: tokens[name].to(network.device) for name in seen})
+        return found if isinstance(found, Tensor) else found.pooler_output
 
     def _read(self) -> None:
-        import transformers
+        from transformers import AutoTokenizer
 
-        weights = next(path for n, path in self._checkpoint.files.items() if n.startswith(("model.", "pytorch_model.")))
-        mend = f"fetch it again, or point {_OPTION} at another folder or a hub id"
-        try:
-            with quiet_transformers():
-                network, report = getattr(transformers, _NETWORKS[self._kind]).from_pretrained(
-                    weights.parent, dtype=torch.float32, local_files_only=True, output_loading_info=True
-                )
-        except Exception as error:  # whatever the file's reader raises
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise UserError(f"the weights can't be read: {reason}", str(weights), mend) from error
-        missing = sorted(report["missing_keys"])
-        if missing:
-            raise UserError(f"{len(missing)} weights are missing: {missing[0]} …", str(weights), mend)
+        weights = self._checkpoint.weights()
+        hint = f"fetch it again, or point {_OPTION} at another folder or a hub id"
+        network = read_transformer(_NETWORKS[self._kind], weights, hint, dtype=torch.float32)
         if self._kind == "clip":
             layers = network.vision_model.encoder.layers
-            layers[-1] = _Values(layers[-1])
+            attention = layers[-1].self_attn
+            layers[-1] = Projected(layers[-1].layer_norm1, nn.Sequential(attention.v_proj, attention.out_proj))
         self.network = network
-        self._texts = TextTower(network, Path(weights.parent))
+        with blaming("the tokenizer can't be read", weights.parent, "fetch its files again"), quiet_transformers():
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(
+                weights.parent, local_files_only=True, trust_remote_code=False
+            )
         self.to(self.device)
 
     def _extract(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch channels rows cols"]:
@@ -120,19 +124,6 @@ class ClipEncoder(TextImageEncoder):
         return patches.transpose(1, 2).unflatten(2, (rows, cols)).contiguous()
 
 
-class _Values(nn.Module):
-    """Stands in for CLIP's last block: the values of its attention through the output projection, nothing more."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.norm = block.layer_norm1
-        self.values, self.output = block.self_attn.v_proj, block.self_attn.out_proj
-
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
-        projected: Tensor = self.output(self.values(self.norm(hidden_states)))
-        return projected
-
-
 def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Float[Tensor, "batch patches channels"]:
     """What SigLIP's pooling head makes of an image in which every patch is this one."""
     attention = head.attention
@@ -141,13 +132,6 @@ def _unpooled(head: Any, tokens: Float[Tensor, "batch patches channels"]) -> Flo
     return values + head.mlp(head.layernorm(values))
 
 
-def clip_namer(
-    name: str,
-    model: str,
-    revision: str = "main",
-    image_size: int = 512,
-    input: str = "normalised",
-    **settings: Any,
-) -> Namer:
+def clip_namer(**options: Any) -> Namer:
     """The ``namer=clip_b16`` and ``namer=siglip_b16`` options: a `Namer` over a `ClipEncoder`."""
-    return Namer(ClipEncoder(name, model, revision, image_size, input), **settings)
+    return Namer.over(ClipEncoder, **options)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffcut_bench.backbones import PretrainedBackbone
+from diffcut_bench.backbones.base import PixelTransform, PretrainedBackbone
 
 INPUTS = ("normalised", "unit")
 
@@ -28,8 +28,7 @@ class TextImageEncoder(PretrainedBackbone):
     """
 
     image_size: int
-    _scale: Tensor
-    _shift: Tensor
+    _normalise: PixelTransform
 
     def __init__(self, input: str = "normalised") -> None:
         super().__init__()
@@ -54,4 +53,4 @@ class TextImageEncoder(PretrainedBackbone):
 
     def _pixels(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
         """What the network is given of colours in [0, 1]."""
-        return images * self._scale + self._shift if self.input == "normalised" else images
+        return self._normalise(images) if self.input == "normalised" else images

@@ -1,8 +1,9 @@
 """Names for the segments of any segmenter: means over a dense map of image features, compared with words."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -13,10 +14,10 @@ from torch.nn.functional import interpolate, normalize
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.prompts import TEMPLATES, class_words
-from diffcut_bench.naming.text import word_embeddings
 from diffcut_bench.naming.text_files import read_class_list, read_templates
 
 POOLING = ("pixels", "nearest_exact")
+_AT_ONCE = 256  # texts: a list with synonyms has thousands, which would fill the memory of a device
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Names:
     scores: Float[Tensor, "batch segments"]
 
 
+@dataclass(frozen=True, eq=False)
 class ClassNamer:
     """Gives the segments of images names out of a list of classes.
 
-    Args:
+    Attributes:
         encoder: of images and texts, on its device.
         words: synonyms of each class.
         temperature: that cosines are divided by before the softmax.
@@ -46,17 +48,12 @@ class ClassNamer:
         files: SHA-256 of the files that words and templates were read from.
     """
 
-    def __init__(
-        self,
-        encoder: TextImageEncoder,
-        words: Sequence[Sequence[str]],
-        temperature: float,
-        templates: Sequence[str] = TEMPLATES,
-        pooling: str = "pixels",
-        files: Mapping[str, str] | None = None,
-    ) -> None:
-        self.encoder, self.words, self.temperature = encoder, words, temperature
-        self.templates, self.pooling, self._files = templates, pooling, dict(files or {})
+    encoder: TextImageEncoder
+    words: Sequence[Sequence[str]]
+    temperature: float
+    templates: Sequence[str] = TEMPLATES
+    pooling: str = "pixels"
+    files: Mapping[str, str] = field(default_factory=dict)
 
     def identity(self) -> dict[str, Any]:
         """Everything that names depend on; not the temperature, which no order of classes depends on."""
@@ -65,7 +62,7 @@ class ClassNamer:
             "words": [list(own) for own in self.words],
             "templates": list(self.templates),
             "pooling": self.pooling,
-            **self._files,
+            **self.files,
         }
 
     @cached_property
@@ -90,6 +87,24 @@ class ClassNamer:
         classes, scores = (values.unflatten(0, pooled.shape[:2]) for values in (classes, scores))
         labels = classes.gather(1, segments.flatten(1)).view_as(segments)
         return Names(labels, classes, scores)
+
+
+def word_embeddings(
+    encode: Callable[[Sequence[str]], Float[Tensor, "texts channels"]],
+    words: Sequence[str],
+    templates: Sequence[str] = TEMPLATES,
+) -> Float[Tensor, "words channels"]:
+    """Unit embedding of each word: the mean over templates of unit text embeddings, of unit length again.
+
+    Args:
+        encode: text encoder.
+        words: of all classes.
+        templates: phrases with ``{}`` where the word goes.
+    """
+    texts = [template.format(word) for word in words for template in templates]
+    found = torch.cat([encode(texts[start : start + _AT_ONCE]) for start in range(0, len(texts), _AT_ONCE)])
+    unit = normalize(found.float(), dim=1).unflatten(0, (len(words), len(templates)))
+    return normalize(unit.mean(dim=1), dim=1)
 
 
 def pool_segments(
@@ -175,12 +190,18 @@ class Namer:
         if templates_file is not None:
             self._templates, self._files["templates_sha256"] = read_templates(templates_file)
 
+    @classmethod
+    def over(cls, encoder: Callable[..., TextImageEncoder], **options: Any) -> "Namer":
+        """The namer over an encoder that is built of all options that are not the namer's own."""
+        own = {name: options.pop(name) for name in signature(cls).parameters if name in options}
+        return cls(encoder(**options), **own)
+
     def for_classes(self, class_names: Sequence[str], background: int | None, device: torch.device) -> ClassNamer:
         """The namer of these classes.
 
         Args:
             class_names: a name may hold synonyms: ``cat|kitten``.
-            background: place of the class that the background's words stand for, if there is one.
+            background: index of the class that the background's words stand for, if there is one.
             device: to compute on.
 
         Raises:

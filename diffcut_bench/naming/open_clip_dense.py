@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only, find_checkpoint
+from diffcut_bench.backbones.base import PixelTransform
+from diffcut_bench.backbones.pretrained import Checkpoint, MissingWeightsError, blaming, cache_only, find_checkpoint
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
@@ -18,15 +19,9 @@ _STRIDE = 32
 
 
 def _open_clip() -> Any:
-    try:
+    hint = "pip install 'diffcut_bench[openvocab]', or namer=clip_b16, which needs no extra"
+    with blaming("open_clip can't be imported", "namer=convnext_l", hint):  # also where torchvision is of another build
         import open_clip
-    except (ImportError, RuntimeError) as error:  # RuntimeError: its torchvision is of another build than torch
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"open_clip can't be imported ({reason})",
-            "namer=convnext_l",
-            "pip install 'diffcut_bench[openvocab]', or namer=clip_b16, which needs no extra",
-        ) from error
     return open_clip
 
 
@@ -58,30 +53,23 @@ class OpenClipEncoder(TextImageEncoder):
         input: str = "normalised",
     ) -> None:
         super().__init__(input)
+        self.name, self.architecture, self.image_size = name, architecture, image_size
         try:
             library = _open_clip()
-        except UserError as error:
-            # Who looks for what is missing is told both; nothing is downloaded for a library that is not there.
-            with cache_only():
-                try:
-                    find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
-                except MissingWeightsError as missing:
-                    told = (error.what, error.where, error.hint)
-                    raise MissingWeightsError(
-                        *told,
-                        model=missing.model,
-                        command=missing.command,
-                        elsewhere=missing.elsewhere,
-                        says_more=True,
-                    ) from error
+        except UserError as no_library:
+            # Who lists what is missing is told both; nothing is downloaded for a library that is not there.
+            try:
+                with cache_only():
+                    _find(model, revision)
+            except MissingWeightsError as no_weights:
+                no_weights.say_first(no_library)
+                raise
             raise
-        self.name, self.architecture, self.image_size = name, architecture, image_size
-        self._checkpoint = find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
+        self._checkpoint = _find(model, revision)
         mean, deviation = (
             torch.tensor(three).view(1, 3, 1, 1) for three in (library.OPENAI_DATASET_MEAN, library.OPENAI_DATASET_STD)
         )
-        self.register_buffer("_scale", 1 / deviation, persistent=False)
-        self.register_buffer("_shift", -mean / deviation, persistent=False)
+        self._normalise = PixelTransform(1 / deviation, -mean / deviation)
 
     def fingerprint(self) -> dict[str, str]:
         return {
@@ -107,8 +95,7 @@ class OpenClipEncoder(TextImageEncoder):
 
     def _read(self) -> None:
         library = _open_clip()
-        weights = next(iter(self._checkpoint.files.values()))
-        self.network = library.create_model(self.architecture, pretrained=str(weights))
+        self.network = library.create_model(self.architecture, pretrained=str(self._checkpoint.weights()))
         self._tokenize = library.get_tokenizer(self.architecture)
         self.to(self.device)
 
@@ -117,14 +104,10 @@ class OpenClipEncoder(TextImageEncoder):
         return visual.trunk.forward_features(self._pixels(images))
 
 
-def open_clip_namer(
-    name: str,
-    model: str,
-    architecture: str,
-    revision: str = "main",
-    image_size: int = 1024,
-    input: str = "normalised",
-    **settings: Any,
-) -> Namer:
+def _find(model: str, revision: str) -> Checkpoint:
+    return find_checkpoint(model, [_WEIGHTS], revision=revision, option="namer.model")
+
+
+def open_clip_namer(**options: Any) -> Namer:
     """The ``namer=convnext_l`` option: a `Namer` over an `OpenClipEncoder`."""
-    return Namer(OpenClipEncoder(name, model, architecture, revision, image_size, input), **settings)
+    return Namer.over(OpenClipEncoder, **options)

@@ -39,11 +39,13 @@ SYNONYMS = {
     "cell phone": "cell phone|mobile phone",
 }
 # What pictures show behind the things that a benchmark names.
+# fmt: off
 BACKGROUND = (
-    *("background", "sky", "cloud", "wall", "ceiling", "floor", "ground", "grass", "field", "sand", "snow", "water"),
-    *("sea", "river", "road", "street", "pavement", "building", "house", "bridge", "fence", "window", "door"),
-    *("curtain", "carpet", "shelf", "cupboard", "tree", "forest", "bush", "leaf", "rock", "mountain", "railway track"),
+    "background", "sky", "cloud", "wall", "ceiling", "floor", "ground", "grass", "field", "sand", "snow", "water",
+    "sea", "river", "road", "street", "pavement", "building", "house", "bridge", "fence", "window", "door",
+    "curtain", "carpet", "shelf", "cupboard", "tree", "forest", "bush", "leaf", "rock", "mountain", "railway track",
 )
+# fmt: on
 
 
 def class_words(
@@ -56,7 +58,7 @@ def class_words(
 
     Args:
         class_names: a name may hold synonyms of its own: ``cat|kitten``.
-        background: place of the class that the background's words stand for, if there is one. A word that names
+        background: index of the class that the background's words stand for, if there is one. A word that names
             another class is left out of them.
         words: by class name, ``a|b``; they come before `SYNONYMS`, of which those that are another class are left out.
         background_words: in place of `BACKGROUND`.
@@ -79,7 +81,7 @@ def class_words(
             tuple(word for word in own if word.lower() == name.lower() or word.lower() not in given) or (name,)
         )
     if background is not None:
-        others = {word.lower() for place, own in enumerate(found) if place != background for word in own}
+        others = {word.lower() for index, own in enumerate(found) if index != background for word in own}
         named = BACKGROUND if background_words is None else background_words
         found[background] = tuple(word for word in named if word.lower() not in others)
     for name, own in zip(class_names, found, strict=True):

@@ -38,16 +38,16 @@ class ClassList:
 
         Args:
             class_names: a name may hold synonyms of its own, ``cat|kitten``: one of them has to be in the list.
-            background: place of the class behind the others. A list without its name or ``background`` gives it the
+            background: index of the class behind the others. A list without its name or ``background`` gives it the
                 one word ``background``.
 
         Raises:
             UserError: a class is in no line, in several of which not exactly one begins with it, or in another's.
         """
-        places = [self._find(split_synonyms(name)) for name in class_names]
-        if background is not None and places[background] is None:
-            places[background] = self._find([_BACKGROUND])
-        missing = [name for place, name in enumerate(class_names) if places[place] is None and place != background]
+        ids = [self._find(split_synonyms(name)) for name in class_names]
+        if background is not None and ids[background] is None:
+            ids[background] = self._find([_BACKGROUND])
+        missing = [name for index, name in enumerate(class_names) if ids[index] is None and index != background]
         if missing:
             shown = ", ".join([*missing[:_SHOWN], *(["…"] if len(missing) > _SHOWN else [])])
             raise UserError(
@@ -57,11 +57,11 @@ class ClassList:
             )
         taken: dict[int, str] = {}
         found = []
-        for name, index in zip(class_names, places, strict=True):
-            if index is not None and taken.setdefault(index, name) != name:
-                what = f"classes {taken[index]!r} and {name!r} are in one line"
-                raise UserError(what, f"{self.path}, id {index}", "give each a line of its own")
-            found.append((_BACKGROUND,) if index is None else self.names[index])
+        for name, own in zip(class_names, ids, strict=True):
+            if own is not None and taken.setdefault(own, name) != name:
+                what = f"classes {taken[own]!r} and {name!r} are in one line"
+                raise UserError(what, f"{self.path}, id {own}", "give each a line of its own")
+            found.append((_BACKGROUND,) if own is None else self.names[own])
         return tuple(found)
 
     def _find(self, own: Sequence[str]) -> int | None:

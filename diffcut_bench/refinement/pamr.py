@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag, pad
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _SIGMA_SCALE = 0.1
 _SIGMA_FLOOR = 1e-8
-# Values of the masks that are refined at once; beyond it segments take turns (64 MiB in float32).
+# Mask values that are refined at once (64 MiB in float32); if there are more, the segments are split into parts.
 _CHUNK_VALUES = 1 << 24
 
 
@@ -24,8 +24,8 @@ def pamr(
     """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, section 4.2).
 
     Each iteration replaces a pixel's mask values by the mean over its dilated 3×3 neighbourhoods, weighted by
-    similarity of colour relative to the local contrast. Memory: a weight and an index a neighbour and pixel, and a few
-    copies of the masks; never a copy of the masks a neighbour.
+    similarity of colour relative to the local contrast. Memory: one weight and one index for each neighbour of a pixel,
+    and a few copies of the masks; never a copy of the masks for each neighbour.
 
     Args:
         image: colours in [0, 1], at the resolution of the masks; the affinities are computed in float32 or better.
@@ -42,7 +42,7 @@ def pamr(
 def _propagation(image: Tensor, iterations: int, dilations: Sequence[int]) -> Callable[[Tensor], Tensor]:
     """The iterations as a function of the masks; masks do not influence each other, so they may be given in parts.
 
-    A pixel's mask values lie side by side, so that a neighbour is one row to read: weighted sums of rows of a table.
+    The values of a pixel are one row of a table, so that an iteration is a weighted sum of the rows of its neighbours.
     """
     shifts = [(dy * d, dx * d) for d in dilations for dy, dx in _OFFSETS]
     affinity = _colour_affinity(_at_least_float32(image), shifts, max(dilations), centres=len(dilations))
@@ -100,7 +100,7 @@ def _shifted(padded: Tensor, shift: tuple[int, int], reach: int) -> Tensor:
 def median_filter(labels: Int[Tensor, "batch height width"]) -> Int[Tensor, "batch height width"]:
     """3×3 median of integer labels, as the released evaluation smooths PAMR's result.
 
-    Where three segments meet, the median of label *numbers* depends on the numbering; two it smooths by majority.
+    Two segments are smoothed by majority; where three meet, the median of label *numbers* depends on the numbering.
 
     Args:
         labels: segment ids.
@@ -139,14 +139,14 @@ def refine_labels(
     most = torch.full(labels.shape, -torch.inf, dtype=image.dtype, device=image.device)
     for part in segments.split(max(_CHUNK_VALUES // labels.numel(), 1)):
         masks = (labels[:, None] == part[:, None, None]).to(image.dtype)
-        value, place = propagate(masks).max(dim=1)
-        best = torch.where(value > most, part[place], best)  # the first wins a tie, as argmax over all masks would have
+        value, index = propagate(masks).max(dim=1)
+        best = torch.where(value > most, part[index], best)  # the first wins a tie, as in an argmax over all masks
         most = torch.maximum(value, most)
     return median_filter(best)
 
 
 def _renumber(labels: Tensor, ids: int) -> Tensor:
-    """Ids below ``ids`` made contiguous within each image, in their order; the host is not asked how many there are."""
+    """Ids below ``ids`` made contiguous within each image, in their order, without a synchronisation with the host."""
     flat = labels.flatten(1)
     seen = torch.zeros(len(labels), ids, dtype=labels.dtype, device=labels.device).scatter_(1, flat, 1)
     return (seen.cumsum(dim=1) - 1).gather(1, flat).view_as(labels)

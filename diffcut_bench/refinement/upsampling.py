@@ -80,7 +80,7 @@ class ConceptUpsampler:
 
 @dataclass(frozen=True)
 class NearestUpsampler:
-    """`upsample_nearest`; the ``upsampler=nearest`` option. Features are not looked at."""
+    """`upsample_nearest`; the ``upsampler=nearest`` option. Features are not used."""
 
     def __call__(self, features: Tensor, partition: Tensor, size: tuple[int, int]) -> Tensor:
         return upsample_nearest(partition, size)

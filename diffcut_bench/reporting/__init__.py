@@ -1,9 +1,8 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import class_table, common_images, counts_of, image_table, row_counts
+from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, rank_table
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.page import render_page
-from diffcut_bench.reporting.parts import counted
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
 from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
 from diffcut_bench.reporting.sweeps import sweep_figures
@@ -20,18 +19,16 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
+    "ABOUT_IMAGES",
     "Column",
     "Table",
     "Tracker",
     "WandbTracker",
     "class_table",
     "common_images",
-    "counted",
-    "counts_of",
     "draw_outcome",
     "encode_figure",
     "encode_png",
-    "image_table",
     "interval_text",
     "make_report",
     "overlay",
@@ -39,9 +36,9 @@ __all__ = [
     "paper_order",
     "percent",
     "protocols_in_force",
+    "rank_table",
     "render_page",
     "results_table",
-    "row_counts",
     "scored_images",
     "stored_curves",
     "sweep_figures",

@@ -58,8 +58,8 @@ def draw_curves(
         references: label and value of horizontal dashed lines, such as published scores.
     """
     figure, axes = _new_figure(3.7)
-    for place, curve in enumerate(curves):
-        colour = _COLOURS[place % len(_COLOURS)]
+    for number, curve in enumerate(curves):
+        colour = _COLOURS[number % len(_COLOURS)]
         if curve.low and len(curve.x) > 1:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
         elif curve.low:
@@ -68,14 +68,14 @@ def draw_curves(
             curve.x,
             curve.y,
             color=colour,
-            linestyle=_DASHES[place // len(_COLOURS) % len(_DASHES)],
-            marker=_MARKERS[place % len(_MARKERS)],
+            linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
+            marker=_MARKERS[number % len(_MARKERS)],
             markersize=5,
             linewidth=2,
             label=figure_text(curve.label) or "_nolegend_",
         )
-    for place, (label, value) in enumerate(references):
-        dashes = (0, (6 - 2 * (place % 3), 3))
+    for number, (label, value) in enumerate(references):
+        dashes = (0, (6 - 2 * (number % 3), 3))
         axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
     axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
     axes.set_ylabel(figure_text(y_label), color=_INK, fontsize=_TEXT)
@@ -88,7 +88,8 @@ def draw_curves(
     if labels:
         columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
         figure.legend(
-            *(handles, labels),
+            handles,
+            labels,
             loc="outside upper left",
             ncols=columns,
             frameon=False,
@@ -151,12 +152,12 @@ def draw_class_bars(
     shown = [index for index, value in enumerate(values) if not math.isnan(value)]
     shown.sort(key=lambda index: (-values[index], names[index]))
     figure, axes = _new_figure(0.8 + 0.25 * max(len(shown), 1))
-    places = np.arange(len(shown))
-    axes.barh(places, [values[index] for index in shown], height=0.68, color=_COLOURS[0])
-    axes.hlines(places, [lows[i] for i in shown], [highs[i] for i in shown], colors=_INK, linewidth=1.3)
+    heights = np.arange(len(shown))
+    axes.barh(heights, [values[index] for index in shown], height=0.68, color=_COLOURS[0])
+    axes.hlines(heights, [lows[i] for i in shown], [highs[i] for i in shown], colors=_INK, linewidth=1.3)
     for ends in (lows, highs):
-        axes.plot([ends[index] for index in shown], places, "|", color=_INK, markersize=5, markeredgewidth=1.3)
-    axes.set_yticks(places, [figure_text(names[index]) for index in shown])
+        axes.plot([ends[index] for index in shown], heights, "|", color=_INK, markersize=5, markeredgewidth=1.3)
+    axes.set_yticks(heights, [figure_text(names[index]) for index in shown])
     axes.tick_params(axis="y", length=0, labelsize=_TEXT - 1)
     axes.set(xlim=(0, 100), ylim=(max(len(shown), 1) - 0.4, -0.6))
     axes.spines["left"].set_visible(False)

@@ -1,19 +1,21 @@
 """What a report says of one result: its card, classes, pictures, details."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, choices_in_force, images_per_class
-from diffcut_bench.reporting.details import class_table, row_counts
+from diffcut_bench.escaping import counted
+from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
+from diffcut_bench.reporting.details import class_intervals, class_table, score_facts
 from diffcut_bench.reporting.figures import draw_class_bars
 from diffcut_bench.reporting.gallery import choose_images, embed_picture
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
 from diffcut_bench.reporting.redrawing import draw_pictures
 from diffcut_bench.reporting.settings import compare_settings, heading, hidden_place, settings_of, text_of
-from diffcut_bench.reporting.tables import interval_text, percent, scored_images
+from diffcut_bench.reporting.tables import percent, scored_images
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.store import ImageRow, Result, check_published
 
@@ -108,9 +110,8 @@ class Parts:
             _, rows = check_published(folder)
         except UserError as error:
             notes.append(f"no pictures: its rows can't be taken ({error.what})")
-        intervals = _class_intervals(result, rows)
-        whole = replace(result, metrics=replace(result.metrics, iou_per_class_ci95=intervals))
-        classes = class_table(whole, rows, table)
+        intervals = class_intervals(result, rows)
+        classes = class_table(result, rows, table)
         present = {name: 100 * iou for name, iou in result.metrics.iou_per_class.items() if iou is not None}
         ends = [[100 * end for end in intervals[name] or (_NAN, _NAN)] for name in present]
         lows, highs = ([pair[side] for pair in ends] for side in (0, 1))
@@ -125,7 +126,6 @@ class Parts:
         """All that result.json says of how a result came about."""
         folder, result = self._cells[index]
         dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
-        metrics, images = result.metrics, scored_images(result)
         seconds = {
             name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
         }
@@ -136,12 +136,10 @@ class Parts:
         ]
         expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
         commit = made_in.git.get("commit") or "not in a checkout"
+        scores = score_facts(result)
+        scores.pop("segments")  # said with the least and most below
         facts = (
-            ("mIoU", f"{percent(metrics.miou)} [{interval_text(metrics.miou_ci95, images)}]"),
-            (
-                "pixel accuracy",
-                f"{percent(metrics.pixel_accuracy)} [{interval_text(metrics.pixel_accuracy_ci95, images)}]",
-            ),
+            *scores.items(),
             ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
             ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
             ("settings", ", ".join(settings)),
@@ -158,7 +156,7 @@ class Parts:
         )
         return RunDetails(
             title=f"{dataset.name}, {self._described(index)}:",
-            score=percent(metrics.miou),
+            score=percent(result.metrics.miou),
             limited=result.limited,
             facts=facts,
             failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
@@ -179,7 +177,9 @@ class Parts:
         """Best, median and worst images with their pictures, and notes on pictures that are missing."""
         chosen = choose_images(rows, self._gallery)
         wanted = [row for _, images in chosen for row, _ in images]
-        missing = [row.index for row in wanted if not _is_file(picture_path(folder / "pictures", row.id))]
+        paths = [picture_path(folder / "pictures", row.id) for row in wanted]
+        # Not Path.is_file, which raises where an id is longer than the name of a file may be.
+        missing = [row.index for row, path in zip(wanted, paths, strict=True) if not os.path.isfile(path)]  # noqa: PTH113
         notes = []
         if missing:
             self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
@@ -203,31 +203,3 @@ class Parts:
             if pictures:
                 shown.append((kind.capitalize(), tuple(pictures)))
         return tuple(shown), notes
-
-
-def counted(number: int, what: str) -> str:
-    """``1 image``, ``2 images``."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _class_intervals(result: Result, rows: Sequence[ImageRow]) -> dict[str, tuple[float, float] | None]:
-    """95 % interval of each class that is in images enough; of an older result they are computed from its rows."""
-    names = list(result.metrics.iou_per_class)
-    known = {name: result.metrics.iou_per_class_ci95.get(name) for name in names}
-    if not rows:
-        return known
-    counts = row_counts(rows)
-    if not result.metrics.iou_per_class_ci95:
-        metric = ImageCounts(len(names), seed=result.environment.seed, sync_on_compute=False)
-        for row, own in zip(rows, zip(*counts, strict=True), strict=True):
-            metric.update(row.index, Counts(*own), row.pixels)
-        known = dict(zip(names, metric.compute()["iou_per_class_ci95"].T.tolist(), strict=True))
-    enough = (images_per_class(counts) >= FEWEST_IMAGES).tolist()
-    return {name: ends if told else None for (name, ends), told in zip(known.items(), enough, strict=True)}
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # an id may be longer than a file's name
-        return False

@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 
 from diffcut_bench.config import load_config, option_words
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Drawing, Page, ReproductionPart
-from diffcut_bench.reporting.parts import PageText, Parts, counted, rank
+from diffcut_bench.reporting.parts import PageText, Parts, rank
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, results_table
 from diffcut_bench.store import Result, read_result

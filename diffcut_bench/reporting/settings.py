@@ -50,12 +50,12 @@ def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) ->
     for extras in (_usual(results), *([extra] for extra in _further(results, folders))):
         alike = _alike(settings, names)
         for name, values in extras:
-            if any(len({values[place] for place in places}) > 1 for places in alike):
+            if any(len({values[i] for i in indices}) > 1 for indices in alike):
                 names.append(name)
                 for own, value in zip(settings, values, strict=True):
                     own[name] = value
     columns = {name: _short_paths([text_of(own.get(name)) for own in settings]) for name in names}
-    texts = [{name: column[place] for name, column in columns.items()} for place in range(len(settings))]
+    texts = [{name: column[i] for name, column in columns.items()} for i in range(len(settings))]
     return Comparison(tuple(names), tuple(settings), tuple(texts))
 
 
@@ -130,8 +130,8 @@ def text_of(value: object) -> str:
 
 
 def hidden_place(value: object) -> object:
-    """A setting without the folders that lead to a place of somebody's disk."""
-    return f"…/{PurePath(value).name}" if isinstance(value, str) and _is_place(value) else value
+    """A setting without the folders that lead to a file of somebody's disk."""
+    return f"…/{PurePath(value).name}" if isinstance(value, str) and _is_path(value) else value
 
 
 def _usual(results: Sequence[Result]) -> list[Extra]:
@@ -168,29 +168,29 @@ def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _alike(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[list[int]]:
-    """Places of settings that have the same values."""
+    """Indices of settings that have the same values."""
     groups: dict[tuple[str, ...], list[int]] = {}
-    for place, values in enumerate(settings):
-        groups.setdefault(tuple(text_of(values.get(name)) for name in names), []).append(place)
-    return [places for places in groups.values() if len(places) > 1]
+    for index, values in enumerate(settings):
+        groups.setdefault(tuple(text_of(values.get(name)) for name in names), []).append(index)
+    return [indices for indices in groups.values() if len(indices) > 1]
 
 
 def _short_paths(texts: list[str]) -> list[str]:
-    """A column in which places on the disk have lost the folders that do not tell them apart."""
-    places = {text: PurePath(text).parts for text in texts if _is_place(text)}
-    if not places:
+    """A column in which paths have lost the folders that do not tell them apart."""
+    paths = {text: PurePath(text).parts for text in texts if _is_path(text)}
+    if not paths:
         return texts
     shared = 0
-    while len({parts[:shared] for parts in places.values()}) == 1 and shared < min(map(len, places.values())):
+    while len({parts[:shared] for parts in paths.values()}) == 1 and shared < min(map(len, paths.values())):
         shared += 1
-    names = {text: parts[-1] for text, parts in places.items()}
+    names = {text: parts[-1] for text, parts in paths.items()}
     if len(set(names.values())) < len(names):
-        names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in places.items()}
+        names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in paths.items()}
     short = [f"…/{names[text]}" if text in names else text for text in texts]
     return short if len(set(short)) == len(set(texts)) else texts
 
 
-def _is_place(text: str) -> bool:
+def _is_path(text: str) -> bool:
     return text.startswith(("/", "~", "{output_dir}")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
 
 

@@ -43,13 +43,13 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     names = list(dict.fromkeys(name for values in settings for name in values))
     numeric = [name for name in names if all(is_number(values[name]) for values in settings if name in values)]
     groups: dict[str, list[int]] = {}
-    for place, (result, values) in enumerate(zip(results, settings, strict=True)):
-        groups.setdefault(_shared(result, values, numeric), []).append(place)
+    for index, (result, values) in enumerate(zip(results, settings, strict=True)):
+        groups.setdefault(_shared(result, values, numeric), []).append(index)
     drawn: list[tuple[int, SweepFigure]] = []
     swept: set[str] = set()
-    for places in groups.values():
-        varied, figures = _figures([(settings[place], results[place]) for place in places], numeric)
-        drawn += [(places[0], figure) for figure in figures]
+    for indices in groups.values():
+        varied, figures = _figures([(settings[i], results[i]) for i in indices], numeric)
+        drawn += [(indices[0], figure) for figure in figures]
         swept |= set(varied)
     return _told_apart([(results[first], told.texts[first], figure) for first, figure in drawn], swept)
 
@@ -71,7 +71,7 @@ def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) 
     lines: dict[tuple[float, ...], dict[float, Result]] = {}
     for values, result in sorted(cells, key=lambda cell: [cell[0][name] for name in others]):
         lines.setdefault(tuple(values[name] for name in others), {})[values[abscissa]] = result
-    curves = [_curve(others, place, line) for place, line in lines.items()]
+    curves = [_curve(others, fixed, line) for fixed, line in lines.items()]
     lines_of = f", for each {' and '.join(heading(name) for name in others)}" if others else ""
     title = f"mIoU by {heading(abscissa)}{lines_of}"
     figures = [SweepFigure("curves", title, draw_curves(curves, heading(abscissa), _SCORE))]
@@ -90,7 +90,7 @@ def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) 
 def _curve(names: Sequence[str], values: Sequence[float], line: dict[float, Result]) -> Curve:
     label = ", ".join(f"{heading(name)}={value:.12g}" for name, value in zip(names, values, strict=True))
     x = tuple(sorted(line))
-    cells = [line[place] for place in x]
+    cells = [line[value] for value in x]
     y = tuple(100 * cell.metrics.miou for cell in cells)
     told = [scored_images(cell) >= FEWEST_IMAGES for cell in cells]
     if not any(told):

@@ -13,17 +13,13 @@ from rich.text import Text
 from tabulate import tabulate
 
 from diffcut_bench.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
-from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
+from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
 _WORD = 13  # characters of a word that is not broken
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer")
-_JACCARD = (
-    "image Jaccard: mean over images of the mean IoU over the classes in an image, the metric released for named "
-    "segments; mIoU sums pixels over the data set first. The two are not comparable."
-)
 NO_INTERVAL = f"no interval is told of fewer than {FEWEST_IMAGES} images"
 
 
@@ -141,8 +137,8 @@ class Table:
 
 
 def results_table(results: Sequence[tuple[Path, Result]], name: str = "results", title: str = "Results") -> Table:
-    """A row a cell with what differs between them, mIoU in % with its 95 % interval, accuracy, segments and images;
-    the protocols as notes. The mean of per-image Jaccard has a column where segments were named.
+    """A row a cell with what differs between them, every score that one of them has, in % where it is a fraction,
+    some with their 95 % interval, and images; the protocols as notes.
 
     No two rows have the same settings: see `compare_settings`.
 
@@ -158,33 +154,30 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
         Column(heading(name), numeric=all(is_number(values.get(name)) for values in told.settings))
         for name in told.names
     ]
-    named = any(result.metrics.mean_image_jaccard is not None for result in cells)
-    numeric = ("mIoU", "95 % interval", *(("image Jaccard", "its 95 % interval") if named else ()), "pixel accuracy")
-    columns += [Column(name, numeric=True) for name in (*numeric, "segments", "images")]
+    metrics = [metric for metric in known_metrics().values() if any(metric.name in result.scores for result in cells)]
+    names: list[str] = []
+    for metric in metrics:
+        interval = "95 % interval" if not names else "its 95 % interval"
+        names += [metric.heading, interval] if metric.has_interval_column else [metric.heading]
+    columns += [Column(name, numeric=True) for name in (*names, "images")]
     rows = [
         (
             *(texts[name] for name in told.names),
-            percent(result.metrics.miou),
-            interval_text(result.metrics.miou_ci95, scored_images(result)),
-            *(_jaccard(result) if named else ()),
-            percent(result.metrics.pixel_accuracy),
-            f"{result.segments_per_image.mean:.1f}",
+            *(text for metric in metrics for text in _score_texts(metric, result)),
             f"{scored_images(result)}{' (limited)' if result.limited else ''}",
         )
         for result, texts in zip(cells, told.texts, strict=True)
     ]
-    notes = [*footer(cells), *([_JACCARD] if named else [])]
+    notes = [*footer(cells), *(metric.about for metric in metrics if metric.about)]
     if any(scored_images(result) < FEWEST_IMAGES for result in cells):
         notes.append(NO_INTERVAL)
     return Table(name, title, tuple(columns), tuple(rows), tuple(notes), " ".join(shared))
 
 
-def _jaccard(result: Result) -> tuple[str, str]:
-    metrics = result.metrics
-    if metrics.mean_image_jaccard is None:
-        return "–", "–"
-    ends = interval_text(metrics.mean_image_jaccard_ci95, scored_images(result))
-    return percent(metrics.mean_image_jaccard), ends
+def _score_texts(metric: Metric, result: Result) -> list[str]:
+    score = result.scores.get(metric.name, Score(None))
+    interval = [interval_text(score.ci95, scored_images(result), metric)] if metric.has_interval_column else []
+    return [metric.text(score.value), *interval]
 
 
 def scored_images(result: Result) -> int:
@@ -197,11 +190,12 @@ def percent(fraction: float) -> str:
     return "–" if fraction != fraction else f"{100 * fraction:.1f}".replace("-", "−")
 
 
-def interval_text(ends: Sequence[float] | None, images: int) -> str:
-    """Both ends of an interval of fractions, in %; a dash where there is none, or too few images for one."""
+def interval_text(ends: Sequence[float] | None, images: int, metric: Metric | None = None) -> str:
+    """Both ends of an interval of a metric's score, or of fractions; a dash where there is none, or too few images."""
+    text = percent if metric is None else metric.text
     if ends is None or images < FEWEST_IMAGES or any(end != end for end in ends):
         return "–"
-    return f"{percent(ends[0])} – {percent(ends[1])}"
+    return f"{text(ends[0])} – {text(ends[1])}"
 
 
 def footer(results: Sequence[Result]) -> list[str]:
@@ -244,6 +238,6 @@ def _coverage(results: Sequence[Result]) -> list[str]:
             lines.append(f"void: {share} % of the pixels of {dataset.name} are without annotation and count nowhere")
         if dataset.unannotated:
             names = ", ".join(dataset.unannotated[:_NAMED]) + (" …" if len(dataset.unannotated) > _NAMED else "")
-            of = f"{len(dataset.unannotated)} of {len(result.metrics.iou_per_class)} classes"
+            of = f"{len(dataset.unannotated)} of {len(result.class_names)} classes"
             lines.append(f"never annotated in these {dataset.n_images} images of {dataset.name}: {of} ({names})")
     return list(dict.fromkeys(lines))

@@ -2,12 +2,13 @@
 one line, and nothing here writes to the terminal or to the current directory."""
 
 import hashlib
+import io
 import itertools
 import json
 import math
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,26 +16,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import contingency_table
+from diffcut_bench.reporting.figures import encode_figure
 from diffcut_bench.reporting.pictures import matched_classes
-from diffcut_bench.reporting.settings import heading, is_number, settings_of, varying_names
+from diffcut_bench.reporting.settings import compare_settings, heading, is_number
+from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
 if TYPE_CHECKING:
     import wandb  # at run time only where it is used: it takes half a second
 
-Mode = Literal["online", "offline"]
-Rows = tuple[list[str], list[list[Any]]]  # headings, and rows of values
-
 _RECORD = "wandb.json"
 _ID_DIGITS = 12
 _FINISH_S = 300.0  # for what is left to upload at the end of a run; W&B itself would wait for ever
-_TAGGED = ("dataset", "backbone", "segmenter")
 
 
 @dataclass(frozen=True)
@@ -87,39 +86,31 @@ class WandbTracker:
         Returns:
             Lines for the user: how to sync, where the run is, or what failed. Nothing is raised.
         """
-
-        def log() -> list[str]:
-            if _logged(folder):
+        lines: list[str] = []
+        with _failure_as_line(folder.name, lines):
+            if _is_logged(folder):
                 return []
             rows = read_rows(folder)
-            shown, missing = self._outcomes(outcomes)
-            choices = [name for choice in _TAGGED if (name := result.config.get("choices", {}).get(choice))]
-            with self._run(
+            images, missing = self._images(outcomes, dataset, rows)
+            choices = result.config.get("choices", {})
+            named = [choices[group] for group in ("dataset", "backbone", "segmenter") if choices.get(group)]
+            record = self._log(
+                {**_numbers(result), "classes": _table(_class_rows(result, rows)), **images},
                 id=result.key[:_ID_DIGITS],
                 name=folder.name,
                 job_type="cell",
                 group=self.group or group,
-                tags=list(dict.fromkeys([*self.tags, *choices])),
+                tags=list(dict.fromkeys([*self.tags, *named])),
                 config=_config(result),
                 commit=result.environment.git.get("commit"),
-            ) as (run, mode):
-                run.log({**_metrics(result), "classes": _table(_class_rows(result, rows))})
-                try:
-                    images = _images(shown, dataset, rows)
-                    if images:
-                        run.log({"examples": images})
-                except Exception as error:
-                    missing = _in_one_line(error)
-                directory, url = Path(run.dir).parent, run.url
-            record = {"id": result.key[:_ID_DIGITS], "mode": mode, "directory": str(directory), "url": url}
+            )
             write_atomically(folder / _RECORD, json.dumps(record, indent=1) + "\n")
-            lines = [f"wandb: {folder.name} has no example segmentations there ({missing})"] if missing else []
-            return [*lines, _where(mode, directory, url)]
-
-        return _failure_as_line(folder.name, log)
+            lines += [f"wandb: {folder.name} has no example segmentations there ({missing})"] if missing else []
+            lines.append(_where(record))
+        return lines
 
     def log_sweep(self, name: str, results: Sequence[Result]) -> list[str]:
-        """Log a sweep as one more run of its group: mIoU against what was varied, and the table of its cells.
+        """Log a sweep as one more run of its group: its figures, and the table of its cells.
 
         Args:
             name: of the sweep; logging it again goes to the same run.
@@ -128,11 +119,12 @@ class WandbTracker:
         Returns:
             Lines for the user, as in `log_cell`.
         """
-
-        def log() -> list[str]:
+        lines: list[str] = []
+        with _failure_as_line(f"sweep {name}", lines):
             if not results:
                 return []
-            with self._run(
+            record = self._log(
+                {"cells": _table(_cell_rows(results)), **_figures(results)},
                 id=hashlib.sha256(name.encode()).hexdigest()[:_ID_DIGITS],
                 name=name,
                 job_type="sweep",
@@ -140,43 +132,34 @@ class WandbTracker:
                 tags=self.tags,
                 config={"cells": [result.key for result in results]},
                 commit=results[0].environment.git.get("commit"),
-            ) as (run, mode):
-                run.log({"cells": _table(_cell_rows(results)), **_curves(results)})
-                directory, url = Path(run.dir).parent, run.url
-            return [_where(mode, directory, url)]
+            )
+            lines.append(_where(record))
+        return lines
 
-        return _failure_as_line(f"sweep {name}", log)
-
-    def _outcomes(self, outcomes: Callable[[int], Iterable[Outcome]]) -> tuple[list[Outcome], str]:
-        """Scored images, and what kept further ones away."""
-        shown: list[Outcome] = []
+    def _images(
+        self, outcomes: Callable[[int], Iterable[Outcome]], dataset: SegmentationDataset, rows: Sequence[ImageRow]
+    ) -> tuple[dict[str, list["wandb.Image"]], str]:
+        """Scored images with their masks, and what kept further ones away."""
+        images: list[wandb.Image] = []
+        missing = ""
         try:
-            if self.examples:
-                for outcome in itertools.islice(outcomes(self.examples), self.examples):
-                    shown.append(outcome)
+            for outcome in itertools.islice(outcomes(self.examples) if self.examples else (), self.examples):
+                images.append(_image(outcome, dataset, rows))
         except Exception as error:
-            return shown, _in_one_line(error)
-        return shown, ""
+            missing = _in_one_line(error)
+        return {"examples": images} if images else {}, missing
 
-    @contextmanager
-    def _run(
-        self,
-        *,
-        id: str,
-        name: str,
-        job_type: str,
-        group: str | None,
-        tags: Sequence[str],
-        config: dict[str, Any],
-        commit: str | None,
-    ) -> Iterator[tuple["wandb.Run", Mode]]:
-        """A run that is finished at the end; nothing goes to it but what it is given."""
+    def _log(self, content: Mapping[str, Any], *, commit: str | None, **of_run: Any) -> dict[str, Any]:
+        """Log to a run of its own, and finish it. Nothing goes to it but what it is given.
+
+        Returns:
+            Id, mode, directory and url of the run.
+        """
         import wandb
 
         folder = Path(self.folder).absolute()
         with _kept_to(folder):
             session = wandb.setup(wandb.Settings(silent=True)).settings
-            mode = self._mode(session)
             settings = wandb.Settings(
                 console="off",
                 reinit="create_new",  # a run that the caller has open is left alone
@@ -186,7 +169,6 @@ class WandbTracker:
                 # The commit is the one that the numbers were made with, not the one checked out now.
                 git_commit=commit,
                 disable_git=True,
-                disable_code=True,
                 save_code=False,
                 host="",
                 x_disable_meta=True,
@@ -198,41 +180,37 @@ class WandbTracker:
                 dir=str(folder),
                 project=self.project,
                 entity=self.entity,
-                mode=mode,
-                id=id,
+                mode=self._mode(session.mode),
                 resume="allow",
-                name=name,
-                job_type=job_type,
-                group=group,
-                tags=tags,
-                config=config,
                 settings=settings,
+                **of_run,
             ) as run:
-                yield run, mode
+                run.log(dict(content))
+            where = {"mode": "offline", "url": None} if run.offline else {"mode": "online", "url": run.url}
+            return {"id": run.id, "directory": str(Path(run.dir).parent), **where}
 
-    def _mode(self, session: "wandb.Settings") -> Mode:
-        """Online where that is wanted and there is a login: a key in environment, settings or netrc, or a token."""
-        if self.mode == "offline" or (self.mode == "auto" and session.mode not in ("online", "run")):
+    def _mode(self, of_session: str) -> Literal["online", "offline"]:
+        """Online where that is wanted and there is a login."""
+        import wandb
+
+        if self.mode == "offline" or (self.mode == "auto" and of_session not in ("online", "run")):
             return "offline"
-        from wandb.sdk.lib import wbauth
-
-        # The library's own look-up; it asks nobody, neither the network nor the user.
-        login = wbauth.authenticate_session(
-            host=session.base_url, source="diffcut-bench", prompt=False, update_session=False
-        )
-        if login is None and self.mode == "online":
+        # It looks for a key in environment, settings and netrc, or for a token, and asks neither network nor user.
+        # While the caller has a run open, it does not look.
+        if not wandb.run.offline if wandb.run else wandb.login(prompt=False, verify=False):
+            return "online"
+        if self.mode == "online":
             raise ValueError("no login; use `wandb login`, or tracker.mode=offline")
-        return "online" if login else "offline"
+        return "offline"
 
 
-def _failure_as_line(what: str, log: Callable[[], list[str]]) -> list[str]:
-    """The lines of ``log``, or one on why it failed."""
+@contextmanager
+def _failure_as_line(what: str, lines: list[str]) -> Iterator[None]:
+    """What fails within this is added as a line; a SystemExit of the library must not end a run either."""
     try:
-        return log()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a SystemExit of the library must not end a run whose results are complete
-        return [f"wandb: {what} is not logged ({_in_one_line(error)}); its results on disk are complete"]
+        yield
+    except (Exception, SystemExit) as error:
+        lines.append(f"wandb: {what} is not logged ({_in_one_line(error)}); its results on disk are complete")
 
 
 def _in_one_line(error: BaseException) -> str:
@@ -253,7 +231,7 @@ def _kept_to(folder: Path) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _logged(folder: Path) -> bool:
+def _is_logged(folder: Path) -> bool:
     """Whether a cell is on the server, or lies ready to be synced."""
     path = folder / _RECORD
     if not path.is_file():
@@ -262,8 +240,9 @@ def _logged(folder: Path) -> bool:
     return record["mode"] == "online" or Path(record["directory"]).is_dir()
 
 
-def _where(mode: Mode, directory: Path, url: str | None) -> str:
-    return f"wandb sync {shlex.quote(str(directory))}" if mode == "offline" else f"wandb    {url}"
+def _where(record: Mapping[str, Any]) -> str:
+    offline = record["mode"] == "offline"
+    return f"wandb sync {shlex.quote(record['directory'])}" if offline else f"wandb    {record['url']}"
 
 
 def _config(result: Result) -> dict[str, Any]:
@@ -277,123 +256,106 @@ def _config(result: Result) -> dict[str, Any]:
     }
 
 
-def _metrics(result: Result) -> dict[str, float]:
+def _scores(result: Result) -> dict[str, tuple[Any, Any]]:
+    """Score and interval of each metric; of one that has them by class, scores and intervals by class."""
+    metrics = asdict(result.metrics)
+    scores = {name: value for name, value in metrics.items() if not name.endswith("_ci95")}
+    return {name.removesuffix("_per_class"): (value, metrics.get(f"{name}_ci95")) for name, value in scores.items()}
+
+
+def _with_ends(name: str, score: float | None, interval: Sequence[float] | None, of: str = "") -> dict[str, Any]:
+    """A score and the ends of its interval by name."""
+    low, high = interval or (None, None)
+    return {f"{name}{of}": score, f"{name}_low{of}": low, f"{name}_high{of}": high}
+
+
+def _numbers(result: Result) -> dict[str, float]:
     """Every number of a result by a name such as ``iou/aeroplane``; fractions and seconds, as in result.json."""
-    scores = result.metrics
-    found: dict[str, float | None] = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
-    for name, ends in (("miou", scores.miou_ci95), ("pixel_accuracy", scores.pixel_accuracy_ci95)):
-        found[f"{name}_low"], found[f"{name}_high"] = ends
-    found |= {f"iou/{name}": iou for name, iou in scores.iou_per_class.items()}
-    for name, interval in scores.iou_per_class_ci95.items():
-        found[f"iou_low/{name}"], found[f"iou_high/{name}"] = interval or (None, None)
+    found: dict[str, float | None] = {}
+    for name, (score, interval) in _scores(result).items():
+        if isinstance(score, dict):
+            for own, value in score.items():
+                found |= _with_ends(name, value, (interval or {}).get(own), of=f"/{own}")
+        else:
+            found |= _with_ends(name, score, interval)
     found |= {f"segments/{name}": value for name, value in asdict(result.segments_per_image).items()}
     found |= {f"timings/{name}": value for name, value in asdict(result.timings).items()}
     found |= {"images": result.dataset.n_images - len(result.failures), "failures": len(result.failures)}
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
-def _table(content: Rows) -> "wandb.Table":
+def _class_rows(result: Result, rows: Sequence[ImageRow]) -> list[dict[str, Any]]:
+    """Scores, intervals and pixels of each class."""
+    by_class = {name: score for name, score in _scores(result).items() if isinstance(score[0], dict)}
+    counts = {name: np.sum([getattr(row, name) for row in rows], axis=0).tolist() for name in ("tp", "fp", "fn")}
+    table: list[dict[str, Any]] = []
+    for index, own in enumerate(result.metrics.iou_per_class):
+        table.append({"class": own})
+        for name, (score, interval) in by_class.items():
+            table[-1] |= _with_ends(name, score.get(own), (interval or {}).get(own))
+        table[-1] |= {name: count[index] for name, count in counts.items()}
+    return table
+
+
+def _cell_rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The settings that differ between cells, and the scores of each."""
+    told = compare_settings(results)
+    numeric = [name for name in told.names if all(is_number(own.get(name)) for own in told.settings)]
+    table: list[dict[str, Any]] = []
+    for result, values, texts in zip(results, told.settings, told.texts, strict=True):
+        # A column of a table holds numbers or texts.
+        table.append({heading(name): float(values[name]) if name in numeric else texts[name] for name in told.names})
+        numbers = _numbers(result)
+        table[-1] |= {name: value for name, value in numbers.items() if "/" not in name}
+        table[-1] |= {"segments": numbers["segments/mean"], "key": result.key}
+    return table
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> "wandb.Table":
     import wandb
 
-    return wandb.Table(columns=list(content[0]), data=content[1])
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return wandb.Table(columns=[*names], data=[[row.get(name) for name in names] for row in rows])
 
 
-def _class_rows(result: Result, rows: Sequence[ImageRow]) -> Rows:
-    """Score, interval and pixels of each class."""
-    counts = [np.sum([getattr(row, name) for row in rows], axis=0).tolist() for name in ("tp", "fp", "fn")]
-    intervals = result.metrics.iou_per_class_ci95
-    return ["class", "iou", "iou_low", "iou_high", "tp", "fp", "fn"], [
-        [name, iou, *(intervals.get(name) or (None, None)), *(count[place] for count in counts)]
-        for place, (name, iou) in enumerate(result.metrics.iou_per_class.items())
-    ]
+def _figures(results: Sequence[Result]) -> dict[str, "wandb.Image"]:
+    """The figures of a sweep."""
+    import wandb
+
+    return {
+        f"miou_{drawn.name}": wandb.Image(
+            Image.open(io.BytesIO(encode_figure(drawn.figure, "png"))), caption=drawn.title
+        )
+        for drawn in sweep_figures(results)
+    }
 
 
-def _images(outcomes: Sequence[Outcome], dataset: SegmentationDataset, rows: Sequence[ImageRow]) -> list["wandb.Image"]:
-    """Images with two masks of classes; what matched no class and what has no annotation are classes of their own."""
+def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageRow]) -> "wandb.Image":
+    """An image with two masks of classes; what matched no class and what has no annotation are classes of their own."""
     import wandb
 
     unmatched, void = dataset.num_classes, dataset.num_classes + 1
     names = dict(enumerate([*dataset.class_names, "unmatched", "void"]))
-    matched_once = _matched_once(outcomes, dataset, rows)
-    images = []
-    for outcome in outcomes:
-        label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
-        matched = matched_once
-        if matched is None:
-            table = contingency_table(outcome.prediction, outcome.example.label, dataset.num_classes)
-            matched = matched_classes(table, outcome.criterion, outcome.surplus, named=outcome.named)
-        classes = np.where(prediction < len(matched), matched.take(prediction, mode="clip"), -1)
-        masks = {
-            "prediction": {"mask_data": np.where(classes < 0, unmatched, classes), "class_labels": names},
-            "ground_truth": {"mask_data": np.where(label < 0, void, label), "class_labels": names},
-        }
-        pixels = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        caption = f"{outcome.example.id}, {len(np.unique(prediction))} segments"
-        images.append(wandb.Image(Image.fromarray(pixels), masks=masks, caption=caption))
-    return images
+    if outcome.table is None:
+        pixels = contingency_table(outcome.prediction, outcome.example.label, dataset.num_classes)
+    else:  # clusters were matched once for the data set
+        pixels = _pixels_of_clusters(rows, dataset.num_classes)
+    matched = matched_classes(pixels, outcome.criterion, outcome.surplus, named=outcome.named)
+    class_of = np.append(np.where(matched < 0, unmatched, matched), unmatched)
+    label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
+    masks = {
+        "prediction": {"mask_data": class_of[np.minimum(prediction, len(matched))], "class_labels": names},
+        "ground_truth": {"mask_data": np.where(label < 0, void, label), "class_labels": names},
+    }
+    colours = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+    caption = f"{outcome.example.id}, {len(np.unique(prediction))} segments"
+    return wandb.Image(Image.fromarray(colours), masks=masks, caption=caption)
 
 
-def _matched_once(
-    outcomes: Sequence[Outcome], dataset: SegmentationDataset, rows: Sequence[ImageRow]
-) -> NDArray[np.int64] | None:
-    """Class of each cluster where clusters were matched once for the data set; None where each image has its own."""
-    if not outcomes or outcomes[0].table is None:
-        return None
+def _pixels_of_clusters(rows: Sequence[ImageRow], num_classes: int) -> Tensor:
+    """Pixels of each class and cluster over all images [classes, clusters]."""
     entries = [entry for row in rows for entry in row.table or ()]
-    clusters = max((cluster + 1 for _, cluster, _ in entries), default=0)
-    table = torch.zeros(dataset.num_classes, max(dataset.num_classes, clusters), dtype=torch.long)
+    table = torch.zeros(num_classes, max([num_classes, *(cluster + 1 for _, cluster, _ in entries)]), dtype=torch.long)
     for class_id, cluster, pixels in entries:
         table[class_id, cluster] += pixels
-    return matched_classes(table, outcomes[0].criterion, outcomes[0].surplus)
-
-
-def _cell_rows(results: Sequence[Result]) -> Rows:
-    """The settings that differ between cells, and the scores of each."""
-    settings = [settings_of(result) for result in results]
-    names = varying_names(settings)
-    scores = ["miou", "miou_low", "miou_high", "pixel_accuracy", "segments", "images", "failures", "key"]
-    return [*map(heading, names), *scores], [
-        [
-            *(_as_number(values, name, settings) for name in names),
-            *(result.metrics.miou, *result.metrics.miou_ci95, result.metrics.pixel_accuracy),
-            *(result.segments_per_image.mean, result.dataset.n_images - len(result.failures), len(result.failures)),
-            result.key,
-        ]
-        for result, values in zip(results, settings, strict=True)
-    ]
-
-
-def _as_number(values: dict[str, Any], name: str, settings: Sequence[dict[str, Any]]) -> float | str:
-    """A setting as a column of a table takes it: a number where all are numbers, else text."""
-    return float(values[name]) if _is_numeric(name, settings) else str(values.get(name, ""))
-
-
-def _is_numeric(name: str, settings: Sequence[dict[str, Any]]) -> bool:
-    found = [values.get(name) for values in settings]
-    return all(map(is_number, found))
-
-
-def _curves(results: Sequence[Result]) -> dict[str, Any]:
-    """A chart of mIoU in % against the number that was varied most, a line for each combination of the rest."""
-    import wandb
-
-    settings = [settings_of(result) for result in results]
-    names = varying_names(settings)
-    numeric = [name for name in names if _is_numeric(name, settings)]
-    if not numeric:
-        return {}
-    abscissa = max(numeric, key=lambda name: len({values[name] for values in settings}))
-    lines: dict[str, list[tuple[float, float]]] = {}
-    for result, values in zip(results, settings, strict=True):
-        own = [f"{heading(name)}={values.get(name, '–')}" for name in names if name != abscissa]
-        lines.setdefault(", ".join(own) or "mIoU", []).append((float(values[abscissa]), 100 * result.metrics.miou))
-    points = [list(zip(*sorted(line), strict=True)) for line in lines.values()]
-    return {
-        "miou_curves": wandb.plot.line_series(
-            xs=[list(x) for x, _ in points],
-            ys=[list(y) for _, y in points],
-            keys=list(lines),
-            title=f"mIoU (%) by {heading(abscissa)}",
-            xname=heading(abscissa),
-        )
-    }
+    return table

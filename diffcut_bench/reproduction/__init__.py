@@ -10,10 +10,9 @@ from diffcut_bench.reproduction.record import write_reproduction
 from diffcut_bench.reproduction.spec import Claim, Reproduction, Row, Tuning, known_reproductions, load_reproduction
 from diffcut_bench.reproduction.tables import cells_table, claims_table, redraw, redrawn_table
 from diffcut_bench.reproduction.tuning import Tuned, training_configs, tune_setting
-from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
+from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, judge, known_measures
 
 __all__ = [
-    "MEASURES",
     "TFLOPS",
     "Checked",
     "Claim",
@@ -36,6 +35,7 @@ __all__ = [
     "claims_table",
     "figure_curves",
     "judge",
+    "known_measures",
     "known_reproductions",
     "load_reproduction",
     "mean_lead",

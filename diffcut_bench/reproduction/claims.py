@@ -8,7 +8,7 @@ from diffcut_bench.reproduction.curves import Point, check_curve, name_part, par
 from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, measure_lead
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
 from diffcut_bench.reproduction.spec import Claim, Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, Measured, Verdict
+from diffcut_bench.reproduction.verdict import Measured, Verdict, known_measures
 
 
 @dataclass(frozen=True)
@@ -32,26 +32,26 @@ def check_claims(
     Args:
         reproduction: of the table or figure.
         cells: as planned.
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place.
+        measured: values by index in ``cells``.
+        failed: why a cell was not run, by index.
     """
     if not reproduction.sweep:
         unders = dict.fromkeys(cell.under for cell in cells if cell.config is not None) or {"": None}
         claims = [(claim, under) for under in unders for claim in reproduction.claims]
         return [_of_rows(claim, reproduction, cells, measured, failed, under) for claim, under in claims]
-    measure, found = MEASURES[reproduction.measure], []
+    measure, found = known_measures()[reproduction.measure], []
     for part in parts_of(cells):
         for claim in reproduction.claims:
             curve = [
-                place
-                for place, cell in enumerate(cells)
+                i
+                for i, cell in enumerate(cells)
                 if part_of(cell) == part
                 and all((cell.point or {}).get(key) == value for key, value in claim.where.items())
             ]
-            points = [Point((cells[p].point or {})[claim.axis], measured[p]) for p in curve if p in measured]
+            points = [Point((cells[i].point or {})[claim.axis], measured[i]) for i in curve if i in measured]
             ours, verdict = check_curve(claim, points, measure, len(curve))
             if not points:
-                why = next((failed.get(place, cells[place].not_run) for place in curve), "")
+                why = next((failed.get(i, cells[i].not_run) for i in curve), "")
                 verdict = Verdict("not run", why)
             found.append(Checked(" ".join([claim.text, *name_part(cells, part)]), ours, verdict))
     return found
@@ -66,18 +66,18 @@ def _of_rows(
     under: str,
 ) -> Checked:
     """A statement about a row beside others, in the columns where it and one of them at least were run."""
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     # Rows that are not run are planned once, under no protocol.
-    places = {(cell.row.name, cell.column): place for place, cell in enumerate(cells) if cell.under in (under, "")}
-    asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in places]
+    indices = {(cell.row.name, cell.column): i for i, cell in enumerate(cells) if cell.under in (under, "")}
+    asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in indices]
     contests: dict[str, Contest] = {}
     leads: dict[str, Lead] = {}
     untold: dict[str, _Untold] = {}
     for number, column in enumerate(asked):
-        own = places.get((claim.row, column), -1)
-        others = {name: places[name, column] for name in claim.others if (name, column) in places}
-        run = {name: measured[place] for name, place in others.items() if place in measured}
-        left = [cells[place] for name, place in others.items() if name not in run]
+        own = indices.get((claim.row, column), -1)
+        others = {name: indices[name, column] for name in claim.others if (name, column) in indices}
+        run = {name: measured[i] for name, i in others.items() if i in measured}
+        left = [cells[i] for name, i in others.items() if name not in run]
         if own not in measured:
             untold[column] = _Untold(2, failed.get(own, cells[own].not_run if own >= 0 else ""))
             continue

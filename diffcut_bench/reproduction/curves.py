@@ -6,12 +6,12 @@ from typing import Any
 
 from diffcut_bench.reproduction.plan import PlannedCell, part_of
 from diffcut_bench.reproduction.spec import Claim, Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, SLACK, Measure, Measured, Verdict
+from diffcut_bench.reproduction.verdict import SLACK, Measure, Measured, Verdict, known_measures
 
 
 @dataclass(frozen=True)
 class Point:
-    """A measured point of a curve: its place on the axis, its value."""
+    """A measured point of a curve: where it is on the axis, and its value."""
 
     x: float
     measured: Measured
@@ -23,25 +23,30 @@ def figure_curves(
     """The figure's curves with their 95 % bands, as reproduction.json keeps them."""
     axis = reproduction.axis or next(iter(cells[0].point or {}), "")
     lines: dict[str, list[tuple[float, Measured]]] = {}
-    for place, ours in sorted(measured.items()):
-        point = dict(cells[place].point or {})
+    for index, ours in sorted(measured.items()):
+        point = dict(cells[index].point or {})
         x = point.pop(axis)
         label = ", ".join(f"{name.rpartition('.')[2]} {value:g}" for name, value in point.items())
-        parts = name_part(cells, part_of(cells[place]))
-        lines.setdefault(" ".join([label, *parts]).strip() or cells[place].row.name, []).append((x, ours))
+        parts = name_part(cells, part_of(cells[index]))
+        lines.setdefault(" ".join([label, *parts]).strip() or cells[index].row.name, []).append((x, ours))
     curves = []
     for label, points in lines.items():
         points.sort(key=lambda point: point[0])
         ends = [ours.interval for _, ours in points if ours.interval is not None]
         curves.append(
             {
-                **{"label": label, "x": [x for x, _ in points], "y": [ours.value for _, ours in points]},
-                **{"low": [low for low, _ in ends], "high": [high for _, high in ends]},
+                "label": label,
+                "x": [x for x, _ in points],
+                "y": [ours.value for _, ours in points],
+                "low": [low for low, _ in ends],
+                "high": [high for _, high in ends],
             }
         )
     return {
-        **{"x_label": axis.rpartition(".")[2], "y_label": MEASURES[reproduction.measure].name},
-        **{"curves": curves, "references": [list(pair) for pair in reproduction.references.items()]},
+        "x_label": axis.rpartition(".")[2],
+        "y_label": known_measures()[reproduction.measure].name,
+        "curves": curves,
+        "references": [list(pair) for pair in reproduction.references.items()],
     }
 
 
@@ -81,11 +86,11 @@ def check_curve(claim: Claim, points: Sequence[Point], measure: Measure, planned
 
 def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
     value = claim.value or 0.0
-    places = [point.x for point in points]
-    said = _stretches([point.x for point in points if point.measured.value > value], places)
+    all_x = [point.x for point in points]
+    said = _stretches([point.x for point in points if point.measured.value > value], all_x)
     if claim.span is not None:
         possibly = [point.x for point in points if _ends(point.measured, measure, value)[1] > value]
-        longest = max((end - start for start, end in _runs(possibly, places)), default=0.0)
+        longest = max((end - start for start, end in _runs(possibly, all_x)), default=0.0)
         return said, longest >= claim.span - 1e-9
     low, high = claim.low or 0.0, claim.high if claim.high is not None else 1.0
     for point in points:
@@ -97,10 +102,10 @@ def _above(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str
 
 
 def _best(claim: Claim, points: Sequence[Point], measure: Measure) -> tuple[str, bool]:
-    best = max(points, key=lambda point: point.measured.value)
+    best = max(points, key=lambda point: measure.sign * point.measured.value)
     low, high = claim.low or 0.0, claim.high if claim.high is not None else float("inf")
-    beaten = best.measured.value
-    agrees = any(low <= point.x <= high and _ends(point.measured, measure)[1] >= beaten for point in points)
+    inside = [_ends(point.measured, measure) for point in points if low <= point.x <= high]
+    agrees = any(bottom <= best.measured.value <= top for bottom, top in inside)
     return f"{measure.text(best.measured.value)} at {best.x:g}", agrees
 
 

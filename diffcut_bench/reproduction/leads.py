@@ -1,17 +1,18 @@
 """What the text says about a row of a table beside others, tested on the same images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 import torch
 from torch import Tensor
 
-from diffcut_bench.evaluation import FEWEST_IMAGES, jaccard_columns, jaccard_of, percentile_interval, resampled_scores
-from diffcut_bench.reporting import common_images, counts_of
+from diffcut_bench.evaluation import FEWEST_IMAGES, percentile_interval, resample
+from diffcut_bench.reporting import common_images
 from diffcut_bench.reproduction.spec import Claim
-from diffcut_bench.reproduction.verdict import MEASURES, SLACK, Measure, Measured, Verdict
-from diffcut_bench.store import ImageRow, Result, check_published
+from diffcut_bench.reproduction.verdict import SLACK, Measure, Measured, Verdict
+from diffcut_bench.scoring.summary import image_table
+from diffcut_bench.store import ImageRow, check_published
 
 
 @dataclass(frozen=True)
@@ -113,14 +114,16 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
     of_rows = [[next(scored) for _ in row] for row in drawn]
     if len({own[0][2] for own in of_rows}) > 1:
         raise ValueError("other classes are scored")
-    stated = [(value, measure.tolerance(value, contest.ours.deviation)) for value in contest.published.values()]
+    stated = [
+        (measure.sign * value, measure.tolerance(value, contest.ours.deviation)) for value in contest.published.values()
+    ]
     nothing = float("-inf")
     best_stated = max((value for value, _ in stated), default=nothing)
     at_most = max((value + tolerance for value, tolerance in stated), default=nothing)
     at_least = max((value - tolerance for value, tolerance in stated), default=nothing)
     values, over_run, resampled, lowest, highest = [], [], [], [], []
-    for place in range(max(len(seeds), 1)):
-        (ours, sample, _), *others = (own[min(place, len(own) - 1)] for own in of_rows)
+    for draw in range(max(len(seeds), 1)):
+        (ours, sample, _), *others = (own[min(draw, len(own) - 1)] for own in of_rows)
         ahead = sample - torch.stack([each for _, each, _ in others]).amax(dim=0)
         over_run.append(ours - max(value for value, _, _ in others))
         values.append(min(over_run[-1], ours - best_stated))
@@ -220,18 +223,12 @@ def _rows_of(cell: Measured) -> list[ImageRow]:
 def _scores(
     rows: Sequence[ImageRow], cell: Measured, measure: Measure, seed: int
 ) -> tuple[float, Tensor, tuple[str, ...]]:
-    """Score of rows, that of their bootstrap samples, and the classes that are scored."""
-    assert cell.result is not None
-    metric = counts_of(rows, cell.result)
-    columns: Tensor
-    score: Callable[[Tensor], Tensor]
-    if measure is MEASURES["jaccard"]:
-        columns, score = jaccard_columns(metric.table()[2]), jaccard_of
-    else:
-        columns, score = metric.columns(), lambda sums: metric.scores_of(sums)[..., :1]
-    value = measure.scale * score(columns.sum(dim=0)).item()
-    return value, measure.scale * resampled_scores(columns, score, seed=seed)[:, 0], _classes(cell.result)
+    """Score of rows, that of their bootstrap samples (both so that greater is better), and the classes scored.
 
-
-def _classes(result: Result) -> tuple[str, ...]:
-    return tuple(result.metrics.iou_per_class)
+    Raises:
+        ValueError: these rows have no such score.
+    """
+    assert cell.result is not None and measure.metric is not None, "a cell of a table of scores"
+    (told,) = resample(image_table(rows), [measure.metric], cell.result.protocol, seed=seed)
+    unit = measure.sign * measure.scale
+    return unit * told.scores[0].item(), unit * told.resampled[:, 0], cell.result.class_names

@@ -22,6 +22,7 @@ from diffcut_bench.scoring.cell import CellState
 from diffcut_bench.scoring.features import outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
 from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key, without_preparing
+from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import cell_key, in_units, read_result
 
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
@@ -155,7 +156,7 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         images = _images(config, look.dataset) if state is None else state.images - state.done
         if coherence and images is not None:
             images = _drawn(images, config.seed)
-        unstored = 0 if config.choices.get("backbone") == "none" else images
+        unstored = images if coherence or _needs_features(config) else 0
         features = _features_key(config, look.dataset)
         if features in counted:
             unstored = 0
@@ -171,6 +172,14 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         costs = _costs(config, look, unstored, _OBLONG if whole else 1)
         found.append(Outlook(state, missing, whole, images, unstored, *costs, seconds))
     return found
+
+
+def _needs_features(config: RunConfig) -> bool:
+    """Whether the segmenter looks at features; one that can't be built looks at nothing."""
+    try:
+        return "features" in as_segmenter(instantiate("segmenter", config.segmenter)).needs
+    except UserError:
+        return False
 
 
 def _drawn(images: int, seed: int) -> int:

@@ -12,10 +12,10 @@ from yaml import YAMLError
 
 from diffcut_bench.config import conf_dir, known_options, quote_if_needed
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.reproduction.verdict import MEASURES
+from diffcut_bench.evaluation import known_metrics
+from diffcut_bench.reproduction.verdict import known_measures
 
 OF_CURVES = ("above", "best", "within")  # kinds of claims
-PAIRED = ("miou", "jaccard")  # measures that are sums over images
 
 
 @dataclass
@@ -87,9 +87,9 @@ class Claim:
 
     Attributes:
         text: the statement.
-        kind: of a curve ``above``: mIoU lies above ``value`` for ``axis`` from ``low`` to ``high`` (and nowhere else
-            with ``only``), or over a stretch of at least ``span``; ``best``: the greatest mIoU lies from ``low`` to
-            ``high``; ``within``: all mIoUs lie from ``low`` to ``high``. Of a table ``exceeds``: ``row`` is ahead of
+        kind: of a curve ``above``: the score lies above ``value`` for ``axis`` from ``low`` to ``high`` (and nowhere
+            else with ``only``), or over a stretch of at least ``span``; ``best``: the best score lies from ``low`` to
+            ``high``; ``within``: all scores lie from ``low`` to ``high``. Of a table ``exceeds``: ``row`` is ahead of
             the best of ``others``, in the mean over ``columns`` or in each.
         where: settings of the curve.
         row, others: rows by name.
@@ -121,7 +121,7 @@ class Reproduction:
     Attributes:
         title, source: of the table, and where its values stand.
         name: of the option.
-        measure: ``miou``, ``jaccard``, ``auc`` or ``images_per_s``.
+        measure: name of a metric (``miou``, ``jaccard`` …), ``auc`` or ``images_per_s``.
         columns: overrides of each column.
         common: overrides of all cells.
         rows: methods.
@@ -150,8 +150,8 @@ class Reproduction:
     def problems(self) -> list[str]:
         """What is wrong with it, one line each."""
         found = [] if self.rows and self.columns else ["it has no rows or no columns"]
-        if self.measure not in MEASURES:
-            found.append(f"measure must be {' | '.join(MEASURES)}, not {self.measure!r}")
+        if self.measure not in known_measures():
+            found.append(f"measure must be {' | '.join(known_measures())}, not {self.measure!r}")
         names = self._rows()
         found += [f"two rows are named {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
         for row in self.rows:
@@ -179,8 +179,8 @@ class Reproduction:
         if claim.by is not None and claim.by <= 0:
             found.append("by must lie above 0: it is how far the row is ahead")
         found += [] if claim.by is None or not claim.each_column else ["by is of the mean, and not of each_column"]
-        if self.sweep or self.measure not in PAIRED:
-            found.append(f"rows are compared in tables of {' | '.join(PAIRED)}")
+        if self.sweep or self.measure not in known_metrics():
+            found.append(f"rows are compared in tables of {' | '.join(known_metrics())}")
         return found
 
     def _rows(self) -> list[str]:

@@ -1,13 +1,14 @@
 """The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell."""
 
 from collections.abc import Mapping, Sequence
+from string import ascii_lowercase
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
-from diffcut_bench.reproduction.verdict import MEASURES, Measure, Measured, Verdict, judge
+from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, judge, known_measures
 from diffcut_bench.store import Result
 
 Outcome = tuple[PlannedCell, Measured | None, Verdict]
@@ -24,8 +25,8 @@ def redraw(
     Args:
         reproduction: a table or figure.
         cells: as planned, without seeds of the noise (`average_seeds`).
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
+        measured: values by index in ``cells``.
+        failed: why a cell was not run, by index; ``PlannedCell.not_run`` holds what was known before.
     """
     checked = check_claims(reproduction, cells, measured, failed)
     results = [ours.result for ours in measured.values() if ours.result is not None]
@@ -45,12 +46,9 @@ def redrawn_table(
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others.
 
     Args:
-        reproduction: of the table.
-        cells: as planned.
-        measured: values by place in ``cells``.
-        failed: why a cell was not run, by place; ``PlannedCell.not_run`` holds what was known before.
+        reproduction, cells, measured, failed: see `redraw`.
     """
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     outcomes = judge_cells(cells, measured, failed, measure)
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
@@ -74,7 +72,7 @@ def cells_table(
 
     A mean over seeds of the noise is followed by the cell of each.
     """
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     swept = list(dict.fromkeys(name for cell in cells for name in cell.point or ()))
     seeded = any(ours.seeds for ours in measured.values())
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
@@ -115,7 +113,7 @@ def claims_table(reproduction: Reproduction, checked: Sequence[Checked], results
         return Table(reproduction.name, reproduction.title, columns, curves, notes)
     names = ("claim", "set beside", "ours", "verdict")
     rows = tuple((each.text, each.beside or "–", each.ours, str(each.verdict)) for each in checked)
-    noise = MEASURES[reproduction.measure].noise
+    noise = known_measures()[reproduction.measure].noise
     notes = (
         "ours: how far the row is ahead of the best of the others, with the 95 % interval of the paired bootstrap over "
         "the images that all of them have; of rows that can't be run here there is the published figure alone, and "
@@ -132,10 +130,10 @@ def judge_cells(
 ) -> list[Outcome]:
     """The verdict of each cell."""
     outcomes: list[Outcome] = []
-    for place, cell in enumerate(cells):
-        ours = measured.get(place)
+    for index, cell in enumerate(cells):
+        ours = measured.get(index)
         if ours is None:
-            outcomes.append((cell, None, Verdict("not run", failed.get(place, cell.not_run))))
+            outcomes.append((cell, None, Verdict("not run", failed.get(index, cell.not_run))))
         elif cell.published is None:
             outcomes.append((cell, ours, Verdict("not stated", "; ".join(ours.limits))))
         else:
@@ -215,8 +213,10 @@ def _number(point: Mapping[str, float] | None, name: str) -> str:
     return f"{point[name]:g}" if point and name in point else ""
 
 
-def _letter(place: int) -> str:
-    return chr(ord("a") + place) if place < 26 else f"{chr(ord('a') + place // 26 - 1)}{chr(ord('a') + place % 26)}"
+def _letter(number: int) -> str:
+    """Numbers as letters: a … z, aa, ab …"""
+    last = ascii_lowercase[number % 26]
+    return last if number < 26 else _letter(number // 26 - 1) + last
 
 
 def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
@@ -231,13 +231,13 @@ def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: M
             "data set; the others match in each image. The two are not comparable."
         )
     notes += [
-        f"{cells[place].name}, {cells[place].column}: {m.remark}" for place, m in sorted(measured.items()) if m.remark
+        f"{cells[index].name}, {cells[index].column}: {m.remark}" for index, m in sorted(measured.items()) if m.remark
     ]
     notes += _drawn_elsewhere(cells, measured)
     weights = dict.fromkeys((cell.row.name, word) for cell in cells for word in cell.weights)
     notes += [f"{row}: {word}" for row, word in weights]
-    unjudged = [place for place, cell in enumerate(cells) if cell.published is None and place in measured]
-    limits = dict.fromkeys((cells[place].column, measured[place].limits) for place in unjudged)
+    unjudged = [index for index, cell in enumerate(cells) if cell.published is None and index in measured]
+    limits = dict.fromkeys((cells[index].column, measured[index].limits) for index in unjudged)
     notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits if why]
     results = [ours.result for ours in measured.values() if ours.result is not None]
     return [*notes, *protocols_in_force(results)]
@@ -246,10 +246,10 @@ def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: M
 def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
     """Rows with a published value whose noise is another draw than the released code's, which is CUDA's."""
     drawn: dict[str, dict[str, None]] = {}
-    for place, ours in sorted(measured.items()):
+    for index, ours in sorted(measured.items()):
         backbone = ours.result.config.get("backbone", {}) if ours.result is not None else {}
-        if ours.result is not None and backbone.get("noise") and cells[place].published is not None:
-            drawn.setdefault(ours.result.environment.noise_generator, {})[cells[place].row.name] = None
+        if ours.result is not None and backbone.get("noise") and cells[index].published is not None:
+            drawn.setdefault(ours.result.environment.noise_generator, {})[cells[index].row.name] = None
     return [
         f"{', '.join(rows)}: noise drawn on the {device}; the released code drew on CUDA, where the same seed gives "
         "another map. --seeds N measures what that moves"
@@ -259,7 +259,7 @@ def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measur
 
 
 def _about(reproduction: Reproduction) -> list[str]:
-    measure = MEASURES[reproduction.measure]
+    measure = known_measures()[reproduction.measure]
     judged = any(row.published for row in reproduction.rows) or reproduction.claims
     meant = (
         "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "

@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Literal
 
-from diffcut_bench.store import Result
+from diffcut_bench.evaluation import Metric, known_metrics
+from diffcut_bench.store import Result, Score
 
 Word = Literal["reproduced", "differs", "limited", "not run", "not stated"]
 
@@ -22,6 +23,7 @@ class Measure:
         digits: behind the point, as the paper prints them: values are rounded by half of the last.
         noise: what other noise, libraries and devices may move on the same images, where that was not measured.
         at_least: a value is reproduced when it is reached, whatever lies above.
+        metric: whose score it is, if it is one.
     """
 
     name: str
@@ -29,6 +31,12 @@ class Measure:
     digits: int
     noise: float
     at_least: bool = False
+    metric: Metric | None = None
+
+    @property
+    def sign(self) -> int:
+        """1 where greater is better, or neither; −1 where less is."""
+        return -1 if self.metric is not None and self.metric.higher_is_better is False else 1
 
     def tolerance(self, stated: float, deviation: float | None = None) -> float:
         """How far ours may lie from a stated value: its rounding, and what the noise moves.
@@ -62,14 +70,27 @@ class Measure:
         return "" if value is None or value != value else f"{value:.{self.digits + 2}f}"
 
 
-MEASURES = {
-    "miou": Measure("mIoU (%)", 100, 1, 0.3),
-    "jaccard": Measure("mean of per-image Jaccard (%)", 100, 1, 0.3),
-    "auc": Measure("AUC", 1, 2, 0.005),
-    "images_per_s": Measure("images/s", 1, 2, 0.0, at_least=True),
-}
 # Two values that differ by the tolerance agree, also where binary fractions say that they just don't.
 SLACK = 1e-9
+
+
+def known_measures() -> dict[str, Measure]:
+    """What tables may be of, by name: the score of any metric, a curve's area, a speed."""
+    of_metrics = {
+        name: Measure(
+            f"{metric.heading} (%)" if metric.is_fraction else metric.heading,
+            metric.scale,
+            metric.digits,
+            noise=0.3 if metric.is_fraction else 0.0,
+            metric=metric,
+        )
+        for name, metric in known_metrics().items()
+    }
+    return {
+        **of_metrics,
+        "auc": Measure("AUC", 1, 2, 0.005),
+        "images_per_s": Measure("images/s", 1, 2, 0.0, at_least=True),
+    }
 
 
 @dataclass(frozen=True)
@@ -112,24 +133,23 @@ class Measured:
     def of(
         result: Result, deviations: Sequence[str] = (), measure: str = "miou", folder: Path | None = None
     ) -> "Measured":
-        """What a table shows of a result: mIoU or the mean of per-image Jaccard in %, or images a second.
+        """What a table shows of a result: its score, or images a second.
 
         Args:
             result: of the cell.
             deviations: settings that differ from the published cell's.
-            measure: ``miou``, ``jaccard`` or ``images_per_s``; without names there is no Jaccard, and the cell is
-                limited.
+            measure: name of a metric, or ``images_per_s``. A cell without this score is limited.
             folder: of the cell.
         """
         if measure == "images_per_s":
             return Measured(result.timings.images_per_s, None, tuple(deviations), result, folder=folder)
-        metrics, limits = result.metrics, (*missing_of(result), *deviations)
-        value, (low, high) = metrics.miou, metrics.miou_ci95
-        if measure == "jaccard":
-            if metrics.mean_image_jaccard is None or metrics.mean_image_jaccard_ci95 is None:
-                return Measured(float("nan"), None, (*limits, "segments are not named"), result, folder=folder)
-            value, (low, high) = metrics.mean_image_jaccard, metrics.mean_image_jaccard_ci95
-        return Measured(100 * value, (100 * low, 100 * high), limits, result, folder=folder)
+        metric, limits = known_metrics()[measure], (*missing_of(result), *deviations)
+        score = result.scores.get(measure, Score(None))
+        if score.value is None:
+            why = metric.inapplicable(result.protocol) or f"no {metric.heading} was measured (if_exists=overwrite)"
+            return Measured(float("nan"), None, (*limits, why), result, folder=folder)
+        ends = (metric.scale * score.ci95[0], metric.scale * score.ci95[1]) if score.ci95 is not None else None
+        return Measured(metric.scale * score.value, ends, limits, result, folder=folder)
 
     @staticmethod
     def mean(seeds: Sequence["Measured"], planned: int, why: str = "") -> "Measured":

@@ -1,6 +1,6 @@
 """One cell while it is scored: its stages, its key, its journal, and at the end its result."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
-from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_images
+from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
 from diffcut_bench.scoring.workers import ALONE, Workers
-from diffcut_bench.segmenters import LabelSource
+from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
@@ -74,7 +74,10 @@ class ScoredImages:
 
 
 class RunningCell:
-    """A cell of a pass: its stages, its place on disk, what this process still has to score of it."""
+    """A cell of a pass: its stages, its place on disk, what this process still has to score of it.
+
+    ``segmenter`` is the user's own in the place of the one that the config would build: see `run_cells`.
+    """
 
     def __init__(
         self,
@@ -84,18 +87,21 @@ class RunningCell:
         workers: Workers = ALONE,
         namer: ClassNamer | None = None,
         observer: Observer | None = None,
+        segmenter: Callable[..., Any] | None = None,
     ) -> None:
         self.config, self.images, self.workers = config, images, workers
         self.observer = observer or Observer()
         protocol = _effective_protocol(config, build_protocol(config.protocol), namer)
-        stages = {group: instantiate(group, getattr(config, group)) for group in ("segmenter", "upsampler", "refiner")}
+        method = instantiate("segmenter", config.segmenter) if segmenter is None else segmenter
         self.pipeline = Pipeline(
             features=features,
+            segmenter=as_segmenter(method),
+            upsampler=instantiate("upsampler", config.upsampler),
+            refiner=instantiate("refiner", config.refiner),
             protocol=protocol,
             device=features.device,
             namer=namer,
             max_seconds=config.max_seconds,
-            **stages,
         )
         _check_attention(config, self.pipeline)
         if protocol.matching == "dataset":
@@ -179,9 +185,14 @@ class RunningCell:
         return CellState(self.cell.finished_dir if result else None, result, done, len(self.images.indices))
 
     def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
-        """Score places of the data set (again) to look at what comes out; nothing is counted or written."""
-        settings = {"batch_size": self.config.batch_size, "num_workers": self.config.num_workers}
-        for batch in score_images(self.pipeline, self.images.dataset, indices, **settings):
+        """Score images of the data set (again) to look at what comes out; nothing is counted or written."""
+        for (batch,) in score_together(
+            [self.pipeline],
+            self.images.dataset,
+            [indices],
+            batch_size=self.config.batch_size,
+            num_workers=self.config.num_workers,
+        ):
             yield from batch.outcomes
 
     def first_outcomes(self, images: int) -> Iterator[Outcome]:
@@ -257,7 +268,7 @@ class RunningCell:
                 rows,
                 dataset.class_names,
             ),
-            metrics=summarise(rows, dataset.class_names, protocol, config.seed),
+            scores=summarise(rows, dataset.class_names, asdict(protocol), config.seed),
             segments_per_image=segments_per_image(rows),
             failures=[_portable(progress.failures[index], index, config) for index in sorted(progress.failures)],
             timings=replace(progress.timings, images_per_s=len(progress.rows) / wall if wall else 0.0),
@@ -310,7 +321,7 @@ def picture_path(folder: Path, image_id: str) -> Path:
 
 def _check_attention(config: RunConfig, pipeline: Pipeline) -> None:
     """Channels that a segmenter takes for attention have to be what the backbone appended."""
-    taken = getattr(pipeline.segmenter, "attention_channels", None)
+    taken = pipeline.segmenter.attention_channels
     given = pipeline.features.backbone.attention_channels
     if taken is not None and taken != given:
         raise UserError(
@@ -323,7 +334,7 @@ def _check_attention(config: RunConfig, pipeline: Pipeline) -> None:
 def _check_dataset_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
     """One matching for the data set wants cluster ids that mean the same everywhere, and reach it unchanged."""
     where = f"segmenter={config.choices.get('segmenter')}"
-    if not isinstance(pipeline.segmenter, LabelSource):
+    if not pipeline.segmenter.consistent_ids:
         raise UserError(
             "matching=dataset needs cluster ids that mean the same in every image",
             f"{where} numbers the segments of each image anew",
@@ -352,7 +363,9 @@ def _row(outcome: Outcome) -> ImageRow:
         places = outcome.table.nonzero()
         table = torch.cat([places, outcome.table[places[:, 0], places[:, 1]][:, None]], dim=1).tolist()
     example, void = outcome.example, outcome.example.label.numel() - outcome.pixels
-    return ImageRow(example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void)
+    return ImageRow(
+        example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void, outcome.measured
+    )
 
 
 def _effective_protocol(config: RunConfig, protocol: Protocol, namer: ClassNamer | None) -> Protocol:

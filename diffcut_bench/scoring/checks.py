@@ -8,23 +8,25 @@ from torch import Tensor
 _MANY = 65_536  # ids that any map may use; a larger one as many as it has pixels
 
 
-def check_label_map(stage: str, ids: object, size: Sequence[int]) -> Tensor:
+def check_label_map(stage: str, ids: object, size: Sequence[int | None], *, any_number: bool = False) -> Tensor:
     """Ids that a stage gave, if they are whole numbers from 0 on in a map of the size that was asked for.
 
     Args:
         stage: its name, for the message.
         ids: what it gave.
-        size: [batch, rows, cols], or [rows, cols].
+        size: [batch, rows, cols], or [rows, cols]; None for an axis of any length.
+        any_number: ids may be as great as they are.
 
     Raises:
         ValueError: they are not; the message names the stage.
     """
     if not isinstance(ids, Tensor):
         raise ValueError(f"the {stage} gave {type(ids).__name__}, not a tensor of segment ids")
-    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex() or list(ids.shape) != list(size):
-        due = f"whole numbers {list(size)}"
+    fits = len(ids.shape) == len(size) and all(due in (None, side) for side, due in zip(ids.shape, size, strict=True))
+    if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex() or not fits:
+        due = f"whole numbers [{', '.join('any' if side is None else str(side) for side in size)}]"
         raise ValueError(f"the {stage} gave {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, not {due}")
     least, most = torch.stack([end.long() for end in torch.aminmax(ids)]).tolist()
-    if least < 0 or most >= max(_MANY, ids.shape[-1] * ids.shape[-2]):
+    if least < 0 or (not any_number and most >= max(_MANY, ids.shape[-1] * ids.shape[-2])):
         raise ValueError(f"the {stage} gave segment ids {least}..{most}; they count from 0")
     return ids

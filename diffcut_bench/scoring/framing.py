@@ -174,7 +174,11 @@ def prepare_example(index: int, id: str, picture: Image.Image, label: NDArray[np
 
 
 def prepare_prediction(
-    ids: NDArray[np.int64], frame: tuple[int, int], framing: Framing, *, covers: Literal["image", "crop"]
+    ids: Int[Tensor, "rows cols"],
+    frame: tuple[int, int],
+    framing: Framing,
+    *,
+    covers: Literal["image", "crop"] = "image",
 ) -> Int[Tensor, "height width"]:
     """Segment ids that another method made, brought to the resolution that is scored, by the way that labels go.
 
@@ -187,19 +191,18 @@ def prepare_prediction(
     Raises:
         ValueError: ids of the whole picture in another aspect ratio.
     """
-    segments = torch.from_numpy(ids)
     height, width = frame
-    rows, cols = segments.shape
+    rows, cols = ids.shape
     if covers == "crop":
         side = center_crop_box(height, width)[2]
         size = framing.scored_size(*((side, side) if framing.crop == "center" else frame))
-        return _resize_label(segments, size, "nearest-exact")
+        return _resize_label(ids, size, "nearest-exact")
     if abs(rows / height - cols / width) * max(height, width) > max(height / rows, width / cols, 1):
         raise ValueError(
             f"the prediction is {cols}×{rows}, which is no {width}×{height} picture scaled; "
             "segmenter.covers=crop takes predictions of the crop that is scored"
         )
-    return framing.scored_label(framing.seen.cropped(_resize_label(segments, frame, "nearest-exact")))
+    return framing.scored_label(framing.seen.cropped(_resize_label(ids, frame, "nearest-exact")))
 
 
 def center_crop_box(height: int, width: int) -> tuple[int, int, int]:

@@ -10,7 +10,6 @@ from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import choices_in_force
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.segmenters import LabelSource
 
 if TYPE_CHECKING:
     from diffcut_bench.scoring.pipeline import Pipeline
@@ -27,14 +26,7 @@ def cell_identity(
     """Everything that can change the numbers. Batch size, workers and folders can't; the
     versions of other packages are recorded beside."""
     features = pipeline.features
-    immaterial = {"max_memory_gib"}
-    segmenter: dict[str, Any] = {}
-    if isinstance(pipeline.segmenter, LabelSource):
-        ids: list[str] = dataset.records["id"][:]
-        segmenter["predictions"] = pipeline.segmenter.fingerprint(ids)
-        immaterial |= {"folder", "pattern"}
-    segmenter |= {name: value for name, value in config.segmenter.items() if name not in immaterial}
-    stages = (pipeline.segmenter, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
+    stages = (pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
     groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
     code = code_fingerprint(stages, [getattr(config, group) for group in groups])
     return {
@@ -43,7 +35,7 @@ def cell_identity(
         "backbone": backbone_identity(features.backbone, config.backbone),
         "features_version": FEATURES_VERSION,
         "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": segmenter,
+        "segmenter": pipeline.segmenter.identity(config.segmenter, dataset.records["id"][:]),
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import instantiate, load_config
@@ -9,8 +10,9 @@ from diffcut_bench.datasets import Benchmark, SegmentationDataset, preparation_s
 from diffcut_bench.errors import UserError
 
 
-def option_state(group: str, option: str, overrides: Sequence[str]) -> str:
-    """Whether a backbone or data set can be used here, in one line; ``missing: …`` says what it needs.
+def try_option(group: str, option: str, overrides: Sequence[str]) -> tuple[str, Any]:
+    """Whether a backbone or data set can be used here, in one line (``missing: …`` says what it needs), and the object
+    that the option builds, None where it can't be built.
 
     Args:
         group: ``backbone`` or ``dataset``.
@@ -20,14 +22,15 @@ def option_state(group: str, option: str, overrides: Sequence[str]) -> str:
     own = tuple(f"{name}=" for name in ("data_dir", "output_dir"))
     if f"{group}={option}" in overrides:
         own += (f"{group}.", "prepared=")
+    built = None
     try:
         config = load_config([f"{group}={option}", *(word for word in overrides if word.startswith(own))])
         with cache_only():
             built = instantiate(group, getattr(config, group))
         if isinstance(built, Benchmark):
-            return preparation_state(built, Path(config.data_dir))
+            return preparation_state(built, Path(config.data_dir)), built
     except UserError as error:
-        return f"missing: {error.what}; {error.hint}"
+        return f"missing: {error.what}; {error.hint}", built
     if isinstance(built, SegmentationDataset):
-        return f"there, {len(built)} images"
-    return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items())
+        return f"there, {len(built)} images", built
+    return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items()), built

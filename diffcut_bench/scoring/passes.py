@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,29 +31,36 @@ from diffcut_bench.scoring.workers import Workers, workers
 from diffcut_bench.store import cell_key
 
 
-def run_cell(config: RunConfig, observer: Observer | None = None) -> FinishedCell:
+def run_cell(
+    config: RunConfig, observer: Observer | None = None, segmenter: Callable[..., Any] | None = None
+) -> FinishedCell:
     """Score one cell, or find it finished; an interrupted one continues where it was.
 
     Args:
         config: checked; see `diffcut_bench.config.load_config`.
         observer: is told what happens.
+        segmenter: see `run_cells`.
 
     Raises:
         UserError: an option is out of range, data or weights are missing, more than ``max_failures`` images failed,
             none could be scored, or the output folder can't be written.
     """
-    (ended,) = run_cells([config], observer)
+    (ended,) = run_cells([config], observer, segmenter)
     if isinstance(ended, UserError):
         raise ended
     return ended
 
 
-def run_cells(configs: Sequence[RunConfig], observer: Observer | None = None) -> list[FinishedCell | UserError]:
+def run_cells(
+    configs: Sequence[RunConfig], observer: Observer | None = None, segmenter: Callable[..., Any] | None = None
+) -> list[FinishedCell | UserError]:
     """Score cells in one pass over the images: each is read once and its features are fetched once for all cells.
 
     Args:
         configs: cells of one `pass_key`.
         observer: is told what happens.
+        segmenter: the user's own function or object in the place of the one that the configs would build; their
+            ``segmenter`` is what the keys hold and has to tell what it is, as `object_fingerprint` does.
 
     Returns:
         For each cell how it ended; one that failed does not stop the others.
@@ -65,19 +73,21 @@ def run_cells(configs: Sequence[RunConfig], observer: Observer | None = None) ->
     observer.begin(configs)
     try:
         opened = workers().together(lambda: open_pass(configs[0], observer))
-        ended = _run_opened(opened, configs)
+        ended = _run_opened(opened, configs, segmenter)
     finally:
         observer.end(ended)
     return ended
 
 
-def _run_opened(opened: "OpenedPass", configs: Sequence[RunConfig]) -> list[FinishedCell | UserError]:
+def _run_opened(
+    opened: "OpenedPass", configs: Sequence[RunConfig], segmenter: Callable[..., Any] | None
+) -> list[FinishedCell | UserError]:
     ended: dict[int, FinishedCell | UserError] = {}
     cells: dict[int, RunningCell] = {}
     first: dict[str, int] = {}  # of the cells with one key: their settings differ in nothing that changes numbers
     for number, config in enumerate(configs):
         try:
-            cells[number] = opened.workers.together(partial(opened.cell, config))
+            cells[number] = opened.workers.together(partial(opened.cell, config, segmenter))
             first.setdefault(cells[number].key, number)
         except UserError as error:
             ended[number] = error
@@ -148,8 +158,8 @@ class OpenedPass:
     observer: Observer
     namers: dict[str, ClassNamer | None] = field(default_factory=dict)  # by settings: a network of its own is in each
 
-    def cell(self, config: RunConfig) -> RunningCell:
-        """A cell of the pass.
+    def cell(self, config: RunConfig, segmenter: Callable[..., Any] | None = None) -> RunningCell:
+        """A cell of the pass; ``segmenter``: see `run_cells`.
 
         Raises:
             UserError: an option of its own is out of range.
@@ -160,7 +170,8 @@ class OpenedPass:
             dataset = self.images.dataset
             classes = (dataset.class_names, dataset.background, self.features.device)
             self.namers[settings] = None if namer is None else namer.for_classes(*classes)
-        return RunningCell(config, self.images, self.features, self.workers, self.namers[settings], self.observer)
+        shared = (self.images, self.features, self.workers)
+        return RunningCell(config, *shared, self.namers[settings], self.observer, segmenter)
 
 
 def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass:
@@ -246,7 +257,8 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     """Score what the journals do not hold yet; of several processes each its share."""
     images, observer = opened.images, opened.observer
     todo = sorted(set().union(*(cell.todo for cell in cells)))
-    for line in opened.features.announce(images.dataset, todo):
+    looking = [cell.todo for cell in cells if "features" in cell.pipeline.segmenter.needs]
+    for line in opened.features.announce(images.dataset, sorted(set().union(*looking))):
         observer.say(line)
     share = len(range(opened.workers.rank, len(images.indices), opened.workers.count))
     total = max(share, len(todo))

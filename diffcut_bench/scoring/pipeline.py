@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from diffcut_bench.evaluation import (
     Counts,
     Criterion,
     Protocol,
+    ScoredImage,
     Surplus,
     contingency_tables,
     count_matches,
     count_named,
+    measure_image,
     merge_backgrounds,
     number_by_first_pixel,
 )
@@ -30,20 +33,18 @@ from diffcut_bench.scoring.framing import Example, prepare_prediction
 from diffcut_bench.scoring.reading import example_loader, read_ahead
 from diffcut_bench.scoring.time_limit import time_limit
 from diffcut_bench.segmenters import (
-    CountingSegmenter,
-    FinerSegmenter,
     GraphTooLargeError,
-    ImageSegmenter,
-    LabelSource,
+    Inputs,
     Segmenter,
     SpectrumTooLargeError,
     segment_together,
+    sharing_groups,
 )
 from diffcut_bench.store import Failure, Timings
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
-_LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a file
+_LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a label map
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Pipeline:
     """The stages of one cell, on one device. What a namer gives is scored as it is: clusters are classes then."""
 
     features: FeatureSource
-    segmenter: Segmenter | ImageSegmenter | LabelSource
+    segmenter: Segmenter
     upsampler: Upsampler
     refiner: Refiner | None
     protocol: Protocol
@@ -60,7 +61,7 @@ class Pipeline:
     max_seconds: float | None = None  # that segmenting an image may take
 
     def __post_init__(self) -> None:
-        if isinstance(self.segmenter, FinerSegmenter) and isinstance(self.upsampler, ConceptUpsampler):
+        if self.segmenter.gives == "finer_partition" and isinstance(self.upsampler, ConceptUpsampler):
             raise UserError(
                 "concepts are assigned to segments of patches, and this segmenter's are finer",
                 "segmenter, upsampler",
@@ -81,6 +82,7 @@ class Outcome:
         criterion, surplus: of the matching of clusters to classes.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         named: the prediction holds classes, and nothing was matched.
+        measured: what metrics that look at the image itself keep of it, by name.
     """
 
     example: Example
@@ -92,23 +94,16 @@ class Outcome:
     surplus: Surplus = "absent_class"
     table: Tensor | None = None
     named: bool = False
+    measured: dict[str, list[float] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What became of one batch: outcomes and failures by place in the data set, and the time each stage took."""
+    """What became of one batch: outcomes and failures by index in the data set, and the time each stage took."""
 
     outcomes: list[Outcome]
     failures: dict[int, Failure]
     timings: Timings
-
-
-def score_images(
-    pipeline: Pipeline, dataset: SegmentationDataset, indices: Sequence[int], *, batch_size: int, num_workers: int = 0
-) -> Iterator[Batch]:
-    """`score_together` with one pipeline."""
-    for (batch,) in score_together([pipeline], dataset, [indices], batch_size=batch_size, num_workers=num_workers):
-        yield batch
 
 
 def score_together(
@@ -122,13 +117,13 @@ def score_together(
     """Run pipelines over images of a data set, a batch at a time, in the order of the data set.
 
     Each image is read once and its features are fetched once for all pipelines; segmenters that can share work do
-    (`segment_together`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
+    (`sharing_groups`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
     where a network's rounding depends on it.
 
     Args:
         pipelines: they share features, device, and what their protocols say about crop, sizes and void.
         dataset: opened.
-        wanted: places in the data set that each pipeline is to score.
+        wanted: indices of the data set that each pipeline is to score.
         batch_size: images at a time.
         num_workers: processes that read.
 
@@ -153,16 +148,16 @@ def score_together(
     position = 0
     start = time.perf_counter()
     for items in read_ahead(loader):
-        places = indices[position : position + len(items)]
+        batch = indices[position : position + len(items)]
         position += len(items)
         run.begin(read_s=time.perf_counter() - start)
-        for place, item in zip(places, items, strict=True):
+        for index, item in zip(batch, items, strict=True):
             if isinstance(item, Failure):
-                run.fail([n for n, places_of in enumerate(wanted) if place in places_of], place, item)
+                run.fail([n for n, own in enumerate(wanted) if index in own], index, item)
         groups: dict[Any, list[Example]] = {}
         for example in items:
             if isinstance(example, Example):
-                takers = tuple(n for n, places_of in enumerate(wanted) if example.index in places_of)
+                takers = tuple(n for n, own in enumerate(wanted) if example.index in own)
                 shape = (example.grid_of(first.features.backbone.stride), example.label.shape)
                 groups.setdefault((takers, shape), []).append(example)
         for (takers, _), group in groups.items():
@@ -171,6 +166,7 @@ def score_together(
         start = time.perf_counter()
 
 
+@torch.inference_mode()
 def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
     """Segments of images without annotations.
 
@@ -182,64 +178,86 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
-    if isinstance(pipeline.segmenter, LabelSource):
-        raise UserError("segmentations made elsewhere are of a data set", "segmenter=precomputed", "choose a segmenter")
-    if isinstance(pipeline.segmenter, CountingSegmenter) and pipeline.segmenter.counts_classes:
+    segmenter, device = pipeline.segmenter, pipeline.device
+    if segmenter.needs & {"image_ids", "rescale"}:
+        raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
+    if "class_counts" in segmenter.needs:
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
     try:
-        return _segment(pipeline, images, eval_images).cpu()
+        features = pipeline.features.compute(images).float() if "features" in segmenter.needs else None
+        eval_images = eval_images.to(device)
+        inputs = Inputs(features, eval_images)
+        with time_limit(pipeline.max_seconds, ["picture"] * len(images)):
+            (segments,) = _segments([pipeline], inputs, eval_images.shape)
+        if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
+            return segments.cpu()
+        labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, eval_images.shape))
+        if pipeline.refiner is not None:
+            labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
+        return labels.cpu()
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
 
 
-@torch.inference_mode()
-def _segment(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
-    size, limit = (eval_images.shape[-2], eval_images.shape[-1]), (pipeline.max_seconds, ["picture"] * len(images))
-    if isinstance(pipeline.segmenter, ImageSegmenter):
-        with time_limit(*limit):
-            maps = [pipeline.segmenter.segment_image(image) for image in eval_images]
-        return torch.stack([check_label_map("segmenter", ids, size) for ids in maps])
-    assert not isinstance(pipeline.segmenter, LabelSource)
-    features = pipeline.features.compute(images).float()
-    with time_limit(*limit):
-        (partition,) = _partitions([pipeline.segmenter], features)
-    eval_images = eval_images.to(pipeline.device)
-    partition = _numbered(pipeline.protocol, partition)
-    labels = check_label_map("upsampler", pipeline.upsampler(features, partition, size), (len(images), *size))
-    labels = _numbered(pipeline.protocol, labels)
-    if pipeline.refiner is not None:
-        labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
-    return labels
+def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int]) -> list[Tensor]:
+    """What segmenters that can share work give, checked and on the device.
 
+    Args:
+        pipelines: of the segmenters, one of `sharing_groups`.
+        inputs: of a batch.
+        shape: of what is scored: the batch first, height and width last.
 
-def _annotated(segmenters: Iterable[Segmenter], labels: Tensor) -> list[int] | None:
-    """Classes annotated in each image, if a segmenter wants to know."""
-    if not any(isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes for segmenter in segmenters):
-        return None
-    return [max(len(label[label >= 0].unique()), 1) for label in labels]
-
-
-def _partitions(
-    segmenters: Sequence[Segmenter], features: Tensor, class_counts: Sequence[int] | None = None
-) -> list[Tensor]:
-    """`segment_together`; a graph that is too large for the memory is the user's to mend, before anything else runs."""
+    Raises:
+        UserError: a graph is too large for the memory, which the user can mend before anything else runs.
+        ValueError: these are no segments.
+    """
     try:
-        partitions = segment_together(segmenters, features, class_counts)
-        return [
-            check_label_map("segmenter", partition, (len(features), *_partition_size(segmenter, features)))
-            for segmenter, partition in zip(segmenters, partitions, strict=True)
-        ]
+        given = segment_together([pipeline.segmenter for pipeline in pipelines], inputs)
     except GraphTooLargeError as error:
         spectrum = isinstance(error, SpectrumTooLargeError)
         instead = "segmenter=diffcut" if spectrum else "segmenter.approximation=coarse_to_fine (docs/large_grids.md)"
         hint = f"raise segmenter.max_memory_gib, use a smaller protocol.image_size, or {instead}"
         raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
+    found = []
+    for pipeline, ids in zip(pipelines, given, strict=True):
+        segmenter = pipeline.segmenter
+        size: tuple[int | None, int | None] = (None, None)
+        if segmenter.gives == "label_map":
+            size = (shape[-2], shape[-1])
+        elif segmenter.gives == "partition" and inputs.features is not None:
+            size = (inputs.features.shape[2], inputs.features.shape[3])
+        check = partial(check_label_map, "segmenter", any_number=segmenter.gives == "label_map")
+        if segmenter.one_by_one:
+            ids = torch.stack([check(each, size) for each in ids])
+        ids = check(ids, (shape[0], *size))
+        found.append((_ranked(pipeline.protocol, ids) if segmenter.gives == "label_map" else ids).to(pipeline.device))
+    return found
 
 
-def _partition_size(segmenter: Segmenter, features: Tensor) -> tuple[int, int]:
-    """Rows and columns of the segmenter's partition."""
-    rows, cols = features.shape[2:]
-    return segmenter.partition_size(rows, cols) if isinstance(segmenter, FinerSegmenter) else (rows, cols)
+def _ranked(protocol: Protocol, maps: Tensor) -> Tensor:
+    """Label maps [batch, height, width] whose great numbers, as colours are, go by rank in each image. Small ones are
+    kept: gaps between them count under the released matching."""
+    if maps.max() <= _LARGEST_ID:
+        return maps
+    if protocol.matching == "dataset":
+        raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {maps.max()}")
+    return torch.stack([ids.unique(return_inverse=True)[1] if ids.max() > _LARGEST_ID else ids for ids in maps])
+
+
+def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Sequence[int]) -> Tensor:
+    """Label maps [batch, height, width] at the scored size, of whatever the segmenter gives."""
+    if pipeline.segmenter.gives == "label_map":
+        return segments
+    assert inputs.features is not None
+    size = (shape[-2], shape[-1])
+    labels = pipeline.upsampler(inputs.features, _numbered(pipeline.protocol, segments), size)
+    return check_label_map("upsampler", labels, (shape[0], *size))
+
+
+def _count_segments(segments: Tensor) -> list[int]:
+    """Numbers that occur in each image [batch, rows, cols]."""
+    ordered = segments.flatten(1).sort(dim=1).values
+    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).tolist()
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:
@@ -278,9 +296,9 @@ class _Run:
         self.failures: list[dict[int, Failure]] = [{} for _ in self.pipelines]
         self.seconds = [{"read_s": read_s / len(self.pipelines)} for _ in self.pipelines]
 
-    def fail(self, takers: Iterable[int], place: int, failure: Failure) -> None:
+    def fail(self, takers: Iterable[int], index: int, failure: Failure) -> None:
         for taker in takers:
-            self.failures[taker][place] = failure
+            self.failures[taker][index] = failure
 
     def batches(self, wall_s: float) -> list[Batch]:
         """What came of the batch, one entry a pipeline."""
@@ -326,60 +344,44 @@ class _Run:
     def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
         labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
         images = None
-        if any(self.pipelines[taker].refiner for taker in takers):
+        stages = [self.pipelines[taker] for taker in takers]
+        if any(each.refiner is not None or "images" in each.segmenter.needs for each in stages):
             images = torch.stack([example.eval_image for example in group]).to(self.device, non_blocking=True)
         return {
             taker: self._score(taker, group, prediction, segments, labels, images)
-            for taker, (prediction, segments) in self._predictions(takers, group, labels).items()
+            for taker, (prediction, segments) in self._predictions(takers, group, labels, images).items()
         }
 
     def _predictions(
-        self, takers: tuple[int, ...], group: list[Example], labels: Tensor
+        self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None
     ) -> dict[int, tuple[Tensor, list[int]]]:
-        """Label maps at the scored resolution, and segments of each image: cut from features, or made elsewhere."""
+        """Label maps at the scored size, and segments of each image."""
+        inputs = self._inputs(takers, group, labels, images)
         found: dict[int, tuple[Tensor, list[int]]] = {}
-        cutting: dict[int, Segmenter] = {}
-        for taker in takers:
-            segmenter = self.pipelines[taker].segmenter
-            if isinstance(segmenter, LabelSource):
-                with self._stage("segment_s", (taker,), group):
-                    found[taker] = self._made_before(self.pipelines[taker], segmenter, group)
-            elif isinstance(segmenter, ImageSegmenter):
-                with self._stage("segment_s", (taker,), group):
-                    size = (labels.shape[1], labels.shape[2])
-                    maps = [check_label_map("segmenter", segmenter.segment_image(e.eval_image), size) for e in group]
-                    found[taker] = self._stacked(maps)
-            else:
-                cutting[taker] = segmenter
-        if cutting:
-            with self._stage("features_s", tuple(cutting)):
-                features = self.features.of(group)
-            with self._stage("segment_s", tuple(cutting), group):
-                partitions = _partitions(list(cutting.values()), features, _annotated(cutting.values(), labels))
-            for taker, partition in zip(cutting, partitions, strict=True):
+        for indices in sharing_groups(self.pipelines[taker].segmenter for taker in takers):
+            sharing = tuple(takers[index] for index in indices)
+            with self._stage("segment_s", sharing, group):
+                segments = _segments([self.pipelines[taker] for taker in sharing], inputs, labels.shape)
+            for taker, each in zip(sharing, segments, strict=True):
                 with self._stage("segment_s", (taker,)):
-                    size = (labels.shape[1], labels.shape[2])
-                    partition = _numbered(self.pipelines[taker].protocol, partition)
-                    prediction = self.pipelines[taker].upsampler(features, partition, size)
-                    prediction = check_label_map("upsampler", prediction, labels.shape)
-                    found[taker] = prediction, (partition.amax(dim=(1, 2)) + 1).tolist()
+                    label_maps = _label_maps(self.pipelines[taker], each, inputs, labels.shape)
+                    found[taker] = label_maps, _count_segments(each)
         return found
 
-    def _made_before(self, pipeline: Pipeline, source: LabelSource, group: list[Example]) -> tuple[Tensor, list[int]]:
-        maps, framing = [], self.features.framing
-        for example in group:
-            prepared = prepare_prediction(source.read(example.id), example.frame, framing, covers=source.covers)
-            # Gaps between the numbers count under the released matching. Greater numbers, as colours are, go by rank.
-            if prepared.max() > _LARGEST_ID:
-                if pipeline.protocol.matching == "dataset":
-                    raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {prepared.max()}")
-                prepared = prepared.unique(return_inverse=True)[1]
-            maps.append(prepared)
-        return self._stacked(maps)
-
-    def _stacked(self, maps: Sequence[Tensor]) -> tuple[Tensor, list[int]]:
-        """Label maps on the device, and segments of each."""
-        return torch.stack(list(maps)).to(self.device), [len(each.unique()) for each in maps]
+    def _inputs(self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None) -> Inputs:
+        """What the segmenters of the pipelines need of a group."""
+        needs = {taker: self.pipelines[taker].segmenter.needs for taker in takers}
+        features = None
+        looking = tuple(taker for taker in takers if "features" in needs[taker])
+        if looking:
+            with self._stage("features_s", looking):
+                features = self.features.of(group)
+        counts = None
+        if any("class_counts" in needed for needed in needs.values()):
+            counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
+        framing = self.features.framing
+        rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
+        return Inputs(features, images, counts, [example.id for example in group], rescale)
 
     def _score(
         self,
@@ -424,6 +426,7 @@ class _Run:
                     protocol.surplus,
                     tables[place] if later else None,
                     pipeline.namer is not None,
+                    measure_image(ScoredImage(prediction[place], labels[place], tables[place]), vars(protocol)),
                 )
                 for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]

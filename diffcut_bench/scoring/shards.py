@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
@@ -20,7 +20,17 @@ from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images
 from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
-from diffcut_bench.store import Cell, ImageRow, Result, Timings, cell_key, check_published, read_result, read_rows
+from diffcut_bench.store import (
+    SCHEMA_VERSION,
+    Cell,
+    ImageRow,
+    Result,
+    Timings,
+    cell_key,
+    check_published,
+    read_result,
+    read_rows,
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     first = cell.found[0]
     rows = _rows(cell)
     protocol = build_protocol(first.result.protocol)
-    names = tuple(first.result.metrics.iou_per_class)
+    names = first.result.class_names
     if protocol.matching == "dataset":
         rows = match_rows(rows, len(names), protocol)
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
@@ -149,11 +159,12 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
         ),
         limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
         dataset=with_coverage(dataset, rows, names),
-        metrics=summarise(rows, names, protocol, identity["seed"]),
+        scores=summarise(rows, names, asdict(protocol), identity["seed"]),
         segments_per_image=segments_per_image(rows),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
         timings=replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
         identity=identity,
+        schema_version=SCHEMA_VERSION,  # also where a shard is of an older one
     )
     for shard in cell.found:
         if (shard.folder / "pictures").is_dir():

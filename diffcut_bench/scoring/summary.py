@@ -1,37 +1,49 @@
 """From the rows of all images to what a result says of them: scores, coverage of the labels, segments."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
-from diffcut_bench.evaluation import Counts, ImageCounts, Protocol, count_matches_together, mean_image_jaccard
-from diffcut_bench.store import DatasetRecord, ImageRow, Metrics, SegmentsPerImage
+from diffcut_bench.evaluation import Counts, ImageTable, Protocol, count_matches_together, score_images
+from diffcut_bench.store import DatasetRecord, ImageRow, Score, SegmentsPerImage
 
 
-def summarise(rows: Sequence[ImageRow], class_names: tuple[str, ...], protocol: Protocol, seed: int) -> Metrics:
-    """Data-set scores and intervals of per-image rows."""
-    # The rows are of all processes already.
-    metric = ImageCounts(len(class_names), protocol.absent_classes, seed=seed, sync_on_compute=False)
-    for row in rows:
-        metric.update(row.index, Counts(*(torch.tensor(c) for c in (row.tp, row.fp, row.fn))), row.pixels)
-    scores = metric.compute()
-    # torchmetrics squeezes what has one element: a single class.
-    iou = [None if value != value else value for value in scores["iou_per_class"].reshape(-1).tolist()]
-    low, high = scores["miou_ci95"].tolist()
-    accuracy_low, accuracy_high = scores["pixel_accuracy_ci95"].tolist()
-    by_class = [None if low != low else (low, high) for low, high in scores["iou_per_class_ci95"].T.tolist()]
-    jaccard = mean_image_jaccard(metric.table()[2], seed=seed) if protocol.matching == "named" else (None, None)
-    return Metrics(
-        miou=scores["miou"].item(),
-        pixel_accuracy=scores["pixel_accuracy"].item(),
-        miou_ci95=(low, high),
-        pixel_accuracy_ci95=(accuracy_low, accuracy_high),
-        iou_per_class=dict(zip(class_names, iou, strict=True)),
-        iou_per_class_ci95=dict(zip(class_names, by_class, strict=True)),
-        mean_image_jaccard=jaccard[0],
-        mean_image_jaccard_ci95=jaccard[1],
-    )
+def summarise(
+    rows: Sequence[ImageRow], class_names: Sequence[str], choices: Mapping[str, Any], seed: int
+) -> dict[str, Score]:
+    """Data-set scores and intervals of per-image rows, by the metric's name.
+
+    Args:
+        rows: at least one.
+        class_names: of the data set.
+        choices: of the protocol, by name.
+        seed: of the bootstrap.
+    """
+    found = {}
+    for name, (scores, interval) in score_images(image_table(rows), choices, seed=seed).items():
+        # JSON has no NaN and no infinity.
+        value, *per_class = (each if math.isfinite(each) else None for each in scores.tolist())
+        ends, *class_ends = ((low, high) if math.isfinite(high - low) else None for low, high in interval.T.tolist())
+        names = class_names if per_class else ()
+        found[name] = Score(
+            value, ends, dict(zip(names, per_class, strict=True)), dict(zip(names, class_ends, strict=True))
+        )
+    return found
+
+
+def image_table(rows: Sequence[ImageRow]) -> ImageTable:
+    """What metrics make their statistics from; what was not measured on all images is left out."""
+    tp, fp, fn = (torch.tensor([getattr(row, name) for row in rows]) for name in Counts._fields)
+    pixels, segments = (torch.tensor([getattr(row, name) for row in rows]) for name in ("pixels", "segments"))
+    measured = {}
+    for name in rows[0].measured:
+        statistics = [row.measured.get(name) for row in rows]
+        if None not in statistics:
+            measured[name] = torch.tensor(statistics, dtype=torch.float64)
+    return ImageTable(tp, fp, fn, pixels, segments, measured)
 
 
 def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -> list[ImageRow]:

@@ -33,6 +33,7 @@ from diffcut_bench.config import (
     quoted,
 )
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.escaping import counted
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.cell import FinishedCell
@@ -82,7 +83,7 @@ class Sweep:
     def summary(self) -> str:
         """How many cells and passes, in one line."""
         twins = f"; {self.twins} more equal one of these" if self.twins else ""
-        size = f"{_counted(len(self.cells), 'cell')} in {_counted(len(self.passes), 'pass', 'es')} over images"
+        size = f"{counted(len(self.cells), 'cell')} in {counted(len(self.passes), 'pass', 'es')} over images"
         return f"sweep of {size}; a pass shares reading and features{twins}"
 
     def run(self, observer: Observer) -> Exception | SystemExit | None:
@@ -121,7 +122,7 @@ class Sweep:
         first = sum(map(len, self.passes[:number]))
         shared = [word for word in cells[0].overrides if all(word in cell.overrides for cell in cells)]
         everywhere = set.intersection(*(set(cell.overrides) for cell in self.cells))
-        heading = f"pass {number + 1} of {len(self.passes)}, {_counted(len(cells), 'cell')}"
+        heading = f"pass {number + 1} of {len(self.passes)}, {counted(len(cells), 'cell')}"
         observer.say(f"{heading}: {' '.join(shared) or 'the default'}")
         configs = [cell.config for cell in cells]
         ended: Sequence[FinishedCell | UserError]
@@ -257,10 +258,6 @@ def _loky_follows() -> Iterator[None]:
         yield
     finally:
         register_parallel_backend("loky", loky)
-
-
-def _counted(number: int, what: str, plural: str = "s") -> str:
-    return f"{number} {what}{'' if number == 1 else plural}"
 
 
 def _shared_work(configs: Sequence[RunConfig]) -> str:

@@ -24,6 +24,7 @@ from diffcut_bench.scoring.framing import Framing, prepare_example, resize_image
 from diffcut_bench.scoring.identity import FEATURES_VERSION, NUMERICS_VERSION, backbone_identity
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
+from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -111,7 +112,7 @@ class PictureSegmenter:
         backbone = instantiate("backbone", config.backbone).to(device)
         self._pipeline = Pipeline(
             features=FeatureSource(backbone, Framing.of(protocol, backbone), device),
-            segmenter=instantiate("segmenter", config.segmenter),
+            segmenter=as_segmenter(instantiate("segmenter", config.segmenter)),
             upsampler=instantiate("upsampler", config.upsampler),
             refiner=instantiate("refiner", config.refiner),
             protocol=protocol,
@@ -130,7 +131,9 @@ class PictureSegmenter:
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(features.backbone, config.backbone),
             **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
-            "code": code_fingerprint([self._pipeline.segmenter, self._pipeline.upsampler, self._pipeline.refiner]),
+            "code": code_fingerprint(
+                [self._pipeline.segmenter.method, self._pipeline.upsampler, self._pipeline.refiner]
+            ),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
             "device_type": self._pipeline.device.type,

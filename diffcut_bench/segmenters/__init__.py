@@ -1,16 +1,8 @@
-"""Segmenters: feature map -> partition of its patches, one file a method; and segmentations made elsewhere."""
+"""Segmenters, one file a method: features or pictures -> segments. `as_segmenter` makes one of any function."""
 
 from diffcut_bench.ncut import GraphTooLargeError
 from diffcut_bench.segmenters.autosc import AutoSC
-from diffcut_bench.segmenters.base import (
-    CountingSegmenter,
-    FinerSegmenter,
-    ImageSegmenter,
-    LabelSource,
-    Segmenter,
-    SharingSegmenter,
-    segment_together,
-)
+from diffcut_bench.segmenters.base import Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
 from diffcut_bench.segmenters.found import Found
@@ -28,28 +20,26 @@ from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid
 
 __all__ = [
     "AutoSC",
-    "CountingSegmenter",
     "DiffCut",
     "DiffSeg",
     "Felzenszwalb",
-    "FinerSegmenter",
     "Found",
     "GraphTooLargeError",
-    "ImageSegmenter",
+    "Inputs",
     "KMeans",
     "KWayNCut",
-    "LabelSource",
     "Lost",
     "MaskCut",
     "OneSegment",
     "Patches",
     "Precomputed",
     "Segmenter",
-    "SharingSegmenter",
     "Slic",
     "Spectral",
     "SpectrumTooLargeError",
     "TokenCut",
     "UniformGrid",
+    "as_segmenter",
     "segment_together",
+    "sharing_groups",
 ]

@@ -45,22 +45,19 @@ class DiffSeg:
     temperature: float = 0.15
     resolution: int = 512
 
+    gives = "finer_partition"
+
     def __post_init__(self) -> None:
         for name in ("threshold", "temperature"):
             check_positive(name, getattr(self, name))
         for name in ("anchors", "iterations", "resolution"):
             check_count(name, getattr(self, name), 1)
 
-    def partition_size(self, rows: int, cols: int) -> tuple[int, int]:
-        """Height and width of the partition: `resolution` along the longer side, the patches' aspect ratio."""
-        height, width = (max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols))
-        return height, width
-
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch height width"]:
-        """Partition of each feature map, of the size that `partition_size` gives."""
+        """Partition of each feature map, of `resolution` along the longer side and the patches' aspect ratio."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
-        anchors = anchor_places(rows, cols, self.anchors).to(maps.device)
+        anchors = anchor_indices(rows, cols, self.anchors).to(maps.device)
         near = symmetric_kl(maps[:, anchors], maps, half=True) < self.threshold  # batch × anchors × patches
         near[:, torch.arange(len(anchors), device=maps.device), anchors] = True  # whatever rounding says
         proposals = _means(near, maps)
@@ -68,7 +65,8 @@ class DiffSeg:
         for _ in range(1, self.iterations):
             groups = greedy_groups(symmetric_kl(proposals, proposals) < self.threshold, present)
             proposals, present = _means(groups, proposals), groups.any(dim=2)
-        enlarged = partial(interpolate, size=self.partition_size(rows, cols), mode="bilinear", align_corners=False)
+        size = [max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols)]
+        enlarged = partial(interpolate, size=size, mode="bilinear", align_corners=False)
         found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
         return contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
 
@@ -146,7 +144,7 @@ def greedy_groups(
     return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(near.device)
 
 
-def anchor_places(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
+def anchor_indices(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:
     """Numbers of the patches at the centres of a regular grid of cells: of 64 rows, 16 anchors stand in 1, 5, …, 61."""
     down, across = (
         ((torch.arange(min(count, side)) + 0.5) * side / min(count, side) - 0.5).floor().long() for side in (rows, cols)

@@ -16,13 +16,13 @@ Clusters = int | Literal["annotated"]
 
 
 class TakesClusters:
-    """A `CountingSegmenter` by its option ``clusters``."""
+    """A segmenter whose option ``clusters`` says whether it needs the annotated class counts."""
 
     clusters: Clusters
 
     @property
-    def counts_classes(self) -> bool:
-        return self.clusters == "annotated"
+    def needs(self) -> tuple[str, ...]:
+        return ("features", "class_counts") if self.clusters == "annotated" else ("features",)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def kmeans(
 def first_centres(
     points: Float[Tensor, "points channels"], clusters: int, seeds: int, seed: int
 ) -> Int[Tensor, "seeds clusters"]:
-    """Places of the first centres, by k-means++ (Arthur & Vassilvitskii 2007): far from those drawn before.
+    """Indices of the first centres, by k-means++ (Arthur & Vassilvitskii 2007): far from those drawn before.
 
     Computed on the host in float64, so that they are the same on every device.
     """
@@ -141,8 +141,8 @@ def first_centres(
         nearest = nearest.minimum(squared_distances(host, host[chosen[-1]][:, None])[:, :, 0])
         # Where every point is a centre already, any will do.
         chance = nearest.masked_fill(nearest.sum(dim=1, keepdim=True) == 0, 1.0).cumsum(dim=1)
-        place = torch.searchsorted(chance, draw[:, None] * chance[:, -1:], right=True)
-        chosen.append(place[:, 0].clamp_max(len(host) - 1))
+        drawn = torch.searchsorted(chance, draw[:, None] * chance[:, -1:], right=True)
+        chosen.append(drawn[:, 0].clamp_max(len(host) - 1))
     return torch.stack(chosen, dim=1).to(points.device)
 
 

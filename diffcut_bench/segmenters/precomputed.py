@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from jaxtyping import Int
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmenters.base import Covers
+from diffcut_bench.segmenters.base import Covers, Rescale
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Precomputed:
     pattern: str = "{id}.png"
     covers: Covers = "image"
 
+    consistent_ids = True
+    immaterial = ("folder", "pattern")  # what the files hold counts instead
+
     def __post_init__(self) -> None:
         if self.covers not in ("image", "crop"):
             raise ValueError(f"covers must be image | crop, not {self.covers!r}")
@@ -45,6 +51,10 @@ class Precomputed:
     @property
     def _folder(self) -> Path:
         return Path(str(self.folder)).expanduser()
+
+    def __call__(self, image_id: str, rescale: Rescale) -> Int[Tensor, "height width"]:
+        """Segment of each pixel at the scored size."""
+        return rescale(torch.from_numpy(self.read(image_id)), covers=self.covers)
 
     def path(self, image_id: str) -> Path:
         """Where the PNG of an image has to lie."""
@@ -69,8 +79,8 @@ class Precomputed:
             reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
             raise ValueError(f"{path}: {reason}") from error
 
-    def fingerprint(self, image_ids: Sequence[str]) -> str:
-        """SHA-256 of the predictions of these images.
+    def depends_on(self, image_ids: Sequence[str]) -> dict[str, str]:
+        """SHA-256 of the predictions of these images, for the key of a cell.
 
         Raises:
             UserError: there is none for any of them.
@@ -88,4 +98,4 @@ class Precomputed:
                 f"looked for {self.path(image_ids[0])} and so on",
                 "name the PNGs after the images' ids, or set segmenter.pattern, such as '{id}_pred.png'",
             )
-        return digest.hexdigest()
+        return {"predictions": digest.hexdigest()}

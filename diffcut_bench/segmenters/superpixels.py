@@ -1,4 +1,4 @@
-"""Classical floors: superpixels of colour and place from scikit-image, on the picture itself."""
+"""Classical floors: superpixels of colour and position from scikit-image, on the picture itself."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ from diffcut_bench.ncut.tree import contiguous
 
 @dataclass(frozen=True)
 class Slic:
-    """k-means of colour and place (Achanta et al., 2012).
+    """k-means of colour and position (Achanta et al., 2012).
 
     Args:
         segments: about as many are found; at least 1.
-        compactness: weight of place against colour; above 0.
+        compactness: weight of position against colour; above 0.
         sigma: of a Gaussian blur before, in pixels.
 
     Raises:
@@ -36,7 +36,7 @@ class Slic:
             raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
         _check_sigma(self.sigma)
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Superpixel of each pixel."""
         ids = slic(_pixels(image), self.segments, self.compactness, sigma=self.sigma, start_label=0, channel_axis=-1)
         return contiguous(torch.from_numpy(ids)[None].long())[0]
@@ -65,7 +65,7 @@ class Felzenszwalb:
         check_count("min_size", self.min_size, 0)
         _check_sigma(self.sigma)
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Segment of each pixel."""
         ids = felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1)
         return contiguous(torch.from_numpy(ids)[None].long())[0]

@@ -27,7 +27,7 @@ class UniformGrid:
         check_count("rows", self.rows, 1)
         check_count("cols", self.cols, 1)
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Rectangle of each pixel, in raster order."""
         height, width = image.shape[1:]
         rows, cols = min(self.rows, height), min(self.cols, width)
@@ -39,6 +39,6 @@ class UniformGrid:
 class OneSegment:
     """The whole picture."""
 
-    def segment_image(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Zeros."""
         return torch.zeros(image.shape[1:], dtype=torch.long)

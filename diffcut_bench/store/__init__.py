@@ -6,17 +6,20 @@ from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOpti
 from diffcut_bench.store.published import SUMS, DamagedError, check_published, check_sums, read_result, read_rows
 from diffcut_bench.store.rows import ImageRow, Progress, join_progress, read_journal
 from diffcut_bench.store.schema import (
+    SCHEMA_VERSION,
     DatasetRecord,
     Environment,
     Failure,
     Metrics,
     Result,
+    Score,
     SegmentsPerImage,
     Timings,
     typed,
 )
 
 __all__ = [
+    "SCHEMA_VERSION",
     "SUMS",
     "Cell",
     "DamagedError",
@@ -28,6 +31,7 @@ __all__ = [
     "Metrics",
     "Progress",
     "Result",
+    "Score",
     "SegmentsPerImage",
     "StoreOptions",
     "StoredSet",

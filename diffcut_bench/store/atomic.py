@@ -5,7 +5,7 @@ import os
 import secrets
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from diffcut_bench.errors import UserError
 
@@ -16,10 +16,16 @@ with contextlib.suppress(ImportError):  # Windows, where leftovers are known by 
 _PARTIAL = ".partial"  # what ends the name of a file that is being written
 _DAY_S = 86_400
 _TRIES = 10
+_HINT = "choose another folder with output_dir=DIR"
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, content: bytes | str, hint: str = _HINT) -> None:
     """Write a file so that readers, crashes and power cuts see the old content or the new, never a part.
+
+    Args:
+        path: of the file; its folder is made if missing.
+        content: bytes, or text that is written as UTF-8.
+        hint: what a user can do where it can't be written.
 
     Raises:
         UserError: the folder can't be written, or the disk is full.
@@ -31,7 +37,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         try:
             # Made with open's own mode, so that the kernel applies the user's umask.
             with temporary.open("xb") as file:
-                _hold(file.fileno())
+                _lock(file)
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -41,17 +47,17 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise unwritable(path, error, hint) from error
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, each entered lastingly into its own parent."""
     for attempt in range(_TRIES):
         try:
-            for place in (*reversed(folder.parents), folder):
-                if not place.is_dir():
-                    place.mkdir(exist_ok=True)
-                    sync_folder(place.parent)
+            for each in (*reversed(folder.parents), folder):
+                if not each.is_dir():
+                    each.mkdir(exist_ok=True)
+                    sync_folder(each.parent)
             return
         except (FileNotFoundError, FileExistsError):  # another process took an empty folder away meanwhile
             if attempt == _TRIES - 1:
@@ -73,11 +79,11 @@ def sync_folder(folder: Path) -> None:
 
 def sync_tree(folder: Path) -> None:
     """Make a folder with all files below it last a power cut, before a rename says that it is whole."""
-    for place, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
-            with (Path(place) / name).open("rb") as file:
+            with (Path(parent) / name).open("rb") as file:
                 os.fsync(file.fileno())
-        sync_folder(Path(place))
+        sync_folder(Path(parent))
 
 
 def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
@@ -112,29 +118,22 @@ def _clock_of(folder: Path) -> float:
         probe.unlink(missing_ok=True)
 
 
-def _hold(file: int) -> None:
-    """Lock a file for as long as this process has it open."""
+def _lock(file: IO[bytes]) -> bool:
+    """Lock a file for as long as this process has it open; False if another process holds it, or none can."""
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # a file system without locks
-            return
+        except OSError:
+            return False
+    return True
 
 
 def _is_held(path: Path) -> bool:
     """Whether a process still writes a file."""
-    if fcntl is None:
-        return False
     with path.open("rb") as file:
-        try:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+        return not _lock(file)
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
+def unwritable(path: Path, error: OSError, hint: str = _HINT) -> UserError:
     """The user error for a failed write."""
-    return UserError(
-        f"can't write ({error.strerror or error})", str(path.absolute()), "choose another folder with output_dir=DIR"
-    )
+    return UserError(f"can't write ({error.strerror or error})", str(path.absolute()), hint)

@@ -99,7 +99,7 @@ class Cell:
         self._lock.release()
 
     def start_over(self) -> None:
-        """Begin anew, or go on with an interrupted new beginning; a finished result stays until it is replaced."""
+        """Begin again, or continue an interrupted new beginning; a finished result stays until it is replaced."""
         marker = self.work_dir / "overwrites"
         if not marker.is_file():
             shutil.rmtree(self.work_dir, ignore_errors=True)
@@ -108,7 +108,7 @@ class Cell:
     def reopen(self) -> None:
         """Turn a finished cell into an interrupted one without its failures, so that those images are tried again.
 
-        Killed in the middle it can be called again.
+        If it is killed half-way, it can be called again.
         """
         result, rows = check_published(self.finished_dir, self._key)
         pictures = self.finished_dir / "pictures"
@@ -140,11 +140,11 @@ class Cell:
             raise unwritable(self._journal, error) from error
 
     def finish(self, result: Result, rows: list[ImageRow], config_yaml: str, images: Collection[int]) -> None:
-        """Write the finished folder and put it in place with one rename.
+        """Write the finished folder, and give it its name with one rename.
 
         Args:
             result, rows, config_yaml: its contents.
-            images: places in the data set that the cell is of: each has to be in the rows or the failures, once.
+            images: indices in the data set that the cell is of: each has to be in the rows or the failures, once.
 
         Raises:
             UserError: it is not complete, or the folder can't be written.
@@ -168,5 +168,5 @@ class Cell:
             raise unwritable(self.finished_dir, error) from error
 
     def discard(self) -> None:
-        """Take away what is left of the journals, on a machine that has not written the finished folder."""
+        """Delete what is left of the journals, on a machine that did not write the finished folder."""
         shutil.rmtree(self.work_dir, ignore_errors=True)

@@ -116,12 +116,12 @@ class FeatureStore:
     def get(self, image: str, shape: tuple[int, int, int] | None = None) -> Tensor | None:
         """Features [channels, rows, cols] of an image in the store's precision.
 
-        None where there are none, or where they are damaged: then their shard is set aside, and what is intact of it
-        written anew.
+        None where there are none, or where they are damaged. A damaged shard is set aside, and the intact part of it is
+        written again.
 
         Args:
             image: SHA-256 of the image file.
-            shape: that they must have; None where any will do. Features of another shape are not given.
+            shape: that the features must have, else None is returned; None: any shape will do.
         """
         features = self._get(image)
         return None if features is None or shape not in (None, tuple(features.shape)) else features
@@ -188,8 +188,7 @@ class FeatureStore:
         """
         self._claim()
         needed = images * image_bytes
-        existing = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
-        free = shutil.disk_usage(existing).free
+        free = shutil.disk_usage(self.folder).free  # which `_claim` has made
         if needed + min(_RESERVE, needed // 10) > free:
             raise UserError(
                 f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
@@ -208,14 +207,14 @@ class FeatureStore:
         return intact, self.damaged
 
     def _check_key(self) -> None:
-        """See that key.json is this set's. Lost or damaged it is written anew: the folder's name is the key's, and
+        """Check that key.json is this set's. A lost or damaged one is written again: the folder's name has the key, and
         shards name their set."""
         path = self.folder / "key.json"
         shards = shards_of(self.folder)
         found = _read_key(path)
         if (found is None and not shards) or (found is not None and cell_key(found) == self.key):
             return
-        sets = {_set_of(shard) for shard in shards} - {None}
+        sets = {_header(shard)[1].get(_SET) for shard in shards} - {None}  # older shards do not name theirs
         if sets - {self.key} or (found is not None and not sets):
             raise UserError(
                 "this folder holds features of another key",
@@ -230,18 +229,11 @@ class FeatureStore:
         remove_leftovers(self.folder)
         remove_leftovers(self.folder, "*.damaged")  # what was intact of them was written anew
         for path in set(shards_of(self.folder)) - set(self._shards.values()):
-            try:
-                reader = self._reader(path)
-                header = reader.metadata() or {}
-                images, named = list(reader.keys()), set(header) - {_SET}
-                if header.get(_SET, self.key) != self.key:  # another set's: nothing of it is ours
-                    images, named = [], {""}
-            except FileNotFoundError:
-                continue
-            except (SafetensorError, OSError):
-                images, named = [], {""}
+            images, header = _header(path)
+            if header.get(_SET, self.key) != self.key:  # nothing of another set's shard is ours
+                images = set()
             self._shards |= dict.fromkeys(images, path)
-            if named != set(images):
+            if (not images or header.keys() - {_SET} != images) and path.exists():
                 self._set_aside(path)
 
     def _reader(self, path: Path) -> Any:
@@ -265,7 +257,7 @@ class FeatureStore:
             return None
 
     def _set_aside(self, path: Path) -> None:
-        """Take a damaged shard out of the set, and write what is intact of it as another one if that can be done."""
+        """Take a damaged shard out of the set, and write its intact part as another shard if that is possible."""
         images = [image for image, shard in self._shards.items() if shard == path]
         intact = {image: tensor for image in images if (tensor := self._intact(path, image)) is not None}
         self._forget(path)
@@ -282,7 +274,9 @@ class FeatureStore:
             self._write_key()
 
     def _write_key(self) -> None:
-        _write_file(self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n")
+        write_atomically(
+            self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n", _ELSEWHERE
+        )
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         """One shard of these."""
@@ -290,7 +284,7 @@ class FeatureStore:
         checksums = {image: _checksum(image, tensor) for image, tensor in tensors.items()}
         content = save(tensors, {_SET: self.key, **checksums})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()[:32]}.safetensors"
-        _write_file(path, content)
+        write_atomically(path, content, _ELSEWHERE)
         self._shards |= dict.fromkeys(tensors, path)
 
     def _forget(self, path: Path) -> None:
@@ -333,17 +327,14 @@ class StoredSet:
 
 def list_sets(folder: Path) -> Iterator[StoredSet]:
     """Every set below a folder, by name. ``identity`` is None where key.json can't be read."""
-    for own in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
-        images: set[str] = set()
-        for path in shards_of(own):
-            with contextlib.suppress(SafetensorError, OSError), safe_open(path, framework="pt") as shard:
-                images |= set(shard.keys())
+    for found in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
+        images = set().union(*(_header(shard)[0] for shard in shards_of(found)))
         size = 0
-        for path in own.iterdir():
+        for path in found.iterdir():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 size += path.stat().st_size
-        damaged = len(list(own.glob("*.damaged")))
-        yield StoredSet(own, _read_key(own / "key.json"), len(images), size, damaged)
+        damaged = len(list(found.glob("*.damaged")))
+        yield StoredSet(found, _read_key(found / "key.json"), len(images), size, damaged)
 
 
 def open_set(folder: Path) -> FeatureStore:
@@ -378,21 +369,13 @@ def in_units(size: int) -> str:
     return f"{value:.3g} {unit}"
 
 
-def _write_file(path: Path, content: bytes | str) -> None:
-    """`write_atomically`, whose error names the store's own ways out."""
-    try:
-        write_atomically(path, content)
-    except UserError as error:
-        raise UserError(error.what, error.where, _ELSEWHERE) from error
-
-
-def _set_of(shard: Path) -> str | None:
-    """Key of the set that a shard says it is of; None where it says nothing, as older ones do, or can't be read."""
+def _header(shard: Path) -> tuple[set[str], dict[str, str]]:
+    """Images in a shard, and what its header says: their checksums and its set. Empty where it can't be read."""
     try:
         with safe_open(shard, framework="pt") as opened:
-            return (opened.metadata() or {}).get(_SET)
+            return set(opened.keys()), opened.metadata() or {}
     except (SafetensorError, OSError):
-        return None
+        return set(), {}
 
 
 def _read_key(path: Path) -> dict[str, Any] | None:

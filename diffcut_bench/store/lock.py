@@ -19,12 +19,12 @@ _LOOK_S = 0.2
 class CellLock:
     """The right to write a cell.
 
-    It is ``flock`` on a file: the kernel takes it back at the holder's end, ``kill -9`` and a power cut included, so
-    nothing has to be cleaned up. It holds among the processes of one machine on every local file system, and among
-    machines where the file system carries such locks between them (NFS 4, NFS 3 with its lock daemon, GPFS, CephFS;
-    Lustre mounted with ``flock``). Where it does not (Lustre's ``localflock``), two machines may both compute a cell;
-    what is published is checked to be whole all the same. A file system without any locks gets a file that names
-    the holder instead, which a dead holder on another machine leaves behind until it is deleted.
+    It is ``flock`` on a file: the kernel releases it when the holder ends, also by ``kill -9`` or a power cut, so that
+    nothing has to be cleaned up. It works between the processes of one machine on every local file system, and between
+    machines where the file system shares such locks (NFS 4, NFS 3 with its lock daemon, GPFS, CephFS, Lustre mounted
+    with ``flock``). Where it does not (Lustre's ``localflock``), two machines may both compute a cell; what is
+    published is still checked to be whole. A file system without any locks gets a file that names the holder instead;
+    if a holder on another machine dies, that file stays until somebody deletes it.
 
     Args:
         path: of the lock; the file is there while somebody holds it or waits for it.
@@ -79,7 +79,7 @@ class CellLock:
         """Give the lock back; whoever waits takes it. Nothing happens where it is not held."""
         if not self._lock.is_locked:
             return
-        # While it is held: another's file must not be deleted. Who waits notices that its file is no longer the one.
+        # Deleted before the release, so that it is not another holder's file; who waits sees that the file has changed.
         with contextlib.suppress(OSError):
             self._note.unlink(missing_ok=True)
             self._path.unlink(missing_ok=True)

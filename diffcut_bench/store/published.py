@@ -34,7 +34,7 @@ def publish(folder: Path, result: Result, rows: Sequence[ImageRow], config_yaml:
     Args:
         folder: where they go.
         result, rows, config_yaml: contents.
-        images: places in the data set that the cell is of.
+        images: indices in the data set that the cell is of.
 
     Raises:
         UserError: an image is in neither rows nor failures, or twice; or the folder can't be written.
@@ -100,8 +100,8 @@ def check_published(folder: Path, key: str | None = None) -> tuple[Result, list[
     if len(rows) + len(result.failures) != result.dataset.n_images or {row.index for row in rows} & set(failed):
         have = f"{len(rows)} rows and {len(result.failures)} failures"
         raise DamagedError(f"{have} of {result.dataset.n_images} images", folder)
-    if any(len(row.tp) != len(result.metrics.iou_per_class) for row in rows):
-        raise DamagedError(f"rows of another number of classes than {len(result.metrics.iou_per_class)}", folder)
+    if any(len(row.tp) != len(result.class_names) for row in rows):
+        raise DamagedError(f"rows of another number of classes than {len(result.class_names)}", folder)
     return result, rows
 
 
@@ -169,14 +169,23 @@ def _parquet(rows: Sequence[ImageRow]) -> bytes:
     counts = pa.list_(pa.int64())
     schema = pa.schema(
         [
-            *(("index", pa.int64()), ("id", pa.string()), ("segments", pa.int64()), ("pixels", pa.int64())),
-            *(("tp", counts), ("fp", counts), ("fn", counts)),
+            ("index", pa.int64()),
+            ("id", pa.string()),
+            ("segments", pa.int64()),
+            ("pixels", pa.int64()),
+            ("tp", counts),
+            ("fp", counts),
+            ("fn", counts),
         ]
     )
     if any(row.table is not None for row in rows):
         schema = schema.append(pa.field("table", pa.list_(counts)))
     if any(row.void is not None for row in rows):
         schema = schema.append(pa.field("void", pa.int64()))
+    measured = {name: None for row in rows for name in row.measured}
+    if measured:
+        statistics = pa.struct([(name, pa.list_(pa.float64())) for name in measured])
+        schema = schema.append(pa.field("measured", statistics))
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), buffer)
     return buffer.getvalue()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from diffcut_bench.store.schema import Failure, Timings, typed
 class ImageRow:
     """What is kept of one scored image; a row of per_image.parquet."""
 
-    index: int  # place in the data set
+    index: int  # in the data set
     id: str
     segments: int  # segments of the partition, before concept assignment and background rule
     pixels: int  # scored pixels (void left out)
@@ -27,6 +27,8 @@ class ImageRow:
     # Entries [class, cluster, pixels] where clusters are matched once for the data set; counts follow at the end.
     table: list[list[int]] | None = None
     void: int | None = None  # pixels that are left out; None in older files
+    # By a metric's name, its statistic where it looks at the image itself; None or absent where it did not.
+    measured: dict[str, list[float] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Progress:
     """What an interrupted cell had done.
 
     Attributes:
-        rows: by place in the data set, each image once.
-        failures: by place in the data set.
+        rows: by index in the data set, each image once.
+        failures: by index in the data set.
         timings: of all that was done.
         damaged: lines that were cut off, changed, or written by another version; their images have to be done again.
     """
@@ -46,7 +48,7 @@ class Progress:
     damaged: int = 0
 
     def of(self, ids: Mapping[int, str]) -> "Progress":
-        """The part that is of these images, whose ids are given by place in the data set."""
+        """The part that is of these images, whose ids are given by index in the data set."""
         rows = [row for row in self.rows if ids.get(row.index) == row.id]
         failures = {index: failure for index, failure in self.failures.items() if ids.get(index) == failure.id}
         return replace(self, rows=rows, failures=failures)
@@ -105,7 +107,7 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
 
     Processes that see one disk all bring the same journals: equal parts count once.
     """
-    parts = [part for place, part in enumerate(parts) if part not in parts[:place]]
+    parts = [part for i, part in enumerate(parts) if part not in parts[:i]]
     rows = {row.index: row for part in parts for row in part.rows}
     failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
     timings = reduce(Timings.plus, (part.timings for part in parts), Timings())

@@ -2,11 +2,13 @@
 
 import json
 import textwrap
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,53 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True)
+class Score:
+    """A metric's score in the unit of files: fractions as fractions."""
+
+    value: float | None  # None: not defined
+    ci95: tuple[float, float] | None = None  # percentile bootstrap over images
+    per_class: dict[str, float | None] = field(default_factory=dict)  # empty for a metric without scores of classes
+    per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in the oldest files
+
+
+@dataclass(frozen=True)
 class Metrics:
+    """Scores under the names that schema version 1 gave them; they say the same as `Result.scores`."""
+
     miou: float  # fraction, mean over classes
     pixel_accuracy: float  # fraction
-    miou_ci95: tuple[float, float]  # percentile bootstrap over images
+    miou_ci95: tuple[float, float]
     pixel_accuracy_ci95: tuple[float, float]
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
     # Of named segments only (docs/open_vocabulary.md): mean over images of the mean IoU over an image's classes.
     mean_image_jaccard: float | None = None
     mean_image_jaccard_ci95: tuple[float, float] | None = None
+
+    @staticmethod
+    def of(scores: Mapping[str, Score]) -> "Metrics":
+        """Of scores that hold mIoU and pixel accuracy at least."""
+        parts = {old: getattr(scores.get(name, Score(None)), part) for old, (name, part) in _OF_METRICS.items()}
+        return Metrics(**parts)
+
+    def scores(self) -> dict[str, Score]:
+        """The same by the metrics' names."""
+        parts: dict[str, dict[str, Any]] = {}
+        for old, (name, part) in _OF_METRICS.items():
+            parts.setdefault(name, {})[part] = getattr(self, old)
+        return {name: Score(**own) for name, own in parts.items() if own["value"] is not None}
+
+
+_OF_METRICS = {  # what each field of Metrics is of which score
+    "miou": ("miou", "value"),
+    "miou_ci95": ("miou", "ci95"),
+    "iou_per_class": ("miou", "per_class"),
+    "iou_per_class_ci95": ("miou", "per_class_ci95"),
+    "pixel_accuracy": ("pixel_accuracy", "value"),
+    "pixel_accuracy_ci95": ("pixel_accuracy", "ci95"),
+    "mean_image_jaccard": ("jaccard", "value"),
+    "mean_image_jaccard_ci95": ("jaccard", "ci95"),
+}
 
 
 @dataclass(frozen=True)
@@ -44,7 +83,7 @@ class SegmentsPerImage:
 class Failure:
     id: str
     error: str
-    index: int | None = None  # place in the data set; None in older files
+    index: int | None = None  # in the data set; None in older files
 
 
 @dataclass(frozen=True)
@@ -77,7 +116,7 @@ class Result:
     config: dict[str, Any]  # resolved
     limited: bool  # scored on fewer images than the data set has
     dataset: DatasetRecord
-    metrics: Metrics
+    scores: dict[str, Score]  # by the metric's name; derived from metrics in files of schema version 1
     segments_per_image: SegmentsPerImage
     failures: list[Failure]
     timings: Timings
@@ -86,9 +125,23 @@ class Result:
     identity: dict[str, Any] = field(default_factory=dict)  # what the key is the digest of; empty in older files
     schema_version: int = SCHEMA_VERSION
 
+    @property
+    def metrics(self) -> Metrics:
+        """The scores that schema version 1 has, under its names."""
+        return Metrics.of(self.scores)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the classes scored, in the data set's order."""
+        return tuple(self.scores["miou"].per_class)
+
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
-        values = asdict(self)
+        values: dict[str, Any] = {"schema_version": self.schema_version}
+        for name, value in asdict(self).items():
+            values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
+        if self.schema_version == 1:
+            del values["scores"]
         later = [(values, "identity")]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
@@ -98,7 +151,7 @@ class Result:
         for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
             if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]
-        return json.dumps({"schema_version": values.pop("schema_version"), **values}, indent=1, allow_nan=False) + "\n"
+        return json.dumps(values, indent=1, allow_nan=False) + "\n"
 
     @staticmethod
     def from_json(text: str) -> "Result":
@@ -118,8 +171,12 @@ class Result:
         if version > SCHEMA_VERSION:
             raise NewerSchemaError(f"result.json has schema_version {version}; this program reads {SCHEMA_VERSION}")
         if isinstance(raw.get("metrics"), dict):
-            raw["metrics"].setdefault("pixel_accuracy_ci95", [float("nan")] * 2)  # older files lack it
-        result: Result = typed(Result, raw)
+            raw["metrics"].setdefault("pixel_accuracy_ci95", [_NAN] * 2)  # older files lack it
+        metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")
+        read: Result = typed(Result, {"scores": {}, **raw})
+        # What metrics say holds, in files of all versions.
+        result = replace(read, scores={**read.scores, **metrics.scores()})
+        result.scores.setdefault("segments", Score(result.segments_per_image.mean))
         typed(dict[str, str], result.config.get("choices", {}), "config.choices")
         return result
 
@@ -136,7 +193,7 @@ def typed(hint: Any, value: Any, where: str = "") -> Any:
     Args:
         hint: the type.
         value: of `json.loads`.
-        where: its place, for the message.
+        where: it stands, for the message.
 
     Raises:
         ValueError: the value is of another type; the message says where.

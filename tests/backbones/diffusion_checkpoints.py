@@ -32,23 +32,34 @@ VAE = {
 def tokenizer(folder: Path, pad: str = "<|endoftext|>") -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     words = ["l", "o", "w</w>", "lo", "low</w>", "!</w>", "!", "<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+    (folder / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\nl o\nlo w</w>\n")
     return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16, pad_token=pad)
 
 
 def text_config(hidden: int) -> CLIPTextConfig:
     return CLIPTextConfig(
-        **{"vocab_size": 9, "hidden_size": hidden, "intermediate_size": 2 * hidden, "projection_dim": 24},
-        **{"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 16},
-        **{"bos_token_id": 7, "eos_token_id": 8, "pad_token_id": 8},
+        vocab_size=9,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        projection_dim=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=7,
+        eos_token_id=8,
+        pad_token_id=8,
     )
 
 
 def sdxl_pipeline(scratch: Path) -> StableDiffusionXLPipeline:
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        **{"sample_size": 8, "in_channels": 4, "out_channels": 4, "norm_num_groups": 4, "layers_per_block": 2},
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        norm_num_groups=4,
+        layers_per_block=2,
         block_out_channels=(8, 16, 32),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
@@ -74,7 +85,11 @@ def sdxl_pipeline(scratch: Path) -> StableDiffusionXLPipeline:
 def sd1_pipeline(scratch: Path) -> StableDiffusionPipeline:
     torch.manual_seed(1)
     unet = UNet2DConditionModel(
-        **{"sample_size": 8, "in_channels": 4, "out_channels": 4, "norm_num_groups": 4, "layers_per_block": 2},
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        norm_num_groups=4,
+        layers_per_block=2,
         block_out_channels=(8, 16, 16, 32),
         down_block_types=(*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
         up_block_types=("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),

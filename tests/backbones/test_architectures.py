@@ -64,20 +64,20 @@ def test_operations_of_vision_transformers_are_those_that_run(vit, options, laye
     # The counter knows the products that the CPU's fused attention is made of, and not that itself.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(torch.rand(1, 3, 24, 24))
-    assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected) == counter.get_total_flops()
+    assert VisionShape("vit", patch=4, width=16, depth=3).operations(24, layers, projected) == counter.get_total_flops()
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         backbone(torch.rand(1, 3, 12, 24))
     counted = counter.get_total_flops()
-    assert VisionShape(patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
+    assert VisionShape("vit", patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a tiny diffusion model."""
-    place = tmp_path_factory.mktemp(request.param)
-    pipeline = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[request.param](place / "tokenizers")
+    folder = tmp_path_factory.mktemp(request.param)
+    pipeline = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[request.param](folder / "tokenizers")
     encoders = 2 if request.param == "sdxl" else 1
-    return {"name": "tiny", "model": str(tiny.write(pipeline, place / "model")), "text_encoders": encoders}
+    return {"name": "tiny", "model": str(tiny.write(pipeline, folder / "model")), "text_encoders": encoders}
 
 
 @pytest.mark.parametrize(

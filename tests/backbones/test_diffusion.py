@@ -26,13 +26,13 @@ NOISE = torch.randn((1, 4, 16, 12), generator=torch.Generator().manual_seed(42))
 class Model:
     """A tiny model: its pipeline in memory and its folder in the hub's layout."""
 
-    def __init__(self, kind: str, place: Path) -> None:
+    def __init__(self, kind: str, folder: Path) -> None:
         self.kind, self.text_encoders = kind, 2 if kind == "sdxl" else 1
-        self.pipeline: Any = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[kind](place)
+        self.pipeline: Any = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[kind](folder)
         for part in self.pipeline.components.values():
             if isinstance(part, torch.nn.Module):
                 part.eval()
-        self.folder = tiny.write(self.pipeline, place / "model")
+        self.folder = tiny.write(self.pipeline, folder / "model")
 
     def encoder(self, **options: Any) -> DiffusionEncoder:
         defaults = {"text_encoders": self.text_encoders, "weights_dtype": "float32"}
@@ -67,12 +67,12 @@ class Model:
     def attention(self, block: str) -> Any:
         """The last self-attention at a resolution, spelled out for each kind of UNet."""
         unet = self.pipeline.unet
-        places = {
+        blocks = {
             "sdxl": {"E32": unet.down_blocks[2], "E64": unet.down_blocks[1], "D32": unet.up_blocks[0]},
             "sd1": {"E32": unet.down_blocks[2], "E64": unet.down_blocks[1], "D32": unet.up_blocks[1]},
         }
-        places["sdxl"]["D64"], places["sd1"]["D64"] = unet.up_blocks[1], unet.up_blocks[2]
-        return places[self.kind][block].attentions[-1].transformer_blocks[-1].attn1
+        blocks["sdxl"]["D64"], blocks["sd1"]["D64"] = unet.up_blocks[1], unet.up_blocks[2]
+        return blocks[self.kind][block].attentions[-1].transformer_blocks[-1].attn1
 
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])
@@ -127,8 +127,8 @@ def test_several_blocks_are_resized_to_the_coarsest_and_concatenated(model):
 def test_an_image_does_not_depend_on_its_batch(model):
     encoder = model.encoder()
     whole = encoder(IMAGES)
-    for place, image in enumerate(IMAGES):
-        torch.testing.assert_close(encoder(image[None])[0], whole[place], rtol=1e-4, atol=1e-5)
+    for index, image in enumerate(IMAGES):
+        torch.testing.assert_close(encoder(image[None])[0], whole[index], rtol=1e-4, atol=1e-5)
 
 
 def test_latents_are_noised_as_the_scheduler_does(model):
@@ -360,7 +360,7 @@ def test_whatever_a_tokenizer_reads_is_in_the_fingerprint(model, tmp_path):
     assert before["weights_sha256"] != after["weights_sha256"]
 
 
-def test_no_place_for_the_prompt_only_costs_time(model, monkeypatch):
+def test_a_prompt_that_can_t_be_kept_only_costs_time(model, monkeypatch):
     expected = read(model.encoder())._prompt
     monkeypatch.setattr("huggingface_hub.utils._cache_assets.HF_ASSETS_CACHE", "/dev/null/x")
     assert torch.equal(read(model.encoder())._prompt, expected)

@@ -24,9 +24,9 @@ LAYERS = {"sd1": {16: 5, 8: 5, 4: 5, 2: 1}, "sdxl": {8: 10, 4: 18}}
 
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    place = tmp_path_factory.mktemp(request.param)
-    pipeline = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[request.param](place)
-    return request.param, tiny.write(pipeline, place / "model")
+    folder = tmp_path_factory.mktemp(request.param)
+    pipeline = {"sdxl": tiny.sdxl_pipeline, "sd1": tiny.sd1_pipeline}[request.param](folder)
+    return request.param, tiny.write(pipeline, folder / "model")
 
 
 @pytest.fixture(autouse=True)
@@ -67,9 +67,9 @@ def test_is_the_weighted_mean_of_all_layers(model):
     maps = encoder.self_attention(IMAGES)
     sides = [round(map_.shape[1] ** 0.5) for map_ in maps]
     assert {side: sides.count(side) for side in sides} == LAYERS[kind]
-    for place in range(3):
-        expected = plain([map_[place] for map_ in maps]).flatten(2).permute(2, 0, 1)
-        torch.testing.assert_close(features[place], expected)
+    for index in range(3):
+        expected = plain([map_[index] for map_ in maps]).flatten(2).permute(2, 0, 1)
+        torch.testing.assert_close(features[index], expected)
     torch.testing.assert_close(backbone(IMAGES[1:2]), features[1:2], rtol=1e-4, atol=1e-7)
 
 

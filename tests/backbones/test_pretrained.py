@@ -1,4 +1,5 @@
 import hashlib
+import json
 import pickle
 import re
 import threading
@@ -9,13 +10,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from diffcut_bench.backbones import pretrained
 from diffcut_bench.backbones.pretrained import (
     MissingWeightsError,
     cache_only,
     file_digest,
     find_checkpoint,
-    weight_names,
 )
 from diffcut_bench.errors import UserError
 
@@ -55,15 +54,21 @@ class Hub(BaseHTTPRequestHandler):
     state: dict[str, object]
 
     def _answer(self, with_body: bool) -> None:
-        name = self.path.rpartition("/")[2].partition("?")[0]
+        path = self.path.partition("?")[0]
+        name = path.rpartition("/")[2]
         files, problem = self.state["files"], self.state["problem"]
         assert isinstance(files, dict)
+        self.state["asked"].append(path)
         status, headers, body = 200, {}, b""
-        if self.path == "/":
-            pass
-        elif problem:
+        if problem and path.startswith(self.state["problem_at"]):
             status, headers = problem
-        elif name in files and "/resolve/" in self.path:
+        elif path == f"/api/models/{MODEL}/revision/main":
+            listed = [{"rfilename": name} for name in files]
+            body = json.dumps({"id": MODEL, "sha": COMMIT, "siblings": listed}).encode()
+        elif path == f"/api/models/{MODEL}/tree/{COMMIT}":
+            tree = [{"type": "file", "path": name, "size": len(data), "oid": "0"} for name, data in files.items()]
+            body = json.dumps(tree).encode()
+        elif name in files and "/resolve/" in path:
             body = files[name]
             headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
         else:
@@ -88,7 +93,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(cache, monkeypatch) -> Iterator[dict[str, object]]:
     """A hub on this machine and the client pointed at it."""
-    state: dict[str, object] = {"files": dict(CONTENT), "problem": None}
+    state: dict[str, object] = {"files": dict(CONTENT), "problem": None, "problem_at": "/", "asked": []}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("ThisHub", (Hub,), {"state": state}))
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -97,9 +102,7 @@ def hub(cache, monkeypatch) -> Iterator[dict[str, object]]:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    pretrained._unreachable.cache_clear()
     yield state
-    pretrained._unreachable.cache_clear()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -174,7 +177,7 @@ def test_offline_every_missing_file_is_named_with_the_command_that_fetches_it(ca
     assert f"model.safetensors (or pytorch_model.bin), preprocessor_config.json of {MODEL} missing" in caught.value.what
     assert "HF_HUB_OFFLINE" in caught.value.where
     assert str(cache) in caught.value.where
-    assert f"`hf download {MODEL} model.safetensors preprocessor_config.json`" in caught.value.hint
+    assert f"`hf download {MODEL} model.safetensors pytorch_model.bin preprocessor_config.json`" in caught.value.hint
     assert "backbone.model=DIR" in caught.value.hint
 
 
@@ -240,7 +243,7 @@ def test_what_can_t_be_a_revision_is_refused(cache, revision):
 
 
 def test_a_revision_is_part_of_the_command(cache):
-    with pytest.raises(UserError, match=r"hf download \S+ config.json model.safetensors --revision v2`") as caught:
+    with pytest.raises(UserError, match=r"hf download \S+ config.json \S+ pytorch_model.bin --revision v2`") as caught:
         find_checkpoint(MODEL, WANTED, revision="v2")
     assert pickle.loads(pickle.dumps(caught.value)).command == caught.value.command, "processes tell each other"
 
@@ -281,14 +284,6 @@ def test_small_files_of_the_cache_are_read(cache):
     assert file_digest(snapshot / "config.json") == hashlib.sha256(b"{}").hexdigest()
 
 
-def test_weights_of_the_variant_come_first():
-    assert weight_names("unet", "diffusion_pytorch_model", "fp16") == (
-        "unet/diffusion_pytorch_model.fp16.safetensors",
-        "unet/diffusion_pytorch_model.safetensors",
-    )
-    assert weight_names("", "model") == ("model.safetensors",)
-
-
 def test_what_is_missing_is_downloaded(hub, cache):
     checkpoint = find_checkpoint(MODEL, WANTED)
     assert {name: path.read_bytes() for name, path in checkpoint.files.items()} == CONTENT
@@ -299,19 +294,27 @@ def test_what_is_missing_is_downloaded(hub, cache):
 
 def test_a_branch_that_moved_between_two_downloads_is_read_at_one_commit(hub, cache):
     fill(cache, {"config.json": b'{"old": 1}'})
-    for folder in ("refs", "snapshots"):
-        place = cache / f"models--{MODEL.replace('/', '--')}" / folder
-        if folder == "refs":
-            (place / "main").write_text("f" * 40)
-        else:
-            (place / COMMIT).rename(place / ("f" * 40))
+    repository = cache / f"models--{MODEL.replace('/', '--')}"
+    (repository / "refs" / "main").write_text("f" * 40)
+    (repository / "snapshots" / COMMIT).rename(repository / "snapshots" / ("f" * 40))
     checkpoint = find_checkpoint(MODEL, WANTED)  # the weights come from the hub, where the branch is at COMMIT
     assert checkpoint.revision == COMMIT
     assert {name: path.read_bytes() for name, path in checkpoint.files.items()} == CONTENT
 
 
-def test_the_next_name_is_tried_where_the_hub_lacks_the_first(hub):
-    hub["files"] = {"config.json": b"{}", "pytorch_model.bin": b"weights"}
+def test_the_next_name_is_taken_where_the_hub_lists_no_file_of_the_first(hub):
+    hub["files"] = {"config.json": b"{}", "pytorch_model.bin": b"weights", "README.md": b""}
+    assert set(find_checkpoint(MODEL, WANTED).files) == {"config.json", "pytorch_model.bin"}
+    fetched = {path for path in hub["asked"] if "/resolve/" in path}
+    assert fetched == {f"/{MODEL}/resolve/{COMMIT}/{name}" for name in ("config.json", "pytorch_model.bin")}
+    hub["asked"].clear()
+    find_checkpoint(MODEL, WANTED)
+    assert hub["asked"] == [], "all of it is here"
+
+
+def test_weights_that_are_here_are_not_fetched_again_in_another_format(hub, cache):
+    fill(cache, {"pytorch_model.bin": b"weights"})
+    hub["files"] = {**CONTENT, "pytorch_model.bin": b"weights"}
     assert set(find_checkpoint(MODEL, WANTED).files) == {"config.json", "pytorch_model.bin"}
 
 
@@ -321,11 +324,13 @@ def test_a_file_that_the_hub_lacks(hub):
         find_checkpoint(MODEL, WANTED)
     assert caught.value.what == f"model.safetensors (or pytorch_model.bin) of {MODEL} missing"
     assert "the hub has no such file" in caught.value.where
+    assert not any("/resolve/" in path for path in hub["asked"]), "nothing is fetched for what can't be read"
 
 
+@pytest.mark.parametrize("problem_at", ["/", f"/{MODEL}/resolve/"])
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_gated_model_says_so(hub, status):
-    hub["problem"] = (status, {"X-Error-Code": "GatedRepo"})
+def test_a_gated_model_says_so(hub, status, problem_at):
+    hub["problem"], hub["problem_at"] = (status, {"X-Error-Code": "GatedRepo"}), problem_at
     with pytest.raises(UserError) as caught:
         find_checkpoint(MODEL, WANTED)
     assert f"{MODEL} is gated" in caught.value.what
@@ -346,6 +351,14 @@ def test_within_cache_only_nothing_is_downloaded(hub, cache):
         find_checkpoint(MODEL, WANTED)
     assert not cache.exists()
     assert find_checkpoint(MODEL, WANTED).files
+
+
+def test_a_download_that_fails_is_one_message(hub):
+    hub["problem"], hub["problem_at"] = (404, {"X-Error-Code": "EntryNotFound"}), f"/{MODEL}/resolve/"
+    with pytest.raises(MissingWeightsError) as caught:
+        find_checkpoint(MODEL, WANTED)
+    assert "the hub can't be reached (" in caught.value.where
+    assert "config.json" in caught.value.what
 
 
 def test_without_network_it_does_not_wait(hub, monkeypatch):

@@ -374,8 +374,17 @@ def test_importing_the_family_does_not_import_transformers():
 
 
 OPTIONS = (
-    *("clip_b16", "clip_l14", "siglip_b16", "siglip_l16", "dino_b16", "dino_s16", "dino_b8", "dino_s8"),
-    *("dinov2_b14", "dinov2_l14", "dinov3_b16"),
+    "clip_b16",
+    "clip_l14",
+    "siglip_b16",
+    "siglip_l16",
+    "dino_b16",
+    "dino_s16",
+    "dino_b8",
+    "dino_s8",
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov3_b16",
 )
 
 
@@ -389,7 +398,8 @@ def test_an_option_without_weights_says_how_to_get_them(option, tmp_path, monkey
         instantiate("backbone", config.backbone)
     model, revision = config.backbone["model"], config.backbone["revision"]
     at = "" if revision == "main" else f" --revision {revision}"
-    assert f"`hf download {model} config.json preprocessor_config.json model.safetensors{at}`" in caught.value.hint
+    files = "config.json preprocessor_config.json model.safetensors pytorch_model.bin"
+    assert f"`hf download {model} {files}{at}`" in caught.value.hint
     assert "HF_HUB_OFFLINE" in caught.value.where
 
 

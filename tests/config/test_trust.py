@@ -5,7 +5,7 @@ from copy import deepcopy
 import pytest
 
 from diffcut_bench.config import RunConfig, load_config
-from diffcut_bench.config.trust import trusted
+from diffcut_bench.config.trust import _instructions, trusted
 from diffcut_bench.errors import UserError
 
 
@@ -145,3 +145,15 @@ def test_another_model_of_the_user_s_brings_its_revision():
     assert revision("backbone.model=someone/other", "backbone.revision=v3") == "v3"
     made["backbone"]["model"] = "someone/other"
     assert revision("backbone.model=segmind/SSD-1B") == pin
+
+
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        {"x": [{"_target_": "evil"}], "x[0]": {"_target_": "good"}},
+        {"x": [{"_target_": "evil"}], "x[0]._target_": "good"},
+    ],
+)
+def test_a_key_that_looks_like_another_does_not_hide_it(disguised):
+    assert _instructions(disguised) != _instructions({"x": [{"_target_": "good"}]})
+    assert _instructions({"x[0]": {}, "x": [{"_target_": "good"}]}) == _instructions({"x": [{"_target_": "good"}]})

@@ -5,7 +5,7 @@ import socket
 import pytest
 import torch
 
-from diffcut_bench.evaluation import FEWEST_IMAGES, Counts, ImageCounts, image_scores, images_per_class
+from diffcut_bench.evaluation import Counts, ImageCounts, ImageTable, score_images
 
 TP = torch.tensor([[3, 0, 5], [2, 0, 0], [0, 0, 7]])
 FP = torch.tensor([[1, 0, 0], [0, 0, 2], [0, 0, 1]])
@@ -18,17 +18,16 @@ def fill(metric: ImageCounts, images: list[int]) -> ImageCounts:
     return metric
 
 
-def test_scores_are_of_sums_over_images():
-    scores = fill(ImageCounts(3), [0, 1, 2]).compute()
-    assert scores["iou_per_class"][0] == pytest.approx(5 / 9)
-    assert scores["iou_per_class"][1].isnan()
-    assert scores["iou_per_class"][2] == pytest.approx(12 / 19)
-    assert scores["miou"] == pytest.approx((5 / 9 + 12 / 19) / 2)
-    assert scores["pixel_accuracy"] == pytest.approx(17 / 36)
-
-
-def test_absent_classes_can_count_as_zero():
-    assert fill(ImageCounts(3, "zero"), [0, 1, 2]).compute()["miou"] == pytest.approx((5 / 9 + 12 / 19) / 3)
+def test_its_scores_are_those_of_the_metrics():
+    scores = fill(ImageCounts(3, "zero"), [0, 1, 2]).compute()
+    images = ImageTable(TP, FP, FN, torch.full((3,), 12), torch.zeros(3, dtype=torch.long))
+    found = score_images(images, {"absent_classes": "zero"})
+    for name, per_class in (("miou", "iou_per_class"), ("pixel_accuracy", None)):
+        assert scores[name] == found[name].scores[0]
+        assert torch.equal(scores[f"{name}_ci95"], found[name].interval[:, 0])
+        if per_class is not None:
+            assert torch.equal(scores[per_class].nan_to_num(), found[name].scores[1:].nan_to_num())
+            assert scores[f"{per_class}_ci95"].isnan().all(), "three images are too few"
 
 
 def test_order_and_repetition_change_nothing():
@@ -37,57 +36,9 @@ def test_order_and_repetition_change_nothing():
         assert torch.equal(a.nan_to_num(), b.nan_to_num())
 
 
-def test_interval_holds_the_score():
-    scores = fill(ImageCounts(3), [0, 1, 2]).compute()
-    low, high = scores["miou_ci95"]
-    assert low <= scores["miou"] <= high
-    assert low < high
-
-
 def test_nothing_counted_is_an_error():
     with pytest.warns(UserWarning, match="before the"), pytest.raises(RuntimeError, match="no image"):
         ImageCounts(3).compute()
-
-
-def repeated(metric: ImageCounts, counts: list[int]) -> ImageCounts:
-    """Image 0, 1 and 2 so many times."""
-    for index, image in enumerate(i for i, count in enumerate(counts) for _ in range(count)):
-        metric.update(index, Counts(TP[image], FP[image], FN[image]), pixels=12)
-    return metric
-
-
-def test_every_class_has_an_interval_of_its_own():
-    scores = repeated(ImageCounts(3), [6, 6, 6]).compute()
-    low, high = scores["iou_per_class_ci95"]
-    assert (low[[0, 2]] <= scores["iou_per_class"][[0, 2]]).all()
-    assert (scores["iou_per_class"][[0, 2]] <= high[[0, 2]]).all()
-    assert low[1].isnan(), "never annotated nor predicted"
-
-
-def test_a_class_annotated_in_too_few_images_has_no_interval():
-    # Class 0 is annotated in images 0 and 1, class 2 in 0 and 2; image 1 has false positives of class 2 alone.
-    many, few = FEWEST_IMAGES, FEWEST_IMAGES - 1
-    for counts, told in (([many, 0, 0], [True, True]), ([0, many, few], [True, False]), ([few, 0, 0], [False, False])):
-        scores = repeated(ImageCounts(3), counts).compute()
-        intervals = scores["iou_per_class_ci95"]
-        assert (~intervals.isnan()[:, [0, 2]]).tolist() == [told, told]
-        assert not scores["iou_per_class"][0].isnan(), "the score itself is told"
-        assert not scores["miou_ci95"].isnan().any(), "of the data set it is always written down"
-    assert images_per_class(Counts(TP, FP, FN)).tolist() == [2, 0, 2]
-
-
-def test_one_image_and_one_class_give_scores():
-    metric = ImageCounts(1)
-    metric.update(0, Counts(torch.tensor([3]), torch.tensor([1]), torch.tensor([0])), pixels=4)
-    scores = metric.compute()
-    assert scores["miou"] == scores["pixel_accuracy"] == 0.75
-    assert scores["iou_per_class_ci95"].isnan().tolist() == [[True], [True]]
-    assert scores["miou_ci95"].tolist() == [0.75, 0.75]
-
-
-def test_the_score_of_an_image_is_of_its_own_classes():
-    scores = image_scores(Counts(TP, FP, FN))
-    assert scores.tolist() == pytest.approx([(3 / 4 + 5 / 9) / 2, (2 / 5 + 0 / 2) / 2, 7 / 8])
 
 
 def half(rank: int, port: int, queue: "multiprocessing.Queue[list[float]]") -> None:

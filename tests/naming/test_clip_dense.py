@@ -5,7 +5,7 @@ import pytest
 import text_checkpoints
 import torch
 from huggingface_hub import constants
-from torch.nn.functional import interpolate, linear
+from torch.nn.functional import interpolate, linear, normalize
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
@@ -155,3 +155,29 @@ def test_weights_that_do_not_cover_the_network_are_refused(tmp_path):
 def test_an_image_smaller_than_a_patch_is_refused(checkpoint):
     with pytest.raises(UserError, match="less than a patch"):
         ClipEncoder("tiny", checkpoint[0], image_size=3)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_texts_are_read_as_transformers_reads_them(tmp_path, kind):
+    network = text_checkpoints.write_checkpoint(tmp_path, kind)
+    encoder = ClipEncoder("tiny", str(tmp_path))
+    texts = ["a photo of a cat .", "Sofa", "a picture that shows the disc in the scene " * 4]
+    found = encoder.text(texts)
+    tokens = []
+    for text in texts:
+        words = [text_checkpoints.VOCABULARY.index(word) for word in text.lower().split()]
+        tokens.append([1, *words[:14], 2])
+    for row, ids in zip(found, tokens, strict=True):
+        if kind == "siglip":
+            ids = ids + [0] * (16 - len(ids))
+        with torch.no_grad():
+            expected = network.get_text_features(input_ids=torch.tensor([ids])).pooler_output[0]
+        torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-5)
+    assert (normalize(found, dim=1) @ normalize(found, dim=1).T).fill_diagonal_(0).max() < 0.9999
+
+
+def test_a_damaged_tokenizer_is_a_users_error(tmp_path):
+    text_checkpoints.write_checkpoint(tmp_path, "clip")
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="tokenizer can't be read"):
+        ClipEncoder("tiny", str(tmp_path)).read()

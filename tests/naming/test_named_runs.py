@@ -165,8 +165,8 @@ def test_matching_by_name_needs_a_namer(cli, shapes, tmp_path):
 def test_maskclip_names_every_patch(cli, shapes, tmp_path):
     folder = tmp_path / "tiny"
     text_checkpoints.write_checkpoint(folder, "clip")
-    places = [f"backbone.model={folder}", f"namer.model={folder}", "backbone.image_size=32", "namer.image_size=32"]
-    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "segmenter=maskclip", *places, "limit=2"]
+    folders = [f"backbone.model={folder}", f"namer.model={folder}", "backbone.image_size=32", "namer.image_size=32"]
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "segmenter=maskclip", *folders, "limit=2"]
     words = "dataset.class_names=[background,disc,square]"
     done = cli("run", *overrides, words, "visualise=1")
     assert done.code == 0, done.err
@@ -267,7 +267,8 @@ def test_the_released_steps_are_other_cells(cli, shapes, tmp_path):
     assert done.code == 0, done.err
     namer = result_of(tmp_path / "out")[0].identity["namer"]
     assert (namer["input"], namer["pooling"], namer["templates"]) == (
-        *("unit", "nearest_exact"),
+        "unit",
+        "nearest_exact",
         ["a photo of a {}"],
     )
     opened = open_pass(load_config(base))

@@ -5,8 +5,8 @@ import torch
 from conftest import DATA
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from diffcut_bench.evaluation import Counts, contingency_table, count_named, mean_image_jaccard
-from diffcut_bench.reproduction import MEASURES, Measured, judge, load_reproduction, plan_cells, resolve_under
+from diffcut_bench.evaluation import ImageTable, contingency_table, count_named, score_images
+from diffcut_bench.reproduction import Measured, judge, known_measures, load_reproduction, plan_cells, resolve_under
 from diffcut_bench.store import Result
 
 RESULT = (DATA / "result_v1.json").read_text()
@@ -34,22 +34,11 @@ def test_an_images_jaccard_is_torchmetrics_own():
     predictions[2].clamp_(min=1, max=3)
     labels[3] = predictions[3] = 5
     counts = [count_named(contingency_table(p, g, 7)) for p, g in zip(predictions, labels, strict=True)]
-    stacked = Counts(*(torch.stack([getattr(each, name) for each in counts]) for name in ("tp", "fp", "fn")))
+    tp, fp, fn = map(torch.stack, zip(*counts, strict=True))
+    images = ImageTable(tp, fp, fn, pixels=tp.sum(dim=1), segments=tp.sum(dim=1))
     expected = [multiclass_jaccard_index(p, g, 7) for p, g in zip(predictions, labels, strict=True)]
-    assert mean_image_jaccard(stacked)[0] == pytest.approx(torch.stack(expected).mean().item())
-
-
-def test_every_image_weighs_the_same():
-    # Image 0: IoU 1 of one pixel. Image 1: 2/4 and 0/2 over classes 0 and 1. Image 2: all void.
-    counts = Counts(
-        torch.tensor([[1, 0, 0], [2, 0, 0], [0, 0, 0]]),
-        torch.tensor([[0, 0, 0], [2, 0, 0], [0, 0, 0]]),
-        torch.tensor([[0, 0, 0], [0, 2, 0], [0, 0, 0]]),
-    )
-    value, (low, high) = mean_image_jaccard(counts)
-    assert value == pytest.approx((1 + (0.5 + 0) / 2) / 2)
-    assert 0.25 <= low <= value <= high <= 1
-    assert mean_image_jaccard(counts) == (value, (low, high))
+    found = score_images(images, {"matching": "named"})["jaccard"]
+    assert found.scores.item() == pytest.approx(torch.stack(expected).mean().item())
 
 
 def test_the_metric_is_kept_in_the_file_and_absent_from_others():
@@ -62,7 +51,7 @@ def test_the_metric_is_kept_in_the_file_and_absent_from_others():
 
 
 def test_table_4_is_judged_by_it():
-    measure = MEASURES["jaccard"]
+    measure = known_measures()["jaccard"]
     measured = Measured.of(named(0.62, [0.60, 0.64]), measure="jaccard")
     assert (measured.value, measured.interval) == (62.0, (60.0, 64.0))
     assert judge(62.3, measured, measure).word == "reproduced"

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate, one_hot
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.naming import ClipEncoder, Namer
-from diffcut_bench.naming.namer import best_synonyms, pool_segments
+from diffcut_bench.naming.namer import best_synonyms, pool_segments, word_embeddings
 
 CPU = torch.device("cpu")
 
@@ -170,3 +170,28 @@ def test_the_identity_covers_words_and_weights_but_not_the_temperature():
     assert identity() != identity(words={"red": "crimson"})
     assert identity() != identity(pooling="nearest_exact")
     assert identity()["encoder"] == "colours"
+
+
+def test_templates_are_averaged_as_unit_vectors():
+    planted = {"a cat": [3.0, 0.0], "the cat": [0.0, 0.5], "a sofa": [0.0, 2.0], "the sofa": [0.0, 7.0]}
+
+    def encode(texts):
+        return torch.tensor([planted[text] for text in texts])
+
+    found = word_embeddings(encode, ["cat", "sofa"], ["a {}", "the {}"])
+    half = 0.5**0.5
+    torch.testing.assert_close(found, torch.tensor([[half, half], [0.0, 1.0]]))
+
+
+def test_many_texts_are_read_a_few_at_a_time():
+    read = []
+
+    def encode(texts):
+        read.append(len(texts))
+        return torch.tensor([[float(len(text)), 1.0] for text in texts])
+
+    words = ["x" * (length % 50) for length in range(150)]
+    found = word_embeddings(encode, words, ["{}", "a {}", "the {}"])
+    assert max(read) < sum(read) == 450
+    one = [word_embeddings(encode, [word], ["{}", "a {}", "the {}"])[0] for word in words]
+    torch.testing.assert_close(found, torch.stack(one))

@@ -102,7 +102,7 @@ def test_what_never_ends_or_is_too_large_for_a_list_is_not_read(tmp_path):
 def test_a_class_is_found_by_its_name_wherever_it_stands(tmp_path, order, more):
     names = ["cat", "sofa", "Potted Plant", "cell phone|mobile", "background"]
     own = [("cat", "cats"), ("couch", "sofa"), ("potted plant",), ("phone", "mobile"), ("background", "sky", "sky")]
-    lines = [own[place] for place in order]
+    lines = [own[index] for index in order]
     lines[2:2] = [(f"stuff {number}",) for number in range(more)]
     text = "".join(f"{index}:{','.join(words)}\n" for index, words in enumerate(lines))
     assert listed(tmp_path, text).words(names, 4) == tuple(own)

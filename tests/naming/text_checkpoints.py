@@ -13,26 +13,13 @@ from torch import Tensor
 from diffcut_bench.naming import Namer, TextImageEncoder
 
 PATCH = 4
+# fmt: off
 VOCABULARY = [
-    *(
-        "<pad>",
-        "<start>",
-        "<end>",
-        "<unk>",
-        "a",
-        "the",
-        "photo",
-        "of",
-        "one",
-        "many",
-        "small",
-        "large",
-        "close",
-        "part",
-    ),
-    *("far", "away", "bright", "dark", "blurred", "there", "is", "in", "scene", "picture", "that", "shows", "."),
-    *("cat", "kitten", "sofa", "disc", "square", "background"),
+    "<pad>", "<start>", "<end>", "<unk>", "a", "the", "photo", "of", "one", "many", "small", "large", "close", "part",
+    "far", "away", "bright", "dark", "blurred", "there", "is", "in", "scene", "picture", "that", "shows", ".",
+    "cat", "kitten", "sofa", "disc", "square", "background",
 ]
+# fmt: on
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 VISION = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 16, "patch_size": PATCH}
 TEXT = {"hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
@@ -56,7 +43,7 @@ def write_checkpoint(folder: Path, kind: str) -> Any:
     network.save_pretrained(folder)
     preprocessing = {"do_normalize": True, "image_mean": MEAN, "image_std": STD, "rescale_factor": 1 / 255}
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessing))
-    tokenizer = Tokenizer(models.WordLevel({word: place for place, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -35,10 +35,8 @@ def bars() -> Figure:
 
 def cell(**settings: float | str) -> Result:
     """A result with other settings of its segmenter; ``miou`` is its score."""
-    metrics = replace(RESULT.metrics, miou=settings.pop("miou", RESULT.metrics.miou))
-    return replace(
-        RESULT, metrics=metrics, config={**RESULT.config, "segmenter": RESULT.config["segmenter"] | settings}
-    )
+    scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=settings.pop("miou", RESULT.metrics.miou))}
+    return replace(RESULT, scores=scores, config={**RESULT.config, "segmenter": RESULT.config["segmenter"] | settings})
 
 
 @pytest.mark.parametrize("draw", [curves, heat_map, bars])

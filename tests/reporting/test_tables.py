@@ -8,9 +8,9 @@ from conftest import DATA
 from rich.console import Console
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, class_table, image_table, results_table
+from diffcut_bench.reporting import Column, Table, class_table, rank_table, results_table
 from diffcut_bench.reporting.tables import footer
-from diffcut_bench.store import ImageRow, Result
+from diffcut_bench.store import ImageRow, Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
 
@@ -117,15 +117,15 @@ def test_settings_of_one_option_are_columns_where_they_vary_within_it():
 def test_one_class_and_one_image_make_tables():
     one = replace(
         RESULT,
-        metrics=replace(RESULT.metrics, iou_per_class={"cat": 0.5}, iou_per_class_ci95={"cat": (0.5, 0.5)}),
+        scores={**RESULT.scores, "miou": Score(0.5, (0.5, 0.5), {"cat": 0.5}, {"cat": (0.5, 0.5)})},
         dataset=replace(RESULT.dataset, n_images=1),
     )
     row = ImageRow(0, "a", 1, 4, [2], [1], [1])
     assert class_table(one, [row]).rows == (("cat", "50.0", "–", "1"),)
     assert class_table(one).rows == (("cat", "50.0", "–", ""),)
     assert class_table(one, [row]).notes == (f"no interval is told of fewer than {FEWEST_IMAGES} images",)
-    assert image_table([row]).rows == (("1", "a", "50.0", "1"),)
-    assert image_table([]).rows == ()
+    assert rank_table([row]).rows == (("1", "a", "50.0", "1"),)
+    assert rank_table([]).rows == ()
     table = results_table([(Path("x"), one)])
     assert table.rows[0][1] == "–"
     assert all(form() for form in (table.to_markdown, table.to_latex, table.to_csv))
@@ -134,9 +134,7 @@ def test_one_class_and_one_image_make_tables():
 def test_a_class_is_told_in_how_many_images_it_is_annotated():
     rows = [ImageRow(n, str(n), 1, 9, [1, 0], [0, 1], [0, int(n < 3)]) for n in range(FEWEST_IMAGES)]
     ends = {"cat": (0.4, 0.6), "dog": (0.1, 0.1)}
-    two = replace(
-        RESULT, metrics=replace(RESULT.metrics, iou_per_class={"cat": 0.5, "dog": 0.1}, iou_per_class_ci95=ends)
-    )
+    two = replace(RESULT, scores={**RESULT.scores, "miou": Score(0.3, None, {"cat": 0.5, "dog": 0.1}, ends)})
     assert class_table(two, rows).rows == (
         ("cat", "50.0", "40.0 – 60.0", str(FEWEST_IMAGES)),
         ("dog", "10.0", "–", "3"),

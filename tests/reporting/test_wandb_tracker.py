@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import inspect
+import io
 import json
 import os
 import shlex
@@ -30,7 +31,7 @@ from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import WandbTracker, wandb_tracker
+from diffcut_bench.reporting import WandbTracker, encode_figure, sweep_figures, wandb_tracker
 from diffcut_bench.scoring.passes import open_pass, run_cell
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
@@ -54,10 +55,10 @@ class FinishedCell:
         given = {"folder": self.folder, "outcomes": self.outcomes, **arguments}
         return tracker.log_cell(result=self.result, dataset=self.dataset, **given)
 
-    def copied(self, place: Path) -> "FinishedCell":
+    def copied(self, into: Path) -> "FinishedCell":
         """The same cell where nothing was logged yet."""
         ignored = shutil.ignore_patterns("wandb.json")
-        return replace(self, folder=shutil.copytree(self.folder, place / self.folder.name, ignore=ignored))
+        return replace(self, folder=shutil.copytree(self.folder, into / self.folder.name, ignore=ignored))
 
 
 def finish(overrides: list[str]) -> FinishedCell:
@@ -109,15 +110,15 @@ def _finished_records(path: Path) -> list[Record]:
 def _records(data: bytes) -> Iterator[Record]:
     """wandb 0.31 has a reader in its Go core only: blocks of 32 KiB, parts of a record under headers of 7 bytes."""
     assert data[:4] == b":W&B"
-    place, parts = 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
+    position, parts = 7, b""
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
             continue
-        _, size, kind = struct.unpack("<IHB", data[place : place + 7])
-        parts += data[place + 7 : place + 7 + size]
-        place += 7 + size
-        if place > len(data):
+        _, size, kind = struct.unpack("<IHB", data[position : position + 7])
+        parts += data[position + 7 : position + 7 + size]
+        position += 7 + size
+        if position > len(data):
             return  # half written
         if kind in (1, 4):  # whole, or the last part
             yield Record.FromString(parts)
@@ -141,14 +142,14 @@ def everything_in(folder: Path) -> dict[str, bytes]:
 
 
 @contextlib.contextmanager
-def own_environment(place: Path) -> Iterator[socket.socket]:
+def own_environment(home: Path) -> Iterator[socket.socket]:
     """wandb without a login, its server a socket that takes connections and never answers."""
     stop()
     with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as server:
         for name in [name for name in os.environ if name.startswith("WANDB_")]:
             patch.delenv(name)
-        patch.setenv("HOME", str(place / "home"))
-        patch.setenv("NETRC", str(place / "netrc"))
+        patch.setenv("HOME", str(home))
+        patch.setenv("NETRC", str(home / "netrc"))
         patch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         yield server
         stop()
@@ -172,12 +173,12 @@ def was_called(server: socket.socket) -> bool:
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No login. The current directory and the home must stay as they are, and the network must not be touched."""
-    place, current = tmp_path_factory.mktemp("place"), tmp_path_factory.mktemp("current")
-    with own_environment(place) as server, contextlib.chdir(current):
+    home, current = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("current")
+    with own_environment(home) as server, contextlib.chdir(current):
         yield
         stop()
         assert list(current.iterdir()) == []
-        assert not [path for path in place.rglob("*") if "wandb" in path.name]
+        assert not [path for path in home.rglob("*") if "wandb" in path.name]
         assert not was_called(server)
 
 
@@ -274,6 +275,14 @@ def test_the_table_of_classes_holds_scores_and_pixels(logged, cell):
     assert rows[0]["iou"] == pytest.approx(rows[0]["tp"] / (rows[0]["tp"] + rows[0]["fp"] + rows[0]["fn"]))
 
 
+def test_a_metric_that_is_seldom_there_is_logged_where_it_is(offline, cell, tmp_path):
+    metrics = replace(cell.result.metrics, mean_image_jaccard=0.4, mean_image_jaccard_ci95=(0.3, 0.5))
+    scored = replace(cell.copied(tmp_path), result=replace(cell.result, metrics=metrics))
+    (line,) = scored.log(WandbTracker(str(tmp_path / "tracked"), examples=0))
+    summary = Run(directory_of(line)).summary
+    assert [summary[f"mean_image_jaccard{end}"] for end in ("", "_low", "_high")] == [0.4, 0.3, 0.5]
+
+
 def masks_of(run: Run) -> list[dict[str, np.ndarray]]:
     """Masks of each example by name."""
     return [
@@ -285,13 +294,13 @@ def masks_of(run: Run) -> list[dict[str, np.ndarray]]:
 def assert_masks_score_as_the_cell(run: Run, cell: FinishedCell, present: set[int] | None = None) -> None:
     """Pixels of the two masks give the TP, FP and FN that the cell was scored with."""
     counts = pq.read_table(cell.folder / "per_image.parquet").to_pydict()
-    for place, masks in enumerate(masks_of(run)):
+    for index, masks in enumerate(masks_of(run)):
         prediction, label = masks["prediction"], masks["ground_truth"]
         annotated = label < cell.dataset.num_classes
         for class_id in present or set(label[annotated].tolist()):
             predicted, true = (mask[annotated] == class_id for mask in (prediction, label))
             found = [int(pixels.sum()) for pixels in (predicted & true, predicted & ~true, ~predicted & true)]
-            assert found == [counts[name][place][class_id] for name in ("tp", "fp", "fn")]
+            assert found == [counts[name][index][class_id] for name in ("tp", "fp", "fn")]
 
 
 def test_masks_carry_the_classes_that_segments_matched(logged, cell):
@@ -303,7 +312,7 @@ def test_masks_carry_the_classes_that_segments_matched(logged, cell):
     assert any((one["prediction"] == unmatched).any() for one in masks)
     for index, one in enumerate(masks):
         assert np.array_equal(one["ground_truth"] == void, labels[index].numpy() < 0)
-    names = {str(place): name for place, name in enumerate([*cell.dataset.class_names, "unmatched", "void"])}
+    names = {str(index): name for index, name in enumerate([*cell.dataset.class_names, "unmatched", "void"])}
     legends = logged.config["_wandb"]["mask/class_labels"]
     assert [legends[f"examples_wandb_delimeter_{mask}"]["value"] for mask in _MASKS] == [names, names]
 
@@ -328,8 +337,11 @@ def test_clusters_matched_once_for_the_data_set_keep_that_class_in_the_masks(off
     made = finish(
         [
             *shapes_overrides(root, tmp_path / "out"),
-            *("segmenter=precomputed", f"segmenter.folder={tmp_path / 'made'}", "refiner=none"),
-            *("protocol.matching=dataset", "protocol.background_rule=one_to_one"),
+            "segmenter=precomputed",
+            f"segmenter.folder={tmp_path / 'made'}",
+            "refiner=none",
+            "protocol.matching=dataset",
+            "protocol.background_rule=one_to_one",
         ]
     )
     (line,) = made.log(WandbTracker(str(tmp_path / "tracked")))
@@ -384,7 +396,7 @@ def raises(error: BaseException) -> Callable[..., None]:
     return fail
 
 
-_USED = ("setup", "Settings", "init", "Table", "Image", "plot.line_series", "Run.log", "Run.__exit__")
+_USED = ("setup", "Settings", "init", "login", "Table", "Image", "Run.log", "Run.__exit__")
 
 
 @pytest.mark.parametrize(
@@ -433,10 +445,11 @@ def test_an_interrupt_is_the_users(cell, tmp_path):
 
 def swept(tau: float, alpha: float, miou: float) -> Result:
     config = {**RESULT.config, "segmenter": {**RESULT.config["segmenter"], "tau": tau, "alpha": alpha}}
-    return replace(RESULT, config=config, metrics=replace(RESULT.metrics, miou=miou), key=f"{tau}-{alpha}")
+    scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=miou)}
+    return replace(RESULT, config=config, scores=scores, key=f"{tau}-{alpha}")
 
 
-def test_a_sweep_has_a_curve_for_each_other_setting_and_a_table(offline, tmp_path, capfd):
+def test_a_sweep_has_its_figures_and_a_table(offline, tmp_path, capfd):
     scores = {(0.3, 10): 0.31, (0.3, 5): 0.25, (0.7, 5): 0.42, (0.7, 1): 0.5, (0.3, 1): 0.125, (0.7, 10): 0.4}
     results = [swept(tau, alpha, miou) for (tau, alpha), miou in scores.items()]
     (line,) = WandbTracker(str(tmp_path / "tracked"), tags=["mine"]).log_sweep("2026-01-01", results)
@@ -445,11 +458,11 @@ def test_a_sweep_has_a_curve_for_each_other_setting_and_a_table(offline, tmp_pat
     assert (run.run.run_group, run.run.job_type, run.run.display_name) == ("2026-01-01", "sweep", "2026-01-01")
     assert list(run.run.tags) == ["mine"]
     assert run.run.git.commit == RESULT.environment.git["commit"]
-    points = [(row["lineKey"], row["step"], row["lineVal"]) for row in run.table("miou_curves_table")]
-    expected = [(f"tau={tau}", alpha, 100 * miou) for (tau, alpha), miou in scores.items()]
-    assert points == sorted(expected, key=lambda point: (expected[0][0] != point[0], point[1]))
-    panel = run.config["_wandb"]["visualize"]["miou_curves"]["panel_config"]["stringSettings"]
-    assert panel == {"title": "mIoU (%) by alpha", "xname": "alpha"}
+    captions = {"miou_curves": "mIoU by alpha, for each tau", "miou_heatmap": "mIoU by alpha and tau"}
+    assert {name: run.history[name]["caption"] for name in captions} == captions
+    for name, drawn in zip(captions, sweep_figures(results), strict=True):
+        pixels = np.asarray(Image.open(run.files / run.history[name]["path"]))
+        assert np.array_equal(pixels, np.asarray(Image.open(io.BytesIO(encode_figure(drawn.figure, "png")))))
     rows = run.table("cells")
     assert {(row["tau"], row["alpha"]): row["miou"] for row in rows} == scores
     assert [row["key"] for row in rows] == [result.key for result in results]
@@ -466,18 +479,18 @@ def test_a_sweep_over_names_alone_has_its_table(offline, tmp_path):
     assert not any("curves" in name for name in run.summary)
 
 
-def logs_in_by_key(patch: pytest.MonkeyPatch, place: Path) -> None:
+def logs_in_by_key(patch: pytest.MonkeyPatch, home: Path) -> None:
     patch.setenv("WANDB_API_KEY", _KEY)
 
 
-def logs_in_by_netrc(patch: pytest.MonkeyPatch, place: Path) -> None:
+def logs_in_by_netrc(patch: pytest.MonkeyPatch, home: Path) -> None:
     machine = os.environ["WANDB_BASE_URL"].removeprefix("http://")
-    (place / "netrc").write_text(f"machine {machine}\n  login user\n  password {_KEY}\n")
+    (home / "netrc").write_text(f"machine {machine}\n  login user\n  password {_KEY}\n")
 
 
-def logs_in_by_settings(patch: pytest.MonkeyPatch, place: Path) -> None:
-    (place / "settings").write_text(f"[default]\napi_key = {_KEY}\n")
-    patch.setenv("WANDB_CONFIG_DIR", str(place))
+def logs_in_by_settings(patch: pytest.MonkeyPatch, home: Path) -> None:
+    (home / "settings").write_text(f"[default]\napi_key = {_KEY}\n")
+    patch.setenv("WANDB_CONFIG_DIR", str(home))
 
 
 @pytest.mark.parametrize("log_in", [logs_in_by_key, logs_in_by_netrc, logs_in_by_settings])
@@ -512,6 +525,17 @@ def test_online_without_a_login_asks_nobody(cell, offline, tmp_path, monkeypatch
     assert "no login; use `wandb login`" in line
 
 
+def test_a_run_that_the_caller_has_open_is_left_alone(offline, tmp_path, monkeypatch, capfd):
+    for name in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with wandb.init(mode="offline", dir=str(tmp_path)) as own:
+        capfd.readouterr()
+        (line,) = WandbTracker(str(tmp_path / "tracked")).log_sweep("beside it", [RESULT])
+        assert wandb.run is own
+        assert capfd.readouterr() == ("", "")
+    assert Run(directory_of(line)).run.run_id != own.id
+
+
 def test_the_option_builds_the_tracker(tmp_path):
     config = load_config(["tracker=wandb", f"output_dir={tmp_path}", "tracker.tags=[a,b]"])
     assert instantiate("tracker", config.tracker) == WandbTracker(f"{tmp_path}/wandb", tags=["a", "b"])
@@ -521,8 +545,8 @@ def test_the_option_builds_the_tracker(tmp_path):
             instantiate("tracker", config.tracker)
 
 
-def test_the_package_is_imported_where_it_is_used():
+def test_the_package_is_imported_where_it_is_used_and_no_module_within_it():
     tree = ast.parse(inspect.getsource(wandb_tracker))
-    at_start = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    assert "wandb" not in {alias.name for node in at_start for alias in node.names}
-    assert "wandb" in {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    names = {node: ast.unparse(node) for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))}
+    assert {name for name in names.values() if "wandb" in name} == {"import wandb"}
+    assert "import wandb" not in {names.get(node) for node in tree.body}

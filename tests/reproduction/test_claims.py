@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import (
-    MEASURES,
     Checked,
     Claim,
     Contest,
@@ -24,6 +23,7 @@ from diffcut_bench.reproduction import (
     Row,
     average_seeds,
     check_claims,
+    known_measures,
     known_reproductions,
     load_reproduction,
     mean_lead,
@@ -33,7 +33,7 @@ from diffcut_bench.reproduction import (
 from diffcut_bench.store import ImageRow, Result
 from diffcut_bench.store.published import publish
 
-MIOU = MEASURES["miou"]
+MIOU = known_measures()["miou"]
 RESULT = Result.from_json((DATA / "result_v1_before_identity.json").read_text())
 CLASSES = ("ground", "disc", "square")
 PIXELS = 1000  # of a class in an image: a hit more of it is 0.1 points of its recall
@@ -56,15 +56,10 @@ def cell(folder: Path, hit: np.ndarray, limits: tuple[str, ...] = (), names: tup
         ImageRow(i, f"image{i}", 3, PIXELS * len(CLASSES), own.tolist(), [0] * len(CLASSES), (PIXELS - own).tolist())
         for i, own in enumerate(hit)
     ]
-    metrics = replace(
-        RESULT.metrics,
-        miou=hit.mean() / PIXELS,
-        iou_per_class={n: h.mean() / PIXELS for n, h in zip(names, hit.T, strict=True)},
-    )
+    per_class = {n: h.mean() / PIXELS for n, h in zip(names, hit.T, strict=True)}
+    scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=hit.mean() / PIXELS, per_class=per_class)}
     dataset = replace(RESULT.dataset, n_images=len(rows))
-    result = replace(
-        RESULT, metrics=metrics, dataset=dataset, limited=False, failures=[], protocol={"name": "released"}
-    )
+    result = replace(RESULT, scores=scores, dataset=dataset, limited=False, failures=[], protocol={"name": "released"})
     publish(place, result, rows, "", range(len(rows)))
     return Measured.of(result, limits, folder=place)
 
@@ -261,9 +256,26 @@ def test_the_lead_is_over_the_best(tmp_path_factory, ours, theirs):
 
 def test_the_mean_of_per_image_jaccard_is_compared_likewise(tmp_path):
     ours, theirs = hits(62, 30, 1), hits(60, 30, 2)
-    lead = measure_lead(Contest(cell(tmp_path, ours), {"theirs": cell(tmp_path, theirs)}), MEASURES["jaccard"])
+    lead = measure_lead(Contest(cell(tmp_path, ours), {"theirs": cell(tmp_path, theirs)}), known_measures()["jaccard"])
     assert lead.value == pytest.approx(100 * (ours.mean() - theirs.mean()) / PIXELS), "of equally large classes"
     assert lead.interval[0] < lead.value < lead.interval[1]
+
+
+def test_any_metric_is_compared_and_where_less_is_better_less_is_ahead(tmp_path, add_metric):
+    add_metric(
+        "missed",
+        "from diffcut_bench.evaluation import Metric\n"
+        "METRIC = Metric(name='missed', heading='missed', higher_is_better=False, is_fraction=False, digits=2,\n"
+        "    statistic=lambda images: images.fn, reduce=lambda sums: sums.sum(dim=-1))\n",
+    )
+    measure = known_measures()["missed"]
+    rows = [cell(tmp_path, hits(mean)) for mean in (62, 60)]
+    lead = measure_lead(Contest(rows[0], {"theirs": rows[1]}), measure)
+    assert lead.value == 20 * IMAGES * len(CLASSES) and lead.sign == "ahead"
+    assert measure_lead(Contest(rows[1], {"theirs": rows[0]}), measure).sign == "reversed"
+    published = measure_lead(Contest(rows[0], {"theirs": rows[1]}, {"trained": 10.0}), measure)
+    assert published.sign == "reversed", "of a published figure less is better too"
+    assert Measured.of(rows[0].result, measure="missed").limits[-1].startswith("no missed was measured")
 
 
 def over_seeds(tmp_path: Path, means: dict[int, float], planned: int = 3) -> Measured:

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import pytest
 
-from diffcut_bench.reproduction import MEASURES, Claim, Measured, Point, Verdict
+from diffcut_bench.evaluation import known_metrics
+from diffcut_bench.reproduction import Claim, Measured, Point, Verdict, known_measures
 from diffcut_bench.reproduction import check_curve as check
 
-MIOU = MEASURES["miou"]
+MIOU = known_measures()["miou"]
 
 
 def curve(values: dict[float, float], limits: tuple[str, ...] = (), spread: float = 0.0) -> list[Point]:
@@ -55,6 +58,15 @@ def test_over_a_stretch_of_neighbours():
     assert (said, verdict.word) == ("0.4, 0.6", "differs")
     nearly = BUMP | {0.5: 24.8}
     assert check_claim(above(span=0.2), curve(nearly), MIOU)[1].word == "reproduced", "it may lie above"
+
+
+def test_where_less_is_better_the_best_is_the_least():
+    metric = replace(known_metrics()["miou"], higher_is_better=False)
+    dip = curve({x: 50 - y for x, y in BUMP.items()})
+    claim = Claim("…", "best", "segmenter.tau", low=0.45, high=0.65)
+    said, verdict = check_claim(claim, dip, replace(MIOU, metric=metric))
+    assert (said, verdict.word) == ("19.0 at 0.5", "reproduced")
+    assert check_claim(claim, dip, MIOU)[1].word == "differs"
 
 
 @pytest.mark.parametrize(("low", "word"), [(0.45, "reproduced"), (0.55, "differs")])

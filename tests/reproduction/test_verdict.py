@@ -5,10 +5,10 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffcut_bench.reproduction import MEASURES, Measured, Verdict, judge
+from diffcut_bench.reproduction import Measured, Verdict, judge, known_measures
 from diffcut_bench.store import Failure, Result
 
-MIOU = MEASURES["miou"]
+MIOU = known_measures()["miou"]
 RESULT = Result.from_json((DATA / "result_v1_before_identity.json").read_text())
 
 
@@ -61,13 +61,13 @@ def test_another_cell_than_the_published_one_is_limited_however_well_it_agrees()
 
 
 def test_a_speed_is_reproduced_when_it_is_reached():
-    speed = MEASURES["images_per_s"]
+    speed = known_measures()["images_per_s"]
     assert [judge(1.11, Measured(ours), speed).word for ours in (9.0, 1.105)] == ["reproduced"] * 2
     assert judge(1.11, Measured(1.1), speed).word == "differs"
 
 
 def test_an_area_under_a_curve_is_stated_with_two_digits():
-    words = [judge(0.83, Measured(ours), MEASURES["auc"]).word for ours in (0.82, 0.84, 0.819, 0.841)]
+    words = [judge(0.83, Measured(ours), known_measures()["auc"]).word for ours in (0.82, 0.84, 0.819, 0.841)]
     assert words == ["reproduced", "reproduced", "differs", "differs"]
 
 
@@ -90,4 +90,4 @@ def test_values_are_printed_with_the_measures_digits_and_a_minus_sign():
     assert (MIOU.more_stated(65.2), MIOU.more_stated(50.0), MIOU.more_stated(1e-07)) == (0, 0, 0)
     assert (MIOU.plain(-30.5512), MIOU.plain(None)) == ("-30.551", "")
     assert MIOU.text(None) == MIOU.text(float("nan")) == "–"
-    assert MEASURES["auc"].text(0.83, more=1) == "0.830"
+    assert known_measures()["auc"].text(0.83, more=1) == "0.830"

@@ -25,7 +25,7 @@ from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.scoring.reading import example_loader
 from diffcut_bench.scoring.summary import summarise
-from diffcut_bench.store import Failure, Result, Timings, read_rows
+from diffcut_bench.store import SCHEMA_VERSION, Failure, Result, Timings, read_rows
 
 
 def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCell:
@@ -47,7 +47,7 @@ def test_scores_are_written_and_read_back(shapes, tmp_path):
     assert not cell.skipped
     assert 0.2 < cell.result.metrics.miou <= 1
     assert cell.result.metrics.miou_ci95[0] <= cell.result.metrics.miou <= cell.result.metrics.miou_ci95[1]
-    assert json.loads((cell.folder / "result.json").read_text())["schema_version"] == 1
+    assert json.loads((cell.folder / "result.json").read_text())["schema_version"] == SCHEMA_VERSION
     rows = read_rows(cell.folder)
     assert [row.id for row in rows] == [f"picture{i}" for i in range(8)]
     tp, fp, fn = (np.sum([getattr(row, name) for row in rows], axis=0) for name in ("tp", "fp", "fn"))
@@ -104,9 +104,7 @@ def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
     assert all(part.result.limited for part in parts)
     merged = sorted((row for part in parts for row in read_rows(part.folder)), key=lambda row: row.index)
     assert merged == read_rows(whole.folder)
-    protocol = experiment.build_protocol(whole.result.protocol)
-    names = tuple(whole.result.metrics.iou_per_class)
-    assert summarise(merged, names, protocol, seed=42) == whole.result.metrics
+    assert summarise(merged, whole.result.class_names, whole.result.protocol, seed=42) == whole.result.scores
 
 
 def test_a_shard_without_images_is_said(shapes, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import DATA, shapes_overrides
+from conftest import DATA, make_older, shapes_overrides
 from PIL import Image
 
 FILES = ("config.yaml", "per_image.parquet")
@@ -65,6 +65,18 @@ def test_merged_shards_are_the_run_without_shards(cli, place):
     assert total["segment_s"] == pytest.approx(sum(one["segment_s"] for one in spent))
     assert total["images_per_s"] == pytest.approx(6 / sum(one["wall_s"] for one in spent))
     assert "finished already" in cli("run", *base).out
+
+
+def test_shards_of_an_older_schema_make_a_whole_of_todays(cli, place):
+    base = place("whole")
+    assert cli("run", *base).code == 0
+    place("parts")
+    assert cli("run", "-m", *base, "shard=1/2,2/2").code == 0
+    for shard in Path().glob("out/results/*"):
+        make_older(shard)
+    assert cli("merge", "output_dir=out").code == 0
+    whole = only("../whole/out/results/*")
+    assert without_clock(Path("out/results") / whole.name) == without_clock(whole)
 
 
 def test_shards_of_machines_without_a_common_disk(cli, place):

@@ -24,7 +24,7 @@ class Hanging:
 
     def __init__(self, **settings: object) -> None: ...
 
-    def segment_image(self, image: torch.Tensor) -> torch.Tensor:
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
         while image.min() > 0.99:
             time.sleep(0.01)
         return torch.zeros(image.shape[1:], dtype=torch.long)

@@ -37,7 +37,7 @@ def textbook(features, alphas, released_bug):
             mean = sum(values[: i + 1]) / (i + 1)
             gaps.append((values[i] - mean) / (mean + 1e-6))
         found.append((max(gaps), max(gaps.index(max(gaps)), 1), root @ vectors))
-    best = max(range(len(alphas)), key=lambda place: found[place][0])
+    best = max(range(len(alphas)), key=lambda index: found[index][0])
     vectors = found[-1 if released_bug else best][2]
     return np.array(textbook_qr(vectors[:, : found[best][1]])), best
 
@@ -70,8 +70,8 @@ def test_equals_the_textbook(released_bug):
     best = set()
     for seed in range(6):
         features, alphas = smooth(seed), (15, 5, 2)
-        expected, place = textbook(features[0], alphas, released_bug)
-        best.add(place)
+        expected, index = textbook(features[0], alphas, released_bug)
+        best.add(index)
         assert same_partition(AutoSC(alphas, released_bug)(features), expected)
     assert best - {2}, "the best exponent is not always the last"
 

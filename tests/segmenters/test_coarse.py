@@ -3,7 +3,7 @@ import torch
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.ncut import coarse_to_fine_ncut
-from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, segment_together
+from diffcut_bench.segmenters import DiffCut, GraphTooLargeError
 
 
 def test_is_the_coarse_to_fine_cut():
@@ -21,7 +21,7 @@ def test_settings_that_run_together_keep_their_own_grids():
         for tau, alpha in ((0.8, 6), (0.7, 6), (0.8, 9))
         for approximation, cells in (("none", 50), ("coarse_to_fine", 50), ("coarse_to_fine", 30))
     ]
-    for segmenter, partition in zip(segmenters, segment_together(segmenters, features), strict=True):
+    for segmenter, partition in zip(segmenters, DiffCut.together(segmenters, features), strict=True):
         assert torch.equal(partition, segmenter(features))
     alike = [segmenter(features)[0] for segmenter in segmenters[:3]]
     assert len({tuple(labels.flatten().tolist()) for labels in alike}) == 3

@@ -13,8 +13,8 @@ from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import load_config
 from diffcut_bench.scoring.passes import run_cell
-from diffcut_bench.segmenters import DiffSeg, FinerSegmenter, KMeans, Segmenter
-from diffcut_bench.segmenters.diffseg import anchor_places, attention_maps, greedy_groups, symmetric_kl
+from diffcut_bench.segmenters import DiffSeg
+from diffcut_bench.segmenters.diffseg import anchor_indices, attention_maps, greedy_groups, symmetric_kl
 
 
 def regions(rows: int, cols: int, seed: int = 0, count: int = 4) -> torch.Tensor:
@@ -62,9 +62,9 @@ def textbook(features: torch.Tensor, segmenter: DiffSeg) -> torch.Tensor:
             proposals.append(np.mean([map_ for map_ in maps if half_divergence(anchor, map_) < threshold], axis=0))
     for _ in range(segmenter.iterations - 1):
         merged, taken = [], set()
-        for place, first in enumerate(proposals):
-            if place not in taken:
-                close = [n for n, each in enumerate(proposals) if n == place or divergence(first, each) < threshold]
+        for index, first in enumerate(proposals):
+            if index not in taken:
+                close = [n for n, each in enumerate(proposals) if n == index or divergence(first, each) < threshold]
                 merged.append(np.mean([proposals[n] for n in close], axis=0))
                 taken |= {*close}
         proposals = merged
@@ -136,17 +136,16 @@ def test_the_first_iteration_compares_in_half_precision():
     ("side", "count", "expected"), [(64, 16, range(1, 62, 4)), (3, 16, [0, 1, 2]), (9, 3, [1, 4, 7])]
 )
 def test_anchors_stand_at_the_centres_of_their_cells(side, count, expected):
-    assert anchor_places(side, 1, count).tolist() == list(expected)
+    assert anchor_indices(side, 1, count).tolist() == list(expected)
     rows = torch.tensor(list(expected))
-    assert anchor_places(side, side, count).tolist() == (rows[:, None] * side + rows).flatten().tolist()
+    assert anchor_indices(side, side, count).tolist() == (rows[:, None] * side + rows).flatten().tolist()
 
 
 def test_the_partition_has_the_resolution_of_the_option():
     features = planted(regions(8, 12))
     for resolution, grid in ((512, (341, 512)), (24, (16, 24)), (6, (4, 6))):
         segmenter = DiffSeg(resolution=resolution)
-        assert isinstance(segmenter, FinerSegmenter)
-        assert segmenter.partition_size(8, 12) == segmenter(features).shape[1:] == grid
+        assert segmenter(features).shape[1:] == grid
     patches, finer = (DiffSeg(resolution=side)(features) for side in (12, 96))
     repeated = patches.repeat_interleave(8, 1).repeat_interleave(8, 2)
     assert 0.8 < (finer == repeated).float().mean() < 1, "borders run between patches, and not along their sides"
@@ -165,9 +164,9 @@ def test_an_image_does_not_depend_on_its_batch():
     segmenter = DiffSeg(0.5, resolution=24)
     together = segmenter(batch)
     assert len({int(each.max()) for each in together}) > 1
-    for place in range(3):
-        assert torch.equal(together[place], segmenter(batch[place : place + 1])[0])
-        assert torch.equal(together[place].unique(), torch.arange(int(together[place].max()) + 1))
+    for index in range(3):
+        assert torch.equal(together[index], segmenter(batch[index : index + 1])[0])
+        assert torch.equal(together[index].unique(), torch.arange(int(together[index].max()) + 1))
 
 
 def test_permuted_patches_give_the_permuted_partition():
@@ -253,15 +252,13 @@ def test_any_backbone_is_a_legal_ablation(shapes, tmp_path):
 @pytest.mark.parametrize("command", ["run", "segment"])
 def test_concepts_of_patches_cannot_be_assigned_to_what_is_finer(cli, shapes, tmp_path, command):
     picture = [str(next(shapes.rglob("*.png")))] if command == "segment" else []
-    place = [f"output_dir={tmp_path / 'out'}"] if command == "segment" else shapes_overrides(shapes, tmp_path / "out")
-    done = cli(command, *picture, *place, "segmenter=diffseg", "backbone=colour", "upsampler=concepts")
+    own = [f"output_dir={tmp_path / 'out'}"] if command == "segment" else shapes_overrides(shapes, tmp_path / "out")
+    done = cli(command, *picture, *own, "segmenter=diffseg", "backbone=colour", "upsampler=concepts")
     assert done.code == 2
     assert "upsampler=nearest" in done.err and "Traceback" not in done.err
 
 
-def test_fits_the_interface_and_checks_its_arguments_at_once():
-    assert isinstance(DiffSeg(), Segmenter)
-    assert not isinstance(KMeans(3), FinerSegmenter)
+def test_checks_its_arguments_at_once():
     for wrong in ({"threshold": 0}, {"temperature": -1.0}, {"anchors": 0}, {"iterations": 1.5}, {"resolution": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             DiffSeg(**wrong)

@@ -8,7 +8,7 @@ from torchmetrics.functional.clustering import adjusted_rand_score
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.passes import run_cell
-from diffcut_bench.segmenters import CountingSegmenter, KMeans
+from diffcut_bench.segmenters import KMeans
 from diffcut_bench.segmenters import kmeans as module
 from diffcut_bench.segmenters.kmeans import first_centres, kmeans
 from diffcut_bench.store import read_rows
@@ -28,8 +28,8 @@ def textbook(points, clusters, seeds, seed, spherical):
         for draw in draws[1:, start].tolist():
             chance = [min(squared(point, centre) for centre in centres) for point in points]
             left = draw * sum(chance)
-            place = next(i for i in range(len(points)) if sum(chance[: i + 1]) > left)
-            centres.append(points[place])
+            drawn = next(i for i in range(len(points)) if sum(chance[: i + 1]) > left)
+            centres.append(points[drawn])
         for _ in range(100):
             labels = [min(range(clusters), key=lambda k: squared(point, centres[k])) for point in points]
             for k in range(clusters):
@@ -104,17 +104,17 @@ def test_permuted_patches_and_batches_change_nothing():
 
 def test_first_centres_do_not_depend_on_precision_and_lie_apart():
     features, truth = blobs(5, 30)
-    places = first_centres(features[0], 5, 20, 0)
-    assert torch.equal(places, first_centres(features[0].double(), 5, 20, 0))
-    assert not torch.equal(places, first_centres(features[0], 5, 20, 1))
-    assert all(len(set(truth[row].tolist())) >= 4 for row in places)
-    assert len(set(places[:, 0].tolist())) > 10, "starts differ"
+    centres = first_centres(features[0], 5, 20, 0)
+    assert torch.equal(centres, first_centres(features[0].double(), 5, 20, 0))
+    assert not torch.equal(centres, first_centres(features[0], 5, 20, 1))
+    assert all(len(set(truth[row].tolist())) >= 4 for row in centres)
+    assert len(set(centres[:, 0].tolist())) > 10, "starts differ"
 
 
 def test_an_empty_cluster_takes_the_farthest_point(monkeypatch):
     features, truth = blobs(3, 15)
     for twice in (0, 15, 30):
-        # Two starts at one place leave one group without a centre and one centre without points.
+        # Two starts at one point leave one group without a centre and one centre without points.
         other = (twice + 15) % 45
         monkeypatch.setattr(module, "first_centres", lambda *_, a=twice, b=other: torch.tensor([[a, a, b]]))
         assert adjusted_rand_score(kmeans(features[0], 3), truth) >= 0.98
@@ -136,11 +136,8 @@ def test_annotated_classes_are_counted_by_the_pipeline(shapes, tmp_path):
 
 
 def test_options_and_their_mistakes():
-    segmenter = instantiate("segmenter", load_config(["segmenter=kmeans"]).segmenter)
-    assert isinstance(segmenter, CountingSegmenter) and segmenter.counts_classes
-    assert not instantiate(
-        "segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=3"]).segmenter
-    ).counts_classes
+    assert instantiate("segmenter", load_config(["segmenter=kmeans"]).segmenter) == KMeans("annotated")
+    assert "class_counts" in KMeans("annotated").needs and "class_counts" not in KMeans(3).needs
     with pytest.raises(UserError, match="clusters must be a whole number"):
         instantiate("segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=anotated"]).segmenter)
     with pytest.raises(ValueError, match="seeds must be a whole number"):

@@ -4,7 +4,7 @@ import torch
 from planted import TURNS, adjusted_rand, flood, planted, random_features
 
 from diffcut_bench.config import instantiate, load_config
-from diffcut_bench.segmenters import Lost, Segmenter
+from diffcut_bench.segmenters import Lost
 
 
 def textbook(features: torch.Tensor, expansion: int) -> np.ndarray:
@@ -72,8 +72,7 @@ def test_a_turned_image_has_a_turned_object():
         assert torch.equal(Lost()(turn(features)), turn(Lost()(features)))
 
 
-def test_fits_the_interface_and_checks_its_arguments():
-    assert isinstance(Lost(), Segmenter)
+def test_checks_its_arguments():
     assert instantiate("segmenter", load_config(["segmenter=lost"]).segmenter) == Lost()
     assert Lost()(torch.rand(2, 3, 1, 1)).tolist() == [[[0]], [[0]]]
     assert not Lost()(torch.zeros(1, 3, 4, 4)).any()

@@ -3,6 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from conftest import shapes_overrides
 from PIL import Image
 
@@ -68,16 +69,17 @@ def test_background_rule_and_refinement_apply_as_to_any_method(shapes, tmp_path)
 
 def test_a_prediction_goes_the_way_of_its_label():
     label = np.random.default_rng(1).integers(0, 5, (61, 90))
+    ids = torch.from_numpy(label)
     picture = Image.fromarray(np.zeros((61, 90, 3), np.uint8))
     for crop, size, eval_size, stride in (("center", 128, 32, 32), ("none", 128, 48, 32), ("none", 96, "original", 1)):
         framing = Framing(crop, size, eval_size, "ignore", stride)
         example = prepare_example(0, "a", picture, label, framing)
         assert example.frame == (61, 90)
-        same = prepare_prediction(label, example.frame, framing, covers="image")
+        same = prepare_prediction(ids, example.frame, framing, covers="image")
         assert np.array_equal(same, example.label)
-        doubled = label.repeat(2, axis=0).repeat(2, axis=1)
+        doubled = ids.repeat_interleave(2, 0).repeat_interleave(2, 1)
         assert np.array_equal(prepare_prediction(doubled, example.frame, framing, covers="image"), example.label)
-        whole = prepare_prediction(example.label.numpy(), example.frame, framing, covers="crop")
+        whole = prepare_prediction(example.label, example.frame, framing, covers="crop")
         assert np.array_equal(whole, example.label)
 
 

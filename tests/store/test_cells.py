@@ -5,7 +5,7 @@ import pytest
 from conftest import DATA
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.store import Cell, Failure, ImageRow, Result, Timings, cell_key, read_result, read_rows
+from diffcut_bench.store import Cell, Failure, ImageRow, Result, Score, Timings, cell_key, read_result, read_rows
 
 ROWS = [ImageRow(i, f"image{i}", 3 + i, 100, [i, 2], [0, 1], [5, 0]) for i in range(4)]
 OLD = Result.from_json((DATA / "result_v1.json").read_text())
@@ -13,7 +13,7 @@ RESULT = replace(
     OLD,
     key=cell_key({"a": 1}),
     dataset=replace(OLD.dataset, n_images=4),
-    metrics=replace(OLD.metrics, iou_per_class={"cup": 0.5, "floor": None}),
+    scores={**OLD.scores, "miou": Score(0.5, (0.4, 0.6), {"cup": 0.5, "floor": None})},
 )
 
 
@@ -64,6 +64,14 @@ def test_finishing_makes_one_folder(cell, tmp_path):
         "result.json",
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_what_metrics_measured_is_kept_with_the_rows(cell):
+    rows = [replace(row, measured={"edges": [row.index / 3, float("inf")]}) for row in ROWS[:3]]
+    cell.append([*rows, ROWS[3]], {}, Timings())
+    assert cell.progress().rows == [*rows, ROWS[3]]
+    cell.finish(RESULT, [*rows, ROWS[3]], "", range(4))
+    assert read_rows(cell.finished_dir) == [*rows, replace(ROWS[3], measured={"edges": None})]
 
 
 def test_a_new_result_takes_the_place_of_the_old(cell):
@@ -194,7 +202,7 @@ def test_a_newer_result_is_neither_read_nor_replaced(cell):
     cell.append(ROWS, {}, Timings())
     cell.finish(RESULT, ROWS, "", range(4))
     path = cell.finished_dir / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 99}))
     (cell.finished_dir / "SHA256SUMS").unlink()
-    with pytest.raises(UserError, match="schema_version 2"):
+    with pytest.raises(UserError, match="schema_version 99"):
         cell.result()

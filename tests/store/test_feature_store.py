@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,8 +24,8 @@ def store(folder: Path, identity: dict = IDENTITY, **options: object) -> Feature
 
 def filled(folder: Path, **options: object) -> FeatureStore:
     kept = store(folder, **options)
-    for place, features in enumerate(FEATURES):
-        kept.put(f"image{place}", features)
+    for number, features in enumerate(FEATURES):
+        kept.put(f"image{number}", features)
     kept.flush()
     return kept
 
@@ -191,8 +192,8 @@ def test_damage_in_a_folder_that_can_not_be_written(tmp_path, monkeypatch):
     (path,) = kept.folder.glob("*.safetensors")
     flip(path, -1)
 
-    def refuse(*arguments: object) -> None:
-        raise UserError("can't write", "here", "elsewhere")
+    def refuse(path: Path, content: bytes, hint: str) -> None:
+        raise UserError("can't write", "here", hint)
 
     monkeypatch.setattr("diffcut_bench.store.feature_store.write_atomically", refuse)
     opened = store(tmp_path)
@@ -223,6 +224,18 @@ def test_shards_are_written_by_size_and_by_time(tmp_path, monkeypatch):
     assert len(list(slow.folder.glob("*.safetensors"))) == 1
 
 
+def test_the_patience_begins_with_the_first_image_that_waits(tmp_path, monkeypatch):
+    clock = SimpleNamespace(monotonic=lambda: 0.0)
+    monkeypatch.setattr("diffcut_bench.store.feature_store.time", clock)
+    kept = store(tmp_path)
+    shards = []
+    for image, now in enumerate([100.0, 155.0, 161.0, 300.0, 359.0, 361.0]):
+        clock.monotonic = lambda now=now: now
+        kept.put(f"image{image}", FEATURES[0])
+        shards.append(len(list(kept.folder.glob("*.safetensors"))))
+    assert shards == [0, 0, 1, 1, 1, 2], "a minute after the first that waits, however long the store was idle before"
+
+
 def test_more_shards_than_are_held_open(tmp_path, monkeypatch):
     monkeypatch.setattr("diffcut_bench.store.feature_store._OPEN_SHARDS", 2)
     monkeypatch.setattr("diffcut_bench.store.feature_store._PATIENCE_S", -1.0)
@@ -235,9 +248,9 @@ def test_more_shards_than_are_held_open(tmp_path, monkeypatch):
 
 def write_in_process(folder: str, first: int) -> None:
     kept = store(Path(folder))
-    for place in range(first, first + 20):
-        kept.put(f"image{place}", torch.full((4, 2, 2), float(place)))
-        if place % 3 == 0:
+    for number in range(first, first + 20):
+        kept.put(f"image{number}", torch.full((4, 2, 2), float(number)))
+        if number % 3 == 0:
             kept.flush()
     kept.flush()
 
@@ -251,8 +264,8 @@ def test_two_writers_at_once(tmp_path):
         writer.join()
     assert [writer.exitcode for writer in writers] == [0, 0]
     kept = store(tmp_path)
-    assert kept.images() == {f"image{place}" for place in range(30)}
-    assert all(kept.get(f"image{place}").unique().tolist() == [place] for place in range(30))
+    assert kept.images() == {f"image{number}" for number in range(30)}
+    assert all(kept.get(f"image{number}").unique().tolist() == [number] for number in range(30))
     assert not list(kept.folder.glob(".*"))
 
 

@@ -1,14 +1,20 @@
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import DATA
 
-from diffcut_bench.store import Result
+from diffcut_bench.store import SCHEMA_VERSION, Result, Score
 
 OLD = (DATA / "result_v1.json").read_text()
+OLD_RESULTS = {
+    "result_v1.json": 0.4921,
+    "result_v1_before_identity.json": 0.3290,
+    "result_v1_latest.json": 0.6519,
+}
 
 
-@pytest.mark.parametrize(("name", "miou"), [("result_v1.json", 0.4921), ("result_v1_before_identity.json", 0.3290)])
+@pytest.mark.parametrize(("name", "miou"), OLD_RESULTS.items())
 def test_an_old_result_loads_and_is_written_back_unchanged(name, miou):
     text = (DATA / name).read_text()
     result = Result.from_json(text)
@@ -17,7 +23,34 @@ def test_an_old_result_loads_and_is_written_back_unchanged(name, miou):
 
 
 def test_every_old_result_is_tried():
-    assert {path.name for path in DATA.glob("result_*.json")} == {"result_v1.json", "result_v1_before_identity.json"}
+    assert {path.name for path in DATA.glob("result_*.json")} == {*OLD_RESULTS}
+
+
+@pytest.mark.parametrize("name", OLD_RESULTS)
+def test_scores_of_an_old_result_are_those_of_its_metrics(name):
+    raw = json.loads((DATA / name).read_text())
+    scores = Result.from_json(json.dumps(raw)).scores
+    assert list(scores) == ["miou", "pixel_accuracy", "segments"]
+    assert scores["miou"].value == raw["metrics"]["miou"]
+    assert scores["miou"].per_class == raw["metrics"]["iou_per_class"]
+    assert scores["pixel_accuracy"].ci95 == tuple(raw["metrics"]["pixel_accuracy_ci95"])
+    assert scores["segments"] == Score(raw["segments_per_image"]["mean"])
+    named = {"mean_image_jaccard": 0.5, "mean_image_jaccard_ci95": [0.4, 0.6]}
+    result = Result.from_json(json.dumps({**raw, "metrics": {**raw["metrics"], **named}}))
+    assert result.scores["jaccard"] == Score(0.5, (0.4, 0.6))
+
+
+def test_a_result_of_today_has_scores_beside_metrics_and_loads_again():
+    edges = Score(0.25, (0.125, 0.5), {"background": None, "cat": 0.5}, {"background": None, "cat": (0.25, 0.75)})
+    old = Result.from_json(OLD)
+    result = replace(old, scores={"edges": edges, **old.scores, "odd": Score(None)}, schema_version=SCHEMA_VERSION)
+    text = result.to_json()
+    assert json.loads(text)["metrics"] == json.loads(OLD)["metrics"]
+    assert json.loads(text)["scores"]["odd"] == {"value": None, "ci95": None, "per_class": {}, "per_class_ci95": {}}
+    again = Result.from_json(text)
+    assert again == result
+    assert again.to_json() == text
+    assert set(json.loads(text)) == {*json.loads(OLD), "scores"}
 
 
 def test_unknown_fields_are_passed_over_and_later_ones_get_defaults():

@@ -1,0 +1,138 @@
+"""Metrics, one file each: a module of this folder with a ``METRIC`` is one, and nothing else has to name it.
+
+A metric is a statistic of each image, of which sums over images are taken, and a reduction of these sums to a score. So
+scores of data sets, their intervals and paired differences all come from one table of images
+(`diffcut_bench.evaluation.scores`). docs/adding_a_metric.md has a worked example.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How a score comes from images, and how it is told.
+
+    Attributes:
+        name: in result.json's ``scores`` and as ``measure`` of a reproduction.
+        heading: in tables.
+        statistic: of each image, from what is kept of all images anyway; its sums over images are all that a score
+            depends on. None for what `measure` gives.
+        measure: statistic of one image, taken while the image is scored and kept with its row; as many numbers for
+            each image. None where the counts suffice.
+        reduce: score from sums of statistics. None: the mean over classes, where the protocol's ``absent_classes``
+            decides on those without a score.
+        per_class: score of each class from sums of statistics, NaN for a class that has none.
+        inapplicable: why there is no such score under these choices of a protocol, by name; empty where there is.
+        higher_is_better: None where neither is.
+        is_fraction: a score in [0, 1], shown in %.
+        digits: behind the point in tables.
+        order: of columns, low ones first.
+        has_interval_column: tables of results show its 95 % interval beside it.
+        class_heading: over the scores of classes; the heading unless given.
+        about: note under tables that show it.
+    """
+
+    name: str
+    heading: str
+    statistic: Callable[[ImageTable], Float[Tensor, "images columns"]] | None = None
+    measure: Callable[[ScoredImage], Sequence[float]] | None = None
+    reduce: Callable[[Float[Tensor, "*batch columns"]], Float[Tensor, "*batch"]] | None = None
+    per_class: Callable[[Float[Tensor, "*batch columns"]], Float[Tensor, "*batch classes"]] | None = None
+    inapplicable: Callable[[Mapping[str, Any]], str] = lambda choices: ""
+    higher_is_better: bool | None = True
+    is_fraction: bool = True
+    digits: int = 1
+    order: int = 50
+    has_interval_column: bool = False
+    class_heading: str = ""
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.statistic is None) == (self.measure is None):
+            raise ValueError(f"metric {self.name}: a statistic of the table, or a measure of each image, and not both")
+        if self.reduce is None and self.per_class is None:
+            raise ValueError(f"metric {self.name}: it reduces to no score, neither by itself nor over classes")
+
+    @property
+    def scale(self) -> int:
+        """From files to tables: 100 for a fraction."""
+        return 100 if self.is_fraction else 1
+
+    def text(self, value: float | None) -> str:
+        """A score as tables show it: a fraction of 0.652 as 65.2; None and NaN as a dash."""
+        if value is None or value != value:
+            return "–"
+        return f"{self.scale * value:.{self.digits}f}".replace("-", "−")
+
+    def missing_in(self, images: ImageTable, choices: Mapping[str, Any]) -> bool:
+        """Whether these images have no such score: they were not measured, or the protocol's choices rule it out."""
+        return (self.measure is not None and self.name not in images.measured) or bool(self.inapplicable(choices))
+
+    def statistics(self, images: ImageTable) -> Float[Tensor, "images columns"]:
+        """What sums are taken of, in double precision.
+
+        Raises:
+            ValueError: it was not measured on all images.
+        """
+        if self.statistic is not None:
+            return self.statistic(images).double()
+        if self.name not in images.measured:
+            raise ValueError(f"no {self.heading} was measured on these images; if_exists=overwrite scores them again")
+        return images.measured[self.name]
+
+    def scores(
+        self, sums: Float[Tensor, "*batch columns"], absent_classes: AbsentClasses = "nan"
+    ) -> Float[Tensor, "*batch scores"]:
+        """The score of sums of statistics, and after it that of each class where classes have one."""
+        classes = sums[..., :0] if self.per_class is None else self.per_class(sums)
+        if self.reduce is not None:
+            score = self.reduce(sums)
+        elif absent_classes == "zero":
+            score = classes.nan_to_num(nan=0.0).mean(dim=-1)
+        else:
+            score = classes.nanmean(dim=-1)
+        return torch.cat([score[..., None], classes], dim=-1)
+
+    def of_each(self, images: ImageTable) -> Float[Tensor, " images"]:
+        """The score of each image alone; NaN where it has none."""
+        return self.scores(self.statistics(images))[:, 0]
+
+
+@cache
+def known_metrics() -> dict[str, Metric]:
+    """Every metric of this folder by name, in the order of tables.
+
+    Raises:
+        ValueError: two have one name.
+    """
+    modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    metrics: list[Metric] = sorted((module.METRIC for module in modules), key=lambda each: (each.order, each.name))
+    names = [metric.name for metric in metrics]
+    if len({*names}) < len(names):
+        raise ValueError(f"two metrics have one name: {', '.join(names)}")
+    return dict(zip(names, metrics, strict=True))
+
+
+def measure_image(image: ScoredImage, choices: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """What the metrics that look at the image itself keep of it, by name.
+
+    Args:
+        image: scored.
+        choices: of the protocol, by name.
+    """
+    return {
+        metric.name: [float(number) for number in metric.measure(image)]
+        for metric in known_metrics().values()
+        if metric.measure is not None and not metric.inapplicable(choices)
+    }

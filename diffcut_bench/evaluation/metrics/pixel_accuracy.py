@@ -1,0 +1,22 @@
+"""Pixel accuracy: the share of the scored pixels whose class is the annotated one."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffcut_bench.evaluation.images import ImageTable
+from diffcut_bench.evaluation.metrics import Metric
+
+
+def correct_and_all(images: ImageTable) -> Float[Tensor, "images 2"]:
+    """Correct pixels and scored pixels."""
+    return torch.stack([images.tp.sum(dim=1), images.pixels], dim=1).double()
+
+
+METRIC = Metric(
+    name="pixel_accuracy",
+    heading="pixel accuracy",
+    statistic=correct_and_all,
+    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    order=20,
+)

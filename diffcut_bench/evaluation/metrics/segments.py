@@ -1,0 +1,15 @@
+"""Segments of an image, before concept assignment and background rule: how finely a method divides."""
+
+import torch
+
+from diffcut_bench.evaluation.metrics import Metric
+
+METRIC = Metric(
+    name="segments",
+    heading="segments",
+    statistic=lambda images: torch.stack([images.segments, torch.ones_like(images.segments)], dim=1),
+    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    higher_is_better=None,
+    is_fraction=False,
+    order=90,
+)
