@@ -13,7 +13,7 @@ from diffcut_bench.reproduction.spec import Row
 from diffcut_bench.scoring.features import outline_of
 
 # Settings that say where things lie or how fast they are computed, not what is computed.
-_PLACES = {
+_UNREAD = {
     "dataset": {"root"},
     "backbone": {"model", "variant", "compile", "channels_last"},
     "segmenter": {"folder", "pattern", "max_memory_gib"},
@@ -65,13 +65,13 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             found.append(f"{group}={actual.choices.get(group)}")
             continue
         before, after = getattr(planned, group), getattr(actual, group)
-        unread = set(_PLACES.get(group, set()))
+        unread = set(_UNREAD.get(group, set()))
         if group == "backbone":
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
             unread |= {"seed", "generator"} if after.get("noise") is False else set()
         for name in sorted({*before, *after} - unread):
-            if name == "revision" and _says_more(before.get(name), after.get(name)):
-                continue
+            if name == "revision" and _is_commit(after.get(name)) and not _is_commit(before.get(name)):
+                continue  # in the place of a branch or tag: no other weights are known to be meant
             choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
             pairs = ((planned.protocol, before), (actual.protocol, after))
             if group != "protocol" and all(choice in of and own.get(name) == of[choice] for of, own in pairs):
@@ -104,6 +104,5 @@ def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
 
 
-def _says_more(planned: object, actual: object) -> bool:
-    """Whether a revision is a commit in the place of a branch or tag: no other weights are known to be meant."""
-    return bool(COMMIT.fullmatch(str(actual))) and not COMMIT.fullmatch(str(planned))
+def _is_commit(revision: object) -> bool:
+    return bool(COMMIT.fullmatch(str(revision)))

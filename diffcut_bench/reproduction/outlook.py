@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -28,7 +28,6 @@ from diffcut_bench.store import cell_key, in_units, read_result
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
 _OBLONG = 2  # longer side over the shorter one of what a whole picture is counted as
 _SUMMED = ("images", "unstored", "feature_bytes", "half_bytes", "operations", "seconds")
-Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ class _Look:
                     if isinstance(built, Benchmark):
                         missing += _unprepared(built, config)
                 except MissingWeightsError as error:
-                    missing += _without_weights(error, _least_size(config) if group == "backbone" else "")
+                    missing += _without_weights(error, _outline(config, "cpu") if group == "backbone" else None)
                 except UserError as error:
                     missing.append(Lack.of(error))
             if missing or not is_here(config.device):
@@ -202,12 +201,9 @@ def _costs(
     opened = None if look.opened is None else look.opened.features.image_bytes(aspect)
     here_bytes = _image_bytes(config, here) if opened is None else opened
     there_bytes = here_bytes if there is None else _image_bytes(config, there)
-    operations = None if here is None else here.operations
-    return _times(images, here_bytes), _times(images, there_bytes), _times(float(images), operations)
-
-
-def _times(images: Number, each: Number | None) -> Number | None:
-    return None if each is None else images * each
+    operations = None if here is None or here.operations is None else images * here.operations
+    feature_bytes, half_bytes = (None if each is None else images * each for each in (here_bytes, there_bytes))
+    return feature_bytes, half_bytes, operations
 
 
 def _outline(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
@@ -286,21 +282,15 @@ def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
     return {stage: cell_key({"stage": stage, **settings}) for stage, settings in parts.items()}
 
 
-def _without_weights(error: MissingWeightsError, size: str) -> list[Lack]:
+def _without_weights(error: MissingWeightsError, outline: Outline | None) -> list[Lack]:
     asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then " if error.gated else ""
+    parameters = None if outline is None else outline.parameters
+    # Two bytes a weight, and there are other parts.
+    size = "" if parameters is None else f"at least {in_units(2 * parameters)}"
     found = [Lack("weights", error.model, asked + error.command, size)]
-    if error.says_more:
-        found.append(Lack.of(error))
-    if error.elsewhere:
-        found.append(Lack("more", f"{error.model}, of which another revision is here", error.elsewhere))
-    return found
-
-
-def _least_size(config: RunConfig) -> str:
-    outline = _outline(config, "cpu")
-    if outline is None or outline.parameters is None:
-        return ""
-    return f"at least {in_units(2 * outline.parameters)}"  # two bytes a weight, and there are other parts
+    found += [Lack.of(error)] if error.says_more else []
+    elsewhere = f"{error.model}, of which another revision is here"
+    return found + ([Lack("more", elsewhere, error.elsewhere)] if error.elsewhere else [])
 
 
 def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
@@ -316,9 +306,6 @@ def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
         names = [name for name in ("split", "ids") if name in config.dataset]
         own = " ".join(f"dataset.{name}={config.dataset[name]}" for name in names)
         return [Lack("data", benchmark.source, f"{prepare} {own} dataset.root=DIR, as {card.homepage} gives it")]
-    if card.by_hand is not None:
-        mend = f"{card.by_hand}; then {prepare} dataset.root=DIR"
-    else:
-        mend = f"{prepare} --download dataset.root=DIR"
+    by_hand = None if card.by_hand is None else f"{card.by_hand}; then {prepare} dataset.root=DIR"
     size = in_units(card.download_bytes) if card.download_bytes is not None else ""
-    return [Lack("data", benchmark.source, mend, size)]
+    return [Lack("data", benchmark.source, by_hand or f"{prepare} --download dataset.root=DIR", size)]

@@ -1,6 +1,6 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ class PlannedCell:
         under: protocol or background rule that it is scored under; empty where the reproduction's own is.
         overrides: that compose it; none where it is not run.
         config: None where it can't be composed, or is not to be run.
-        not_run: why it is not run.
+        error: why it can't be composed.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
             than the published one.
         weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
@@ -42,7 +42,7 @@ class PlannedCell:
     under: str = ""
     overrides: tuple[str, ...] = ()
     config: RunConfig | None = None
-    not_run: str = ""
+    error: UserError | None = None
     deviations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     point: Mapping[str, float] | None = None
@@ -53,6 +53,13 @@ class PlannedCell:
     def published(self) -> float | None:
         """In the table's unit; None where the paper has no value."""
         return self.row.published.get(self.column)
+
+    @property
+    def not_run(self) -> str:
+        """Why it is not run; empty where it is."""
+        if self.config is not None:
+            return ""
+        return self.error.what if self.error is not None else self.row.not_run or ""
 
     @property
     def rescored(self) -> bool:
@@ -127,7 +134,8 @@ def plan_cells(
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
     _check_names(of_part, {**reproduction.columns, **rows}, "--for")
-    planner = _Planner(expand_sweep(reproduction.sweep))
+    points = expand_sweep(reproduction.sweep)
+    composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
         folder = predictions.get(row.name)
@@ -138,14 +146,16 @@ def plan_cells(
                     continue
                 cell = PlannedCell(row, column, name)
                 if not scored:
-                    cells.append(replace(cell, not_run=row.not_run or ""))
+                    cells.append(cell)
                     continue
+                published = _published(reproduction, row, column, folder)
                 own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
-                planned = planner.points_of(cell, _published(reproduction, row, column, folder), protocol, own)
+                planned = _points_of(cell, points, published, protocol, own, composed)
                 cells += [each for point in planned for each in _with_seeds(point, seeds)]
-    if planner.errors and not any(cell.config is not None for cell in cells):
-        raise planner.errors[0]  # a mistake of the user's, not the fate of one cell
-    planner.refuse_unknown()
+    errors = [cell.error for cell in cells if cell.error is not None]
+    if errors and not any(cell.config is not None for cell in cells):
+        raise errors[0]  # a mistake of the user's, not the fate of one cell
+    _check_settings(cells, {"": overrides, **of_part})
     _check_weights(cells, overrides)
     return cells
 
@@ -177,92 +187,79 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
         raise UserError(f"rows have the backbones {', '.join(backbones)}", given[0], hint)
 
 
-class _Planner:
-    """Composes cells, and remembers what went wrong and which of the user's overrides a cell could take.
+def _check_settings(cells: Sequence[PlannedCell], of_part: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a setting of the user's that no cell of its part has; the part without name is the whole table."""
+    for part, words in of_part.items():
+        of = [cell for cell in cells if part in ("", cell.column, cell.row.name) and cell.overrides]
+        for word in words if of else ():
+            if not any(word in cell.overrides for cell in of):
+                key = word.partition("=")[0]
+                group = key.partition(".")[0]
+                settings = [getattr(cell.config, group) for cell in of if cell.config is not None]
+                there = {f"{group}.{name}" for each in settings for name in each if name[0] != "_"}
+                raise UserError(f"unknown key {key}", word, did_you_mean(key, sorted(there)))
+
+
+def _points_of(
+    cell: PlannedCell,
+    points: Sequence[Sequence[str]],
+    published: Sequence[str],
+    protocol: Sequence[str],
+    own: Sequence[str],
+    composed: Callable[[tuple[str, ...]], RunConfig],
+) -> list[PlannedCell]:
+    """The cells of a row and column: one, or one a point of a figure's sweep.
 
     Args:
-        points: of a figure's sweep; of a table one without words.
-
-    Attributes:
-        errors: why cells could not be composed.
+        cell: not composed yet.
+        points: overrides of each; of a table one without any.
+        published: overrides that compose it as it was published.
+        protocol: those that it is scored under instead.
+        own: the user's.
+        composed: gives the config of overrides.
     """
-
-    def __init__(self, points: Sequence[Sequence[str]]) -> None:
-        self._points = points
-        self._composed = cache(load_config)  # a published cell is composed once for all protocols
-        self._taken: set[str] = set()
-        self._lacked: dict[str, set[str]] = {}  # override -> settings that there are instead
-        self.errors: list[UserError] = []
-
-    def points_of(
-        self, cell: PlannedCell, published: Sequence[str], protocol: Sequence[str], own: Sequence[str]
-    ) -> list[PlannedCell]:
-        """The cells of a row and column: one, or one a point.
-
-        Args:
-            cell: not composed yet.
-            published: overrides that compose it.
-            protocol: those that it is scored under instead.
-            own: the user's.
-        """
-        cells: list[PlannedCell] = []
-        first: PlannedCell | None = None
-        for point in self._points:
-            swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
-            words = (*published, *point)
-            try:
-                if first is not None and _are_plain(first, swept, own):
-                    found = replace(first, config=_at(first, swept), overrides=(*words, *protocol, *own))
-                else:
-                    found = first = self._compose(cell, words, protocol, own)
-            except UserError as error:
-                self.errors.append(error)
-                found = replace(cell, not_run=error.what)
-            cells.append(replace(found, point=swept or None))
-        return cells
-
-    def _compose(
-        self, cell: PlannedCell, published: tuple[str, ...], protocol: Sequence[str], own: Sequence[str]
-    ) -> PlannedCell:
-        search = [word for word in own if is_searchpath(word)]
-        options = [word for word in own if word.partition("=")[0] in GROUPS]
-        planned = config = self._composed((*search, *published))
-        overrides = published
-        if protocol or own:
-            chosen = self._composed((*search, *published, *options))
-            overrides = (*published, *protocol, *self._taken_by(chosen, own))
-            config = load_config(overrides)
-        build_protocol(config.protocol)
-        model, revision = (str(planned.backbone.get(name)) for name in ("model", "revision"))
-        return replace(
-            cell,
-            overrides=overrides,
-            config=config,
-            deviations=judged_by_content(deviations_of(planned, config), cell.row, cell.column, config),
-            weights=_weights_given(config, own),
-            pin=(model, revision) if COMMIT.fullmatch(revision) else None,
-        )
-
-    def _taken_by(self, config: RunConfig, own: Sequence[str]) -> list[str]:
-        """The user's overrides without those that set what this cell's options have not."""
-        applied = []
-        for word in own:
-            key = word.partition("=")[0]
-            group, _, name = key.partition(".")
-            there = getattr(config, group) if group in GROUPS and name else None
-            if there is not None and name.partition(".")[0] not in there:
-                self._lacked.setdefault(word, set()).update(f"{group}.{each}" for each in there if each[0] != "_")
+    cells: list[PlannedCell] = []
+    first: PlannedCell | None = None
+    search = [word for word in own if is_searchpath(word)]
+    options = [word for word in own if word.partition("=")[0] in GROUPS]
+    for point in points:
+        swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
+        words = (*published, *point)
+        try:
+            if first is not None and _are_plain(first, swept, own):
+                found = replace(first, config=_at(first, swept), overrides=(*words, *first.overrides[len(words) :]))
             else:
-                self._taken.add(word)
-                applied.append(word)
-        return applied
+                planned = composed((*search, *words))
+                taken = _taken(composed((*search, *words, *options)), own)
+                overrides = (*words, *protocol, *taken)
+                first = found = _compared(replace(cell, overrides=overrides, config=composed(overrides)), planned, own)
+        except UserError as error:
+            found = replace(cell, overrides=(*words, *protocol, *own), error=error)
+        cells.append(replace(found, point=swept or None))
+    return cells
 
-    def refuse_unknown(self) -> None:
-        """Raise for a setting that no cell has."""
-        for word, there in self._lacked.items():
-            if word not in self._taken:
-                name = word.partition("=")[0]
-                raise UserError(f"unknown key {name}", word, did_you_mean(name, sorted(there)))
+
+def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
+    """The user's overrides without those that set what a cell's options have not."""
+    found = []
+    for word in own:
+        group, _, name = word.partition("=")[0].partition(".")
+        if group not in GROUPS or not name or name.partition(".")[0] in getattr(config, group):
+            found.append(word)
+    return found
+
+
+def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> PlannedCell:
+    """The cell with what makes it another one than the published, whose config is ``planned``."""
+    assert cell.config is not None
+    build_protocol(cell.config.protocol)
+    model, revision = (str(planned.backbone.get(name)) for name in ("model", "revision"))
+    return replace(
+        cell,
+        deviations=judged_by_content(deviations_of(planned, cell.config), cell.row, cell.column, cell.config),
+        weights=_weights_given(cell.config, own),
+        pin=(model, revision) if COMMIT.fullmatch(revision) else None,
+    )
 
 
 def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def told(
     reproduction = Reproduction("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
     assert reproduction.problems() == []
     places = [(row, column) for row in ROWS for column in row.published]
-    made = [(None, row.not_run) if row.not_run else (config(()), "", deviations) for row, _ in places]
+    made = [() if row.not_run else (config(()), None, deviations) for row, _ in places]
     cells = [PlannedCell(row, column, "", (), *how) for (row, column), how in zip(places, made, strict=True)]
     keys = [(row.name, column) for row, column in places]
     measured = {place: values[key] for place, key in enumerate(keys) if key in values}

@@ -20,7 +20,7 @@ def tables() -> dict[str, Table]:
     config = load_config([])
     cells = [PlannedCell(ROWS[0], column, "", (), config) for column in COLUMNS]
     cells.append(PlannedCell(ROWS[1], "a", "", (), config))
-    cells.append(PlannedCell(ROWS[2], "a", "", (), None, "trained"))
+    cells.append(PlannedCell(ROWS[2], "a"))
     cells += [PlannedCell(ROWS[3], column, "", (), config) for column in COLUMNS]
     seeds = [Measured(value, (value - 2, value + 2), seed=seed) for seed, value in ((42, 50.0), (43, 52.0))]
     measured = {

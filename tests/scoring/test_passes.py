@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import miniatures
@@ -17,7 +17,9 @@ from PIL import Image
 import diffcut_bench.scoring.passes as experiment
 import diffcut_bench.scoring.pipeline as pipeline_module
 import diffcut_bench.scoring.reading as reading
-from diffcut_bench.config import load_config
+from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.datasets import prepared_folder
+from diffcut_bench.datasets.preparation import Manifest
 from diffcut_bench.environment import environment
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
@@ -427,3 +429,16 @@ def test_a_pass_goes_on_where_each_cell_was(shapes, tmp_path):
     for config, cell in zip(configs, whole, strict=True):
         alone = run(shapes, tmp_path / "alone", f"segmenter.tau={config.segmenter['tau']}")
         assert read_rows(cell.folder) == read_rows(alone.folder)
+
+
+def test_a_look_takes_prepared_data_as_they_are_and_prepares_none(tmp_path):
+    config = load_config(["dataset=voc", f"data_dir={tmp_path}", f"dataset.root={tmp_path}"])
+    assert experiment.without_preparing(config).prepared == "never", "the originals, unprepared"
+    folder = prepared_folder(instantiate("dataset", config.dataset), tmp_path)
+    folder.mkdir()
+    (folder / "manifest.json").write_text(json.dumps(asdict(Manifest("voc-val", "digest", "/root", 2))))
+    assert experiment.without_preparing(config).prepared == str(folder), "also where the originals are newer"
+    own = load_config(["dataset=voc", "prepared=s3://bucket/voc"])
+    assert experiment.without_preparing(own) == own
+    drawn = load_config(["dataset=sample"])
+    assert experiment.without_preparing(drawn) == drawn
