@@ -86,7 +86,7 @@ def _described(segmenter: Any) -> tuple[str, dict[str, Any]]:
     held = (
         {field.name: getattr(segmenter, field.name) for field in fields(segmenter)} if is_dataclass(segmenter) else {}
     )
-    if kind.__module__.startswith(segmenters.__name__) and held:
+    if str(kind.__module__).startswith(segmenters.__name__) and held:
         target = f"{segmenters.__name__}.{kind.__qualname__}"
         named = [
             path.stem

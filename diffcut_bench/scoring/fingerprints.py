@@ -45,7 +45,7 @@ def code_fingerprint(stages: Iterable[object], settings: Iterable[object] = ()) 
             found[f"{type(stage).__module__}.{type(stage).__qualname__}"] = str(said)
             continue
         kinds = stage.__mro__ if isinstance(stage, type) else type(stage).__mro__
-        waiting += [stage.__module__] if inspect.isroutine(stage) else [kind.__module__ for kind in kinds]
+        waiting += [str(stage.__module__)] if inspect.isroutine(stage) else [kind.__module__ for kind in kinds]
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
