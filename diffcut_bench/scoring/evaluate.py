@@ -1,6 +1,7 @@
 """The user's own function or object, scored under our rules: `diffcut_bench.evaluate`."""
 
 import functools
+import math
 import re
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.fingerprints import object_fingerprint
 from diffcut_bench.scoring.passes import run_cell
-from diffcut_bench.segmenters import as_segmenter
+from diffcut_bench.segmenters import Segmenter, as_segmenter
 from diffcut_bench.store import Result
 
 
@@ -70,7 +71,9 @@ def evaluate(
     if isinstance(segmenter, str):
         return run_cell(load_config([*words, f"segmenter={segmenter}", *overrides]), observer).result
     config = load_config([*words, *overrides])
-    name, described = _described(as_segmenter(segmenter).method)
+    made = as_segmenter(segmenter)
+    # One that says no more than its method does is the cell of the method.
+    name, described = _described(made.method if made == as_segmenter(made.method) else made)
     config = replace(config, segmenter=described, choices={**config.choices, "segmenter": name})
     return run_cell(config, observer, segmenter).result
 
@@ -78,15 +81,13 @@ def evaluate(
 def _described(segmenter: Any) -> tuple[str, dict[str, Any]]:
     """A name for tables, and what key and result hold of the object: its plain fields, so that tables tell two of one
     class apart, and its fingerprint; of a segmenter of this package what its option would hold."""
-    inner = segmenter
+    inner = segmenter.method if isinstance(segmenter, Segmenter) else segmenter
     while isinstance(inner, functools.partial):
         inner = inner.func
     kind = inner if hasattr(inner, "__qualname__") else type(inner)
-    name = re.sub(r"\W+", "_", kind.__qualname__.rpartition("<locals>.")[2]).strip("_")
-    held = (
-        {field.name: getattr(segmenter, field.name) for field in fields(segmenter)} if is_dataclass(segmenter) else {}
-    )
-    if str(kind.__module__).startswith(segmenters.__name__) and held:
+    name = re.sub(r"\W+", "_", kind.__qualname__.rpartition("<locals>.")[2]).strip("_") or "own"
+    held = {field.name: getattr(inner, field.name) for field in fields(inner)} if is_dataclass(inner) else {}
+    if str(kind.__module__).startswith(segmenters.__name__) and held and segmenter is inner:
         target = f"{segmenters.__name__}.{kind.__qualname__}"
         named = [
             path.stem
@@ -94,7 +95,9 @@ def _described(segmenter: Any) -> tuple[str, dict[str, Any]]:
             if f"_target_: {target}\n" in path.read_text()
         ]
         return next(iter(named), name), {"_target_": target, **held}
+    # A result holds no infinite number; the fingerprint does.
     plain = {name: value for name, value in held.items() if isinstance(value, (bool, int, float, str))}
+    plain = {name: value for name, value in plain.items() if isinstance(value, str) or math.isfinite(value)}
     try:
         fingerprint = object_fingerprint(segmenter)
     except ValueError as error:

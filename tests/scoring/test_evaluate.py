@@ -12,7 +12,7 @@ from conftest import shapes_overrides
 import diffcut_bench
 from diffcut_bench import evaluate
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmenters import DiffCut, Precomputed
+from diffcut_bench.segmenters import DiffCut, Precomputed, as_segmenter
 
 
 def halves(features):
@@ -112,3 +112,23 @@ def test_an_image_that_fails_leaves_the_others(score):
 
 def test_it_is_at_hand_by_name():
     assert diffcut_bench.evaluate is evaluate
+
+
+def test_functions_of_one_name_are_different_cells(score):
+    levels = (0.4, 0.5)
+    by_constant = [lambda image: (image.mean(dim=0) < 0.4).long(), lambda image: (image.mean(dim=0) < 0.5).long()]
+    assert (
+        len({score(each).metrics.miou for each in by_constant}) == len({score(Dark(each)).key for each in levels}) == 2
+    )
+
+
+def test_what_a_segmenter_is_said_to_give_is_in_its_key(score):
+    plain = score(halves, "upsampler=nearest")
+    assert score(as_segmenter(halves), "upsampler=nearest") == plain
+    finer = score(as_segmenter(halves, gives="finer_partition"), "upsampler=nearest")
+    assert finer.key != plain.key
+    assert finer.config["choices"]["segmenter"] == "halves"
+
+
+def test_an_infinite_setting_has_a_result(score):
+    assert "level" not in score(Dark(float("inf"))).config["segmenter"]

@@ -1,4 +1,7 @@
 import functools
+import logging
+import random
+import re
 import subprocess
 import sys
 import threading
@@ -107,7 +110,92 @@ def test_an_object_may_hold_itself_or_say_what_it_is():
     assert object_fingerprint(Said(0.1)) == object_fingerprint(Said(0.2)) != object_fingerprint(Threshold(0.1))
 
 
-@pytest.mark.parametrize("value", [iter([]), threading.Lock(), torch.Generator(), numpy.array([object()])])
+class Network(torch.nn.Module):
+    def __init__(self, level: float) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, image):
+        return image > self.level
+
+
+class Slotted:
+    __slots__ = ("level",)
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+
+
+class Derived(Slotted):
+    pass
+
+
+SETTING = [0.1]
+
+
+def with_a_global(image):
+    return image > SETTING[0]
+
+
+class WithAGlobal:
+    def __call__(self, image):
+        return with_a_global(image)
+
+
+PAIRS = {
+    "lambdas of one line": lambda: (lambda image: image > 0.1, lambda image: image > 0.2),
+    "parameters": lambda: (lambda image: image, lambda features: features),
+    "a number of a network": lambda: (Network(0.1), Network(0.2)),
+    "a number of a compiled network": lambda: (torch.jit.script(Network(0.1)), torch.jit.script(Network(0.2))),
+    "slots": lambda: (Slotted(0.1), Slotted(0.2)),
+    "slots of a base": lambda: (Derived(0.1), Derived(0.2)),
+    "patterns": lambda: (re.compile("a"), re.compile("b")),
+    "helpers": lambda: (functools.partial(cut_at, level=lambda: 1), functools.partial(cut_at, level=lambda: 2)),
+}
+
+
+@pytest.mark.parametrize("made", PAIRS.values(), ids=PAIRS)
+def test_what_differs_in_code_or_in_one_value_is_told_apart(made):
+    first, second = map(object_fingerprint, made())
+    assert first != second
+    assert first == object_fingerprint(made()[0])
+
+
+@pytest.mark.parametrize("stage", [with_a_global, WithAGlobal()])
+def test_a_global_of_a_script_that_code_reads_counts(stage, monkeypatch):
+    first = object_fingerprint(stage)
+    monkeypatch.setitem(globals(), "SETTING", [0.2])
+    assert object_fingerprint(stage) != first
+
+
+def test_attributes_of_a_function_count():
+    def stage(features):
+        return features
+
+    first = object_fingerprint(stage)
+    stage.gives = "finer_partition"
+    assert object_fingerprint(stage) != first
+
+
+LOCK = threading.Lock()
+LOG = logging.getLogger(__name__)
+NETWORK = None
+
+
+def test_a_global_that_has_no_value_or_is_set_by_the_code_itself_is_no_setting(monkeypatch):
+    def stage(image):
+        global NETWORK
+        with LOCK:
+            LOG.debug("loading")
+            NETWORK = NETWORK or Network(0.1)
+            return NETWORK(image)
+
+    first = object_fingerprint(stage)
+    monkeypatch.setitem(globals(), "NETWORK", Network(0.2))
+    assert object_fingerprint(stage) == first
+
+
+@pytest.mark.parametrize("value", [iter([]), threading.Lock(), torch.Generator(), random.Random(), sys.stdout])
 def test_what_has_no_value_is_refused(value):
     with pytest.raises(ValueError, match=r"at \['weights'\]|at \[1\]\['weights'\]"):
         object_fingerprint(Threshold(0.1, value))
