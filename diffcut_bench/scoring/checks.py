@@ -26,7 +26,8 @@ def check_label_map(stage: str, ids: object, size: Sequence[int | None], *, any_
     if ids.dtype == torch.bool or ids.is_floating_point() or ids.is_complex() or not fits:
         due = f"whole numbers [{', '.join('any' if side is None else str(side) for side in size)}]"
         raise ValueError(f"the {stage} gave {str(ids.dtype).removeprefix('torch.')} {list(ids.shape)}, not {due}")
-    least, most = torch.stack([end.long() for end in torch.aminmax(ids)]).tolist()
+    ids = ids.long()
+    least, most = torch.stack(torch.aminmax(ids)).tolist()
     if least < 0 or (not any_number and most >= max(_MANY, ids.shape[-1] * ids.shape[-2])):
         raise ValueError(f"the {stage} gave segment ids {least}..{most}; they count from 0")
     return ids

@@ -70,6 +70,9 @@ def evaluate(
     words += [] if root is None else [f"dataset.root={quoted(str(root))}"]
     if isinstance(segmenter, str):
         return run_cell(load_config([*words, f"segmenter={segmenter}", *overrides]), observer).result
+    for word in overrides:
+        if word.lstrip("+~").startswith(("segmenter=", "segmenter.", "segmenter@")):
+            raise UserError("the segmenter is the object that was given", word, "set it in the object, or give a name")
     config = load_config([*words, *overrides])
     made = as_segmenter(segmenter)
     # One that says no more than its method does is the cell of the method.

@@ -192,6 +192,8 @@ def segment_together(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[An
     """What each of the segmenters, one of `sharing_groups`, gives for the inputs: see `Segmenter.__call__`."""
     first, *others = segmenters
     given = {name: getattr(inputs, _OF_IMAGE.get(name, name)) for name in first.parameters}
+    # A method may work in place: what follows it looks at features and images too.
+    given = {name: value.clone() if isinstance(value, Tensor) else value for name, value in given.items()}
     if others:
         kind: Any = type(first.method)
         return list(kind.together([segmenter.method for segmenter in segmenters], **given))

@@ -93,6 +93,8 @@ def test_mistakes_are_told(score):
     assert "fingerprint()" in told.value.hint
     with pytest.raises(UserError, match="nothing fills the parameter picture"):
         score(lambda picture: picture)
+    with pytest.raises(UserError, match="is the object that was given"):
+        score(halves, "segmenter.tau=0.3")
     with pytest.raises(UserError, match="is a class"):
         score(Dark)
     with pytest.raises(UserError, match="no image could be scored; the first: ZeroDivisionError"):
@@ -132,3 +134,15 @@ def test_what_a_segmenter_is_said_to_give_is_in_its_key(score):
 
 def test_an_infinite_setting_has_a_result(score):
     assert "level" not in score(Dark(float("inf"))).config["segmenter"]
+
+
+def test_work_in_place_changes_nothing_that_follows(score):
+    def tidy(features):
+        return halves(features)
+
+    def untidy(features):
+        segments = halves(features)
+        features.zero_()
+        return segments
+
+    assert score(tidy).metrics == score(untidy).metrics  # concepts are assigned by the features
