@@ -20,6 +20,7 @@ from diffcut_bench.datasets import (
 )
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.interruption import held_back, raise_if_interrupted
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.scoring.cell import FinishedCell, RunningCell, ScoredImages
@@ -180,6 +181,7 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
     Raises:
         UserError: data or weights are missing, or an option is out of range.
     """
+    known_metrics()  # a broken one ends the run before anything is computed
     observer = observer or Observer()
     together = workers()
     device = choose_device(config.device, together.local_rank if together.count > 1 else None)

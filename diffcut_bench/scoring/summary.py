@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, ImageTable, Protocol, count_matches_together, score_images
 from diffcut_bench.store import DatasetRecord, ImageRow, Score, SegmentsPerImage
 
@@ -21,7 +22,15 @@ def summarise(
         class_names: of the data set.
         choices: of the protocol, by name.
         seed: of the bootstrap.
+
+    Raises:
+        UserError: a metric measured more numbers of some images than of others.
     """
+    for name in rows[0].measured:
+        widths = {len(row.measured[name] or ()) for row in rows if row.measured.get(name) is not None}
+        if len(widths) > 1:
+            what = f"the metric {name} measured {' and '.join(map(str, sorted(widths)))} numbers of an image"
+            raise UserError(what, "evaluation/metrics", "mend it, then score the images again: if_exists=overwrite")
     found = {}
     for name, (scores, interval) in score_images(image_table(rows), choices, seed=seed).items():
         # JSON has no NaN and no infinity.
@@ -40,8 +49,8 @@ def image_table(rows: Sequence[ImageRow]) -> ImageTable:
     pixels, segments = (torch.tensor([getattr(row, name) for row in rows]) for name in ("pixels", "segments"))
     measured = {}
     for name in rows[0].measured:
-        statistics = [row.measured.get(name) for row in rows]
-        if None not in statistics:
+        statistics = [row.measured.get(name) or [] for row in rows]
+        if statistics[0] and len({*map(len, statistics)}) == 1:
             measured[name] = torch.tensor(statistics, dtype=torch.float64)
     return ImageTable(tp, fp, fn, pixels, segments, measured)
 

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from diffcut_bench.evaluation import FEWEST_IMAGES, ImageTable, Metric, known_metrics, resample, score_images
+from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import (
+    FEWEST_IMAGES,
+    ImageTable,
+    Metric,
+    ScoredImage,
+    known_metrics,
+    measure_image,
+    resample,
+    score_images,
+)
 
 COUNTS = {
     "tp": torch.tensor([[3, 0, 5], [2, 0, 0], [0, 0, 7]]),
@@ -126,8 +136,20 @@ def test_the_folder_is_the_list(add_metric):
     assert list(known_metrics())[:3] == ["miou", "hits", "jaccard"], "in the order of tables"
     assert scored("hits").tolist() == [17]
     add_metric("third", "from diffcut_bench.evaluation.metrics.second import METRIC\n")
-    with pytest.raises(ValueError, match="two metrics have one name"):
+    with pytest.raises(UserError, match="two metrics have one name"):
         known_metrics()
+
+
+def test_a_module_without_a_metric_is_none_and_an_error_names_its_metric(add_metric):
+    add_metric("helpers", "STEP = 2\n")
+    add_metric(
+        "odd",
+        "from diffcut_bench.evaluation import Metric\n"
+        "METRIC = Metric(name='odd', heading='odd', measure=lambda image: [1 / 0], reduce=lambda sums: sums[..., 0])\n",
+    )
+    assert "odd" in known_metrics()
+    with pytest.raises(ZeroDivisionError, match="metric odd: division by zero"):
+        measure_image(ScoredImage(*[torch.zeros(2, 2, dtype=torch.long)] * 3), {})
 
 
 def test_what_was_not_measured_is_no_score():

@@ -191,7 +191,8 @@ def test_pictures_of_the_users_are_segmented_by_functions_too(words, shapes):
 
 
 def test_the_worked_example_of_the_docs(shapes, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "docs" / "rivals.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "own_segmenter.md").read_text()
+    text = page.partition("## On the command line")[2]
     function, option = (re.search(rf"```{kind}\n(.*?)```", text, re.DOTALL)[1] for kind in ("python", "yaml"))
     (tmp_path / "mine.py").write_text(function)
     (tmp_path / "options" / "segmenter").mkdir(parents=True)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 from conftest import DATA
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import score_images
 from diffcut_bench.scoring.summary import image_table, summarise
 from diffcut_bench.store import SCHEMA_VERSION, ImageRow, Result
@@ -57,3 +58,9 @@ def test_what_was_not_measured_on_all_images_is_left_out():
     )
     assert list(table.measured) == ["edges"]
     assert table.measured["edges"][:, 0].tolist() == [0.5, 1.5]
+
+
+def test_a_metric_that_measures_more_of_some_images_is_told():
+    rows = [replace(row, measured={"edges": [1.0] * (1 + row.index)}) for row in ROWS[:2]]
+    with pytest.raises(UserError, match="edges measured 1 and 2 numbers"):
+        summarise(rows, NAMES, NAMED, 42)

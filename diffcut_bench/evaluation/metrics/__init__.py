@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
 
 
@@ -114,13 +115,14 @@ def known_metrics() -> dict[str, Metric]:
     """Every metric of this folder by name, in the order of tables.
 
     Raises:
-        ValueError: two have one name.
+        UserError: two have one name.
     """
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    metrics: list[Metric] = sorted((module.METRIC for module in modules), key=lambda each: (each.order, each.name))
+    found: list[Metric] = [module.METRIC for module in modules if hasattr(module, "METRIC")]
+    metrics = sorted(found, key=lambda each: (each.order, each.name))
     names = [metric.name for metric in metrics]
     if len({*names}) < len(names):
-        raise ValueError(f"two metrics have one name: {', '.join(names)}")
+        raise UserError(f"two metrics have one name: {', '.join(names)}", ", ".join(__path__), "rename one")
     return dict(zip(names, metrics, strict=True))
 
 
@@ -130,9 +132,16 @@ def measure_image(image: ScoredImage, choices: Mapping[str, Any]) -> dict[str, l
     Args:
         image: scored.
         choices: of the protocol, by name.
+
+    Raises:
+        Exception: whatever a metric raises, with its name.
     """
-    return {
-        metric.name: [float(number) for number in metric.measure(image)]
-        for metric in known_metrics().values()
-        if metric.measure is not None and not metric.inapplicable(choices)
-    }
+    found: dict[str, list[float] | None] = {}
+    for metric in known_metrics().values():
+        if metric.measure is not None and not metric.inapplicable(choices):
+            try:
+                found[metric.name] = [float(number) for number in metric.measure(image)]
+            except Exception as error:
+                error.args = (f"metric {metric.name}: {error}",)
+                raise
+    return found
