@@ -1,6 +1,7 @@
 """The typed form of result.json. Field names are fixed; later versions may add fields, and old files still load."""
 
 import json
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
@@ -162,7 +163,7 @@ class Result:
             ValueError: it is no result; the message names the first field that is not as it should be.
         """
         try:
-            raw = json.loads(text)
+            raw = json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
         if not isinstance(raw, dict):
@@ -236,6 +237,19 @@ def _typed_dataclass(kind: Any, value: Any, where: str) -> Any:
     if lacking:
         raise ValueError(f"{prefix}{lacking[0]} is missing")
     return kind(**given)
+
+
+def _finite(text: str) -> float:
+    """A number of a result, which holds no NaN and no infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"a finite number is due, not {_shown(text)}")
+    return number
+
+
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
 
 
 def _shown(value: Any) -> str:

@@ -1,4 +1,5 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -79,3 +80,10 @@ def test_contract_fields():
     assert set(raw["segments_per_image"]) == {"mean", "min", "max"}
     assert {"features_s", "segment_s", "refine_s", "evaluate_s", "wall_s", "images_per_s"} <= set(raw["timings"])
     assert set(raw["environment"]) == {"packages", "device", "git", "seed", "noise_generator"}
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1" * 400])
+def test_a_number_that_is_not_finite_is_refused(number):
+    text = re.sub(r'"miou": [\d.]+', f'"miou": {number}', (DATA / "result_v1.json").read_text(), count=1)
+    with pytest.raises(ValueError, match="a finite number is due"):
+        Result.from_json(text)
