@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation.images import ImageTable
 from diffcut_bench.evaluation.intervals import (
     FEWEST_IMAGES,
@@ -93,11 +94,19 @@ def resample(
         metrics: that they have.
         choices: of the protocol, by name; the oldest results have none.
         resamples, seed: of the bootstrap.
+
+    Raises:
+        UserError: a metric does not reduce its sums to scores.
     """
     absent_classes = choices.get("absent_classes", "nan")
     statistics = [metric.statistics(images) for metric in metrics]
     drawn = resampled_sums(statistics, resamples, seed)
-    return [
-        ResampledScores(metric.scores(own.sum(dim=0), absent_classes), metric.scores(sums, absent_classes))
-        for metric, own, sums in zip(metrics, statistics, drawn, strict=True)
-    ]
+    found = []
+    for metric, own, sums in zip(metrics, statistics, drawn, strict=True):
+        try:
+            scores, resampled = (metric.scores(each, absent_classes) for each in (own.sum(dim=0), sums))
+        except Exception as error:  # a metric of the user's
+            hint = "mend it, then run the same command again: what is scored is kept"
+            raise UserError(f"{type(error).__name__}: {error}", f"metric {metric.name}", hint) from error
+        found.append(ResampledScores(scores, resampled))
+    return found

@@ -106,4 +106,4 @@ def _described(segmenter: Any) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         hint = "give its class a method fingerprint() that returns text, another for each result"
         raise UserError(str(error), f"segmenter: {kind.__qualname__}", hint) from error
-    return name, {"object": f"{kind.__module__}.{kind.__qualname__}", **plain, "fingerprint": fingerprint}
+    return name, {"object": f"{kind.__module__}.{kind.__qualname__}", "fields": plain, "fingerprint": fingerprint}

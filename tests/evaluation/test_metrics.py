@@ -157,3 +157,14 @@ def test_what_was_not_measured_is_no_score():
     assert metric.missing_in(THREE, {})
     with pytest.raises(ValueError, match="no oddness was measured"):
         metric.statistics(THREE)
+
+
+def test_a_metric_that_does_not_reduce_is_named(add_metric):
+    add_metric(
+        "odd",
+        "from diffcut_bench.evaluation import Metric\n"
+        "METRIC = Metric(name='odd', heading='odd', statistic=lambda images: images.tp, reduce=lambda sums: sums[9])\n",
+    )
+    with pytest.raises(UserError, match="IndexError") as told:
+        score_images(THREE, {})
+    assert told.value.where == "metric odd"

@@ -76,7 +76,7 @@ def test_the_same_is_found_and_another_is_computed(score):
     keys = {score(each).key for each in (Dark(0.4), Dark(0.5), dark, functools.partial(dark, level=0.4))}
     keys |= {score(Dark(0.4, weights)).key for weights in (torch.zeros(2), torch.ones(2))}
     assert len(keys | {first.key}) == 7
-    assert score(Dark(0.4)).config["segmenter"]["level"] == 0.4
+    assert score(Dark(0.4)).config["segmenter"]["fields"] == {"level": 0.4}
 
 
 def test_a_segmenter_of_ours_is_the_cell_of_its_option(score, shapes, tmp_path):
