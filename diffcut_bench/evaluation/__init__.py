@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
 from diffcut_bench.evaluation.matching import (
-    IGNORED,
     Counts,
     Criterion,
     Surplus,
@@ -16,7 +15,6 @@ from diffcut_bench.evaluation.matching import (
     count_matches_together,
     count_named,
     match_image,
-    merge_background,
     merge_backgrounds,
     number_by_first_pixel,
 )
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FEWEST_IMAGES",
-    "IGNORED",
     "OF_NAMES",
     "Counts",
     "Criterion",
@@ -51,7 +48,6 @@ __all__ = [
     "known_metrics",
     "match_image",
     "measure_image",
-    "merge_background",
     "merge_backgrounds",
     "number_by_first_pixel",
     "percentile_interval",
