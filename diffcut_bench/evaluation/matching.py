@@ -83,9 +83,7 @@ def number_by_first_pixel(labels: Integer[Tensor, "batch height width"]) -> Int[
 
 
 def assign_clusters(
-    tables: Int[Tensor, "*images classes clusters"],
-    criterion: Criterion = "overlap",
-    surplus: Surplus = "absent_class",
+    tables: Int[Tensor, "*images classes clusters"], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> Int[Tensor, " classes"]:
     """Cluster of each class in the one-to-one assignment of greatest total overlap or IoU.
 

@@ -307,11 +307,9 @@ def test_attention_names_of_old_vaes_are_understood(model, tmp_path):
 
 def test_fingerprint_names_what_changes_features(model, tmp_path):
     base = model.encoder().fingerprint()
-    changes: list[dict[str, Any]] = [
-        *({"timestep": 10}, {"block": "E64"}, {"seed": 1}, {"noise": False}, {"channels_last": True}),
-        *({f"{part}_dtype": "float16"} for part in ("weights", "unet", "vae", "prompt")),
-        {"unet_dtype": "float16", "autocast": False},
-    ]
+    changes: list[dict[str, Any]] = [{"timestep": 10}, {"block": "E64"}, {"seed": 1}, {"noise": False}]
+    changes += [{f"{part}_dtype": "float16"} for part in ("weights", "unet", "vae", "prompt")]
+    changes += [{"channels_last": True}, {"unet_dtype": "float16", "autocast": False}]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)
     for change in ({"autocast": False}, {"variant": None}, {"whole_unet": True}):

@@ -51,8 +51,4 @@ def cosines(nodes: torch.Tensor) -> NDArray[np.float32]:
     return (unit @ unit.T).numpy()
 
 
-TURNS = (
-    lambda x: x.flip(-1),
-    lambda x: x.flip(-2),
-    lambda x: x.transpose(-1, -2),
-)
+TURNS = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))
