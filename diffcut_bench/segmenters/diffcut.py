@@ -60,9 +60,9 @@ class DiffCut(NCutSettings):
         groups: dict[tuple[NCutSettings, int | None], list[int]] = {}
         for index, one in enumerate(segmenters):
             approximate = one.approximation == "coarse_to_fine" and size.numel() > one.coarse_patches
-            # Whatever they are, these can share a recursion: either kind of label codes is read from one tree.
-            settings = replace(one, tau=0, alpha=1, label_codes="exact", approximation="none", coarse_patches=1)
-            groups.setdefault((settings, one.coarse_patches if approximate else None), []).append(index)
+            # These may differ and still share a recursion: either kind of label codes is read from one tree.
+            shared = replace(one, tau=0, alpha=1, label_codes="exact", approximation="none", coarse_patches=1)
+            groups.setdefault((shared, one.coarse_patches if approximate else None), []).append(index)
         for (settings, coarse_patches), members in groups.items():
             greatest: dict[float, float] = {}  # tau, by alpha
             for one in (segmenters[index] for index in members):
