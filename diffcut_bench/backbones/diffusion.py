@@ -4,7 +4,7 @@ One class for SDXL-type models (SSD-1B, Vega, SDXL) and Stable Diffusion 1.x, on
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -151,10 +151,8 @@ class DiffusionEncoder(PretrainedBackbone):
         levels = [level for _, level in known]
         whole = settings.get("whole_unet", False) or any(half == "up" for half, _ in known)
         vae = published_config(model, "vae") if settings.get("vae") is None else None
-        operations = None
-        if vae is not None and vae.get("_class_name") != "AutoencoderTiny":
-            deepest = None if whole else max(levels)
-            operations = _operations(model, deepest, size, aspect)
+        counted = vae is not None and vae.get("_class_name") != "AutoencoderTiny"
+        operations = _operations(model, None if whole else max(levels), size, aspect) if counted else None
         grid = grid_of(size, 8 * 2 ** max(levels), aspect)
         channels = sum(config["block_out_channels"][level] for level in levels)
         dtype = _resolved_dtype("unet", settings.get("unet_dtype", "auto"), device_type)
@@ -216,13 +214,8 @@ class DiffusionEncoder(PretrainedBackbone):
         if self._pooled is not None:
             height, width = images.shape[-2:]
             ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=images.device)
-            pooled = self._pooled.to(images.device, dtype)
-            conditions = {
-                "added_cond_kwargs": {
-                    "text_embeds": pooled.expand(len(images), -1),
-                    "time_ids": ids.expand(len(images), -1),
-                }
-            }
+            pooled = self._pooled.to(images.device, dtype).expand(len(images), -1)
+            conditions["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids.expand(len(images), -1)}
         prompt = self._prompt.to(images.device, dtype).expand(len(images), -1, -1)
         with torch.autocast(images.device.type, dtype, enabled=self._uses_autocast()):
             self.unet(latents.to(dtype), self._timestep.to(images.device), prompt, return_dict=False, **conditions)
@@ -230,9 +223,9 @@ class DiffusionEncoder(PretrainedBackbone):
     def _posterior_mean(self, images: Tensor) -> Tensor:
         if self._options["channels_last"]:
             images = images.contiguous(memory_format=torch.channels_last)
-        if self._weights.vae_is_tiny:
-            return self.vae.encoder(images)
         moments = self.vae.encoder(images)
+        if self._weights.vae_is_tiny:
+            return moments
         if self.vae.quant_conv is not None:
             moments = self.vae.quant_conv(moments)
         return moments.chunk(2, dim=1)[0]
@@ -265,43 +258,33 @@ class DiffusionEncoder(PretrainedBackbone):
         if self._options["channels_last"]:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)
+        # Hooks hold where tensors go and not the encoder, so that its memory is freed with its last reference.
         for block in self.blocks:
-            last_self_attention(self.unet, *BLOCKS[block]).register_forward_hook(_keep_as(block, self._captured))
+            keep = partial(_keep_output, self._captured, block)
+            last_self_attention(self.unet, *BLOCKS[block]).register_forward_hook(keep)
         for name, module in self.unet.named_modules():
             if name.endswith(".attn1"):
-                module.register_forward_pre_hook(_keep_map(self._maps), with_kwargs=True)
+                module.register_forward_pre_hook(partial(_keep_map, self._maps), with_kwargs=True)
         if self._options["compile"]:
             self.unet.compile()
             self.vae.encoder.compile()
 
 
-# The hooks hold where tensors go and not the encoder, so that an encoder's memory is freed with its last reference.
-def _keep_as(block: str, captured: dict[str, Tensor]) -> Any:
-    """Hook that keeps a layer's output."""
-
-    def keep(module: Any, inputs: Any, output: Tensor) -> None:
-        captured[block] = output
-
-    return keep
+def _keep_output(captured: dict[str, Tensor], block: str, module: Any, inputs: Any, output: Tensor) -> None:
+    captured[block] = output
 
 
-def _keep_map(maps: list[list[Tensor]]) -> Any:
+def _keep_map(maps: list[list[Tensor]], module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
     """Hook before a self-attention layer: its map, where maps are asked for, one head at a time."""
-
-    def keep(module: Any, inputs: tuple[Any, ...], options: dict[str, Any]) -> None:
-        if not maps:
-            return
-        tokens = inputs[0] if inputs else options["hidden_states"]
-        queries, keys = (
-            projection(tokens).unflatten(-1, (module.heads, -1)) for projection in (module.to_q, module.to_k)
-        )
-        mean = sum(
-            (queries[:, :, head].float() @ keys[:, :, head].float().transpose(1, 2) * module.scale).softmax(dim=-1)
-            for head in range(module.heads)
-        )
-        maps[-1].append(mean / module.heads)
-
-    return keep
+    if not maps:
+        return
+    tokens = inputs[0] if inputs else options["hidden_states"]
+    queries, keys = (projection(tokens).unflatten(-1, (module.heads, -1)) for projection in (module.to_q, module.to_k))
+    mean = sum(
+        (queries[:, :, head].float() @ keys[:, :, head].float().transpose(1, 2) * module.scale).softmax(dim=-1)
+        for head in range(module.heads)
+    )
+    maps[-1].append(mean / module.heads)
 
 
 # Counting takes seconds, and a plan asks for each of its cells.

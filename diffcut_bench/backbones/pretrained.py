@@ -113,12 +113,7 @@ class Checkpoint:
 
 
 def find_checkpoint(
-    model: str,
-    wanted: Sequence[Names],
-    *,
-    revision: str = "main",
-    option: str = "backbone.model",
-    gated: bool = False,
+    model: str, wanted: Sequence[Names], *, revision: str = "main", option: str = "backbone.model", gated: bool = False
 ) -> Checkpoint:
     """Find files of a model in a folder, in the hub's cache, or on the hub (then they are downloaded).
 

@@ -20,12 +20,7 @@ _ATTENTION = "sdpa"
 _FILES = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin"))
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Names that the parts bear in the families of transformers, the older releases included.
-_FACETS = {
-    "tokens": (),
-    "queries": ("q_proj", "query"),
-    "keys": ("k_proj", "key"),
-    "values": ("v_proj", "value"),
-}
+_FACETS = {"tokens": (), "queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
 _NORM_BEFORE_ATTENTION = ("layer_norm1", "layernorm_before", "norm1")
 _FINAL_NORM = ("post_layernorm", "layernorm", "norm")
 

@@ -1,7 +1,7 @@
 """Hungarian matching of predicted clusters to annotated classes, and the background rules before it."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int, Integer
@@ -76,16 +76,14 @@ def number_by_first_pixel(labels: Integer[Tensor, "batch height width"]) -> Int[
         Ids contiguous from 0 within each image.
     """
     flat = labels.flatten(1).long()
-    places = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
+    pixels = torch.arange(flat.shape[1], device=flat.device).expand_as(flat)
     begin = torch.full((len(flat), int(flat.max()) + 1), flat.shape[1], device=flat.device)
-    begin.scatter_reduce_(1, flat, places, "amin")
+    begin.scatter_reduce_(1, flat, pixels, "amin")
     return begin.argsort(dim=1).argsort(dim=1).gather(1, flat).view_as(labels)
 
 
 def assign_clusters(
-    tables: Int[Tensor, "*images classes clusters"],
-    criterion: Criterion = "overlap",
-    surplus: Surplus = "absent_class",
+    tables: Int[Tensor, "*images classes clusters"], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> Int[Tensor, " classes"]:
     """Cluster of each class in the one-to-one assignment of greatest total overlap or IoU.
 
@@ -172,19 +170,6 @@ def merge_backgrounds(
     return torch.where(is_merged, clusters[:, None, None], prediction)
 
 
-def merge_background(
-    prediction: Integer[Tensor, "height width"],
-    label: Integer[Tensor, "height width"],
-    num_classes: int,
-    background: int,
-    rule: BackgroundRule,
-    criterion: Criterion = "overlap",
-    surplus: Surplus = "absent_class",
-) -> Integer[Tensor, "height width"]:
-    """`merge_backgrounds` of one image."""
-    return merge_backgrounds(prediction[None], label[None], num_classes, background, rule, criterion, surplus)[0]
-
-
 def count_matches(
     table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> Counts:
@@ -192,8 +177,7 @@ def count_matches(
 
     Args:
         table: of the image, see `contingency_tables`.
-        criterion: what the assignment maximises.
-        surplus: see `assign_clusters`.
+        criterion, surplus: see `assign_clusters`.
 
     Returns:
         Pixels. Clusters left over by the assignment count as no class's false positives.
@@ -217,8 +201,7 @@ def count_matches_together(
 
     Args:
         tables: of each image; cluster ids mean the same in all.
-        criterion: what the assignment maximises over the sum of the tables.
-        surplus: see `assign_clusters`.
+        criterion, surplus: see `assign_clusters`.
 
     Returns:
         Counts of each image; what the assignment leaves over counts as no class's false positives.
@@ -254,8 +237,7 @@ def match_image(
         num_classes: number of classes scored, background included where there is one.
         background_rule: see `merge_backgrounds`.
         background: id of the background class; the last one unless given. Not looked at under ``one_to_one``.
-        criterion: see `assign_clusters`.
-        surplus: see `assign_clusters`. Under ``unmatched`` no number of a cluster changes the counts.
+        criterion, surplus: see `assign_clusters`. Under ``unmatched`` no number of a cluster changes the counts.
 
     Returns:
         TP, FP and FN pixels, ``num_classes`` of each.
@@ -268,18 +250,16 @@ def match_image(
     >>> match_image(prediction, label, num_classes=2)
     Counts(tp=tensor([1, 2]), fp=tensor([0, 0]), fn=tensor([0, 0]))
     """
-    for name, value, allowed in (
-        ("background_rule", background_rule, ("unmatched", "overlap", "one_to_one")),
-        ("criterion", criterion, ("overlap", "iou")),
-        ("surplus", surplus, ("absent_class", "unmatched")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
-    index = num_classes - 1 if background is None else background
+    choices = {"background_rule": (background_rule, BackgroundRule), "criterion": (criterion, Criterion)}
+    for name, (value, allowed) in (choices | {"surplus": (surplus, Surplus)}).items():
+        if value not in get_args(allowed):
+            raise ValueError(f"{name} must be one of {', '.join(get_args(allowed))}, not {value!r}")
+    background = num_classes - 1 if background is None else background
+    predictions, labels = prediction[None], label[None]
     if surplus == "unmatched":
-        prediction = number_by_first_pixel(prediction[None])[0]
-    prediction = merge_background(prediction, label, num_classes, index, background_rule, criterion, surplus)
-    return count_matches(contingency_table(prediction, label, num_classes), criterion, surplus)
+        predictions = number_by_first_pixel(predictions)
+    merged = merge_backgrounds(predictions, labels, num_classes, background, background_rule, criterion, surplus)
+    return count_matches(contingency_tables(merged, labels, num_classes)[0], criterion, surplus)
 
 
 def iou_per_class(

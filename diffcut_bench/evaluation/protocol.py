@@ -20,7 +20,7 @@ class Protocol:
         image_size: side of the network's input in pixels; of the longer side where nothing is cropped.
         eval_size: side (longer side) of the label map that is scored, or ``original``: the annotation's own.
         similarity: concept assignment by ``dot`` product (released) or ``cosine`` (text).
-        background_rule: see `diffcut_bench.evaluation.merge_background`.
+        background_rule: see `diffcut_bench.evaluation.merge_backgrounds`.
         void: pixels without annotation are scored as ``background`` (where the data set has one) or left out.
         matching: clusters are matched to classes in each image, or once for the ``dataset``; or they are classes
             already (``named``, which a namer implies).

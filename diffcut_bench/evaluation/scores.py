@@ -81,11 +81,7 @@ def compare_images(
 
 
 def resample(
-    images: ImageTable,
-    metrics: Sequence[Metric],
-    choices: Mapping[str, Any],
-    resamples: int = 2000,
-    seed: int = 42,
+    images: ImageTable, metrics: Sequence[Metric], choices: Mapping[str, Any], resamples: int = 2000, seed: int = 42
 ) -> list[ResampledScores]:
     """Scores of the images and of bootstrap samples, a pair for each metric; of as many images the same are drawn.
 

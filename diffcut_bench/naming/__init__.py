@@ -2,14 +2,13 @@
 
 from diffcut_bench.naming.clip_dense import ClipEncoder, clip_namer
 from diffcut_bench.naming.encoder import TextImageEncoder
-from diffcut_bench.naming.namer import ClassNamer, Namer, Names
+from diffcut_bench.naming.namer import ClassNamer, Namer
 from diffcut_bench.naming.open_clip_dense import OpenClipEncoder, open_clip_namer
 
 __all__ = [
     "ClassNamer",
     "ClipEncoder",
     "Namer",
-    "Names",
     "OpenClipEncoder",
     "TextImageEncoder",
     "clip_namer",

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -16,8 +17,8 @@ from torch import Tensor
 
 from diffcut_bench.ncut.affinity import cosine_range, scale_cosines_, unit_features
 from diffcut_bench.ncut.arguments import as_nodes, check_count
-from diffcut_bench.ncut.recursive import cut_graphs, ncut_trees
-from diffcut_bench.ncut.settings import LabelCodes, NCutSettings, Solver, ZeroAffinity
+from diffcut_bench.ncut.recursive import cut_graphs, recursive_ncut
+from diffcut_bench.ncut.settings import NCutSettings
 from diffcut_bench.ncut.tree import NCutTree, contiguous
 
 # How strongly a patch prefers the cells most like it: the exponent of its affinity to them.
@@ -122,11 +123,7 @@ def coarse_to_fine_ncut(
     alpha: float = 10,
     *,
     coarse_patches: int = 4096,
-    solver: Solver = "lanczos",
-    zero_affinity: ZeroAffinity = "drop",
-    label_codes: LabelCodes = "exact",
-    splitting_points: int = 100,
-    max_memory_gib: float = 4,
+    **settings: Any,
 ) -> Int[Tensor, "batch rows cols"]:
     """`recursive_ncut` of square cells of patches, and its segments brought back to the patches.
 
@@ -134,10 +131,8 @@ def coarse_to_fine_ncut(
 
     Args:
         features: feature maps.
-        tau, alpha: see `recursive_ncut`.
+        tau, alpha, settings: see `recursive_ncut`; of the cut of the cells.
         coarse_patches: greatest number of cells, at least 1.
-        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: of the cut of the cells; see
-            `NCutSettings`.
 
     Returns:
         Segment ids, contiguous from 0 within each image.
@@ -146,10 +141,8 @@ def coarse_to_fine_ncut(
         ValueError: an argument is out of range, or the features hold NaN or infinity.
         GraphTooLargeError: the cells do not fit in ``max_memory_gib``.
     """
-    settings = NCutSettings(solver, zero_affinity, label_codes, splitting_points, max_memory_gib)
     if features.shape[2] * features.shape[3] <= coarse_patches:
-        (tree,) = ncut_trees(features.flatten(2).mT, [(tau, alpha)], settings)
-        return tree.labels(tau).unflatten(1, features.shape[2:])
+        return recursive_ncut(features.flatten(2).mT, tau, alpha, **settings).unflatten(1, features.shape[2:])
     grid = CoarseGrid.of(features, coarse_patches)
-    (tree,) = grid.trees([(tau, alpha)], settings)
+    (tree,) = grid.trees([(tau, alpha)], NCutSettings(**settings))
     return grid.refine(tree.labels(tau))

@@ -10,7 +10,7 @@ ZeroAffinity = Literal["drop", "keep"]
 LabelCodes = Literal["exact", "float32"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class NCutSettings:
     """How graphs are cut. Tau and alpha, which are varied while these stay, are given beside them.
 

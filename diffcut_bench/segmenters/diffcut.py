@@ -9,18 +9,17 @@ from torch import Tensor
 
 from diffcut_bench.ncut import CoarseGrid, NCutSettings, ncut_trees
 from diffcut_bench.ncut.arguments import check_choice, check_count
-from diffcut_bench.ncut.settings import LabelCodes, Solver, ZeroAffinity, check_tau_and_alpha
+from diffcut_bench.ncut.settings import check_tau_and_alpha
 
 Approximation = Literal["none", "coarse_to_fine"]
 
 
 @dataclass(frozen=True)
-class DiffCut:
+class DiffCut(NCutSettings):
     """`diffcut_bench.ncut.recursive_ncut` on a feature map.
 
     Args:
-        tau, alpha: see `recursive_ncut`.
-        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `NCutSettings`.
+        tau, alpha: see `recursive_ncut`; all that `NCutSettings` has may be given as well.
         approximation: ``none``: exact; ``coarse_to_fine``: `diffcut_bench.ncut.coarse_to_fine_ncut`, for large grids.
         coarse_patches: patches of a map up to which an approximation is exact; `coarse_to_fine_ncut`.
 
@@ -30,25 +29,14 @@ class DiffCut:
 
     tau: float = 0.5
     alpha: float = 10
-    solver: Solver = "lanczos"
-    zero_affinity: ZeroAffinity = "drop"
-    label_codes: LabelCodes = "exact"
-    splitting_points: int = 100
-    max_memory_gib: float = 4
     approximation: Approximation = "none"
     coarse_patches: int = 4096
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_tau_and_alpha(self.tau, self.alpha)
         check_choice("approximation", self.approximation, get_args(Approximation))
         check_count("coarse_patches", self.coarse_patches, 1)
-        self.settings()  # checks the others
-
-    def settings(self) -> NCutSettings:
-        """Of the cut, tau and alpha aside."""
-        return NCutSettings(
-            self.solver, self.zero_affinity, self.label_codes, self.splitting_points, self.max_memory_gib
-        )
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
@@ -72,9 +60,9 @@ class DiffCut:
         groups: dict[tuple[NCutSettings, int | None], list[int]] = {}
         for index, one in enumerate(segmenters):
             approximate = one.approximation == "coarse_to_fine" and size.numel() > one.coarse_patches
-            # Either kind of label codes is read from one tree.
-            settings = replace(one.settings(), label_codes="exact")
-            groups.setdefault((settings, one.coarse_patches if approximate else None), []).append(index)
+            # These may differ and still share a recursion: either kind of label codes is read from one tree.
+            shared = replace(one, tau=0, alpha=1, label_codes="exact", approximation="none", coarse_patches=1)
+            groups.setdefault((shared, one.coarse_patches if approximate else None), []).append(index)
         for (settings, coarse_patches), members in groups.items():
             greatest: dict[float, float] = {}  # tau, by alpha
             for one in (segmenters[index] for index in members):

@@ -16,13 +16,33 @@ Clusters = int | Literal["annotated"]
 
 
 class TakesClusters:
-    """A segmenter whose option ``clusters`` says whether it needs the annotated class counts."""
+    """A segmenter whose option ``clusters`` says how many: in each image, or ``annotated``, as many as its classes.
+
+    Raises:
+        ValueError: it is no such number.
+    """
 
     clusters: Clusters
+
+    def __post_init__(self) -> None:
+        if self.clusters != "annotated":
+            check_count("clusters, if not annotated,", self.clusters, 1)
 
     @property
     def needs(self) -> tuple[str, ...]:
         return ("features", "class_counts") if self.clusters == "annotated" else ("features",)
+
+    def cluster_counts(self, images: int, class_counts: Sequence[int] | None) -> Sequence[int]:
+        """Clusters of each image.
+
+        Raises:
+            ValueError: they are to be ``annotated``, and no annotation is at hand.
+        """
+        if isinstance(self.clusters, int):
+            return [self.clusters] * images
+        if class_counts is None:
+            raise ValueError("clusters=annotated needs the number of classes annotated in each image")
+        return class_counts
 
 
 @dataclass(frozen=True)
@@ -47,9 +67,9 @@ class KMeans(TakesClusters):
     iterations: int = 100
 
     def __post_init__(self) -> None:
-        check_clusters(self.clusters)
-        for name, value in (("seeds", self.seeds), ("iterations", self.iterations)):
-            check_count(name, value, 1)
+        super().__post_init__()
+        check_count("seeds", self.seeds, 1)
+        check_count("iterations", self.iterations, 1)
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
@@ -58,72 +78,36 @@ class KMeans(TakesClusters):
         patches = as_nodes(features)
         if self.spherical:
             patches = unit_features(patches)
-        labels = [
-            kmeans(
-                image,
-                count,
-                spherical=self.spherical,
-                seeds=self.seeds,
-                seed=self.seed,
-                iterations=self.iterations,
-            )
-            for image, count in zip(patches, cluster_counts(self.clusters, len(patches), class_counts), strict=True)
-        ]
+        counts = self.cluster_counts(len(patches), class_counts)
+        labels = [self.cluster(image, count) for image, count in zip(patches, counts, strict=True)]
         return torch.stack(labels).unflatten(1, features.shape[2:])
 
+    def cluster(self, points: Float[Tensor, "points channels"], clusters: int) -> Int[Tensor, " points"]:
+        """Clusters of least inertia (sum of squared distances to the centres) among several starts, all run together.
 
-def check_clusters(clusters: object) -> None:
-    """Raise a ValueError for a number of clusters that is none."""
-    if clusters != "annotated" and (not isinstance(clusters, int) or isinstance(clusters, bool) or clusters < 1):
-        raise ValueError(f"clusters must be a whole number of at least 1 or annotated, not {clusters!r}")
+        Args:
+            points: of one image; at norm 1 if ``spherical``.
+            clusters: in place of the option.
 
-
-def cluster_counts(clusters: Clusters, images: int, class_counts: Sequence[int] | None) -> Sequence[int]:
-    """Clusters of each image.
-
-    Raises:
-        ValueError: they are to be ``annotated``, and no annotation is at hand.
-    """
-    if isinstance(clusters, int):
-        return [clusters] * images
-    if class_counts is None:
-        raise ValueError("clusters=annotated needs the number of classes annotated in each image")
-    return class_counts
-
-
-def kmeans(
-    points: Float[Tensor, "points channels"],
-    clusters: int,
-    *,
-    spherical: bool = False,
-    seeds: int = 10,
-    seed: int = 0,
-    iterations: int = 100,
-) -> Int[Tensor, " points"]:
-    """Clusters of least inertia (sum of squared distances to the centres) among several starts, all run together.
-
-    Args:
-        points: of one image; at norm 1 if ``spherical``.
-        clusters, spherical, seeds, seed, iterations: see `KMeans`.
-
-    Returns:
-        Cluster ids, contiguous from 0.
-    """
-    centres = points[first_centres(points, min(clusters, len(points)), seeds, seed)]
-    before = None
-    for _ in range(iterations):
+        Returns:
+            Cluster ids, contiguous from 0.
+        """
+        centres = points[first_centres(points, min(clusters, len(points)), self.seeds, self.seed)]
+        before = None
+        for _ in range(self.iterations):
+            distance, labels = squared_distances(points, centres).min(dim=2)
+            labels = _fill_empty(labels, distance, centres.shape[1])
+            if before is not None and torch.equal(labels, before):
+                break
+            before = labels
+            # seeds × clusters × points
+            members = torch.nn.functional.one_hot(labels, centres.shape[1]).mT.to(points.dtype)
+            sizes = members.sum(dim=2, keepdim=True)
+            centres = torch.where(sizes > 0, members @ points / sizes.clamp_min(1), centres)
+            if self.spherical:
+                centres = torch.nn.functional.normalize(centres, dim=2)
         distance, labels = squared_distances(points, centres).min(dim=2)
-        labels = _fill_empty(labels, distance, centres.shape[1])
-        if before is not None and torch.equal(labels, before):
-            break
-        before = labels
-        members = torch.nn.functional.one_hot(labels, centres.shape[1]).mT.to(points.dtype)  # seeds × clusters × points
-        sizes = members.sum(dim=2, keepdim=True)
-        centres = torch.where(sizes > 0, members @ points / sizes.clamp_min(1), centres)
-        if spherical:
-            centres = torch.nn.functional.normalize(centres, dim=2)
-    distance, labels = squared_distances(points, centres).min(dim=2)
-    return contiguous(labels[distance.sum(dim=1).argmin()][None])[0]
+        return contiguous(labels[distance.sum(dim=1).argmin()][None])[0]
 
 
 def first_centres(

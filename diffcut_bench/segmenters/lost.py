@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut.arguments import as_nodes, check_count
-from diffcut_bench.segmenters.objects import as_partition, component, images_at_once
+from diffcut_bench.segmenters.objects import images_at_once, objects_at
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,10 @@ class Lost:
         Raises:
             ValueError: the features hold NaN or infinity.
         """
-        rows, cols = features.shape[2:]
         nodes = as_nodes(features)
         groups = [self._object(group) for group in nodes.split(images_at_once(nodes.shape[1]))]
-        masks = torch.cat([mask for mask, _ in groups]).unflatten(1, (rows, cols)).cpu().numpy()
-        seeds = torch.cat([seed for _, seed in groups]).tolist()
-        found = [as_partition(component(mask, seed)[None]) for mask, seed in zip(masks, seeds, strict=True)]
-        return torch.stack(found).to(features.device)
+        masks, seeds = (torch.cat(parts) for parts in zip(*groups, strict=True))
+        return objects_at(masks, seeds, features.shape[2:])
 
     def _object(self, nodes: Float[Tensor, "batch nodes channels"]) -> tuple[Tensor, Tensor]:
         """Object mask [batch, nodes] and seed [batch] of each image."""

@@ -3,11 +3,13 @@
 They find objects on a plain ground, so their results are masks first and partitions second.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.linalg
 import scipy.ndimage
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -69,6 +71,15 @@ def as_partition(masks: NDArray[np.bool_]) -> Int[Tensor, "rows cols"]:
     for number in range(len(masks), 0, -1):
         labels[masks[number - 1]] = number
     return contiguous(torch.from_numpy(labels)[None])[0]
+
+
+def objects_at(
+    masks: Bool[Tensor, "batch nodes"], seeds: Int[Tensor, " batch"], size: Sequence[int]
+) -> Int[Tensor, "batch rows cols"]:
+    """Segments of images of ``size`` patches: the part of each mask that is connected to its seed is 1, the rest 0."""
+    on_host = masks.unflatten(1, tuple(size)).cpu().numpy()
+    found = [as_partition(component(mask, seed)[None]) for mask, seed in zip(on_host, seeds.tolist(), strict=True)]
+    return torch.stack(found).to(masks.device)
 
 
 def check_graph(tau: object, eps: object) -> None:

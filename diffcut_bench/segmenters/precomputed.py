@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from diffcut_bench.errors import UserError
+from diffcut_bench.ncut.arguments import check_choice
 from diffcut_bench.segmenters.base import Covers, Rescale
 
 
@@ -38,8 +40,7 @@ class Precomputed:
     immaterial = ("folder", "pattern")  # what the files hold counts instead
 
     def __post_init__(self) -> None:
-        if self.covers not in ("image", "crop"):
-            raise ValueError(f"covers must be image | crop, not {self.covers!r}")
+        check_choice("covers", self.covers, get_args(Covers))
         if "{id}" not in self.pattern:
             raise ValueError(f"pattern must hold {{id}}, not {self.pattern!r}")
         if self.folder is None:

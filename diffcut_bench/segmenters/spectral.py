@@ -11,7 +11,7 @@ from torch import Tensor
 from diffcut_bench.ncut import affinity
 from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_positive
 from diffcut_bench.ncut.tree import contiguous
-from diffcut_bench.segmenters.kmeans import Clusters, TakesClusters, check_clusters, cluster_counts, kmeans
+from diffcut_bench.segmenters.kmeans import Clusters, KMeans, TakesClusters
 from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
 
 Discretisation = Literal["qr", "kmeans"]
@@ -41,7 +41,7 @@ class Spectral(TakesClusters):
     max_memory_gib: float = 4
 
     def __post_init__(self) -> None:
-        check_clusters(self.clusters)
+        super().__post_init__()
         check_positive("alpha", self.alpha)
         check_positive("max_memory_gib", self.max_memory_gib)
         check_choice("discretisation", self.discretisation, get_args(Discretisation))
@@ -53,7 +53,7 @@ class Spectral(TakesClusters):
         """Partition of each feature map."""
         patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
-        counts = cluster_counts(self.clusters, len(patches), class_counts)
+        counts = self.cluster_counts(len(patches), class_counts)
         labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
         return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
 
@@ -62,4 +62,4 @@ class Spectral(TakesClusters):
         if self.discretisation == "qr":
             return cluster_by_pivoted_qr(embedding)
         directions = torch.nn.functional.normalize(embedding, dim=1)
-        return kmeans(directions, clusters, seeds=self.seeds, seed=self.seed)
+        return KMeans(seeds=self.seeds, seed=self.seed).cluster(directions, clusters)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb, slic
 from torch import Tensor
 
-from diffcut_bench.ncut.arguments import check_count
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
 from diffcut_bench.ncut.tree import contiguous
 
 
@@ -32,9 +32,8 @@ class Slic:
 
     def __post_init__(self) -> None:
         check_count("segments", self.segments, 1)
-        if not self.compactness > 0:
-            raise ValueError(f"compactness must be above 0, not {self.compactness!r}")
-        _check_sigma(self.sigma)
+        check_positive("compactness", self.compactness)
+        check_number("sigma", self.sigma, 0, torch.inf)
 
     def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Superpixel of each pixel."""
@@ -60,20 +59,14 @@ class Felzenszwalb:
     min_size: int = 64
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise ValueError(f"scale must be above 0, not {self.scale!r}")
+        check_positive("scale", self.scale)
         check_count("min_size", self.min_size, 0)
-        _check_sigma(self.sigma)
+        check_number("sigma", self.sigma, 0, torch.inf)
 
     def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
         """Segment of each pixel."""
         ids = felzenszwalb(_pixels(image), self.scale, self.sigma, self.min_size, channel_axis=-1)
         return contiguous(torch.from_numpy(ids)[None].long())[0]
-
-
-def _check_sigma(sigma: float) -> None:
-    if not sigma >= 0:
-        raise ValueError(f"sigma must be at least 0, not {sigma!r}")
 
 
 def _pixels(image: Tensor) -> NDArray[np.float32]:

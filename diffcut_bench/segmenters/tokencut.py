@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffcut_bench.ncut import fiedler_vector
 from diffcut_bench.ncut.arguments import as_nodes
-from diffcut_bench.segmenters.objects import as_partition, binary_affinity, check_graph, component, images_at_once
+from diffcut_bench.segmenters.objects import binary_affinity, check_graph, images_at_once, objects_at
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,12 @@ class TokenCut:
         Raises:
             ValueError: the features hold NaN or infinity.
         """
-        rows, cols = features.shape[2:]
         nodes = as_nodes(features)
         if nodes.shape[1] < 2:
-            return torch.zeros(len(features), rows, cols, dtype=torch.int64, device=features.device)
+            return torch.zeros_like(features[:, 0], dtype=torch.int64)
         vectors = []
         for group in nodes.split(images_at_once(nodes.shape[1])):
             weights = binary_affinity(group, self.tau, self.eps)
             vectors.append(fiedler_vector(weights, weights.sum(dim=2)))  # its greatest magnitude is positive
         vector = torch.cat(vectors)
-        foreground = (vector > vector.mean(dim=1, keepdim=True)).unflatten(1, (rows, cols)).cpu().numpy()
-        seeds = vector.argmax(dim=1).tolist()
-        found = [as_partition(component(mask, seed)[None]) for mask, seed in zip(foreground, seeds, strict=True)]
-        return torch.stack(found).to(features.device)
+        return objects_at(vector > vector.mean(dim=1, keepdim=True), vector.argmax(dim=1), features.shape[2:])

@@ -4,13 +4,7 @@ import json
 
 import pytest
 import torch
-from test_vision_transformer import (
-    CHANNELS,
-    FAMILIES,
-    PREFIX,
-    reference,
-    write_checkpoint,
-)
+from test_vision_transformer import CHANNELS, FAMILIES, PREFIX, reference, write_checkpoint
 
 from diffcut_bench.backbones.vision_transformer import VisionTransformer
 from diffcut_bench.config import instantiate, load_config

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,9 @@ from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from diffcut_bench.backbones import DiffusionEncoder
+from diffcut_bench.backbones.architectures import UNETS
 from diffcut_bench.backbones.diffusion_weights import keep_encoder
 from diffcut_bench.errors import UserError
 
@@ -34,9 +33,9 @@ class Model:
                 part.eval()
         self.folder = tiny.write(self.pipeline, folder / "model")
 
-    def encoder(self, **options: Any) -> DiffusionEncoder:
+    def encoder(self, folder: Path | None = None, **options: Any) -> DiffusionEncoder:
         defaults = {"text_encoders": self.text_encoders, "weights_dtype": "float32"}
-        return DiffusionEncoder(self.kind, str(self.folder), **(defaults | options))
+        return DiffusionEncoder(self.kind, str(folder or self.folder), **(defaults | options))
 
     def reference(self, images: Tensor, layer: Any, timestep: int = 50, noise: bool = True) -> Tensor:
         """Output of a layer of the whole UNet, as released, with the pipeline's own parts."""
@@ -265,7 +264,7 @@ def test_self_attention_maps_are_those_of_the_layers(model):
 
 def test_a_half_precision_variant_is_preferred_and_another_vae_taken(model, tmp_path):
     folder = tiny.write(model.pipeline, tmp_path / "model", variant="fp16")
-    variant = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders, weights_dtype="float32")
+    variant = model.encoder(folder)
     assert torch.equal(variant(IMAGES), model.encoder()(IMAGES))
     torch.manual_seed(5)
     small = AutoencoderTiny(encoder_block_out_channels=(8,) * 4, decoder_block_out_channels=(8,) * 4)
@@ -302,22 +301,15 @@ def test_attention_names_of_old_vaes_are_understood(model, tmp_path):
         old[name] = tensor
     assert any(".query." in name for name in old)
     save_file(old, file)
-    encoder = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders, weights_dtype="float32")
+    encoder = model.encoder(folder)
     assert torch.equal(encoder(IMAGES), model.encoder()(IMAGES))
 
 
 def test_fingerprint_names_what_changes_features(model, tmp_path):
     base = model.encoder().fingerprint()
-    changes: list[dict[str, Any]] = [
-        *({"timestep": 10}, {"block": "E64"}, {"seed": 1}, {"noise": False}, {"weights_dtype": "float16"}),
-        *(
-            {"unet_dtype": "bfloat16"},
-            {"vae_dtype": "bfloat16"},
-            {"channels_last": True},
-            {"unet_dtype": "bfloat16", "autocast": False},
-        ),
-        {"prompt_dtype": "float16"},
-    ]
+    changes: list[dict[str, Any]] = [{"timestep": 10}, {"block": "E64"}, {"seed": 1}, {"noise": False}]
+    changes += [{f"{part}_dtype": "float16"} for part in ("weights", "unet", "vae", "prompt")]
+    changes += [{"channels_last": True}, {"unet_dtype": "float16", "autocast": False}]
     seen = [base, *(model.encoder(**change).fingerprint() for change in changes)]
     assert len({json.dumps(found) for found in seen}) == len(seen)
     for change in ({"autocast": False}, {"variant": None}, {"whole_unet": True}):
@@ -337,11 +329,10 @@ def test_a_config_of_2022_lacks_the_scaling_factor(model, tmp_path):
     config = json.loads((folder / "vae" / "config.json").read_text())
     config["scaling_factor"] = 0.18215  # what the networks of that time mean by leaving it out
     (folder / "vae" / "config.json").write_text(json.dumps(config))
-    encoders = {"text_encoders": model.text_encoders, "weights_dtype": "float32"}
-    written = DiffusionEncoder("x", str(folder), **encoders)(IMAGES)
+    written = model.encoder(folder)(IMAGES)
     del config["scaling_factor"]
     (folder / "vae" / "config.json").write_text(json.dumps(config))
-    assert torch.equal(DiffusionEncoder("x", str(folder), **encoders)(IMAGES), written)
+    assert torch.equal(model.encoder(folder)(IMAGES), written)
 
 
 def test_noise_is_drawn_on_the_device_that_computes_and_the_fingerprint_says_which(model):
@@ -354,9 +345,9 @@ def test_noise_is_drawn_on_the_device_that_computes_and_the_fingerprint_says_whi
 
 def test_whatever_a_tokenizer_reads_is_in_the_fingerprint(model, tmp_path):
     folder = tiny.write(model.pipeline, tmp_path / "model")
-    before = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders).fingerprint()
+    before = model.encoder(folder).fingerprint()
     (folder / "tokenizer" / "special_tokens_map.json").write_text('{"pad_token": "!"}')
-    after = DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders).fingerprint()
+    after = model.encoder(folder).fingerprint()
     assert before["weights_sha256"] != after["weights_sha256"]
 
 
@@ -371,7 +362,7 @@ def test_a_damaged_text_encoder_is_a_user_error(model, tmp_path):
     weights = folder / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:500])
     with pytest.raises(UserError, match="text encoder can't be read"):
-        DiffusionEncoder("x", str(folder), text_encoders=model.text_encoders)(IMAGES)
+        model.encoder(folder)(IMAGES)
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
@@ -403,23 +394,20 @@ def test_a_wrong_number_of_text_encoders_is_said(model):
 def test_missing_and_damaged_files_are_named(model, tmp_path):
     folder = tiny.write(model.pipeline, tmp_path / "model")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    make: Callable[[], DiffusionEncoder] = lambda: DiffusionEncoder(  # noqa: E731
-        "x", str(folder), text_encoders=model.text_encoders
-    )
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(UserError, match="weights can't be read"):
-        make()(IMAGES)
+        model.encoder(folder)(IMAGES)
     weights.unlink()
     (folder / "tokenizer" / "tokenizer_config.json").unlink()
     with pytest.raises(
         UserError, match=r"unet/diffusion_pytorch_model.fp16.safetensors \(or .*\), tokenizer/tokenizer_config"
     ):
-        make()
+        model.encoder(folder)
     (folder / "unet" / "config.json").write_text("{")
     (folder / "tokenizer" / "tokenizer_config.json").write_text("{}")
     save_file({}, weights)
     with pytest.raises(UserError, match=r"config\.json can't be read"):
-        make()
+        model.encoder(folder)
 
 
 @pytest.mark.parametrize(
@@ -431,7 +419,7 @@ def test_a_damaged_scheduler_is_named_when_the_checkpoint_is_opened(model, tmp_p
     file = tiny.write(model.pipeline, tmp_path / "model") / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
     with pytest.raises(UserError, match=r"scheduler_config\.json says what can't be built") as caught:
-        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+        model.encoder(tmp_path / "model")
     assert caught.value.where == str(file)
 
 
@@ -439,7 +427,7 @@ def test_a_timestep_is_one_of_the_betas(model, tmp_path):
     file = tiny.write(model.pipeline, tmp_path / "model") / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"trained_betas": [0.1, 0.2]}))
     with pytest.raises(UserError, match="timestep 50 out of range"):
-        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+        model.encoder(tmp_path / "model")
 
 
 @pytest.mark.parametrize(
@@ -448,7 +436,7 @@ def test_a_timestep_is_one_of_the_betas(model, tmp_path):
 def test_a_damaged_config_of_a_network_is_named(model, tmp_path, part, damage):
     file = tiny.write(model.pipeline, tmp_path / "model") / part / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | damage))
-    encoder = DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+    encoder = model.encoder(tmp_path / "model")
     with pytest.raises(UserError, match=r"config\.json says what can't be built") as caught:
         encoder.read()
     assert caught.value.where == str(file)
@@ -462,37 +450,13 @@ def test_a_config_without_its_levels_is_named_when_the_checkpoint_is_opened(mode
     file = tiny.write(model.pipeline, tmp_path / "model") / part / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     with pytest.raises(UserError, match=f"config.json has no list {key}") as caught:
-        DiffusionEncoder("x", str(tmp_path / "model"), text_encoders=model.text_encoders)
+        model.encoder(tmp_path / "model")
     assert caught.value.where == str(file)
 
 
-FULL_SIZE = {
-    "ssd1b": ((1, (2, 2), (4, 4)), 405.9e6, 1.33),
-    "vega": ((1, (1, 1), (2, 2)), 246.8e6, 0.85),
-}
-
-
-@pytest.mark.parametrize("name", FULL_SIZE)
-def test_full_size_encoders_have_the_counted_parameters_and_flops(name):
-    layers, parameters, flops = FULL_SIZE[name]
+@pytest.mark.parametrize(("name", "parameters"), [("segmind/SSD-1B", 405.9e6), ("segmind/Segmind-Vega", 246.8e6)])
+def test_full_size_encoders_have_the_counted_parameters(name, parameters):
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            block_out_channels=(320, 640, 1280),
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            transformer_layers_per_block=layers,
-            reverse_transformer_layers_per_block=((4, 4, 10), (2, 1, 1), 1),
-            mid_block_type=None,
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
-        keep_encoder(unet, 2)
-        added = {"text_embeds": torch.empty(1, 1280), "time_ids": torch.empty(1, 6)}
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            unet(torch.empty(1, 4, 128, 128), torch.empty(()), torch.empty(1, 77, 2048), added_cond_kwargs=added)
+        unet = UNet2DConditionModel.from_config(UNETS[name])
+    keep_encoder(unet, 2)
     assert sum(p.numel() for p in unet.down_blocks.parameters()) == pytest.approx(parameters, rel=2e-4)
-    assert round(counter.get_total_flops() / 1e12, 2) == flops

@@ -133,10 +133,7 @@ def test_a_run_segments_the_maps_whatever_the_pictures_shape(model, shapes, tmp_
     assert not cell.result.failures
     assert cell.result.timings.features_s > 0
     assert not (tmp_path / "out" / "features").exists()
-    if (protocol, kind) == (
-        "strict",
-        "sd1",
-    ):  # a picture that is not square has as many keys as patches, in the store as well
+    if (protocol, kind) == ("strict", "sd1"):  # not square: as many keys as patches, in the store as well
         stored = [*base, "limit=2", "features=store"]
         first = run_cell(load_config(stored))
         again = run_cell(load_config([*stored, "segmenter.threshold=0.5"]))

@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from diffcut_bench.backbones.pretrained import (
-    MissingWeightsError,
-    cache_only,
-    file_digest,
-    find_checkpoint,
-)
+from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only, file_digest, find_checkpoint
 from diffcut_bench.errors import UserError
 
 MODEL = "someone/some-vit"

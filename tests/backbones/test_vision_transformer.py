@@ -19,13 +19,8 @@ from diffcut_bench.errors import UserError
 
 MEAN, STD = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
 PATCH, CHANNELS, DEPTH = 4, 32, 3
-TOWER = {
-    "hidden_size": CHANNELS,
-    "num_hidden_layers": DEPTH,
-    "num_attention_heads": 4,
-    "image_size": 4 * PATCH,
-    "patch_size": PATCH,
-}
+TOWER = {"hidden_size": CHANNELS, "num_hidden_layers": DEPTH, "num_attention_heads": 4}
+TOWER |= {"image_size": 4 * PATCH, "patch_size": PATCH}
 WIDE = {**TOWER, "intermediate_size": 48}
 TEXT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 64, "pad_token_id": 0}
 TEXT |= {"intermediate_size": 16, "bos_token_id": 1, "eos_token_id": 2}
@@ -373,19 +368,8 @@ def test_importing_the_family_does_not_import_transformers():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-OPTIONS = (
-    "clip_b16",
-    "clip_l14",
-    "siglip_b16",
-    "siglip_l16",
-    "dino_b16",
-    "dino_s16",
-    "dino_b8",
-    "dino_s8",
-    "dinov2_b14",
-    "dinov2_l14",
-    "dinov3_b16",
-)
+OPTIONS = ["clip_b16", "clip_l14", "siglip_b16", "siglip_l16", "dino_b16", "dino_s16", "dino_b8", "dino_s8"]
+OPTIONS += ["dinov2_b14", "dinov2_l14", "dinov3_b16"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

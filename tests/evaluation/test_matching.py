@@ -13,7 +13,6 @@ from diffcut_bench.evaluation import (
     contingency_tables,
     count_matches,
     match_image,
-    merge_background,
     merge_backgrounds,
 )
 
@@ -24,6 +23,11 @@ CASES = range(24)
 def case(i: int) -> tuple[torch.Tensor, torch.Tensor, int]:
     prediction, label = (torch.from_numpy(GOLDEN[f"{name}{i}"]).long() for name in ("pred", "gt"))
     return prediction, label, int(GOLDEN[f"n{i}"])
+
+
+def merge_background(prediction: torch.Tensor, label: torch.Tensor, *arguments, **more) -> torch.Tensor:
+    """`merge_backgrounds` of one image."""
+    return merge_backgrounds(prediction[None], label[None], *arguments, **more)[0]
 
 
 @pytest.mark.parametrize("i", CASES)

@@ -20,7 +20,7 @@ from diffcut_bench.evaluation import (
     count_matches,
     count_matches_together,
     match_image,
-    merge_background,
+    merge_backgrounds,
     number_by_first_pixel,
 )
 from diffcut_bench.scoring.passes import run_cell
@@ -107,9 +107,9 @@ def test_a_present_class_without_a_pixel_of_its_own_is_missed():
 def test_the_background_rule_gives_nobodys_clusters_to_the_background():
     # Class 1 is in cluster 0 alone, which class 0 takes: cluster 1 shares no pixel with it.
     prediction, label = torch.tensor([[0, 0, 0, 1, 2]]), torch.tensor([[0, 0, 1, 2, 2]])
-    assert merge_background(prediction, label, 3, 2, "unmatched").tolist() == [[0, 0, 0, 1, 3]]
-    merged = merge_background(prediction, label, 3, 2, "unmatched", surplus="unmatched")
-    assert merged.tolist() == [[0, 0, 0, 3, 3]]
+    for surplus, merged in (("absent_class", [0, 0, 0, 1, 3]), ("unmatched", [0, 0, 0, 3, 3])):
+        found = merge_backgrounds(prediction[None], label[None], 3, 2, "unmatched", surplus=surplus)
+        assert found.tolist() == [[merged]]
 
 
 def test_background_may_be_the_only_class():

@@ -4,10 +4,20 @@ from diffcut_bench.config import load_config
 from diffcut_bench.evaluation import Protocol, choices_in_force
 
 RELEASED = {
-    **{"name": "released", "crop": "center", "image_size": 1024, "eval_size": 128, "similarity": "dot"},
-    **{"background_rule": "unmatched", "void": "background", "matching": "per_image", "criterion": "overlap"},
-    **{"surplus": "absent_class", "absent_classes": "nan", "ade20k_labels": "released"},
-    **{"label_codes": "float32", "zero_affinity": "drop"},
+    "name": "released",
+    "crop": "center",
+    "image_size": 1024,
+    "eval_size": 128,
+    "similarity": "dot",
+    "background_rule": "unmatched",
+    "void": "background",
+    "matching": "per_image",
+    "criterion": "overlap",
+    "surplus": "absent_class",
+    "absent_classes": "nan",
+    "ade20k_labels": "released",
+    "label_codes": "float32",
+    "zero_affinity": "drop",
 }
 
 

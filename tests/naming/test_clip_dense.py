@@ -127,11 +127,7 @@ def test_an_option_reads_a_folder_and_says_what_is_missing(option, checkpoint, t
 @pytest.mark.parametrize(
     ("name", "change", "what"),
     [
-        (
-            "config.json",
-            lambda text: text.replace('"model_type": "clip"', '"model_type": "vit"'),
-            "'vit' does not read",
-        ),
+        ("config.json", lambda text: text.replace('_type": "clip"', '_type": "vit"'), "'vit' does not read"),
         ("model.safetensors", lambda text: "broken", "weights can't be read"),
     ],
 )

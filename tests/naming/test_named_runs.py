@@ -132,13 +132,8 @@ def test_segments_made_elsewhere_get_names_whatever_their_numbers(cli, painted, 
             tmp_path / "made" / path.name
         )
     out = tmp_path / "out"
-    made = [
-        "segmenter=precomputed",
-        f"segmenter.folder={tmp_path / 'made'}",
-        "refiner=none",
-        "limit=1",
-        "protocol.void=ignore",
-    ]
+    made = ["segmenter=precomputed", f"segmenter.folder={tmp_path / 'made'}", "refiner=none"]
+    made += ["limit=1", "protocol.void=ignore"]
     done = cli("run", *shapes_overrides(painted, out), *made, *planted, "namer=colours")
     assert done.code == 0, done.err
     result, (row,) = result_of(out)
@@ -222,7 +217,7 @@ def test_mistakes_with_classes_end_in_three_lines(cli, tmp_path, words, what):
     assert len(done.err.strip().splitlines()) == 3
 
 
-def test_the_content_of_a_class_list_is_in_the_key_and_not_its_place(cli, shapes, tmp_path, monkeypatch):
+def test_the_content_of_a_class_list_is_in_the_key_and_not_its_path(cli, shapes, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     text_checkpoints.write_checkpoint(tmp_path / "tiny", "clip")
     out, first = tmp_path / "out", tmp_path / "classes.txt"
@@ -266,11 +261,7 @@ def test_the_released_steps_are_other_cells(cli, shapes, tmp_path):
     done = cli("run", *base, *released)
     assert done.code == 0, done.err
     namer = result_of(tmp_path / "out")[0].identity["namer"]
-    assert (namer["input"], namer["pooling"], namer["templates"]) == (
-        "unit",
-        "nearest_exact",
-        ["a photo of a {}"],
-    )
+    assert (namer["input"], namer["pooling"], namer["templates"]) == ("unit", "nearest_exact", ["a photo of a {}"])
     opened = open_pass(load_config(base))
     assert len({opened.cell(load_config([*base, *own])).key for own in ([], *([word] for word in released))}) == 4
 

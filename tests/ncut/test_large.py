@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import same_partition
+from conftest import blobs, same_partition
 from torch.nn.functional import normalize
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -52,12 +52,13 @@ def test_the_dense_solver_is_estimated_dearer():
 
 
 def test_pairs_that_do_not_fit_together_are_cut_one_by_one():
-    features = torch.rand(2, 100, 6)
+    features = torch.cat([blobs(5, 20, noise=0.2, seed=seed)[0] for seed in range(2)])
     together = ncut_trees(features, [(0.9, 5), (0.8, 9)], NCutSettings())
     alone = ncut_trees(features, [(0.9, 5), (0.8, 9)], NCutSettings(max_memory_gib=1e-9))
     for tree, other in zip(together, alone, strict=True):
         assert len(other.images) == 2
-        assert torch.equal(tree.labels(0.8), other.labels(0.8))
+        # Not finer: noise alone holds ties, which the shape of a batch decides.
+        assert torch.equal(tree.labels(0.5), other.labels(0.5))
 
 
 def test_range_of_cosines_in_tiles_is_that_of_the_matrix():

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torchmetrics.functional.clustering import adjusted_rand_score
 
 SIDES = (6, 5, 4)
 
@@ -28,11 +29,7 @@ def random_features(count: int, seed: int, rows: int = 9, cols: int = 11) -> tor
 
 def adjusted_rand(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Adjusted Rand index of two partitions."""
-    table = np.zeros((first.max() + 1, second.max() + 1))
-    np.add.at(table, (first.ravel(), second.ravel()), 1)
-    pairs, a, b = ((x * (x - 1) / 2).sum() for x in (table, table.sum(axis=1), table.sum(axis=0)))
-    expected = a * b / (first.size * (first.size - 1) / 2)
-    return float((pairs - expected) / ((a + b) / 2 - expected))
+    return adjusted_rand_score(*(torch.from_numpy(ids).flatten() for ids in (first, second))).item()
 
 
 def flood(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
@@ -54,8 +51,4 @@ def cosines(nodes: torch.Tensor) -> NDArray[np.float32]:
     return (unit @ unit.T).numpy()
 
 
-TURNS = (
-    lambda x: x.flip(-1),
-    lambda x: x.flip(-2),
-    lambda x: x.transpose(-1, -2),
-)
+TURNS = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))

@@ -155,8 +155,6 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", known_options("segmenter"))
 def test_every_option_fits(option, tmp_path):
-    words = (
-        [f"segmenter={option}", f"segmenter.folder={tmp_path}"] if option == "precomputed" else [f"segmenter={option}"]
-    )
-    segmenter = as_segmenter(instantiate("segmenter", load_config(words).segmenter))
+    folder = [f"segmenter.folder={tmp_path}"] if option == "precomputed" else []
+    segmenter = as_segmenter(instantiate("segmenter", load_config([f"segmenter={option}", *folder]).segmenter))
     assert (segmenter.needs, segmenter.gives) == OPTIONS.get(option, ({"features"}, "partition"))

@@ -10,7 +10,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import KMeans
 from diffcut_bench.segmenters import kmeans as module
-from diffcut_bench.segmenters.kmeans import first_centres, kmeans
+from diffcut_bench.segmenters.kmeans import first_centres
 from diffcut_bench.store import read_rows
 
 
@@ -62,7 +62,7 @@ def test_equals_the_textbook(seed, spherical):
     points = torch.randn(40, 3, generator=generator) * torch.tensor([[1.0]] * 25 + [[0.1]] * 15)
     points = torch.nn.functional.normalize(points, dim=1) if spherical else points
     expected, least = textbook(points, 4, 3, seed, spherical)
-    labels = kmeans(points, 4, seeds=3, seed=seed, spherical=spherical)
+    labels = KMeans(seeds=3, seed=seed, spherical=spherical).cluster(points, 4)
     assert same_partition(labels, torch.tensor(expected))
     assert inertia(points, labels, spherical) == pytest.approx(least, rel=1e-4)
 
@@ -85,7 +85,7 @@ def test_directions_are_what_the_spherical_one_sees():
 
 def test_more_starts_never_raise_the_inertia():
     points = torch.randn(200, 4, generator=torch.Generator().manual_seed(2))
-    found = [inertia(points, kmeans(points, 9, seeds=seeds, iterations=300)) for seeds in (1, 40)]
+    found = [inertia(points, KMeans(seeds=seeds, iterations=300).cluster(points, 9)) for seeds in (1, 40)]
     assert found[1] < found[0]
 
 
@@ -117,7 +117,7 @@ def test_an_empty_cluster_takes_the_farthest_point(monkeypatch):
         # Two starts at one point leave one group without a centre and one centre without points.
         other = (twice + 15) % 45
         monkeypatch.setattr(module, "first_centres", lambda *_, a=twice, b=other: torch.tensor([[a, a, b]]))
-        assert adjusted_rand_score(kmeans(features[0], 3), truth) >= 0.98
+        assert adjusted_rand_score(KMeans().cluster(features[0], 3), truth) >= 0.98
 
 
 def test_fewer_different_patches_than_clusters():
@@ -138,7 +138,7 @@ def test_annotated_classes_are_counted_by_the_pipeline(shapes, tmp_path):
 def test_options_and_their_mistakes():
     assert instantiate("segmenter", load_config(["segmenter=kmeans"]).segmenter) == KMeans("annotated")
     assert "class_counts" in KMeans("annotated").needs and "class_counts" not in KMeans(3).needs
-    with pytest.raises(UserError, match="clusters must be a whole number"):
+    with pytest.raises(UserError, match="clusters, if not annotated, must be a whole number"):
         instantiate("segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=anotated"]).segmenter)
     with pytest.raises(ValueError, match="seeds must be a whole number"):
         KMeans(seeds=0)

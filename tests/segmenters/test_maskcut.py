@@ -183,33 +183,20 @@ def test_the_option_is_the_papers_and_any_backbones():
 
 @pytest.mark.parametrize("name", ["maskcut", "tokencut", "lost", "found"])
 def test_a_cell_runs_from_end_to_end(cli, shapes, tmp_path, name):
-    done = cli(
-        "run",
-        *shapes_overrides(shapes, tmp_path / "out"),
-        f"segmenter={name}",
-        "backbone=efficientnet_lite0",
-        "limit=2",
-    )
+    base = shapes_overrides(shapes, tmp_path / "out")
+    done = cli("run", *base, f"segmenter={name}", "backbone=efficientnet_lite0", "limit=2")
     assert done.code == 0, done.err
     assert not done.err
     assert len(list((tmp_path / "out" / "results").glob("*/result.json"))) == 1
 
 
-@pytest.mark.parametrize(
-    ("name", "backbone"),
-    [
-        ("maskcut", "dino_b8_keys"),
-        ("tokencut", "dino_s16_keys"),
-        ("lost", "dino_s16_keys"),
-        ("diffseg", "sd14_attention"),
-    ],
-)
-def test_a_method_brings_its_encoder_unless_another_is_asked_for(name, backbone):
-    assert load_config([f"segmenter={name}"]).choices["backbone"] == backbone
-    assert load_config([f"segmenter={name}", "backbone=ssd1b"]).choices["backbone"] == "ssd1b"
+ENCODERS = {"maskcut": "dino_b8_keys", "tokencut": "dino_s16_keys", "lost": "dino_s16_keys"}
+ENCODERS |= {"found": "dino_s8_attention", "diffseg": "sd14_attention"}
 
 
-@pytest.mark.parametrize("name", ["maskcut", "tokencut", "lost", "found", "diffseg"])
-def test_masks_are_scored_as_masks_unless_concepts_are_asked_for(name):
-    assert load_config([f"segmenter={name}"]).choices["upsampler"] == "nearest"
-    assert load_config([f"segmenter={name}", "upsampler=concepts"]).choices["upsampler"] == "concepts"
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_method_brings_its_encoder_and_upsampler_unless_others_are_asked_for(name):
+    choices = load_config([f"segmenter={name}"]).choices
+    assert (choices["backbone"], choices["upsampler"]) == (ENCODERS[name], "nearest")
+    choices = load_config([f"segmenter={name}", "backbone=ssd1b", "upsampler=concepts"]).choices
+    assert (choices["backbone"], choices["upsampler"]) == ("ssd1b", "concepts")

@@ -1,4 +1,3 @@
-import json
 import shutil
 
 import numpy as np
@@ -32,15 +31,9 @@ def copy_labels(shapes, folder, change=lambda label: label, size=None):
 
 def test_the_annotation_itself_scores_one_hundred_whatever_its_numbers(shapes, tmp_path):
     renamed = copy_labels(shapes, tmp_path / "labels", lambda label: np.array([40, 7, 200], np.uint8)[label % 255])
+    rules = ["protocol.background_rule=one_to_one", "protocol.void=ignore"]
     for protocol in ("released", "strict"):
-        cell = score(
-            shapes,
-            tmp_path / "out",
-            f"segmenter.folder={renamed}",
-            f"protocol={protocol}",
-            "protocol.background_rule=one_to_one",
-            "protocol.void=ignore",
-        )
+        cell = score(shapes, tmp_path / "out", f"segmenter.folder={renamed}", f"protocol={protocol}", *rules)
         assert cell.result.metrics.miou == 1
         assert cell.result.segments_per_image.max == 3
 
@@ -103,7 +96,7 @@ def test_a_missing_prediction_is_a_failure_and_none_at_all_a_mistake(shapes, tmp
         score(shapes, tmp_path / "out")
 
 
-def test_the_key_follows_the_files_not_their_place(shapes, tmp_path):
+def test_the_key_follows_the_files_not_their_folder(shapes, tmp_path):
     first = copy_labels(shapes, tmp_path / "first")
     shutil.copytree(first, tmp_path / "second")
     cells = [score(shapes, tmp_path / "out", f"segmenter.folder={tmp_path / name}") for name in ("first", "second")]
@@ -130,8 +123,7 @@ def test_one_matching_for_the_data_set(shapes, tmp_path):
     rows = read_rows(dataset.folder)
     assert [sum(row.fp) > 0 for row in rows] == [True] + [False] * 7
     assert sum(map(sum, (row.tp for row in rows))) + sum(rows[0].fp) == sum(row.pixels for row in rows)
-    journal_free = json.loads((dataset.folder / "result.json").read_text())
-    assert journal_free["protocol"]["matching"] == "dataset"
+    assert dataset.result.protocol["matching"] == "dataset"
 
 
 @pytest.mark.parametrize(

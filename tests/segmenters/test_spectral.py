@@ -7,8 +7,7 @@ from test_autosc import smooth, textbook_qr
 from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import instantiate, load_config
-from diffcut_bench.segmenters import Spectral
-from diffcut_bench.segmenters.kmeans import kmeans
+from diffcut_bench.segmenters import KMeans, Spectral
 
 
 def textbook_embedding(features, alpha, clusters):
@@ -27,7 +26,7 @@ def test_equals_the_textbook(clusters):
         embedding = textbook_embedding(features[0], 5, clusters)
         assert same_partition(Spectral(clusters, 5)(features), np.array(textbook_qr(embedding)))
         directions = torch.from_numpy(embedding / np.linalg.norm(embedding, axis=1, keepdims=True))
-        expected = kmeans(directions, clusters, seeds=50)
+        expected = KMeans(seeds=50).cluster(directions, clusters)
         assert same_partition(Spectral(clusters, 5, "kmeans", seeds=50)(features), expected)
 
 
@@ -63,7 +62,7 @@ def test_as_many_clusters_as_classes_are_annotated():
 def test_options_and_their_mistakes():
     assert instantiate("segmenter", load_config(["segmenter=spectral", "backbone=ssd1b"]).segmenter) == Spectral()
     for arguments, message in (
-        ({"clusters": 0}, "clusters must be"),
+        ({"clusters": 0}, "clusters, if not annotated, must be"),
         ({"alpha": 0}, "alpha must be positive"),
         ({"discretisation": "rotation"}, "discretisation must be one of qr, kmeans"),
         ({"seeds": 0}, "seeds must be"),
