@@ -1,5 +1,7 @@
 """Scores: matching of clusters to classes, metrics and their intervals, and the protocol that names the choices."""
 
+from typing import TYPE_CHECKING, Any
+
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
 from diffcut_bench.evaluation.matching import (
@@ -20,11 +22,15 @@ from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_imag
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
 from diffcut_bench.evaluation.scores import compare_images, resample, score_images
 
+if TYPE_CHECKING:
+    from diffcut_bench.evaluation.counts import ImageCounts
+
 __all__ = [
     "FEWEST_IMAGES",
     "OF_NAMES",
     "Counts",
     "Criterion",
+    "ImageCounts",
     "ImageTable",
     "Metric",
     "PairedDifference",
@@ -48,3 +54,12 @@ __all__ = [
     "resample",
     "score_images",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`ImageCounts` when it is asked for: torchmetrics takes seconds to import, and no command needs it."""
+    if name != "ImageCounts":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from diffcut_bench.evaluation.counts import ImageCounts
+
+    return ImageCounts
