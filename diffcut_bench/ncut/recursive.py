@@ -4,7 +4,6 @@ One recursion at the largest tau answers every smaller one (`tree`); `levels` ma
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -13,7 +12,7 @@ from diffcut_bench.ncut.affinity import scaled_cosines
 from diffcut_bench.ncut.arguments import check_features
 from diffcut_bench.ncut.levels import cut_recursively
 from diffcut_bench.ncut.memory import check_fits, needed_gib
-from diffcut_bench.ncut.settings import NCutSettings, check_tau_and_alpha
+from diffcut_bench.ncut.settings import LabelCodes, NCutSettings, Solver, ZeroAffinity, check_tau_and_alpha
 from diffcut_bench.ncut.tree import ImageTree, NCutTree
 
 # On a processor matrices are multiplied faster in few at a time that its caches hold than in many.
@@ -21,7 +20,15 @@ _CACHED_ENTRIES = 1 << 21
 
 
 def recursive_ncut(
-    features: Float[Tensor, "batch nodes channels"], tau: float = 0.5, alpha: float = 10, **settings: Any
+    features: Float[Tensor, "batch nodes channels"],
+    tau: float = 0.5,
+    alpha: float = 10,
+    *,
+    solver: Solver = "lanczos",
+    zero_affinity: ZeroAffinity = "drop",
+    label_codes: LabelCodes = "exact",
+    splitting_points: int = 100,
+    max_memory_gib: float = 4,
 ) -> Int[Tensor, "batch nodes"]:
     """Segments of DiffCut: recursive Normalized Cut of the patch graph (Couairon et al., NeurIPS 2024, section 3.2).
 
@@ -31,8 +38,7 @@ def recursive_ncut(
         features: patch features of each image; half precision is computed in float32.
         tau: a sub-graph is cut while its least NCut is below tau, in [0, 1]; greater gives more segments.
         alpha: exponent of the affinity, > 0.
-        settings: ``solver``, ``zero_affinity``, ``label_codes``, ``splitting_points`` and ``max_memory_gib`` of
-            `NCutSettings`.
+        solver, zero_affinity, label_codes, splitting_points, max_memory_gib: see `NCutSettings`.
 
     Returns:
         Segment ids, contiguous from 0 within each image; their numbering carries no meaning.
@@ -46,19 +52,42 @@ def recursive_ncut(
     >>> recursive_ncut(features[None], tau=0.5, alpha=10).unique(return_counts=True)
     (tensor([0, 1]), tensor([3, 3]))
     """
-    return ncut_tree(features, tau, alpha, **settings).labels(tau)
+    settings = NCutSettings(
+        solver=solver,
+        zero_affinity=zero_affinity,
+        label_codes=label_codes,
+        splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
+    )
+    (tree,) = ncut_trees(features, [(tau, alpha)], settings)
+    return tree.labels(tau)
 
 
 def ncut_tree(
-    features: Float[Tensor, "batch nodes channels"], max_tau: float = 0.9, alpha: float = 10, **settings: Any
+    features: Float[Tensor, "batch nodes channels"],
+    max_tau: float = 0.9,
+    alpha: float = 10,
+    *,
+    solver: Solver = "lanczos",
+    zero_affinity: ZeroAffinity = "drop",
+    label_codes: LabelCodes = "exact",
+    splitting_points: int = 100,
+    max_memory_gib: float = 4,
 ) -> NCutTree:
     """One recursion that answers every tau up to ``max_tau``: ``tree.labels(tau)`` gives a partition.
 
     Args:
-        features, alpha, settings: as of `recursive_ncut`, whose errors these are as well.
+        features, alpha, and what follows it: as of `recursive_ncut`, whose errors these are as well.
         max_tau: greatest tau, in [0, 1].
     """
-    (tree,) = ncut_trees(features, [(max_tau, alpha)], NCutSettings(**settings))
+    settings = NCutSettings(
+        solver=solver,
+        zero_affinity=zero_affinity,
+        label_codes=label_codes,
+        splitting_points=splitting_points,
+        max_memory_gib=max_memory_gib,
+    )
+    (tree,) = ncut_trees(features, [(max_tau, alpha)], settings)
     return tree
 
 
