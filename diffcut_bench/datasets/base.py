@@ -25,28 +25,37 @@ LabelReader = Callable[[Path], Image.Image]
 Encoded = dict[str, Any]  # path and bytes of an undecoded picture
 
 
-@dataclass(frozen=True)
-class SegmentationDataset:
-    """A benchmark: images with annotations, and how raw label values become classes.
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """What is known of a data set before its images are opened: how raw label values become classes.
 
     Attributes:
         name: option name.
-        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
         class_names: the classes scored, in the order of their ids.
         lookup: class id of each raw label value from 0 on (`label_lookup`); −1 is void.
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
         read_label_file: how a label file becomes an index picture, if it isn't one (``.mat``).
-        max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
     """
 
     name: str
-    records: hf.Dataset
     class_names: tuple[str, ...]
     lookup: NDArray[np.int64]
     background: int | None = None
     n_expected: int | None = None
     read_label_file: LabelReader | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationDataset(LabelledData):
+    """A data set that is open: images with annotations.
+
+    Attributes:
+        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
+        max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
+    """
+
+    records: hf.Dataset
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:

@@ -47,7 +47,7 @@ def fetch_originals(benchmark: Benchmark, progress: Progress, say: Say) -> None:
     Raises:
         UserError: a login is needed, another split is chosen, or an archive can't be fetched, unpacked or written.
     """
-    card, root = benchmark.card, benchmark.place
+    card, root = benchmark.card, benchmark.root_path
     say(f"{benchmark.name}: {card.homepage}\nlicence: {card.licence}\ncite: {card.citation}")
     if card.by_hand is not None or not card.archives:
         what = f"{benchmark.name} can't be fetched without a login"

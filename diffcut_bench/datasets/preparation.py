@@ -105,7 +105,7 @@ def open_benchmark(
     if prepared != "auto":
         return benchmark.from_records(_load(prepared, benchmark))
     folder = prepared_folder(benchmark, data_dir)
-    if benchmark.place is not None and (benchmark.place.is_dir() or not folder.is_dir()):
+    if benchmark.root_path is not None and (benchmark.root_path.is_dir() or not folder.is_dir()):
         return prepare(benchmark, data_dir, num_proc, report)
     if not folder.is_dir():
         raise UserError(
@@ -132,7 +132,7 @@ def prepare(
     """
     originals = benchmark.from_originals()
     folder = prepared_folder(benchmark, data_dir)
-    root = (benchmark.place or Path()).absolute()
+    root = (benchmark.root_path or Path()).absolute()
     manifest = Manifest(benchmark.source, _origin(originals, root), str(root), len(originals))
     records = _current(folder, manifest, benchmark)
     if records is None:
