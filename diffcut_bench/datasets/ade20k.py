@@ -46,9 +46,8 @@ def ade20k(
     """
     text("dataset.split", split)
     if labels not in ("released", "correct"):
-        raise UserError(
-            f"unknown ADE20K labels {labels!r}", "dataset=ade20k", "protocol.ade20k_labels=released|correct"
-        )
+        what = f"unknown ADE20K labels {labels!r}"
+        raise UserError(what, "dataset=ade20k", "protocol.ade20k_labels=released|correct")
     names = table("ade20k.json")["class_names"]
     if labels == "correct":
         lookup = label_lookup({value: value - 1 for value in range(1, CLASSES + 1)}, void=[0])

@@ -87,11 +87,8 @@ def first_existing(root: Path, paths: Iterable[str], what: str) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    raise UserError(
-        f"{what} not found",
-        f"looked for {', '.join(map(str, candidates))}",
-        "set dataset.root to the folder that holds one of these",
-    )
+    where = f"looked for {', '.join(map(str, candidates))}"
+    raise UserError(f"{what} not found", where, "set dataset.root to the folder that holds one of these")
 
 
 def names_in(

@@ -152,11 +152,8 @@ def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report
                 failure = str(error if isinstance(error, HTTPError) else error.reason)
                 break
         failures.append(f"{url} ({failure})")
-    raise UserError(
-        f"{archive.name} could not be downloaded",
-        ", ".join(failures) or "no address is known",
-        f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}",
-    )
+    hint = f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}"
+    raise UserError(f"{archive.name} could not be downloaded", ", ".join(failures) or "no address is known", hint)
 
 
 def _receive(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> None:

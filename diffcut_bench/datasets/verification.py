@@ -45,15 +45,11 @@ class Verification:
         if self.problems:
             return f"off: {len(self.problems)} problems; fetch or unpack the named files again, then prepare and verify"
         if self.aligned is not None and self.aligned < _ALIGNED:
-            return (
-                f"off: only {100 * self.aligned:.0f} % of the labels follow the edges of their own image better than "
-                "another's; images and labels have shifted against each other: unpack both again"
-            )
+            off = f"off: only {100 * self.aligned:.0f} % of the labels follow the edges of their own image better than"
+            return f"{off} another's; images and labels have shifted against each other: unpack both again"
         if self.expected is not None and self.pairs != self.expected:
-            return (
-                f"off: {self.pairs} pairs, but the published split has {self.expected}; restore the list of images and "
-                "the files it names"
-            )
+            off = f"off: {self.pairs} pairs, but the published split has {self.expected}"
+            return f"{off}; restore the list of images and the files it names"
         return "fine: " + ("the published split" if self.expected else "every pair can be read")
 
     @property

@@ -143,12 +143,9 @@ class FeatureStore:
         """
         stored = features.to("cpu", self.dtype).contiguous()
         if not stored.isfinite().all():
-            finite = bool(features.isfinite().all())
-            raise ValueError(
-                "features leave the range of float16; use features.dtype=auto, which keeps what was computed"
-                if finite
-                else "features are not finite; use a wider precision in the backbone"
-            )
+            too_large = "leave the range of float16; use features.dtype=auto, which keeps what was computed"
+            what = too_large if features.isfinite().all() else "are not finite; use a wider precision in the backbone"
+            raise ValueError(f"features {what}")
         with self._lock:
             if not self._waiting:
                 self._waiting_since = time.monotonic()
@@ -179,11 +176,9 @@ class FeatureStore:
         needed = images * image_bytes
         free = shutil.disk_usage(self.folder).free  # which `_claim` has made
         if needed + min(_RESERVE, needed // 10) > free:
-            raise UserError(
-                f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
-                str(self.folder.absolute()),
-                f"{_ELSEWHERE}; `diffcut-bench features list` shows what is stored",
-            )
+            what = f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free"
+            hint = f"{_ELSEWHERE}; `diffcut-bench features list` shows what is stored"
+            raise UserError(what, str(self.folder.absolute()), hint)
         return needed
 
     def verify(self) -> tuple[int, list[str]]:
@@ -205,11 +200,8 @@ class FeatureStore:
             return
         sets = {_header(shard)[1].get(_SET) for shard in shards} - {None}  # older shards do not name theirs
         if sets - {self.key} or (found is not None and not sets):
-            raise UserError(
-                "this folder holds features of another key",
-                str(path.absolute()),
-                f"`diffcut-bench features clear {self.folder.name}`, then run again",
-            )
+            hint = f"`diffcut-bench features clear {self.folder.name}`, then run again"
+            raise UserError("this folder holds features of another key", str(path.absolute()), hint)
         with contextlib.suppress(UserError):  # a folder that can only be read
             self._write_key()
 
@@ -334,11 +326,8 @@ def open_set(folder: Path) -> FeatureStore:
     identity = _read_key(folder / "key.json")
     title, _, short = folder.name.rpartition("-")
     if identity is None or cell_key(identity)[:_SHORT] != short or identity.get("dtype") not in DTYPES:
-        raise UserError(
-            "key.json does not belong to this folder, or can't be read",
-            str(folder / "key.json"),
-            f"`diffcut-bench features clear {folder.name}`",
-        )
+        what = "key.json does not belong to this folder, or can't be read"
+        raise UserError(what, str(folder / "key.json"), f"`diffcut-bench features clear {folder.name}`")
     return FeatureStore(StoreOptions(str(folder.parent), identity["dtype"]), title, identity)
 
 
