@@ -157,13 +157,8 @@ def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report
 
 
 def _receive(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> None:
-    """Append to ``part`` what one connection gives.
-
-    Raises:
-        ConnectionError: it broke off; another connection may continue.
-        URLError: this address does not have the file.
-        OSError: the file can't be written.
-    """
+    """Append to ``part`` what one connection gives: a ConnectionError if another one may continue, an URLError if this
+    address does not have the file."""
     have = part.stat().st_size if part.exists() else 0
     if have and have == archive.size:
         return

@@ -236,11 +236,7 @@ def _shard(work: Path, start: int) -> Path:
 
 
 def _load(source: str, benchmark: Benchmark) -> hf.Dataset:
-    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns.
-
-    Raises:
-        UserError: nothing is there, it is damaged, or it was prepared for another data set.
-    """
+    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns."""
     again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
     try:
         if source.endswith(".parquet"):

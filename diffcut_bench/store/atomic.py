@@ -70,9 +70,8 @@ def sync_folder(folder: Path) -> None:
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(opened)
-    except OSError:  # some network and FUSE file systems refuse it for folders, and there is no other way
-        pass
+        with contextlib.suppress(OSError):  # some network and FUSE file systems refuse it, and there is no other way
+            os.fsync(opened)
     finally:
         os.close(opened)
 
@@ -102,8 +101,10 @@ def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
     try:
         now = _clock_of(folder)
         for leftover in leftovers:
-            if now - leftover.stat().st_mtime > _DAY_S and not _is_held(leftover):
-                leftover.unlink(missing_ok=True)
+            if now - leftover.stat().st_mtime > _DAY_S:
+                with leftover.open("rb") as file:
+                    if _lock(file):  # nobody writes it any more
+                        leftover.unlink(missing_ok=True)
     except OSError:  # a folder that can't be written, or another process was first
         return
 
@@ -126,12 +127,6 @@ def _lock(file: IO[bytes]) -> bool:
         except OSError:
             return False
     return True
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a process still writes a file."""
-    with path.open("rb") as file:
-        return not _lock(file)
 
 
 def unwritable(path: Path, error: OSError, hint: str = _HINT) -> UserError:

@@ -118,11 +118,7 @@ def check_sums(folder: Path) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Bytes of a published file, compared with its checksum where its folder has any.
-
-    Raises:
-        ValueError: the file is not there, or they differ.
-    """
+    """Bytes of a published file, which have to agree with its checksum where its folder has any."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -133,11 +129,7 @@ def _content(path: Path) -> bytes:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """Checksums of the files in a folder, by name.
-
-    Raises:
-        ValueError: the list can't be read.
-    """
+    """Checksums of the files in a folder, by name."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}

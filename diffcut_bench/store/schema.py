@@ -145,13 +145,10 @@ class Result:
             values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
         if self.schema_version == 1:
             del values["scores"]
-        later = [(values, "identity")]
+        later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
-        later += [
-            (values["metrics"], name)
-            for name in ("iou_per_class_ci95", "mean_image_jaccard", "mean_image_jaccard_ci95")
-        ]
-        for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
+        later += [(values["metrics"], f"{name}_ci95") for name in ("iou_per_class", "mean_image_jaccard")]
+        for holder, name in [*later, (values["metrics"], "mean_image_jaccard")]:
             if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
