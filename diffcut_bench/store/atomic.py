@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -99,24 +100,16 @@ def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
     if not leftovers:
         return
     try:
-        now = _clock_of(folder)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            now = min(os.fstat(probe.fileno()).st_mtime, time.time())
         for leftover in leftovers:
             if now - leftover.stat().st_mtime > _DAY_S:
                 with leftover.open("rb") as file:
-                    if _lock(file):  # nobody writes it any more
-                        leftover.unlink(missing_ok=True)
+                    is_left = _lock(file)  # no process writes it any more
+                if is_left:
+                    leftover.unlink(missing_ok=True)
     except OSError:  # a folder that can't be written, or another process was first
         return
-
-
-def _clock_of(folder: Path) -> float:
-    """The time by a file system's own clock."""
-    probe = folder / f".{secrets.token_hex(8)}{_PARTIAL}"
-    try:
-        probe.touch(exist_ok=False)
-        return min(probe.stat().st_mtime, time.time())
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes]) -> bool:
