@@ -137,9 +137,8 @@ def portable_path(path: str | Path, output_dir: str | Path) -> str:
         written = os.path.join("~", os.path.relpath(absolute, home))
     else:
         written = os.path.join(_OUTPUT, os.path.relpath(absolute, base))
-    return "/".join(
-        _USER if part and part == _user() else part for part in written.removesuffix("/.").split(os.path.sep)
-    )
+    parts = written.removesuffix("/.").split(os.path.sep)
+    return "/".join(_USER if part and part == _user() else part for part in parts)
 
 
 def portable_text(text: str, config: dict[str, Any], output_dir: str | Path) -> str:
@@ -147,10 +146,9 @@ def portable_text(text: str, config: dict[str, Any], output_dir: str | Path) -> 
     folder as ``~``, the user's own name in a path as ``USER``."""
     names: dict[str, str] = {os.path.abspath(output_dir): _OUTPUT}  # of folders
 
-    def note(key: str, value: Any) -> Any:
+    def note(key: str, value: Any) -> None:
         if isinstance(value, str) and is_path_option(key) and value.startswith("/"):
             names.setdefault(os.path.normpath(value), f"{{{key}}}")
-        return value
 
     _map_values(config, note)
     names.setdefault(os.path.expanduser("~"), "~")

@@ -10,20 +10,13 @@ from diffcut_bench.config.overrides import (
     quote_if_needed,
     quoted,
 )
-from diffcut_bench.config.run_config import (
-    RunConfig,
-    build_protocol,
-    check_config,
-    instantiate,
-    load_config,
-)
+from diffcut_bench.config.run_config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.config.trust import option_words, trusted
 
 __all__ = [
     "GROUPS",
     "RunConfig",
     "build_protocol",
-    "check_config",
     "conf_dir",
     "expand_sweep",
     "instantiate",

@@ -104,14 +104,10 @@ def _written_as_override(word: str, overrides: Sequence[str]) -> str:
 
 def _one_of_several(key: str, value: str) -> str:
     name = key.lstrip("+")
-    text = f"quote it as text: \"{key}='{value}'\""
     if name in GROUPS or "(" in value:
         return "add -m for a sweep"
-    return (
-        f"add -m for a sweep, or {text}"
-        if is_path_option(name)
-        else (f"add -m for a sweep, write {key}=[{value}] for a list, or {text}")
-    )
+    as_list = "" if is_path_option(name) else f" write {key}=[{value}] for a list,"
+    return f"add -m for a sweep,{as_list} or quote it as text: \"{key}='{value}'\""
 
 
 def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> UserError:
@@ -127,24 +123,18 @@ def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> U
 
 
 def _known_option(value: str, known: Sequence[str]) -> str:
-    nothing = value.lower() in ("null", "none", "false", "no", "off", "")
-    return (
-        f"did you mean none? available: {', '.join(known)}"
-        if nothing and "none" in known
-        else (did_you_mean(value, known) if known else "")
-    )
+    if "none" in known and value.lower() in ("null", "none", "false", "no", "off", ""):
+        return f"did you mean none? available: {', '.join(known)}"
+    return did_you_mean(value, known) if known else ""
 
 
 def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
     """Dotted keys of the config with the group options that the user chose, and whether each holds other keys."""
-    choices = []
-    for override in overrides:
-        group, _, option = override.partition("=")
-        if group in GROUPS and option in known_options(group, overrides):
-            choices.append(override)
-    search = [override for override in overrides if is_searchpath(override)]
+    search = [word for word in overrides if is_searchpath(word)]
+    chosen = {word: word.partition("=") for word in overrides if word.partition("=")[0] in GROUPS}
+    known = [word for word, (group, _, option) in chosen.items() if option in known_options(group, search)]
     try:
-        node: Any = OmegaConf.to_container(composed([*search, *choices]))
+        node: Any = OmegaConf.to_container(composed([*search, *known]))
     except REFUSALS:
         return {}
     return {key: isinstance(value, dict) for key, value in entries(node) if ".suggests." not in key and "[" not in key}
@@ -152,10 +142,9 @@ def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
 
 def entries(node: object, parent: str = "") -> Iterator[tuple[str, Any]]:
     """Every key of nested dicts and lists with its parents (``a.b[0].c``), and its value."""
-    named = node.items() if isinstance(node, dict) else ()
-    numbered = enumerate(node) if isinstance(node, list) else ()
-    keys = [(f"{parent}.{name}" if parent else f"{name}", value) for name, value in named]
-    for key, value in [*keys, *((f"{parent}[{number}]", value) for number, value in numbered)]:
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for name, value in children:
+        key = parent + (f"[{name}]" if isinstance(node, list) else f".{name}" if parent else f"{name}")
         yield key, value
         yield from entries(value, key)
 

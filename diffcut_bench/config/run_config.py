@@ -65,9 +65,8 @@ class RunConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 found.append(f"{name} must be at least {least}, not {value}")
-        for name in ("num_proc", "num_workers"):
-            if getattr(self, name) > _MOST_PROCESSES:
-                found.append(f"{name} must be at most {_MOST_PROCESSES}, not {getattr(self, name)}")
+            elif name in ("num_proc", "num_workers") and value > _MOST_PROCESSES:
+                found.append(f"{name} must be at most {_MOST_PROCESSES}, not {value}")
         if self.max_seconds is not None and not 0 < self.max_seconds <= 1e6:
             found.append(f"max_seconds must lie above 0 and up to 1000000, not {self.max_seconds}")
         if self.shard is not None and self.shard_of() is None:

@@ -1,8 +1,8 @@
 """Data sets: one file each, from the originals on disk to (id, image, label) records and class maps."""
 
 from diffcut_bench.datasets.ade20k import ade20k
-from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup, records_from_files
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, names_in
+from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, names_in
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.cityscapes import cityscapes27
 from diffcut_bench.datasets.coco import coco_object, coco_stuff27
@@ -17,7 +17,7 @@ from diffcut_bench.datasets.preparation import (
     read_manifest,
 )
 from diffcut_bench.datasets.sample import sample
-from diffcut_bench.datasets.verification import Verification, verify
+from diffcut_bench.datasets.verification import verify
 from diffcut_bench.datasets.voc import voc
 
 __all__ = [
@@ -27,14 +27,13 @@ __all__ = [
     "Card",
     "Pairs",
     "SegmentationDataset",
-    "Verification",
     "ade20k",
     "check_coverage",
     "cityscapes27",
     "coco_object",
     "coco_stuff27",
     "context",
-    "first_place",
+    "first_existing",
     "folder",
     "label_lookup",
     "listed_ids",
@@ -44,7 +43,6 @@ __all__ = [
     "prepare",
     "prepared_folder",
     "read_manifest",
-    "records_from_files",
     "sample",
     "verify",
     "voc",

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, names_in, table
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, names_in, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError
@@ -27,7 +27,7 @@ CARD = Card(
     download_bytes=967_382_037,
 )
 
-_PLACES = (".", "ADEChallengeData2016", "ade/ADEChallengeData2016", "ade20k/ADEChallengeData2016")
+_FOLDERS = (".", "ADEChallengeData2016", "ade/ADEChallengeData2016", "ade20k/ADEChallengeData2016")
 
 
 def ade20k(
@@ -46,9 +46,8 @@ def ade20k(
     """
     text("dataset.split", split)
     if labels not in ("released", "correct"):
-        raise UserError(
-            f"unknown ADE20K labels {labels!r}", "dataset=ade20k", "protocol.ade20k_labels=released|correct"
-        )
+        what = f"unknown ADE20K labels {labels!r}"
+        raise UserError(what, "dataset=ade20k", "protocol.ade20k_labels=released|correct")
     names = table("ade20k.json")["class_names"]
     if labels == "correct":
         lookup = label_lookup({value: value - 1 for value in range(1, CLASSES + 1)}, void=[0])
@@ -68,6 +67,6 @@ def ade20k(
 
 
 def _find(root: Path, split: str) -> Pairs:
-    images = first_place(root, (f"{place}/images/{split}" for place in _PLACES), f"ADE20K's {split} images")
+    images = first_existing(root, (f"{folder}/images/{split}" for folder in _FOLDERS), f"ADE20K's {split} images")
     labels = images.parents[1] / "annotations" / split
     return Pairs.of(names_in(images, labels, "ADE_*"), images, labels)

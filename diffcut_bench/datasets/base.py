@@ -25,28 +25,37 @@ LabelReader = Callable[[Path], Image.Image]
 Encoded = dict[str, Any]  # path and bytes of an undecoded picture
 
 
-@dataclass(frozen=True)
-class SegmentationDataset:
-    """A benchmark: images with annotations, and how raw label values become classes.
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """What is known of a data set before its images are opened: how raw label values become classes.
 
     Attributes:
         name: option name.
-        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
         class_names: the classes scored, in the order of their ids.
         lookup: class id of each raw label value from 0 on (`label_lookup`); −1 is void.
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
         read_label_file: how a label file becomes an index picture, if it isn't one (``.mat``).
-        max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
     """
 
     name: str
-    records: hf.Dataset
     class_names: tuple[str, ...]
     lookup: NDArray[np.int64]
     background: int | None = None
     n_expected: int | None = None
     read_label_file: LabelReader | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationDataset(LabelledData):
+    """A data set that is open: images with annotations.
+
+    Attributes:
+        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
+        max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
+    """
+
+    records: hf.Dataset
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
@@ -77,9 +86,8 @@ class SegmentationDataset:
         image = decode_rgb(_bytes(row["image"]), row["image"]["path"], self.max_pixels)
         raw, where = self._raw_label(row["label"]), row["label"]["path"]
         if raw.shape != image.size[::-1]:
-            raise ValueError(
-                f"{where}: label is {raw.shape[1]}×{raw.shape[0]} but its image is {image.width}×{image.height}"
-            )
+            size = f"{raw.shape[1]}×{raw.shape[0]}"
+            raise ValueError(f"{where}: label is {size} but its image is {image.width}×{image.height}")
         return image, self.class_map(raw, where)
 
     def raw_label(self, index: int) -> NDArray[np.integer]:
@@ -146,11 +154,9 @@ class SegmentationDataset:
         Raises:
             ValueError: a file can't be read.
         """
-        digest = hashlib.sha256()
-        digest.update(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
+        digest = hashlib.sha256(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
         if DIGEST in self.records.column_names:
-            rows = self.records.select_columns(["id", DIGEST])
-            pairs = [(row["id"], row[DIGEST]) for row in rows]
+            pairs = list(zip(self.records["id"][:], self.records[DIGEST][:], strict=True))
         else:
             encoded = ((row["id"], *self.encoded(row)) for row in self._undecoded)
             pairs = [(i, pair_digest(image + conversion(image, self.max_pixels), label)) for i, image, label in encoded]
@@ -203,11 +209,9 @@ def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Seque
     missing = [path for path in (*images, *labels) if not path.is_file()]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UserError(
-            f"file missing{more}: every image needs its label and the other way round",
-            str(missing[0]),
-            "restore the file, or take its id out of the list that names it",
-        )
+        what = f"file missing{more}: every image needs its label and the other way round"
+        hint = "restore the file, or take its id out of the list that names it"
+        raise UserError(what, str(missing[0]), hint)
     table = {"id": list(ids), "image": [str(p) for p in images], "label": [str(p) for p in labels]}
     return hf.Dataset.from_dict(table, features=FEATURES)
 

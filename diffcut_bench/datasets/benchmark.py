@@ -3,16 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import datasets as hf
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from diffcut_bench.datasets.base import LabelReader, SegmentationDataset, existing_root, records_from_files
+from diffcut_bench.datasets.base import LabelledData, SegmentationDataset, existing_root, records_from_files
 from diffcut_bench.datasets.card import Card
 from diffcut_bench.errors import UserError
 
@@ -42,33 +40,25 @@ class Pairs:
         )
 
 
-@dataclass(frozen=True)
-class Benchmark:
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(LabelledData):
     """A data set with a published split, before it is opened.
 
     Attributes:
-        name: option name.
         card: homepage, licence, archives.
         source: name of its prepared form: the raw pairs and the choice among them (``voc-val``). Benchmarks that read
             the same pairs (COCO's two) share it.
         root: folder of the original files; None if only a prepared form is there.
         find: from the root to the pairs; raises a `UserError` that says what was looked for.
-        class_names, lookup, background, n_expected, read_label_file: see `SegmentationDataset`.
     """
 
-    name: str
     card: Card
     source: str
     root: str | None
     find: Callable[[Path], Pairs]
-    class_names: tuple[str, ...]
-    lookup: NDArray[np.int64]
-    background: int | None = None
-    n_expected: int | None = None
-    read_label_file: LabelReader | None = None
 
     @property
-    def place(self) -> Path | None:
+    def root_path(self) -> Path | None:
         """The root as a path; YAML reads a folder named 2012 as a number."""
         return None if self.root is None else Path(str(self.root)).expanduser()
 
@@ -83,32 +73,22 @@ class Benchmark:
 
     def from_records(self, records: hf.Dataset) -> SegmentationDataset:
         """The data set with rows that exist already."""
-        return SegmentationDataset(
-            name=self.name,
-            records=records,
-            class_names=self.class_names,
-            lookup=self.lookup,
-            background=self.background,
-            n_expected=self.n_expected,
-            read_label_file=self.read_label_file,
-        )
+        known = {each.name: getattr(self, each.name) for each in fields(LabelledData)}
+        return SegmentationDataset(records=records, **known)
 
 
-def first_place(root: Path, places: Iterable[str], what: str) -> Path:
-    """The first of the usual places below ``root`` that exists.
+def first_existing(root: Path, paths: Iterable[str], what: str) -> Path:
+    """The first of the usual paths below ``root`` that exists.
 
     Raises:
         UserError: none does; lists all that were looked for.
     """
-    candidates = [root / place for place in places]
+    candidates = [root / path for path in paths]
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    raise UserError(
-        f"{what} not found",
-        f"looked for {', '.join(map(str, candidates))}",
-        "set dataset.root to the folder that holds one of these",
-    )
+    where = f"looked for {', '.join(map(str, candidates))}"
+    raise UserError(f"{what} not found", where, "set dataset.root to the folder that holds one of these")
 
 
 def names_in(

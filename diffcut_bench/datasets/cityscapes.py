@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, names_in, table
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, names_in, table
 from diffcut_bench.datasets.card import Card
 from diffcut_bench.datasets.options import text
 
@@ -45,11 +45,11 @@ def cityscapes27(root: str | None, split: str = "val") -> Benchmark:
 
 
 def _find(root: Path, split: str) -> Pairs:
-    images = first_place(root, _places("leftImg8bit", split), f"Cityscapes' {split} images")
-    labels = first_place(root, _places("gtFine", split), f"Cityscapes' {split} labels")
+    images = first_existing(root, _folders("leftImg8bit", split), f"Cityscapes' {split} images")
+    labels = first_existing(root, _folders("gtFine", split), f"Cityscapes' {split} labels")
     # <city>/<city>_<sequence>_<frame> names both; the other kinds of label in these folders have other suffixes.
     return Pairs.of(names_in(images, labels, "*/[!.]*", _SUFFIXES), images, labels, _SUFFIXES)
 
 
-def _places(kind: str, split: str) -> list[str]:
+def _folders(kind: str, split: str) -> list[str]:
     return [f"{top}/{inner}/{split}" for top in _TOPS for inner in (kind, f"{kind}_trainvaltest/{kind}")]

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, names_in, table
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, names_in, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text
 from diffcut_bench.errors import UserError, did_you_mean
@@ -39,8 +39,8 @@ CARD = Card(
     download_bytes=1_475_000_000,
 )
 
-_IMAGE_PLACES = ("images/{}", "{}", "coco/images/{}", "coco/{}")
-_LABEL_PLACES = (
+_IMAGE_FOLDERS = ("images/{}", "{}", "coco/images/{}", "coco/{}")
+_LABEL_FOLDERS = (
     "stuffthingmaps/{}",
     "annotations/{}",
     "coco/stuffthingmaps/{}",
@@ -123,8 +123,8 @@ def _choice(ids: str) -> str:
 
 
 def _find(root: Path, split: str, ids: str) -> Pairs:
-    images = first_place(root, (place.format(split) for place in _IMAGE_PLACES), f"COCO's {split} images")
-    labels = first_place(root, (place.format(split) for place in _LABEL_PLACES), f"COCO-Stuff's {split} maps")
+    images = first_existing(root, (folder.format(split) for folder in _IMAGE_FOLDERS), f"COCO's {split} images")
+    labels = first_existing(root, (folder.format(split) for folder in _LABEL_FOLDERS), f"COCO-Stuff's {split} maps")
     if ids == "curated":
         chosen = curated_ids()
     elif ids == "all":

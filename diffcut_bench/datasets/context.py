@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, table
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.decoding import MAX_PIXELS
 from diffcut_bench.datasets.options import text
@@ -40,8 +40,8 @@ CARD = Card(
 )
 
 _IDS = 460  # 1..459; 0 is tolerated as background
-_VOC_PLACES = (".", "VOC2010", "VOCdevkit/VOC2010", "VOCtrainval_03-May-2010/VOCdevkit/VOC2010")
-_LABEL_PLACES = (
+_VOC_FOLDERS = (".", "VOC2010", "VOCdevkit/VOC2010", "VOCtrainval_03-May-2010/VOCdevkit/VOC2010")
+_LABEL_FOLDERS = (
     "trainval",
     "VOC2010/trainval",
     "VOCdevkit/VOC2010/trainval",
@@ -106,6 +106,6 @@ def read_label_map(path: Path) -> Image.Image:
 
 
 def _find(root: Path, split: str) -> Pairs:
-    listed = first_place(root, (f"{place}/ImageSets/Main/{split}.txt" for place in _VOC_PLACES), "VOC 2010")
-    labels = first_place(root, _LABEL_PLACES, "the folder of PASCAL-Context's .mat labels")
+    listed = first_existing(root, (f"{folder}/ImageSets/Main/{split}.txt" for folder in _VOC_FOLDERS), "VOC 2010")
+    labels = first_existing(root, _LABEL_FOLDERS, "the folder of PASCAL-Context's .mat labels")
     return Pairs.of(listed_ids(listed), listed.parents[2] / "JPEGImages", labels, (".jpg", ".mat"))

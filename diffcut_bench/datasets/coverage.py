@@ -40,8 +40,6 @@ def check_coverage(dataset: SegmentationDataset, indices: Sequence[int]) -> None
         return
     share = f"{100 * void:.1f} % of the pixels are void, which no score looks at" if present else "every label is void"
     never = f"; never annotated: {', '.join(absent[:5])}{' …' if len(absent) > 5 else ''}" if absent else ""
-    raise UserError(
-        f"{share}{never}",
-        f"labels of dataset={dataset.name}, {len(indices)} images",
-        "check the label values and dataset.ignore_index; accept_labels=true scores them as they are",
-    )
+    where = f"labels of dataset={dataset.name}, {len(indices)} images"
+    hint = "check the label values and dataset.ignore_index; accept_labels=true scores them as they are"
+    raise UserError(f"{share}{never}", where, hint)

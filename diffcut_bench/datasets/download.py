@@ -47,7 +47,7 @@ def fetch_originals(benchmark: Benchmark, progress: Progress, say: Say) -> None:
     Raises:
         UserError: a login is needed, another split is chosen, or an archive can't be fetched, unpacked or written.
     """
-    card, root = benchmark.card, benchmark.place
+    card, root = benchmark.card, benchmark.root_path
     say(f"{benchmark.name}: {card.homepage}\nlicence: {card.licence}\ncite: {card.citation}")
     if card.by_hand is not None or not card.archives:
         what = f"{benchmark.name} can't be fetched without a login"
@@ -152,21 +152,13 @@ def _receive_from_any(archive: Archive, part: Path, target: Path, report: Report
                 failure = str(error if isinstance(error, HTTPError) else error.reason)
                 break
         failures.append(f"{url} ({failure})")
-    raise UserError(
-        f"{archive.name} could not be downloaded",
-        ", ".join(failures) or "no address is known",
-        f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}",
-    )
+    hint = f"run again to continue where it stopped, or get the file by hand and save it as {target.absolute()}"
+    raise UserError(f"{archive.name} could not be downloaded", ", ".join(failures) or "no address is known", hint)
 
 
 def _receive(url: str, archive: Archive, part: Path, report: Report | None, timeout_s: float) -> None:
-    """Append to ``part`` what one connection gives.
-
-    Raises:
-        ConnectionError: it broke off; another connection may continue.
-        URLError: this address does not have the file.
-        OSError: the file can't be written.
-    """
+    """Append to ``part`` what one connection gives: a ConnectionError if another one may continue, an URLError if this
+    address does not have the file."""
     have = part.stat().st_size if part.exists() else 0
     if have and have == archive.size:
         return

@@ -38,9 +38,8 @@ def folder(
     values = _class_values(num_classes, ignore_index)
     scored = f"{len(values)} classes, raw values {values[0]}..{values[-1]}"
     if background is not None and whole_number("dataset.background", background, 0, _LARGEST) not in values:
-        raise UserError(
-            f"dataset.background={background} is no class id", scored, "set dataset.background=null or a class id"
-        )
+        hint = "set dataset.background=null or a class id"
+        raise UserError(f"dataset.background={background} is no class id", scored, hint)
     given = None if class_names is None else names("dataset.class_names", class_names, len(values))
     images, labels = _paired(top)
     ids = sorted(images)
@@ -70,11 +69,9 @@ def _class_values(num_classes: int | None, ignore_index: int | None) -> range:
     if whole_number("dataset.ignore_index", ignore_index, 0, _LARGEST) == 0:
         return range(1, count + 1)
     if ignore_index < count:
-        raise UserError(
-            f"dataset.ignore_index={ignore_index} is a class id",
-            f"{count} classes, raw values 0..{count - 1}",
-            f"dataset.ignore_index=null, one of {count}..{_LARGEST}, or 0, where raw values 1..{count} are the classes",
-        )
+        where, free = f"{count} classes, raw values 0..{count - 1}", f"{count}..{_LARGEST}"
+        hint = f"dataset.ignore_index=null, one of {free}, or 0, where raw values 1..{count} are the classes"
+        raise UserError(f"dataset.ignore_index={ignore_index} is a class id", where, hint)
     return range(count)
 
 
@@ -94,11 +91,8 @@ def _paired(top: Path) -> tuple[dict[str, Path], dict[str, Path]]:
         kind = "PNG, JPEG or another picture"
     more = f" (and for {len(lonely) - 1} more)" if len(lonely) > 1 else ""
     if unread is not None:
-        raise UserError(
-            f"no {what} for {present.name}{more}: {unread.name} is of another kind",
-            str(unread),
-            f"{what}s must be {kind}: save it as {what}s/{first}.png",
-        )
+        hint = f"{what}s must be {kind}: save it as {what}s/{first}.png"
+        raise UserError(f"no {what} for {present.name}{more}: {unread.name} is of another kind", str(unread), hint)
     hint = f"add {what}s/{first}{suffix}, or take {present.name} away"
     raise UserError(f"no {what} for {present.name}{more}", str(present), hint)
 
@@ -116,9 +110,8 @@ def _by_id(folder: Path, suffixes: set[str]) -> tuple[dict[str, Path], dict[str,
             if path.suffix.lower() not in suffixes:
                 others[image_id] = path
             elif image_id in found:
-                raise UserError(
-                    f"two files for {image_id}", f"{found[image_id]} and {path.name}", "keep one of the two"
-                )
+                where = f"{found[image_id]} and {path.name}"
+                raise UserError(f"two files for {image_id}", where, "keep one of the two")
             else:
                 found[image_id] = path
     return found, others

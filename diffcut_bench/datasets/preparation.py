@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -105,14 +105,11 @@ def open_benchmark(
     if prepared != "auto":
         return benchmark.from_records(_load(prepared, benchmark))
     folder = prepared_folder(benchmark, data_dir)
-    if benchmark.place is not None and (benchmark.place.is_dir() or not folder.is_dir()):
+    if benchmark.root_path is not None and (benchmark.root_path.is_dir() or not folder.is_dir()):
         return prepare(benchmark, data_dir, num_proc, report)
     if not folder.is_dir():
-        raise UserError(
-            f"{benchmark.name} is not prepared, and dataset.root is not set",
-            str(folder),
-            f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)",
-        )
+        hint = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)"
+        raise UserError(f"{benchmark.name} is not prepared, and dataset.root is not set", str(folder), hint)
     return benchmark.from_records(_load(str(folder), benchmark))
 
 
@@ -132,40 +129,38 @@ def prepare(
     """
     originals = benchmark.from_originals()
     folder = prepared_folder(benchmark, data_dir)
-    root = (benchmark.place or Path()).absolute()
+    root = (benchmark.root_path or Path()).absolute()
     manifest = Manifest(benchmark.source, _origin(originals, root), str(root), len(originals))
-    records = _current(folder, manifest, benchmark)
-    if records is None:
+    if not _is_current(folder, manifest, benchmark):
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
             with FileLock(folder.with_suffix(".lock")):
-                records = _current(folder, manifest, benchmark)  # the other of two preparations may have made it
-                if records is None:
+                if not _is_current(folder, manifest, benchmark):  # the other of two preparations may have made it
                     _write(originals, manifest, folder, num_proc, report)
         except OSError as error:
             hint = "make room or choose another data_dir=DIR; what is done is kept"
             raise unwritable(folder, error, hint) from error
-    return benchmark.from_records(records if records is not None else _load(str(folder), benchmark))
+    return benchmark.from_records(_load(str(folder), benchmark))
 
 
-def _current(folder: Path, manifest: Manifest, benchmark: Benchmark) -> hf.Dataset | None:
-    """Rows of the prepared folder if it is complete and was made from these originals."""
+def _is_current(folder: Path, manifest: Manifest, benchmark: Benchmark) -> bool:
+    """Whether the prepared folder is complete and was made from these originals."""
     found = read_manifest(folder)
     if found is None or found.origin != manifest.origin:
-        return None
+        return False
     try:
-        return _load(str(folder), benchmark)
+        _load(str(folder), benchmark)
     except UserError:
-        return None
+        return False
+    return True
 
 
 def _write(
     originals: SegmentationDataset, manifest: Manifest, folder: Path, num_proc: int, report: Report | None
 ) -> None:
     if folder.exists() and not (folder / "manifest.json").is_file():
-        raise UserError(
-            "a folder that is no prepared data set is in the way", str(folder.absolute()), "choose another data_dir=DIR"
-        )
+        what = "a folder that is no prepared data set is in the way"
+        raise UserError(what, str(folder.absolute()), "choose another data_dir=DIR")
     work = folder.with_name(f"{folder.name}.unfinished") / f"{manifest.origin[:12]}-{FORMAT}-{SHARD}"
     work.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(originals), SHARD)
@@ -186,18 +181,14 @@ def _write(
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             end_children()  # the pool would wait forever for a process that it started as the other died
-            raise UserError(
-                "a process that prepares died, often for lack of memory",
-                f"num_proc={num_proc}",
-                "run the same command with fewer, or with num_proc=1; what is done is kept",
-            ) from error
+            hint = "run the same command with fewer, or with num_proc=1; what is done is kept"
+            what = "a process that prepares died, often for lack of memory"
+            raise UserError(what, f"num_proc={num_proc}", hint) from error
     whole = hf.concatenate_datasets([hf.load_from_disk(str(_shard(work, start))) for start in starts])
     if whole["id"][:] != originals.records["id"][:]:
         raise UserError("the prepared shards do not add up", str(work), "delete this folder and prepare again")
     complete = work / "complete"
-    shutil.rmtree(complete, ignore_errors=True)
-    with _quiet():
-        whole.save_to_disk(str(complete))
+    _save(whole, complete)
     (complete / "manifest.json").write_text(json.dumps(asdict(manifest), indent=1) + "\n")
     del whole
     sync_tree(complete)
@@ -225,19 +216,14 @@ def _write_shard(originals: SegmentationDataset, work: Path, size: int, start: i
         try:
             image, label = originals.encoded(row)
         except ValueError as error:
-            raise UserError(
-                f"label can't be read ({error})", str(row["label"]["path"]), "fetch or unpack this file again"
-            ) from error
+            what, hint = f"label can't be read ({error})", "fetch or unpack this file again"
+            raise UserError(what, str(row["label"]["path"]), hint) from error
         table["id"].append(row["id"])
         table["image"].append({"path": Path(row["image"]["path"]).name, "bytes": image})
         table["label"].append({"path": Path(row["label"]["path"]).with_suffix(".png").name, "bytes": label})
         table[DIGEST].append(pair_digest(image, label))
     temporary = work / f"writing-{start:08d}"
-    shutil.rmtree(temporary, ignore_errors=True)
-    with _quiet():
-        hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})).save_to_disk(
-            str(temporary)
-        )
+    _save(hf.Dataset.from_dict(table, features=hf.Features({**FEATURES, DIGEST: hf.Value("string")})), temporary)
     sync_tree(temporary)
     shutil.rmtree(_shard(work, start), ignore_errors=True)
     temporary.rename(_shard(work, start))
@@ -250,11 +236,7 @@ def _shard(work: Path, start: int) -> Path:
 
 
 def _load(source: str, benchmark: Benchmark) -> hf.Dataset:
-    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns.
-
-    Raises:
-        UserError: nothing is there, it is damaged, or it was prepared for another data set.
-    """
+    """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns."""
     again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
     try:
         if source.endswith(".parquet"):
@@ -289,13 +271,13 @@ def _origin(originals: SegmentationDataset, root: Path) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Within, `datasets` shows no progress bars; ours count the pairs."""
+def _save(rows: hf.Dataset, folder: Path) -> None:
+    """Write rows in the place of an earlier try, without the progress bars of `datasets`: ours count the pairs."""
+    shutil.rmtree(folder, ignore_errors=True)
     were_on = not hf.are_progress_bars_disabled()
     hf.disable_progress_bars()
     try:
-        yield
+        rows.save_to_disk(str(folder))
     finally:
         if were_on:
             hf.enable_progress_bars()

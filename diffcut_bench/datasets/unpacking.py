@@ -85,11 +85,9 @@ class _Budget:
             self.exceed()
 
     def exceed(self) -> None:
-        raise UserError(
-            f"the archive unpacks to more than {self.limit} bytes, which is more than it should hold",
-            str(self.path),
-            "if you trust it, unpack it by hand and leave --download out; a data set's file sets Archive.unpacked_size",
-        )
+        what = f"the archive unpacks to more than {self.limit} bytes, which is more than it should hold"
+        hint = "if you trust it, unpack it by hand and leave --download out"
+        raise UserError(what, str(self.path), f"{hint}; a data set's file sets Archive.unpacked_size")
 
 
 class _LimitedStream:
@@ -183,11 +181,9 @@ def _move_into(source: Path, destination: Path) -> None:
 
 def _refuse_link(path: Path) -> None:
     if path.is_symlink():
-        raise UserError(
-            "a link is in the way: an archive is not unpacked through it",
-            f"{path} -> {path.readlink()}",
-            "remove the link, or give the folder itself as dataset.root",
-        )
+        hint = "remove the link, or give the folder itself as dataset.root"
+        what = "a link is in the way: an archive is not unpacked through it"
+        raise UserError(what, f"{path} -> {path.readlink()}", hint)
 
 
 def _unsafe(path: Path, name: str, why: str) -> UserError:

@@ -45,15 +45,11 @@ class Verification:
         if self.problems:
             return f"off: {len(self.problems)} problems; fetch or unpack the named files again, then prepare and verify"
         if self.aligned is not None and self.aligned < _ALIGNED:
-            return (
-                f"off: only {100 * self.aligned:.0f} % of the labels follow the edges of their own image better than "
-                "another's; images and labels have shifted against each other: unpack both again"
-            )
+            off = f"off: only {100 * self.aligned:.0f} % of the labels follow the edges of their own image better than"
+            return f"{off} another's; images and labels have shifted against each other: unpack both again"
         if self.expected is not None and self.pairs != self.expected:
-            return (
-                f"off: {self.pairs} pairs, but the published split has {self.expected}; restore the list of images and "
-                "the files it names"
-            )
+            off = f"off: {self.pairs} pairs, but the published split has {self.expected}"
+            return f"{off}; restore the list of images and the files it names"
         return "fine: " + ("the published split" if self.expected else "every pair can be read")
 
     @property
@@ -73,7 +69,7 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
     problems: list[str] = []
     aligned: list[bool] = []
     ids = dataset.records["id"][:]
-    before: tuple[NDArray[np.bool_], NDArray[np.float64]] | None = None
+    before: NDArray[np.bool_] | None = None
     for index in range(len(dataset)):
         try:
             if not dataset.intact(index):
@@ -84,9 +80,9 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
             problems.append(f"{error}" if f"{ids[index]}" in f"{error}" else f"{ids[index]}: {error}")
         else:
             pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
-            edges = _edges(image, label)
-            if before is not None and before[0].shape == edges[0].shape and edges[0].any() and before[0].any():
-                aligned.append(bool(_follow(*edges) > _follow(before[0], edges[1])))
+            edges, gradient = _edges(image, label)
+            if before is not None and before.any() and edges.any():
+                aligned.append(bool(gradient[edges].mean() > gradient[before].mean()))
             before = edges
         if report:
             report(index + 1, len(dataset))
@@ -114,7 +110,3 @@ def _edges(image: Image.Image, label: NDArray[np.int64]) -> tuple[NDArray[np.boo
     grey = rgb2gray(np.asarray(image.resize(size, Image.Resampling.BILINEAR)))
     small = np.asarray(Image.fromarray(label.astype(np.int32)).resize(size, Image.Resampling.NEAREST))
     return find_boundaries(small, mode="thick", background=-2), sobel(grey)
-
-
-def _follow(boundaries: NDArray[np.bool_], gradient: NDArray[np.float64]) -> float:
-    return float(gradient[boundaries].mean())

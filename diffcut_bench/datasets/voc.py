@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from diffcut_bench.datasets.base import label_lookup
-from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_place, listed_ids, table
+from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, table
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.options import text, truth_value
 
@@ -26,7 +26,7 @@ CARD = Card(
     download_bytes=1_999_639_040,
 )
 
-_PLACES = (
+_FOLDERS = (
     ".",
     "VOC2012",
     "VOCdevkit/VOC2012",
@@ -64,6 +64,6 @@ def voc(root: str | None, split: str = "val", background: bool = True) -> Benchm
 
 
 def _find(root: Path, split: str) -> Pairs:
-    listed = first_place(root, (f"{place}/ImageSets/Segmentation/{split}.txt" for place in _PLACES), "VOC 2012")
+    listed = first_existing(root, (f"{folder}/ImageSets/Segmentation/{split}.txt" for folder in _FOLDERS), "VOC 2012")
     devkit = listed.parents[2]
     return Pairs.of(listed_ids(listed), devkit / "JPEGImages", devkit / "SegmentationClass")

@@ -1,34 +1,30 @@
 """Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
 
-from diffcut_bench.store.atomic import remove_leftovers, sync_folder, sync_tree, unwritable, write_atomically
+from diffcut_bench.store.atomic import sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
-from diffcut_bench.store.published import SUMS, DamagedError, check_published, check_sums, read_result, read_rows
+from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows
 from diffcut_bench.store.rows import ImageRow, Progress, join_progress, read_journal
 from diffcut_bench.store.schema import (
     SCHEMA_VERSION,
     DatasetRecord,
     Environment,
     Failure,
-    Metrics,
     Result,
     Score,
     SegmentsPerImage,
     Timings,
-    typed,
 )
 
 __all__ = [
     "SCHEMA_VERSION",
     "SUMS",
     "Cell",
-    "DamagedError",
     "DatasetRecord",
     "Environment",
     "Failure",
     "FeatureStore",
     "ImageRow",
-    "Metrics",
     "Progress",
     "Result",
     "Score",
@@ -46,10 +42,8 @@ __all__ = [
     "read_journal",
     "read_result",
     "read_rows",
-    "remove_leftovers",
     "sync_folder",
     "sync_tree",
-    "typed",
     "unwritable",
     "write_atomically",
 ]

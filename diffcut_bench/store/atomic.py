@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import tempfile
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -70,9 +71,8 @@ def sync_folder(folder: Path) -> None:
         return
     opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(opened)
-    except OSError:  # some network and FUSE file systems refuse it for folders, and there is no other way
-        pass
+        with contextlib.suppress(OSError):  # some network and FUSE file systems refuse it, and there is no other way
+            os.fsync(opened)
     finally:
         os.close(opened)
 
@@ -100,22 +100,16 @@ def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:
     if not leftovers:
         return
     try:
-        now = _clock_of(folder)
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            now = min(os.fstat(probe.fileno()).st_mtime, time.time())
         for leftover in leftovers:
-            if now - leftover.stat().st_mtime > _DAY_S and not _is_held(leftover):
-                leftover.unlink(missing_ok=True)
+            if now - leftover.stat().st_mtime > _DAY_S:
+                with leftover.open("rb") as file:
+                    is_left = _lock(file)  # no process writes it any more
+                if is_left:
+                    leftover.unlink(missing_ok=True)
     except OSError:  # a folder that can't be written, or another process was first
         return
-
-
-def _clock_of(folder: Path) -> float:
-    """The time by a file system's own clock."""
-    probe = folder / f".{secrets.token_hex(8)}{_PARTIAL}"
-    try:
-        probe.touch(exist_ok=False)
-        return min(probe.stat().st_mtime, time.time())
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def _lock(file: IO[bytes]) -> bool:
@@ -126,12 +120,6 @@ def _lock(file: IO[bytes]) -> bool:
         except OSError:
             return False
     return True
-
-
-def _is_held(path: Path) -> bool:
-    """Whether a process still writes a file."""
-    with path.open("rb") as file:
-        return not _lock(file)
 
 
 def unwritable(path: Path, error: OSError, hint: str = _HINT) -> UserError:

@@ -32,6 +32,7 @@ from diffcut_bench.store.cells import cell_key
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 _SHORT = 12
 _MIB = 2**20
+_SHARDS = "*.safetensors"  # two may hold the same image: either copy is right
 _OPEN_SHARDS = 16
 # What has not been written is lost if the process is killed: at most so many seconds of work.
 _PATIENCE_S = 60.0
@@ -99,14 +100,10 @@ class FeatureStore:
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes, which open the shards themselves."""
-        return {name: value for name, value in self.__dict__.items() if name != "_lock"} | {
-            "_readers": OrderedDict(),
-            "_waiting": {},
-        }
+        return {**self.__dict__, "_lock": None, "_readers": OrderedDict(), "_waiting": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._lock = threading.RLock()
+        self.__dict__.update(state, _lock=threading.RLock())
 
     def images(self) -> set[str]:
         """Every image that there are features of."""
@@ -123,25 +120,17 @@ class FeatureStore:
             image: SHA-256 of the image file.
             shape: that the features must have, else None is returned; None: any shape will do.
         """
-        features = self._get(image)
-        return None if features is None or shape not in (None, tuple(features.shape)) else features
-
-    def _get(self, image: str) -> Tensor | None:
         with self._lock:
-            if image in self._waiting:
-                return self._waiting[image]
-            path = self._shards.get(image)
-            if path is None:
-                return None
-            try:
-                tensor = self._intact(path, image)
-            except FileNotFoundError:  # cleared, or set aside by another process, which kept what is intact elsewhere
-                self._forget(path)
-                self._index()
-                return self._get(image) if image in self._shards else None
-            if tensor is None:
-                self._set_aside(path)
-            return tensor
+            features = self._waiting.get(image)
+            while features is None and (path := self._shards.get(image)):
+                try:
+                    features = self._intact(path, image)
+                    if features is None:
+                        self._set_aside(path)
+                except FileNotFoundError:  # cleared, or set aside by another process, which kept the intact part
+                    self._forget(path)
+                    self._index()
+        return None if features is None or shape not in (None, tuple(features.shape)) else features
 
     def put(self, image: str, features: Tensor) -> Tensor:
         """Keep the features [channels, rows, cols] of an image; they are on disk after the next `flush` at the latest.
@@ -154,12 +143,9 @@ class FeatureStore:
         """
         stored = features.to("cpu", self.dtype).contiguous()
         if not stored.isfinite().all():
-            finite = bool(features.isfinite().all())
-            raise ValueError(
-                "features leave the range of float16; use features.dtype=auto, which keeps what was computed"
-                if finite
-                else "features are not finite; use a wider precision in the backbone"
-            )
+            too_large = "leave the range of float16; use features.dtype=auto, which keeps what was computed"
+            what = too_large if features.isfinite().all() else "are not finite; use a wider precision in the backbone"
+            raise ValueError(f"features {what}")
         with self._lock:
             if not self._waiting:
                 self._waiting_since = time.monotonic()
@@ -190,11 +176,9 @@ class FeatureStore:
         needed = images * image_bytes
         free = shutil.disk_usage(self.folder).free  # which `_claim` has made
         if needed + min(_RESERVE, needed // 10) > free:
-            raise UserError(
-                f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free",
-                str(self.folder.absolute()),
-                f"{_ELSEWHERE}; `diffcut-bench features list` shows what is stored",
-            )
+            what = f"features of {images} images take {in_units(needed)}, and {in_units(free)} are free"
+            hint = f"{_ELSEWHERE}; `diffcut-bench features list` shows what is stored"
+            raise UserError(what, str(self.folder.absolute()), hint)
         return needed
 
     def verify(self) -> tuple[int, list[str]]:
@@ -210,17 +194,14 @@ class FeatureStore:
         """Check that key.json is this set's. A lost or damaged one is written again: the folder's name has the key, and
         shards name their set."""
         path = self.folder / "key.json"
-        shards = shards_of(self.folder)
+        shards = list(self.folder.glob(_SHARDS))
         found = _read_key(path)
         if (found is None and not shards) or (found is not None and cell_key(found) == self.key):
             return
         sets = {_header(shard)[1].get(_SET) for shard in shards} - {None}  # older shards do not name theirs
         if sets - {self.key} or (found is not None and not sets):
-            raise UserError(
-                "this folder holds features of another key",
-                str(path.absolute()),
-                f"`diffcut-bench features clear {self.folder.name}`, then run again",
-            )
+            hint = f"`diffcut-bench features clear {self.folder.name}`, then run again"
+            raise UserError("this folder holds features of another key", str(path.absolute()), hint)
         with contextlib.suppress(UserError):  # a folder that can only be read
             self._write_key()
 
@@ -228,7 +209,7 @@ class FeatureStore:
         """Read which images the shards hold; one whose header is damaged is set aside."""
         remove_leftovers(self.folder)
         remove_leftovers(self.folder, "*.damaged")  # their intact part has been written again
-        for path in set(shards_of(self.folder)) - set(self._shards.values()):
+        for path in set(self.folder.glob(_SHARDS)) - set(self._shards.values()):
             images, header = _header(path)
             if header.get(_SET, self.key) != self.key:  # nothing of another set's shard is ours
                 images = set()
@@ -274,9 +255,8 @@ class FeatureStore:
             self._write_key()
 
     def _write_key(self) -> None:
-        write_atomically(
-            self.folder / "key.json", json.dumps(self.identity, indent=1, sort_keys=True) + "\n", _ELSEWHERE
-        )
+        content = json.dumps(self.identity, indent=1, sort_keys=True) + "\n"
+        write_atomically(self.folder / "key.json", content, _ELSEWHERE)
 
     def _write(self, tensors: dict[str, Tensor]) -> None:
         """One shard of these."""
@@ -321,14 +301,14 @@ class StoredSet:
             intact, damaged = open_set(self.folder).verify()
         except UserError as error:
             return f"{self.folder.name}: {error.what}", 1
-        told = [f"{self.folder.name}: {intact} images intact", *(f"{name} damaged, set aside" for name in damaged)]
-        return "; ".join(told), len(damaged)
+        told = [f"{intact} images intact", *(f"{name} damaged, set aside" for name in damaged)]
+        return f"{self.folder.name}: {'; '.join(told)}", len(damaged)
 
 
 def list_sets(folder: Path) -> Iterator[StoredSet]:
     """Every set below a folder, by name. ``identity`` is None where key.json can't be read."""
-    for found in sorted({path.parent for name in ("key.json", "*.safetensors") for path in folder.glob(f"*/{name}")}):
-        images = set().union(*(_header(shard)[0] for shard in shards_of(found)))
+    for found in sorted({path.parent for name in ("key.json", _SHARDS) for path in folder.glob(f"*/{name}")}):
+        images = set().union(*(_header(shard)[0] for shard in found.glob(_SHARDS)))
         size = 0
         for path in found.iterdir():
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
@@ -346,17 +326,9 @@ def open_set(folder: Path) -> FeatureStore:
     identity = _read_key(folder / "key.json")
     title, _, short = folder.name.rpartition("-")
     if identity is None or cell_key(identity)[:_SHORT] != short or identity.get("dtype") not in DTYPES:
-        raise UserError(
-            "key.json does not belong to this folder, or can't be read",
-            str(folder / "key.json"),
-            f"`diffcut-bench features clear {folder.name}`",
-        )
+        what = "key.json does not belong to this folder, or can't be read"
+        raise UserError(what, str(folder / "key.json"), f"`diffcut-bench features clear {folder.name}`")
     return FeatureStore(StoreOptions(str(folder.parent), identity["dtype"]), title, identity)
-
-
-def shards_of(folder: Path) -> list[Path]:
-    """Shards of a set. Two may hold the same image: either copy is right."""
-    return sorted(folder.glob("*.safetensors"))
 
 
 def in_units(size: int) -> str:

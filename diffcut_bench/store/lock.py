@@ -59,12 +59,10 @@ class CellLock:
         Args:
             waiting: called once with a line on its holder, if there is one.
         """
-        told = False
-        while not self.acquire():
-            if not told:
-                waiting(self.holder())
-                told = True
-            time.sleep(_LOOK_S)
+        if not self.acquire():
+            waiting(self.holder())
+            while not self.acquire():
+                time.sleep(_LOOK_S)
 
     def holder(self) -> str:
         """Who holds the lock, in words."""

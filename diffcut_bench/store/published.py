@@ -23,9 +23,8 @@ class DamagedError(UserError):
     """A finished cell's file is missing, or is not what was written."""
 
     def __init__(self, what: str, where: Path) -> None:
-        super().__init__(
-            what, str(where), "the next run of this cell computes it again; `diffcut-bench verify` has all"
-        )
+        hint = "the next run of this cell computes it again; `diffcut-bench verify` has all"
+        super().__init__(what, str(where), hint)
 
 
 def publish(folder: Path, result: Result, rows: Sequence[ImageRow], config_yaml: str, images: Collection[int]) -> None:
@@ -119,11 +118,7 @@ def check_sums(folder: Path) -> None:
 
 
 def _content(path: Path) -> bytes:
-    """Bytes of a published file, compared with its checksum where its folder has any.
-
-    Raises:
-        ValueError: the file is not there, or they differ.
-    """
+    """Bytes of a published file, which have to agree with its checksum where its folder has any."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -134,11 +129,7 @@ def _content(path: Path) -> bytes:
 
 
 def _sums(folder: Path) -> dict[str, str]:
-    """Checksums of the files in a folder, by name.
-
-    Raises:
-        ValueError: the list can't be read.
-    """
+    """Checksums of the files in a folder, by name."""
     try:
         lines = (folder / SUMS).read_text().splitlines()
         sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
@@ -158,34 +149,21 @@ def _check_complete(folder: Path, result: Result, rows: Sequence[ImageRow], imag
     lacking = len(set(images) - set(have))
     if lacking or len(have) != len(images):
         surplus = len(have) - len(images) + lacking
-        raise UserError(
-            f"not published: of {len(images)} images {lacking} are missing and {surplus} are too many",
-            str(folder.absolute()),
-            "run the same command again: it computes what is missing",
-        )
+        what = f"not published: of {len(images)} images {lacking} are missing and {surplus} are too many"
+        raise UserError(what, str(folder.absolute()), "run the same command again: it computes what is missing")
 
 
 def _parquet(rows: Sequence[ImageRow]) -> bytes:
     counts = pa.list_(pa.int64())
-    schema = pa.schema(
-        [
-            ("index", pa.int64()),
-            ("id", pa.string()),
-            ("segments", pa.int64()),
-            ("pixels", pa.int64()),
-            ("tp", counts),
-            ("fp", counts),
-            ("fn", counts),
-        ]
-    )
+    columns = dict.fromkeys(("index", "id", "segments", "pixels"), pa.int64()) | {"id": pa.string()}
+    columns |= dict.fromkeys(("tp", "fp", "fn"), counts)
     if any(row.table is not None for row in rows):
-        schema = schema.append(pa.field("table", pa.list_(counts)))
+        columns["table"] = pa.list_(counts)
     if any(row.void is not None for row in rows):
-        schema = schema.append(pa.field("void", pa.int64()))
-    measured = {name: None for row in rows for name in row.measured}
+        columns["void"] = pa.int64()
+    measured = {name: pa.list_(pa.float64()) for row in rows for name in row.measured}
     if measured:
-        statistics = pa.struct([(name, pa.list_(pa.float64())) for name in measured])
-        schema = schema.append(pa.field("measured", statistics))
+        columns["measured"] = pa.struct(measured)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=schema), buffer)
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=pa.schema(columns)), buffer)
     return buffer.getvalue()

@@ -62,11 +62,7 @@ def append_to_journal(path: Path, rows: Sequence[ImageRow], failures: Mapping[in
             taken for one of this.
         rows, failures, timings: of the batch.
     """
-    entry: dict[str, Any] = {
-        "rows": [asdict(row) for row in rows],
-        "failures": {str(index): asdict(failure) for index, failure in failures.items()},
-        "timings": asdict(timings),
-    }
+    entry = asdict(Progress(list(rows), dict(failures), timings))
     is_new = not path.exists()
     with path.open("ab") as file:
         # A leading newline ends a line that an earlier kill cut off.
@@ -79,27 +75,16 @@ def append_to_journal(path: Path, rows: Sequence[ImageRow], failures: Mapping[in
 
 def read_journal(path: Path) -> Progress:
     """What the journal of a cell holds. Lines that are not as they were written are passed over and counted."""
-    rows: dict[int, ImageRow] = {}
-    failures: dict[int, Failure] = {}
-    timings, damaged = Timings(), 0
-    for line in path.read_bytes().split(b"\n"):
-        if not line:
-            continue
+    batches = []
+    for line in filter(None, path.read_bytes().split(b"\n")):
         try:
             entry = json.loads(line)
             if entry.pop("sha256") != _digest(entry, path):
                 raise ValueError("the line was changed")
-            new_rows = typed(list[ImageRow], entry["rows"])
-            new_failures = typed(dict[str, Failure], entry["failures"])
-            spent = typed(Timings, entry["timings"])
+            batches.append(typed(Progress, entry))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            damaged += 1
-            continue
-        rows |= {row.index: row for row in new_rows}
-        failures |= {int(index): failure for index, failure in new_failures.items()}
-        timings = timings.plus(spent)
-    failed = {index: failures[index] for index in failures if index not in rows}
-    return Progress([rows[index] for index in sorted(rows)], failed, timings, damaged)
+            batches.append(Progress([], {}, Timings(), damaged=1))
+    return _merged(batches)
 
 
 def join_progress(parts: Sequence[Progress]) -> Progress:
@@ -107,13 +92,17 @@ def join_progress(parts: Sequence[Progress]) -> Progress:
 
     Processes that see one disk all bring the same journals: equal parts count once.
     """
-    parts = [part for i, part in enumerate(parts) if part not in parts[:i]]
+    whole = _merged([part for i, part in enumerate(parts) if part not in parts[:i]])
+    wall_s = max((part.timings.wall_s for part in parts), default=0.0)
+    return replace(whole, timings=replace(whole.timings, wall_s=wall_s))
+
+
+def _merged(parts: Sequence[Progress]) -> Progress:
+    """Each image once, as it was done last, and the sum of the work; an image that has a row did not fail."""
     rows = {row.index: row for part in parts for row in part.rows}
     failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
     timings = reduce(Timings.plus, (part.timings for part in parts), Timings())
-    wall = max((part.timings.wall_s for part in parts), default=0.0)
-    damaged = sum(part.damaged for part in parts)
-    return Progress([rows[index] for index in sorted(rows)], failures, replace(timings, wall_s=wall), damaged)
+    return Progress([rows[index] for index in sorted(rows)], failures, timings, sum(part.damaged for part in parts))
 
 
 def _digest(entry: dict[str, Any], journal: Path) -> str:

@@ -4,12 +4,15 @@ import json
 import math
 import textwrap
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
-from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 2
 _NAN = float("nan")
+_reader = cache(TypeAdapter)  # of a type
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,14 @@ class Score:
     per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in the oldest files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Scores under the names that schema version 1 gave them; they say the same as `Result.scores`."""
 
     miou: float  # fraction, mean over classes
     pixel_accuracy: float  # fraction
     miou_ci95: tuple[float, float]
-    pixel_accuracy_ci95: tuple[float, float]
+    pixel_accuracy_ci95: tuple[float, float] = (_NAN, _NAN)  # absent in older files
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
     # Of named segments only (docs/open_vocabulary.md): mean over images of the mean IoU over an image's classes.
@@ -143,13 +146,10 @@ class Result:
             values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
         if self.schema_version == 1:
             del values["scores"]
-        later = [(values, "identity")]
+        later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
-        later += [
-            (values["metrics"], name)
-            for name in ("iou_per_class_ci95", "mean_image_jaccard", "mean_image_jaccard_ci95")
-        ]
-        for holder, name in [*later, *((failure, "index") for failure in values["failures"])]:
+        later += [(values["metrics"], f"{name}_ci95") for name in ("iou_per_class", "mean_image_jaccard")]
+        for holder, name in [*later, (values["metrics"], "mean_image_jaccard")]:
             if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]
         return json.dumps(values, indent=1, allow_nan=False) + "\n"
@@ -166,13 +166,10 @@ class Result:
             raw = json.loads(text, parse_float=_finite, parse_int=_whole, parse_constant=_finite)
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
-        if not isinstance(raw, dict):
-            raise ValueError(f"an object is due, not {_shown(raw)}")
+        raw = typed(dict[str, Any], raw, "result")
         version = typed(int, raw.get("schema_version"), "schema_version")
         if version > SCHEMA_VERSION:
             raise NewerSchemaError(f"result.json has schema_version {version}; this program reads {SCHEMA_VERSION}")
-        if isinstance(raw.get("metrics"), dict):
-            raw["metrics"].setdefault("pixel_accuracy_ci95", [_NAN] * 2)  # older files lack it
         metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")
         read: Result = typed(Result, {"scores": {}, **raw})
         # What metrics say holds, in files of all versions.
@@ -187,7 +184,7 @@ class NewerSchemaError(ValueError):
 
 
 def typed(hint: Any, value: Any, where: str = "") -> Any:
-    """Plain JSON as what a type says: dataclasses, lists, tuples, dictionaries and unions of these.
+    """Plain JSON as what a type says: dataclasses, lists, tuples, dictionaries and unions of these, checked strictly.
 
     Fields that a dataclass does not know are passed over.
 
@@ -199,58 +196,26 @@ def typed(hint: Any, value: Any, where: str = "") -> Any:
     Raises:
         ValueError: the value is of another type; the message says where.
     """
-    if hint is Any:
-        return value
-    if is_dataclass(hint):
-        return _typed_dataclass(hint, value, where)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (UnionType, Union):
-        if value is None and NoneType in arguments:
-            return None
-        (hint,) = (each for each in arguments if each is not NoneType)
-        return typed(hint, value, where)
-    if origin in (list, tuple):
-        if not isinstance(value, list) or (origin is tuple and len(value) != len(arguments)):
-            raise ValueError(f"{where}: a list is due, not {_shown(value)}")
-        if arguments == (int,) and all(type(each) is int for each in value):  # counts: most of a file
-            return value
-        hints = arguments if origin is tuple else arguments * len(value)
-        return origin(typed(of, each, f"{where}[{i}]") for i, (of, each) in enumerate(zip(hints, value, strict=True)))
-    if origin is dict or hint is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: an object is due, not {_shown(value)}")
-        of = arguments[1] if arguments else Any
-        return {name: typed(of, each, f"{where}.{name}") for name, each in value.items()}
-    wanted = (int, float) if hint is float else (hint,)
-    if type(value) not in wanted:
-        raise ValueError(f"{where}: {hint.__name__} is due, not {_shown(value)}")
-    return value
-
-
-def _typed_dataclass(kind: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where or kind.__name__}: an object is due, not {_shown(value)}")
-    hints, prefix = get_type_hints(kind), f"{where}." if where else ""
-    given = {name: typed(hint, value[name], f"{prefix}{name}") for name, hint in hints.items() if name in value}
-    due = {each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING}
-    lacking = sorted(due - given.keys())
-    if lacking:
-        raise ValueError(f"{prefix}{lacking[0]} is missing")
-    return kind(**given)
+    try:
+        # By way of JSON, in which a strict reader takes an object for a dataclass and a list for a tuple.
+        return _reader(hint).validate_json(json.dumps(value, ensure_ascii=False).encode(errors="replace"), strict=True)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(map(str, [where, *first["loc"]])).strip(".")
+        found = textwrap.shorten(repr(first["input"]), 40, placeholder="…")
+        raise ValueError(f"{path}: {first['msg']} (found {found})") from error
 
 
 def _finite(text: str) -> float:
     """A number of a result, which holds no NaN and no infinity."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"a finite number is due, not {_shown(text)}")
+        raise ValueError(f"a finite number is due, not {textwrap.shorten(text, 40, placeholder='…')}")
     return number
 
 
 def _whole(text: str) -> int:
     _finite(text)
     return int(text)
-
-
-def _shown(value: Any) -> str:
-    return textwrap.shorten(repr(value), 40, placeholder="…") if value is not None else "null"

@@ -1,5 +1,6 @@
 import struct
 import zlib
+from dataclasses import replace
 
 import datasets as hf
 import numpy as np
@@ -109,14 +110,15 @@ def test_fingerprint_follows_content_and_meaning(tmp_path):
     assert dataset(tmp_path, Image.new("L", (3, 2), 1)).fingerprint() == first
     assert dataset(tmp_path, Image.new("L", (3, 2), 2)).fingerprint() != first
     other = dataset(tmp_path, Image.new("L", (3, 2), 1))
-    renamed = SegmentationDataset(other.name, other.records, ("one", "three"), other.lookup)
+    renamed = replace(other, class_names=("one", "three"))
     assert renamed.fingerprint() != first
 
 
 def test_the_text_of_a_failure_is_the_same_in_every_run(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(b"no picture at all")
-    dataset = SegmentationDataset("x", records_from_files(["a"], [path], [path]), ("c",), label_lookup({0: 0}))
+    records = records_from_files(["a"], [path], [path])
+    dataset = SegmentationDataset(name="x", records=records, class_names=("c",), lookup=label_lookup({0: 0}))
     with pytest.raises(ValueError, match="no picture format") as failed:
         dataset.read(0)
     assert "0x" not in str(failed.value)
