@@ -99,19 +99,18 @@ def reproduce(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing
     except OSError as error:
         raise unwritable(folder, error) from error
-    measured, failed = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), print_coherence)
-    results = [ours.result for ours in measured.values() if ours.result is not None]
-    runnable = any(not cell.not_run for cell in cells)
-    cells, measured, failed = average_seeds(cells, measured, failed)
-    tables = redraw(reproduction, cells, measured, failed)
-    curves = figure_curves(reproduction, cells, measured) if reproduction.sweep else None
+    outcomes = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), print_coherence)
+    means = average_seeds(outcomes)
+    tables = redraw(reproduction, means)
+    curves = figure_curves(reproduction, means) if reproduction.sweep else None
     for name in ("table", "claims"):
         if name in tables:
             tables[name].print(console)
-    say_failures(results)
+    ran = [each.ours for each in outcomes if each.ours is not None]
+    say_failures([ours.result for ours in ran if ours.result is not None])
     for path in write_reproduction(folder, reproduction, tables, curves):
         say(f"written  {path}")
-    return 2 if runnable and not measured else 0
+    return 2 if not ran and any(cell.config is not None for cell in cells) else 0
 
 
 def _output_dir(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> Path:

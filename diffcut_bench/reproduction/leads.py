@@ -1,7 +1,8 @@
 """What the text says about a row of a table beside others, tested on the same images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import fmean, stdev
 
 import torch
@@ -13,25 +14,6 @@ from diffcut_bench.reproduction.spec import Claim
 from diffcut_bench.reproduction.verdict import SLACK, Measure, Measured, Verdict
 from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import ImageRow, check_published
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A column of a claim.
-
-    Attributes:
-        ours: value of the row that the claim is about.
-        others: values of the rows that it is set beside, at least one; all with the folder of their cells.
-        published: published values of those that were not run.
-        unrun: rows that could be run and were not.
-        elsewhere: rows that were published under another protocol than ours is scored under, and are left out.
-    """
-
-    ours: Measured
-    others: Mapping[str, Measured]
-    published: Mapping[str, float] = field(default_factory=dict)
-    unrun: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,48 +71,55 @@ class Lead:
         return told if torch.equal(self.lowest, self.resampled) else f"{value}, over those run {told}"
 
 
-def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
+def measure_lead(
+    ours: Measured, others: Sequence[Measured], measure: Measure, published: Sequence[float] = (), seed: int = 42
+) -> Lead:
     """How far a row is ahead of the best of the others in one column.
 
     The best of the others is found anew in each sample: that it was picked for being the best is part of the interval.
     Runs with the same seed of the noise are compared, and each of them with a row that draws none.
 
     Args:
-        contest: of the column.
+        ours: value of the row.
+        others: values of the rows that it is set beside, at least one; all with the folder of their cells.
         measure: of the table.
+        published: values of further rows that were not run.
         seed: of the bootstrap; columns of several data sets take different ones.
 
     Raises:
         UserError: rows of a cell can't be read.
         ValueError: the cells score different classes, or have no image or no seed of the noise in common.
     """
-    rows = [contest.ours, *contest.others.values()]
-    seeds = _common_seeds(rows)
+    rows = [ours, *others]
+    with_noise = [[each.seed for each in row.seeds if each.seed is not None] for row in rows if row.seeds]
+    seeds = _common(with_noise)
+    if with_noise and not seeds:
+        raise ValueError("no seed of the noise in common")
     drawn = [[each for number in seeds for each in row.seeds if each.seed == number] or [row] for row in rows]
     cells = [cell for row in drawn for cell in row]
+    if len({cell.result.class_names for cell in cells if cell.result is not None}) > 1:
+        raise ValueError("other classes are scored")
     shared = common_images([_rows_of(cell) for cell in cells])
     if not shared[0]:
         raise ValueError("no image in common")
     scored = iter([_scores(images, cell, measure, seed) for images, cell in zip(shared, cells, strict=True)])
     of_rows = [[next(scored) for _ in row] for row in drawn]
-    if len({own[0][2] for own in of_rows}) > 1:
-        raise ValueError("other classes are scored")
-    stated = [
-        (measure.sign * value, measure.tolerance(value, contest.ours.deviation)) for value in contest.published.values()
-    ]
-    nothing = float("-inf")
-    best_stated = max((value for value, _ in stated), default=nothing)
-    at_most = max((value + tolerance for value, tolerance in stated), default=nothing)
-    at_least = max((value - tolerance for value, tolerance in stated), default=nothing)
+    best_stated, at_most, at_least = (
+        max(
+            (measure.sign * value + side * measure.tolerance(value, ours.deviation) for value in published),
+            default=-inf,
+        )
+        for side in (0, 1, -1)
+    )
     values, over_run, resampled, lowest, highest = [], [], [], [], []
     for draw in range(max(len(seeds), 1)):
-        (ours, sample, _), *others = (own[min(draw, len(own) - 1)] for own in of_rows)
-        ahead = sample - torch.stack([each for _, each, _ in others]).amax(dim=0)
-        over_run.append(ours - max(value for value, _, _ in others))
-        values.append(min(over_run[-1], ours - best_stated))
+        (own, sample), *beside = (row[min(draw, len(row) - 1)] for row in of_rows)
+        ahead = sample - torch.stack([each for _, each in beside]).amax(dim=0)
+        over_run.append(own - max(value for value, _ in beside))
+        values.append(min(over_run[-1], own - best_stated))
         resampled.append(ahead)
-        lowest.append(ahead.clamp_max(ours - at_most))
-        highest.append(ahead.clamp_max(ours - at_least))
+        lowest.append(ahead.clamp_max(own - at_most))
+        highest.append(ahead.clamp_max(own - at_least))
     return Lead(
         value=fmean(values),
         over_run=fmean(over_run),
@@ -144,8 +133,7 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
 
 def mean_lead(leads: Sequence[Lead]) -> Lead:
     """The mean over columns; the images of one are not those of another, nor are their bootstrap samples."""
-    of_noise = [set(lead.by_seed) for lead in leads if lead.by_seed]
-    common = sorted(set.intersection(*of_noise)) if of_noise else []
+    seeds = _common([lead.by_seed for lead in leads if lead.by_seed])
     return Lead(
         value=fmean(lead.value for lead in leads),
         over_run=fmean(lead.over_run for lead in leads),
@@ -153,7 +141,7 @@ def mean_lead(leads: Sequence[Lead]) -> Lead:
         lowest=_mean([lead.lowest for lead in leads]),
         highest=_mean([lead.highest for lead in leads]),
         images=min(lead.images for lead in leads),
-        by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in common},
+        by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in seeds},
     )
 
 
@@ -198,13 +186,9 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     return said, Verdict("differs", "; ".join(contradictions)) if contradictions else Verdict("reproduced")
 
 
-def _common_seeds(rows: Sequence[Measured]) -> list[int]:
-    """Seeds of the noise that every row has of those that were run with some; none where no row was."""
-    drawn = [{each.seed for each in row.seeds if each.seed is not None} for row in rows if row.seeds]
-    common = sorted(set.intersection(*drawn)) if drawn else []
-    if drawn and not common:
-        raise ValueError("no seed of the noise in common")
-    return common
+def _common(seeds: Sequence[Iterable[int]]) -> list[int]:
+    """Seeds of the noise that all have."""
+    return sorted(set.intersection(*map(set, seeds))) if seeds else []
 
 
 def _mean(samples: Sequence[Tensor]) -> Tensor:
@@ -221,10 +205,8 @@ def _rows_of(cell: Measured) -> list[ImageRow]:
     return check_published(cell.folder)[1]
 
 
-def _scores(
-    rows: Sequence[ImageRow], cell: Measured, measure: Measure, seed: int
-) -> tuple[float, Tensor, tuple[str, ...]]:
-    """Score of rows, that of their bootstrap samples (both so that greater is better), and the classes scored.
+def _scores(rows: Sequence[ImageRow], cell: Measured, measure: Measure, seed: int) -> tuple[float, Tensor]:
+    """Score of rows, and that of their bootstrap samples; both so that greater is better.
 
     Raises:
         ValueError: these rows have no such score.
@@ -232,4 +214,4 @@ def _scores(
     assert cell.result is not None and measure.metric is not None, "a cell of a table of scores"
     (told,) = resample(image_table(rows), [measure.metric], cell.result.protocol, seed=seed)
     unit = measure.sign * measure.scale
-    return unit * told.scores[0].item(), unit * told.resampled[:, 0], cell.result.class_names
+    return unit * told.scores[0].item(), unit * told.resampled[:, 0]

@@ -1,7 +1,7 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_hub_id
 from diffcut_bench.reproduction.deviations import COMMIT, deviations_of, judged_by_content
 from diffcut_bench.reproduction.spec import Reproduction, Row
-from diffcut_bench.reproduction.verdict import Measured
 
 RULES = ("unmatched", "overlap", "one_to_one")
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
@@ -45,7 +44,7 @@ class PlannedCell:
     error: UserError | None = None
     deviations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    point: Mapping[str, float] | None = None
+    point: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     pin: tuple[str, str] | None = None
 
@@ -78,6 +77,11 @@ class PlannedCell:
             return self.deviations
         others = tuple(word for word in self.deviations if not word.startswith("backbone.revision="))
         return others if commit == pinned else (*others, f"backbone.revision={commit}")
+
+    @property
+    def part(self) -> tuple[str, str, str]:
+        """What a curve is of, beside its settings: row, column, protocol."""
+        return self.row.name, self.column, self.under
 
     @property
     def name(self) -> str:
@@ -235,7 +239,7 @@ def _points_of(
                 first = found = _compared(replace(cell, overrides=overrides, config=composed(overrides)), planned, own)
         except UserError as error:
             found = replace(cell, overrides=(*words, *protocol, *own), error=error)
-        cells.append(replace(found, point=swept or None))
+        cells.append(replace(found, point=swept))
     return cells
 
 
@@ -301,37 +305,3 @@ def _at(cell: PlannedCell, point: Mapping[str, float]) -> RunConfig:
         number = int(value) if float(value).is_integer() else value
         groups[group] = {**groups.get(group, getattr(cell.config, group)), name: number}
     return replace(cell.config, **groups)
-
-
-def part_of(cell: PlannedCell) -> tuple[str, str, str]:
-    """What a curve is of, beside its settings: row, column, protocol."""
-    return cell.row.name, cell.column, cell.under
-
-
-def average_seeds(
-    cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
-) -> tuple[list[PlannedCell], dict[int, Measured], dict[int, str]]:
-    """The cells without seeds of the noise, with the means over those that were planned.
-
-    Args:
-        cells: as planned.
-        measured: values by index in ``cells``.
-        failed: why a cell was not run, by index.
-
-    Returns:
-        Cells, values and reasons, by index in the shorter list.
-    """
-    together: dict[Any, list[int]] = {}
-    for index, cell in enumerate(cells):
-        same = index if cell.seed is None else (*part_of(cell), *(cell.point or {}).items())
-        together.setdefault(same, []).append(index)
-    means: dict[int, Measured] = {}
-    reasons: dict[int, str] = {}
-    for number, indices in enumerate(together.values()):
-        seeds = [replace(measured[index], seed=cells[index].seed) for index in indices if index in measured]
-        why = next((failed[index] for index in indices if index in failed), "")
-        if seeds:
-            means[number] = seeds[0] if seeds[0].seed is None else Measured.mean(seeds, len(indices), why)
-        elif why:
-            reasons[number] = why
-    return [replace(cells[first], seed=None) for first, *_ in together.values()], means, reasons

@@ -6,8 +6,9 @@ import pytest
 
 from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction import Row, known_reproductions, load_reproduction, plan_cells, resolve_under
+from diffcut_bench.reproduction import known_reproductions, load_reproduction, plan_cells, resolve_under
 from diffcut_bench.reproduction.deviations import COMMIT, deviations_of
+from diffcut_bench.reproduction.spec import Row
 
 NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
