@@ -63,12 +63,13 @@ def time_text(seconds: float | None, *, at_least: bool = False) -> str:
     """
     if seconds is None:
         return "unknown"
-    bound = "≥ " if at_least else ""
     if seconds < 90:
-        return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{bound}{seconds / 60:.0f} min"
-    return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
+        text = f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    elif seconds < 5400:
+        text = f"{seconds / 60:.0f} min"
+    else:
+        text = f"{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{seconds / 3600:.0f} h"
+    return f"≥ {text}" if at_least else text
 
 
 def plan_budget(

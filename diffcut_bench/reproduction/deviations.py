@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol
+from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.environment import device_type
 from diffcut_bench.paths import read_regular
 from diffcut_bench.reproduction.spec import Row
@@ -24,7 +24,6 @@ _RELEASED = {
     "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
 }
 _SETTINGS_OF_DATA = ("limit", "shard", "seed")
-COMMIT = re.compile("[0-9a-f]{40}")  # of the hub
 
 
 def judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
@@ -70,7 +69,7 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
             unread |= {"seed", "generator"} if after.get("noise") is False else set()
         for name in sorted({*before, *after} - unread):
-            if name == "revision" and _is_commit(after.get(name)) and not _is_commit(before.get(name)):
+            if name == "revision" and is_commit(after.get(name)) and not is_commit(before.get(name)):
                 continue  # in the place of a branch or tag: no other weights are known to be meant
             choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
             pairs = ((planned.protocol, before), (actual.protocol, after))
@@ -91,8 +90,7 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
     before, after = (config.features.get("dtype", "auto") for config in (planned, actual))
     if before == after:
         return []
-    image_size = build_protocol(actual.protocol).image_size
-    outline = outline_of(actual.backbone, image_size, device_type(actual.device))
+    outline = outline_of(actual, device_type(actual.device))
     computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
     # Without loss is also float32, which holds whatever was computed.
     without_loss = ("auto", "float32", computed)
@@ -104,5 +102,6 @@ def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
 
 
-def _is_commit(revision: object) -> bool:
-    return bool(COMMIT.fullmatch(str(revision)))
+def is_commit(revision: object) -> bool:
+    """Whether a revision of the hub is a commit, and no branch or tag."""
+    return re.fullmatch("[0-9a-f]{40}", str(revision)) is not None

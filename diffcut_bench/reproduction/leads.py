@@ -95,25 +95,23 @@ def measure_lead(
     seeds = _common(with_noise)
     if with_noise and not seeds:
         raise ValueError("no seed of the noise in common")
-    drawn = [[each for number in seeds for each in row.seeds if each.seed == number] or [row] for row in rows]
-    cells = [cell for row in drawn for cell in row]
-    if len({cell.result.class_names for cell in cells if cell.result is not None}) > 1:
+    draws = [[_drawn(row, number) for row in rows] for number in seeds] or [rows]
+    cells = {cell.folder: cell for draw in draws for cell in draw}
+    if len({cell.result.class_names for cell in cells.values() if cell.result is not None}) > 1:
         raise ValueError("other classes are scored")
-    shared = common_images([_rows_of(cell) for cell in cells])
+    shared = common_images([_rows_of(cell) for cell in cells.values()])
     if not shared[0]:
         raise ValueError("no image in common")
-    scored = iter([_scores(images, cell, measure, seed) for images, cell in zip(shared, cells, strict=True)])
-    of_rows = [[next(scored) for _ in row] for row in drawn]
+    scored = {
+        cell.folder: _scores(images, cell, measure, seed) for images, cell in zip(shared, cells.values(), strict=True)
+    }
+    stated = [(measure.sign * value, measure.tolerance(value, ours.deviation)) for value in published]
     best_stated, at_most, at_least = (
-        max(
-            (measure.sign * value + side * measure.tolerance(value, ours.deviation) for value in published),
-            default=-inf,
-        )
-        for side in (0, 1, -1)
+        max((value + side * tolerance for value, tolerance in stated), default=-inf) for side in (0, 1, -1)
     )
     values, over_run, resampled, lowest, highest = [], [], [], [], []
-    for draw in range(max(len(seeds), 1)):
-        (own, sample), *beside = (row[min(draw, len(row) - 1)] for row in of_rows)
+    for draw in draws:
+        (own, sample), *beside = (scored[cell.folder] for cell in draw)
         ahead = sample - torch.stack([each for _, each in beside]).amax(dim=0)
         over_run.append(own - max(value for value, _ in beside))
         values.append(min(over_run[-1], own - best_stated))
@@ -160,16 +158,14 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     if not leads:
         return "–", Verdict("not run", "; ".join(limits))
     told = leads if claim.each_column else {"": mean_lead(list(leads.values()))}
+    sizes = {column: measure.text(lead.value, signed=True, more=1) for column, lead in {**leads, **told}.items()}
     few = [column for column, lead in leads.items() if lead.images < FEWEST_IMAGES]
     if few:
-        values = {column: measure.text(lead.value, signed=True, more=1) for column, lead in told.items()}
         limits = [*limits, f"fewer than {FEWEST_IMAGES} images of {', '.join(few)}, too few for an interval"]
-    else:
-        values = {column: lead.text(measure) for column, lead in told.items()}
+    values = {column: sizes[column] if few else lead.text(measure) for column, lead in told.items()}
     said = "; ".join(f"{column} {value}".strip() for column, value in values.items())
     if len(leads) > len(told):
-        columns = {column: measure.text(lead.value, signed=True, more=1) for column, lead in leads.items()}
-        said += "; " + ", ".join(f"{column} {value}" for column, value in columns.items())
+        said += "; " + ", ".join(f"{column} {sizes[column]}" for column in leads)
     shared = sorted({len(lead.by_seed) for lead in leads.values() if lead.by_seed})
     said += f"; seeds in common: {' – '.join(map(str, dict.fromkeys((shared[0], shared[-1]))))}" if shared else ""
     if limits:
@@ -189,6 +185,11 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
 def _common(seeds: Sequence[Iterable[int]]) -> list[int]:
     """Seeds of the noise that all have."""
     return sorted(set.intersection(*map(set, seeds))) if seeds else []
+
+
+def _drawn(row: Measured, seed: int) -> Measured:
+    """The run of a row with this seed of the noise; the row itself where it draws none."""
+    return next((run for run in row.seeds if run.seed == seed), row)
 
 
 def _mean(samples: Sequence[Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
+from diffcut_bench.reporting import scored_images
 from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction, Tuning
@@ -79,7 +80,7 @@ def _tuned(cell: PlannedCell, tuning: Tuning, measure: str, observer: Observer) 
     setting, paper = tuning.setting.rpartition(".")[2], cell.row.chosen.get(cell.column)
     remark = f"{setting} {tuned.chosen:g} chosen" + (f", published {paper:g}" if paper is not None else "")
     measured = _scored(cell, tuned.cell, measure)
-    searched = min(each.result.dataset.n_images - len(each.result.failures) for each in tuned.training)
+    searched = min(scored_images(each.result) for each in tuned.training)
     few = (f"{searched} of {tuning.images} training images",) if searched < tuning.images else ()
     return replace(measured, limits=(*few, *measured.limits), remark=remark)
 

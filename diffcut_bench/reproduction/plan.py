@@ -6,10 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, is_searchpath, load_config
+from diffcut_bench.config import (
+    GROUPS,
+    RunConfig,
+    build_protocol,
+    expand_sweep,
+    is_searchpath,
+    known_options,
+    load_config,
+)
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_hub_id
-from diffcut_bench.reproduction.deviations import COMMIT, deviations_of, judged_by_content
+from diffcut_bench.reproduction.deviations import deviations_of, is_commit, judged_by_content
 from diffcut_bench.reproduction.spec import Reproduction, Row
 
 RULES = ("unmatched", "overlap", "one_to_one")
@@ -73,7 +81,7 @@ class PlannedCell:
         """
         model, pinned = self.pin or ("", "")
         commit = str(weights.get("revision"))
-        if weights.get("checkpoint") != model or not COMMIT.fullmatch(commit):
+        if weights.get("checkpoint") != model or not is_commit(commit):
             return self.deviations
         others = tuple(word for word in self.deviations if not word.startswith("backbone.revision="))
         return others if commit == pinned else (*others, f"backbone.revision={commit}")
@@ -98,7 +106,7 @@ def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UserError: a name is neither.
     """
-    protocols = sorted(path.stem for path in (conf_dir() / "protocol").glob("*.yaml"))
+    protocols = known_options("protocol")
     found: dict[str, list[str]] = {}
     for name in names:
         if name == "all":
@@ -212,15 +220,9 @@ def _points_of(
     own: Sequence[str],
     composed: Callable[[tuple[str, ...]], RunConfig],
 ) -> list[PlannedCell]:
-    """The cells of a row and column: one, or one a point of a figure's sweep.
+    """The cells of a row and column: one, or one for each of the points of a figure's sweep.
 
-    Args:
-        cell: not composed yet.
-        points: overrides of each; of a table one without any.
-        published: overrides that compose it as it was published.
-        protocol: those that it is scored under instead.
-        own: the user's.
-        composed: gives the config of overrides.
+    ``published`` composes it as it was published, ``protocol`` is what it is scored under instead, ``own`` the user's.
     """
     cells: list[PlannedCell] = []
     first: PlannedCell | None = None
@@ -245,12 +247,12 @@ def _points_of(
 
 def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
     """The user's overrides without those that set what a cell's options have not."""
-    found = []
-    for word in own:
-        group, _, name = word.partition("=")[0].partition(".")
-        if group not in GROUPS or not name or name.partition(".")[0] in getattr(config, group):
-            found.append(word)
-    return found
+    keys = {word: word.partition("=")[0].split(".") for word in own}
+    return [
+        word
+        for word, (group, *name) in keys.items()
+        if group not in GROUPS or not name or name[0] in getattr(config, group)
+    ]
 
 
 def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> PlannedCell:
@@ -262,7 +264,7 @@ def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> Plan
         cell,
         deviations=judged_by_content(deviations_of(planned, cell.config), cell.row, cell.column, cell.config),
         weights=_weights_given(cell.config, own),
-        pin=(model, revision) if COMMIT.fullmatch(revision) else None,
+        pin=(model, revision) if is_commit(revision) else None,
     )
 
 
@@ -293,7 +295,7 @@ def _are_plain(cell: PlannedCell, point: Mapping[str, float], own: Sequence[str]
     """Whether settings can be put into a composed config: nothing refers to them, and the user has not set them."""
     settings = [key.partition(".") for key in point]
     plain = all(group in ("segmenter", "backbone") and n in getattr(cell.config, group) for group, _, n in settings)
-    return plain and not any(override.partition("=")[0] in point for override in own)
+    return plain and point.keys().isdisjoint(word.partition("=")[0] for word in own)
 
 
 def _at(cell: PlannedCell, point: Mapping[str, float]) -> RunConfig:

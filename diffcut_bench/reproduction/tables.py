@@ -122,7 +122,11 @@ def _block(
     }
     if not ran and len(set(verdicts.values())) == 1:
         return [(name, *line(f"published ({letter(verdicts.popitem()[1])})", published))]
-    ends = {column: _told_interval(ours) for column, ours in ran.items()}
+    ends = {
+        column: ours.interval
+        for column, ours in ran.items()
+        if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES)
+    }
     sign = "−" if measure.at_least else "±"
     words = {
         column: f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
@@ -139,7 +143,7 @@ def _block(
         ),
         line(
             "95 % over images",
-            {column: f"{measure.text(both[0])} – {measure.text(both[1])}" for column, both in ends.items() if both},
+            {column: f"{measure.text(low)} – {measure.text(high)}" for column, (low, high) in ends.items()},
         ),
         line(
             "difference",
@@ -153,12 +157,6 @@ def _block(
     ]
     kept = [each for each in lines if any(each[1:])]
     return [("" if number else name, *each) for number, each in enumerate(kept)]
-
-
-def _told_interval(ours: Measured) -> tuple[float, float] | None:
-    """The interval, if it is of images enough to mean something."""
-    few = ours.result is not None and scored_images(ours.result) < FEWEST_IMAGES
-    return None if few else ours.interval
 
 
 def _letter(number: int) -> str:

@@ -369,6 +369,7 @@ def test_mistakes(cli, tmp_path):
         (["tabel1"], "did you mean table1"),
         (["table1", "--under", "relased"], "did you mean released"),
         (["table1", "--predictions", "STEGO"], "ROW=DIR"),
+        (["table1", "--predictions", "STEGGO=."], "did you mean STEGO"),
         (["table8", "--for", "vok", "dataset.root=/x"], "did you mean voc"),
         (["table8", "segmenter.tua=1"], "did you mean segmenter.tau"),
         (["table8", "--seeds", "1"], "such as --seeds 3"),
