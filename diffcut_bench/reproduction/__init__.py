@@ -5,9 +5,8 @@ from diffcut_bench.reproduction.curves import figure_curves
 from diffcut_bench.reproduction.measure import measure_cells
 from diffcut_bench.reproduction.outcome import average_seeds
 from diffcut_bench.reproduction.plan import PlannedCell, plan_cells, resolve_under
-from diffcut_bench.reproduction.record import write_reproduction
 from diffcut_bench.reproduction.spec import Tuning, known_reproductions, load_reproduction
-from diffcut_bench.reproduction.tables import redraw
+from diffcut_bench.reproduction.tables import redraw, write_reproduction
 from diffcut_bench.reproduction.tuning import tune_setting
 
 __all__ = [

@@ -27,20 +27,12 @@ _PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
 
 @dataclass(frozen=True)
 class _Price:
-    """What is left of a cell takes.
-
-    Attributes:
-        outlook: of the cell.
-        here: seconds on this machine; None where nothing is known of them, as in the others.
-        at_best: on a GPU, the network's operations alone.
-        published: of the images whose features are computed, at the speed that the paper gives for this backbone and
-            segmenter.
-    """
+    """What is left of a cell takes, in seconds; None where nothing is known of them."""
 
     outlook: Outlook
-    here: float | None
-    at_best: float | None
-    published: float | None
+    here: float | None  # on this machine
+    at_best: float | None  # on a GPU, the network's operations alone
+    published: float | None  # features that are computed, at the paper's speed of this backbone and segmenter
 
     def texts(self) -> tuple[str, ...]:
         """As the table shows it: what other cells pay for is left empty, and what costs nothing that is counted."""

@@ -97,16 +97,10 @@ class Outlook:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the cells of a pass share, as far as it is here.
+    """What the cells of a pass share, as far as it is here."""
 
-    Attributes:
-        dataset: as far as it can be built without being opened.
-        opened: the pass; None where something is missing, or the device that it would be opened on is not here.
-        missing: what has to be had first.
-    """
-
-    dataset: Benchmark | SegmentationDataset | None
-    opened: OpenedPass | None
+    dataset: Benchmark | SegmentationDataset | None  # as far as it can be built without being opened
+    opened: OpenedPass | None  # None where something is missing, or the device is not here
     missing: tuple[Lack, ...]
 
 
@@ -227,9 +221,8 @@ def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | 
         return pass_key(config)
     names = ("limit", "limit_seed", "shard", "device", "features", "backbone")
     images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
-    return cell_key(
-        {name: getattr(config, name) for name in names} | {"images": images, **seen_choices(config.protocol)}
-    )
+    own = {name: getattr(config, name) for name in names}
+    return cell_key({**own, "images": images, **seen_choices(config.protocol)})
 
 
 def _images(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) -> int | None:
@@ -265,7 +258,7 @@ def _measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
 def _estimate(speeds: Mapping[str, float], config: RunConfig, images: int, unstored: int) -> float | None:
     """Seconds that a cell would take; None where no earlier cell had a stage of it with these settings."""
     keys = _timed_by(portable(config.to_dict(), config.output_dir), device_type(config.device))
-    times = {keys["features"]: unstored, keys["segment"]: images, keys["refine"]: images, keys["rest"]: images}
+    times = {key: unstored if stage == "features" else images for stage, key in keys.items()}
     if any(number and key not in speeds for key, number in times.items()):
         return None
     return sum(number * speeds.get(key, 0.0) for key, number in times.items())

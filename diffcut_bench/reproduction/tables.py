@@ -1,16 +1,19 @@
-"""The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell."""
+"""The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell; its files."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
+from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images, stored_curves, write_figure
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
-from diffcut_bench.store import Result
+from diffcut_bench.store import Result, write_atomically
 
 
 def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str, Table]:
@@ -26,6 +29,30 @@ def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str,
         return {"table": _curves_table(reproduction, checked, outcomes), **cells}
     claims = {"claims": _claims_table(reproduction, checked)} if checked else {}
     return {"table": _redrawn_table(reproduction, outcomes), **claims, **cells}
+
+
+def write_reproduction(
+    folder: Path, reproduction: Reproduction, tables: Mapping[str, Table], curves: dict[str, Any] | None
+) -> list[Path]:
+    """Write reproduction.json, the tables and the figure.
+
+    Args:
+        folder: that they are written to.
+        reproduction: whose.
+        tables: by name, see `redraw`.
+        curves: of a figure, see `figure_curves`.
+
+    Returns:
+        Paths of the tables and the figure.
+    """
+    record = {"schema_version": 1, "name": reproduction.name, "title": reproduction.title, "curves": curves}
+    record |= {name: table.to_dict() for name, table in tables.items()}
+    write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
+    paths = [path for table in tables.values() for path in table.write(folder)]
+    figure = stored_curves(curves)
+    if figure is not None:
+        paths += write_figure(figure, folder, reproduction.name)
+    return paths
 
 
 def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
