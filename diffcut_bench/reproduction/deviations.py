@@ -23,18 +23,15 @@ _UNREAD = {
 _RELEASED = {
     "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
 }
-_SETTINGS_OF_DATA = ("limit", "shard", "seed")
 
 
 def judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
     """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
-    options = {file.option for file in row.files}
-    found = []
-    for deviation in deviations:
-        option, _, value = deviation.partition("=")
-        if option not in options:
-            # A table is shown to others: of a file its name, not whose folder it lies in.
-            found.append(f"{option}={Path(value).name}" if option.endswith("_file") else deviation)
+    by_content = {file.option for file in row.files}
+    words = [word.partition("=") for word in deviations]
+    # A table is shown to others: of a file its name, not whose folder it lies in.
+    told = [(option, Path(value).name if option.endswith("_file") else value) for option, _, value in words]
+    found = [f"{option}={value}" for option, value in told if option not in by_content]
     for file in row.files:
         group, _, name = file.option.partition(".")
         settings = getattr(config, group)
@@ -78,11 +75,8 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     found += _kept_otherwise(planned, actual)
-    for name in _SETTINGS_OF_DATA:
-        value: Any = getattr(actual, name)
-        if value != getattr(planned, name):
-            found.append(f"{name}={value}")
-    return tuple(found)
+    of_data = [name for name in ("limit", "shard", "seed") if getattr(actual, name) != getattr(planned, name)]
+    return (*found, *(f"{name}={getattr(actual, name)}" for name in of_data))
 
 
 def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:

@@ -131,59 +131,45 @@ def _block(
     name: str, own: Mapping[str, Outcome], columns: Sequence[str], measure: Measure, reasons: dict[str, str]
 ) -> list[tuple[str, ...]]:
     """The lines of one method; a line without any text is left out."""
-    verdicts = {column: each.verdict(measure) for column, each in own.items()}
-    ran = {column: each.ours for column, each in own.items() if each.ours is not None}
-    stated = {column: each.cell.published for column, each in own.items() if each.cell.published is not None}
-    judged = [(column, ours, stated[column]) for column, ours in ran.items() if column in stated]
+    ran = [each.ours for each in own.values() if each.ours is not None]
+    stated = any(each.cell.published is not None for each in own.values())
+    deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
+    texts = {column: _texts(each, measure, deviation) for column, each in own.items()}
+    verdicts = {column: each.verdict(measure) for column, each in own.items() if stated or each.ours is None}
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
-    def line(what: str, texts: Mapping[str, str]) -> tuple[str, ...]:
-        return (what, *(texts.get(column, "") for column in columns))
+    def line(what: str) -> tuple[str, ...]:
+        return tuple(texts[column].get(what, "") if column in texts else "" for column in columns)
 
-    published = {
-        column: measure.text(value, more=measure.more_stated(value or 0.0))
-        for column, value in ((column, each.cell.published) for column, each in own.items())
-        if stated or not ran
-    }
     if not ran and len(set(verdicts.values())) == 1:
-        return [(name, *line(f"published ({letter(verdicts.popitem()[1])})", published))]
-    ends = {
-        column: ours.interval
-        for column, ours in ran.items()
-        if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES)
-    }
-    sign = "−" if measure.at_least else "±"
-    words = {
-        column: f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
-        for column, verdict in verdicts.items()
-        if stated or column not in ran
-    }
-    seeds = max((len(ours.seeds) for ours in ran.values()), default=0)
-    lines = [
-        line("published", published),
-        line("ours", {column: measure.text(ours.value, more=1) for column, ours in ran.items()}),
-        line(
-            f"deviation over {seeds} seeds",
-            {column: measure.text(ours.deviation, more=1) for column, ours in ran.items() if ours.seeds},
-        ),
-        line(
-            "95 % over images",
-            {column: f"{measure.text(low)} – {measure.text(high)}" for column, (low, high) in ends.items()},
-        ),
-        line(
-            "difference",
-            {column: measure.text(ours.value - value, signed=True, more=1) for column, ours, value in judged},
-        ),
-        line(
-            "tolerance",
-            {column: f"{sign}{measure.tolerance(value, ours.deviation):.3g}" for column, ours, value in judged},
-        ),
-        line("verdict", words),
-    ]
-    kept = [each for each in lines if any(each[1:])]
-    return [("" if number else name, *each) for number, each in enumerate(kept)]
+        return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
+    for column, verdict in verdicts.items():
+        texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
+    names = ["ours", deviation, "95 % over images", "difference", "tolerance", "verdict"]
+    if stated or not ran:
+        names.insert(0, "published")
+    lines = [(what, *line(what)) for what in names if any(line(what))]
+    return [("" if number else name, *each) for number, each in enumerate(lines)]
+
+
+def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]:
+    """What the table tells of a cell beside its verdict, by the name of the line."""
+    ours, published = outcome.ours, outcome.cell.published
+    texts = {"published": measure.text(published, more=measure.more_stated(published or 0.0))}
+    if ours is None:
+        return texts
+    texts["ours"] = measure.text(ours.value, more=1)
+    if ours.seeds:
+        texts[deviation] = measure.text(ours.deviation, more=1)
+    if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
+        texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
+    if published is not None:
+        texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
+        tolerance = measure.tolerance(published, ours.deviation)
+        texts["tolerance"] = f"{'−' if measure.at_least else '±'}{tolerance:.3g}"
+    return texts
 
 
 def _letter(number: int) -> str:
