@@ -247,12 +247,12 @@ def _points_of(
 
 def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
     """The user's overrides without those that set what a cell's options have not."""
-    keys = {word: word.partition("=")[0].split(".") for word in own}
-    return [
-        word
-        for word, (group, *name) in keys.items()
-        if group not in GROUPS or not name or name[0] in getattr(config, group)
-    ]
+    found = []
+    for word in own:
+        group, *name = word.partition("=")[0].split(".")
+        if group not in GROUPS or not name or name[0] in getattr(config, group):
+            found.append(word)
+    return found
 
 
 def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> PlannedCell:
