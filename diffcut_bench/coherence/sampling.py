@@ -169,9 +169,8 @@ def draw_pairs(ids: Sequence[str], options: SamplingOptions) -> list[tuple[str, 
         chosen = np.sort(generator.permutation(count)[: options.image_pairs])
         return [(ordered[index], ordered[index]) for index in chosen]
     if count < 2:
-        raise UserError(
-            f"pairs of different images need two images, not {count}", f"--pairs {options.pairs}", "use --pairs within"
-        )
+        what = f"pairs of different images need two images, not {count}"
+        raise UserError(what, f"--pairs {options.pairs}", "use --pairs within")
     total = count * (count - 1) // 2
     numbers = np.sort(generator.choice(total, size=min(options.image_pairs, total), replace=False))
     starts = np.cumsum(np.arange(count - 1, 0, -1)) - np.arange(count - 1, 0, -1)  # number of each image's first pair
@@ -209,11 +208,9 @@ def make_plan(
     kept = tuple((position[a], position[b]) for a, b in left)
     sizes = [len(labels[a]) * (len(labels[a]) - 1) // 2 if a == b else len(labels[a]) * len(labels[b]) for a, b in kept]
     if sum(sizes) > MAX_PATCH_PAIRS:
-        raise UserError(
-            f"{sum(sizes)} patch pairs are more than {MAX_PATCH_PAIRS}",
-            f"--image-pairs {options.image_pairs} --patches {options.patches}",
-            "lower one of the two: images, not patch pairs, make the figure certain",
-        )
+        what = f"{sum(sizes)} patch pairs are more than {MAX_PATCH_PAIRS}"
+        where = f"--image-pairs {options.image_pairs} --patches {options.patches}"
+        raise UserError(what, where, "lower one of the two: images, not patch pairs, make the figure certain")
     same = [np.zeros(0, dtype=np.bool_)]
     for a, b in kept:  # in the order of `pair_scores`
         table = labels[a][:, None] == labels[b]
@@ -221,11 +218,10 @@ def make_plan(
     joined = np.concatenate(same)
     if joined.all() or not joined.any():
         missing = "different classes" if len(joined) and joined.all() else "the same class"
-        raise UserError(
-            f"no pair of patches of {missing} among {len(joined)} pairs",
-            f"{len(ids)} images, background={options.background}, mixed={options.mixed}, purity={options.purity:g}",
-            "take more images, or --background keep, --mixed majority or --pairs both",
-        )
+        what = f"no pair of patches of {missing} among {len(joined)} pairs"
+        choices = f"background={options.background}, mixed={options.mixed}, purity={options.purity:g}"
+        hint = "take more images, or --background keep, --mixed majority or --pairs both"
+        raise UserError(what, f"{len(ids)} images, {choices}", hint)
     return Plan(ids, patches, labels, kept, joined, np.repeat(np.arange(len(kept), dtype=np.int32), sizes))
 
 

@@ -157,10 +157,8 @@ def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, 
     """What all cells take together, and what the columns mean."""
     told = [price.outlook for price in prices]
     images, unstored = _known(each.images for each in told), _known(each.unstored for each in told)
-    here, half = (
-        _known((each.feature_bytes for each in told), in_units),
-        _known((each.half_bytes for each in told), in_units),
-    )
+    here = _known((each.feature_bytes for each in told), in_units)
+    half = _known((each.half_bytes for each in told), in_units)
     whole = any(each.whole for each in told)
     few = sum(each.feature_bytes or 0 for each in told) > free
     yield f"images     {images} to score, features of {unstored} to compute"
