@@ -65,11 +65,10 @@ def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> Figur
         )
     axes.plot([0, 1], [0, 1], color="0.55", linestyle=(0, (4, 4)), linewidth=1.2, label="chance: 0.500", zorder=2)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set(xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
     axes.set_xlabel("false positive rate (pairs of different classes)")
     axes.set_ylabel("true positive rate (pairs of one class)")
     axes.set_title(title, loc="left", fontsize=11, fontweight="bold", parse_math=False)
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.set_yticks(np.linspace(0, 1, 6))
     axes.grid(color="0.9", linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     legend = axes.legend(loc="lower right", fontsize=9, title="AUC  [95 % interval]", title_fontsize=9, framealpha=0.95)
@@ -98,11 +97,10 @@ def draw_heatmaps(
         what: class of the marked patch.
     """
     low = min(float(values.min()) for _, *maps in rows for values in maps)
-    wide = sum(2 * picture.pixels.shape[1] / picture.pixels.shape[0] for picture in (first, second))
-    figure = Figure(figsize=(2.35 * wide + 1.1, 2.33 * len(rows) + 0.3))
+    ratios = [picture.pixels.shape[1] / picture.pixels.shape[0] for picture in (first, first, second, second)]
+    figure = Figure(figsize=(2.35 * sum(ratios) + 1.1, 2.33 * len(rows) + 0.3))
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
     FigureCanvasAgg(figure)
-    ratios = [picture.pixels.shape[1] / picture.pixels.shape[0] for picture in (first, first, second, second)]
     grid = figure.subplots(len(rows), 4, squeeze=False, width_ratios=ratios)
     drawn = None
     for row, (name, *maps) in zip(grid, rows, strict=True):
@@ -118,11 +116,9 @@ def draw_heatmaps(
                 axes.set(xticks=[], yticks=[], xlim=box[:2], ylim=box[2:])
         for axes in row[:2]:
             _circle(axes, mark)
-    for axes, title in zip(
-        grid[0],
-        (f"{first.title}, patch marked", f"similarity in {first.title}", second.title, f"similarity in {second.title}"),
-        strict=True,
-    ):
+    titles = [f"{first.title}, patch marked", f"similarity in {first.title}"]
+    titles += [second.title, f"similarity in {second.title}"]
+    for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=9, parse_math=False)
     assert drawn is not None
     bar = figure.colorbar(drawn, ax=grid.ravel().tolist(), shrink=0.9, aspect=30, pad=0.01)

@@ -73,18 +73,14 @@ def mark_between(
     if patch is not None:
         rows, cols = labels.shape
         if not (0 <= patch[0] < rows and 0 <= patch[1] < cols):
-            raise UserError(
-                f"patch {patch[0]},{patch[1]} is outside the grid of {rows}×{cols} patches of {first}",
-                "--mark",
-                f"choose a row from 0 to {rows - 1} and a column from 0 to {cols - 1}",
-            )
+            what = f"patch {patch[0]},{patch[1]} is outside the grid of {rows}×{cols} patches of {first}"
+            raise UserError(what, "--mark", f"choose a row from 0 to {rows - 1} and a column from 0 to {cols - 1}")
         return Mark(first, second, *patch, int(labels[patch]))
     both = {image: grids[image] for image in (first, second)}
     mark = choose_mark(both, background, options) if first != second else None
     if mark is None:
-        raise UserError(
-            f"{first} and {second} share no class to mark a patch of", "--mark-images", "add --mark ROW,COL"
-        )
+        what = f"{first} and {second} share no class to mark a patch of"
+        raise UserError(what, "--mark-images", "add --mark ROW,COL")
     return Mark(first, second, *deepest_patch(labels == mark.label), mark.label)
 
 

@@ -65,7 +65,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A backbone's figures; similarity maps in the marked patch's image and in the other, if a patch is marked."""
+    """Of a backbone; similarity maps in the marked patch's image and in the other, if a patch is marked."""
 
     curve: Curve
     fingerprint: dict[str, str]
@@ -193,16 +193,18 @@ class _Images:
             if isinstance(item, Example)
         ]
 
-    def features(self, source: FeatureSource, ids: Sequence[str], config: RunConfig) -> Iterator[Tensor]:
-        """Feature map [channels, rows, cols] of each image."""
-        loader = example_loader(
-            self.dataset, self.indices(ids), source, batch_size=config.batch_size, num_workers=config.num_workers
-        )
+    def on_grid(
+        self, source: FeatureSource, ids: Sequence[str], config: RunConfig, grids: dict[str, PatchGrid]
+    ) -> Iterator[Tensor]:
+        """Features [channels, rows, cols] of each image's patches."""
+        size, workers = config.batch_size, config.num_workers
+        loader = example_loader(self.dataset, self.indices(ids), source, batch_size=size, num_workers=workers)
         for batch in read_ahead(loader):
             for item in batch:
                 if isinstance(item, Failure):
                     raise UserError(item.error, item.id, "the file was readable before; run again")
-                yield source.of([item])[0]
+                rows, cols = grids[item.id].labels.shape
+                yield grid_features(source.of([item])[0], (rows, cols))
 
     def indices(self, ids: Sequence[str]) -> list[int]:
         return [self.index[image] for image in ids]
@@ -234,18 +236,12 @@ def _measure(
     """One backbone on the plan's pairs; of each image only the drawn patches' features are kept."""
     source = open_features(config, device)
     name = config.choices["backbone"]
-
-    def on_grid(ids: Sequence[str]) -> Iterator[Tensor]:
-        for image, features in zip(ids, images.features(source, ids, config), strict=True):
-            rows, cols = grids[image].labels.shape
-            yield grid_features(features, (rows, cols))
-
     for line in source.announce(images.dataset, images.indices(plan.ids)):
         images.observer.say(line)
     features: list[Tensor] = []
     try:
         with images.observer.progress(name, "images") as report:
-            for patches, grid in zip(plan.patches, on_grid(plan.ids), strict=True):
+            for patches, grid in zip(plan.patches, images.on_grid(source, plan.ids, config, grids), strict=True):
                 features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
                 report(len(features), len(plan.ids))
     finally:
@@ -258,7 +254,7 @@ def _measure(
     curve = Curve(name, roc_points(scores, plan.same), auc(scores, plan.same), interval)
     maps = None
     if mark is not None:
-        first, second = on_grid([mark.first, mark.second])
+        first, second = images.on_grid(source, [mark.first, mark.second], config, grids)
         query = first[:, mark.row, mark.col]
         maps = similarity_map(query, first), similarity_map(query, second)
     return _Measured(curve, source.backbone.fingerprint(), maps)

@@ -18,12 +18,10 @@ _BINS = 512
 _CHUNK = 64  # resamples at a time
 
 
-def cosine(
-    first: Float[Tensor, "n channels"], second: Float[Tensor, "m channels"], step: float = _STEP
-) -> Float[Tensor, "n m"]:
-    """Cosine similarities in [−1, 1], rounded to multiples of ``step``; 0 with a feature that is zero."""
+def cosine(first: Float[Tensor, "n channels"], second: Float[Tensor, "m channels"]) -> Float[Tensor, "n m"]:
+    """Cosine similarities in [−1, 1], rounded to multiples of 2⁻²⁰; 0 with a feature that is zero."""
     scores = normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T
-    return ((scores / step).round() * step).clamp(-1, 1)
+    return ((scores / _STEP).round() * _STEP).clamp(-1, 1)
 
 
 def pair_scores(features: Sequence[Float[Tensor, "_ channels"]], plan: Plan) -> NDArray[np.float32]:
@@ -57,22 +55,20 @@ def auc(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> float:
     return float(statistic) / (len(positive) * len(negative))
 
 
-def roc_points(scores: NDArray[np.float32], same: NDArray[np.bool_], points: int = 200) -> NDArray[np.float64]:
-    """At most ``points`` points [points, 2] of the ROC curve, (false, true) positive rate from (0, 0) to (1, 1).
+def roc_points(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """At most 199 points [points, 2] of the ROC curve, (false, true) positive rate from (0, 0) to (1, 1).
 
     Each lies on the exact curve; the thresholds are quantiles of both classes' scores, so that both axes are resolved.
     """
     positive, negative = np.sort(scores[same]), np.sort(scores[~same])
-    levels = np.linspace(0, 1, (points - 1) // 2)
+    levels = np.linspace(0, 1, 99)
     thresholds = np.unique([np.quantile(part, levels, method="lower") for part in (positive, negative)])[::-1]
     rates = [1 - np.searchsorted(part, thresholds, side="left") / len(part) for part in (negative, positive)]
     return np.vstack([np.zeros((1, 2)), np.stack(rates, axis=1)])
 
 
-def auc_interval(
-    scores: NDArray[np.float32], plan: Plan, *, seed: int, resamples: int = 1000, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of the AUC under the pigeonhole bootstrap (Owen 2007) over images.
+def auc_interval(scores: NDArray[np.float32], plan: Plan, *, seed: int, resamples: int = 1000) -> tuple[float, float]:
+    """95 % percentile interval of the AUC under the pigeonhole bootstrap (Owen 2007) over images.
 
     Images are drawn with replacement; a pair of two images counts as often as the product of their draws, a pair
     within an image as often as the image. Where each image is in a few pairs only, the interval is too wide rather
@@ -83,16 +79,13 @@ def auc_interval(
         plan: which images they are of.
         seed: of the draws.
         resamples: number of bootstrap samples.
-        level: coverage.
     """
     edges = np.unique(np.quantile(scores, np.linspace(0, 1, _BINS + 1)[:-1], method="lower"))
     cell = (plan.unit.astype(np.int64) * 2 + plan.same) * len(edges) + np.searchsorted(edges, scores, side="right") - 1
     table = np.bincount(cell, minlength=len(plan.pairs) * 2 * len(edges)).astype(np.float64)
     table = table.reshape(len(plan.pairs), 2 * len(edges))
     first, second = np.array(plan.pairs).T
-    generator = np.random.default_rng(seed)
-    images = len(plan.ids)
-    areas = []
+    generator, images, areas = np.random.default_rng(seed), len(plan.ids), []
     for start in range(0, resamples, _CHUNK):
         draws = generator.multinomial(images, np.full(images, 1 / images), size=min(_CHUNK, resamples - start))
         weights = np.where(first == second, draws[:, first], draws[:, first] * draws[:, second])
@@ -100,6 +93,5 @@ def auc_interval(
         below = negative.cumsum(axis=1) - negative / 2
         with np.errstate(invalid="ignore"):  # a resample without either kind of pair has no AUC
             areas.append((positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1)))
-    tail = (1 - level) / 2
-    low, high = np.nanquantile(np.concatenate(areas), [tail, 1 - tail])
+    low, high = np.nanquantile(np.concatenate(areas), [0.025, 0.975])
     return float(low), float(high)

@@ -2,8 +2,8 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Literal, get_args, get_type_hints
 
 import numpy as np
 from jaxtyping import Float
@@ -50,12 +50,10 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         problems = []
-        hints = get_type_hints(SamplingOptions)
-        for option in fields(self):
-            value = getattr(self, option.name)
-            allowed = get_args(hints[option.name]) if get_origin(hints[option.name]) is Literal else ()
-            if allowed and value not in allowed:
-                problems.append(f"{option.name} must be {' | '.join(allowed)}, not {value!r}")
+        for name, kind in get_type_hints(SamplingOptions).items():
+            allowed = get_args(kind)  # of a Literal
+            if allowed and getattr(self, name) not in allowed:
+                problems.append(f"{name} must be {' | '.join(allowed)}, not {getattr(self, name)!r}")
         for name, least in (("image_pairs", 1), ("patches", 2), ("grid", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 problems.append(f"{name} must be at least {least}, not {getattr(self, name)}")
@@ -171,9 +169,8 @@ def draw_pairs(ids: Sequence[str], options: SamplingOptions) -> list[tuple[str, 
         chosen = np.sort(generator.permutation(count)[: options.image_pairs])
         return [(ordered[index], ordered[index]) for index in chosen]
     if count < 2:
-        raise UserError(
-            f"pairs of different images need two images, not {count}", f"--pairs {options.pairs}", "use --pairs within"
-        )
+        what = f"pairs of different images need two images, not {count}"
+        raise UserError(what, f"--pairs {options.pairs}", "use --pairs within")
     total = count * (count - 1) // 2
     numbers = np.sort(generator.choice(total, size=min(options.image_pairs, total), replace=False))
     starts = np.cumsum(np.arange(count - 1, 0, -1)) - np.arange(count - 1, 0, -1)  # number of each image's first pair
@@ -209,36 +206,23 @@ def make_plan(
     patches = tuple(drawn[image] for image in ids)
     labels = tuple(grids[image].labels.ravel()[drawn[image]] for image in ids)
     kept = tuple((position[a], position[b]) for a, b in left)
-    sizes = [pair_count(len(labels[a]), None if a == b else len(labels[b])) for a, b in kept]
+    sizes = [len(labels[a]) * (len(labels[a]) - 1) // 2 if a == b else len(labels[a]) * len(labels[b]) for a, b in kept]
     if sum(sizes) > MAX_PATCH_PAIRS:
-        raise UserError(
-            f"{sum(sizes)} patch pairs are more than {MAX_PATCH_PAIRS}",
-            f"--image-pairs {options.image_pairs} --patches {options.patches}",
-            "lower one of the two: images, not patch pairs, make the figure certain",
-        )
-    same = [same_class(labels[a], None if a == b else labels[b]) for a, b in kept]
-    joined = np.concatenate(same) if same else np.zeros(0, dtype=np.bool_)
+        what = f"{sum(sizes)} patch pairs are more than {MAX_PATCH_PAIRS}"
+        where = f"--image-pairs {options.image_pairs} --patches {options.patches}"
+        raise UserError(what, where, "lower one of the two: images, not patch pairs, make the figure certain")
+    same = [np.zeros(0, dtype=np.bool_)]
+    for a, b in kept:  # in the order of `pair_scores`
+        table = labels[a][:, None] == labels[b]
+        same.append(table[np.triu_indices(len(table), 1)] if a == b else table.ravel())
+    joined = np.concatenate(same)
     if joined.all() or not joined.any():
         missing = "different classes" if len(joined) and joined.all() else "the same class"
-        raise UserError(
-            f"no pair of patches of {missing} among {len(joined)} pairs",
-            f"{len(ids)} images, background={options.background}, mixed={options.mixed}, purity={options.purity:g}",
-            "take more images, or --background keep, --mixed majority or --pairs both",
-        )
+        what = f"no pair of patches of {missing} among {len(joined)} pairs"
+        choices = f"background={options.background}, mixed={options.mixed}, purity={options.purity:g}"
+        hint = "take more images, or --background keep, --mixed majority or --pairs both"
+        raise UserError(what, f"{len(ids)} images, {choices}", hint)
     return Plan(ids, patches, labels, kept, joined, np.repeat(np.arange(len(kept), dtype=np.int32), sizes))
-
-
-def pair_count(first: int, second: int | None) -> int:
-    """Pairs of so many patches with so many others, or among themselves if ``second`` is None."""
-    return first * (first - 1) // 2 if second is None else first * second
-
-
-def same_class(first: NDArray[np.int64], second: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-    """Whether the patches of each pair have one class, in the order of `pair_scores`."""
-    if second is None:
-        rows, cols = np.triu_indices(len(first), 1)
-        return first[rows] == first[cols]
-    return (first[:, None] == second[None, :]).ravel()
 
 
 def grid_features(

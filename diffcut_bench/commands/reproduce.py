@@ -34,32 +34,19 @@ _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own flags."""
-    parser.add_argument(
-        "name", metavar="NAME", help=f"one of {', '.join(sorted(known_reproductions(), key=paper_order))}"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
-    parser.add_argument(
-        "--tflops", metavar="N", type=float, default=TFLOPS, help="10^12 operations a second of the GPU of --dry-run"
-    )
-    parser.add_argument("--status", action="store_true", help="print how far each cell is")
-    parser.add_argument(
-        "--under", metavar="A,B", help="protocols and background rules to score under, side by side; or all"
-    )
-    parser.add_argument(
-        "--predictions", metavar="ROW=DIR", action="append", default=[], help="segmentations of a row: DIR/COLUMN/*.png"
-    )
-    parser.add_argument(
-        "--seeds", metavar="N", type=int, help="run what draws noise with N seeds: their mean and deviation"
-    )
-    parser.add_argument(
-        "--for",
-        dest="of_part",
-        nargs=2,
-        metavar=("PART", "KEY=VALUE"),
-        action="append",
-        default=[],
-        help="override for one column's or row's cells, such as --for voc dataset.root=DIR",
-    )
+    add, names = parser.add_argument, ", ".join(sorted(known_reproductions(), key=paper_order))
+    add("name", metavar="NAME", help=f"one of {names}")
+    add("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
+    gpu = "10^12 operations a second of the GPU of --dry-run"
+    add("--tflops", metavar="N", type=float, default=TFLOPS, help=gpu)
+    add("--status", action="store_true", help="print how far each cell is")
+    add("--under", metavar="A,B", help="protocols and background rules to score under, side by side; or all")
+    segmentations = "segmentations of a row: DIR/COLUMN/*.png"
+    add("--predictions", metavar="ROW=DIR", action="append", default=[], help=segmentations)
+    add("--seeds", metavar="N", type=int, help="run what draws noise with N seeds: their mean and deviation")
+    part = "override for one column's or row's cells, such as --for voc dataset.root=DIR"
+    metavar = ("PART", "KEY=VALUE")
+    add("--for", dest="of_part", nargs=2, metavar=metavar, action="append", default=[], help=part)
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -99,27 +86,25 @@ def reproduce(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)  # before any work, so that an unwritable folder costs nothing
     except OSError as error:
         raise unwritable(folder, error) from error
-    measured, failed = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), print_coherence)
-    results = [ours.result for ours in measured.values() if ours.result is not None]
-    runnable = any(not cell.not_run for cell in cells)
-    cells, measured, failed = average_seeds(cells, measured, failed)
-    tables = redraw(reproduction, cells, measured, failed)
-    curves = figure_curves(reproduction, cells, measured) if reproduction.sweep else None
+    outcomes = measure_cells(reproduction, cells, TerminalObserver(reproduction.name), print_coherence)
+    means = average_seeds(outcomes)
+    tables = redraw(reproduction, means)
+    curves = figure_curves(reproduction, means) if reproduction.sweep else None
     for name in ("table", "claims"):
         if name in tables:
             tables[name].print(console)
-    say_failures(results)
+    ran = [each.ours for each in outcomes if each.ours is not None]
+    say_failures([ours.result for ours in ran if ours.result is not None])
     for path in write_reproduction(folder, reproduction, tables, curves):
         say(f"written  {path}")
-    return 2 if runnable and not measured else 0
+    return 2 if not ran and any(cell.config is not None for cell in cells) else 0
 
 
 def _output_dir(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> Path:
-    for cell in cells:
-        if cell.config is not None:
-            return Path(cell.config.output_dir)
+    config = next((cell.config for cell in cells if cell.config is not None), None)
     # Overrides that only a cell's options know are no matter here.
-    return Path(load_config([word for word in overrides if word.startswith(("output_dir=", "hydra."))]).output_dir)
+    config = config or load_config([word for word in overrides if word.startswith(("output_dir=", "hydra."))])
+    return Path(config.output_dir)
 
 
 def _folders(texts: Sequence[str]) -> dict[str, Path]:

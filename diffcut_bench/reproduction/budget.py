@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
+from itertools import islice
 from operator import add
 from pathlib import Path
 
@@ -26,20 +27,12 @@ _PRICES = ("images", "features of", "disk", "here", "at best", "TITAN RTX")
 
 @dataclass(frozen=True)
 class _Price:
-    """What is left of a cell takes.
-
-    Attributes:
-        outlook: of the cell.
-        here: seconds on this machine; None where nothing is known of them, as in the others.
-        at_best: on a GPU, the network's operations alone.
-        published: of the images whose features are computed, at the speed that the paper gives for this backbone and
-            segmenter.
-    """
+    """What is left of a cell takes, in seconds; None where nothing is known of them."""
 
     outlook: Outlook
-    here: float | None
-    at_best: float | None
-    published: float | None
+    here: float | None  # on this machine
+    at_best: float | None  # on a GPU, the network's operations alone
+    published: float | None  # features that are computed, at the paper's speed of this backbone and segmenter
 
     def texts(self) -> tuple[str, ...]:
         """As the table shows it: what other cells pay for is left empty, and what costs nothing that is counted."""
@@ -62,12 +55,13 @@ def time_text(seconds: float | None, *, at_least: bool = False) -> str:
     """
     if seconds is None:
         return "unknown"
-    bound = "≥ " if at_least else ""
     if seconds < 90:
-        return f"{bound}{seconds:.2g} s" if seconds < 10 else f"{bound}{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{bound}{seconds / 60:.0f} min"
-    return f"{bound}{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{bound}{seconds / 3600:.0f} h"
+        text = f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    elif seconds < 5400:
+        text = f"{seconds / 60:.0f} min"
+    else:
+        text = f"{seconds / 3600:.3g} h" if seconds < 3.6e6 else f"{seconds / 3600:.0f} h"
+    return f"≥ {text}" if at_least else text
 
 
 def plan_budget(
@@ -83,54 +77,51 @@ def plan_budget(
     Returns:
         A line a cell, and what is said under them: of all cells together, and what has to be fetched.
     """
-    outlooks = _outlooks(reproduction, cells)
-    known = list(outlooks.values())
-    finished, missing = sum(each.finished for each in known), sum(bool(each.missing) for each in known)
-    states = f"{finished} finished, {missing} lack something, {len(cells) - len(known)} not run"
-    lines = [f"{len(known)} cells to run: {states}"]
-    configs = {index: cell.config for index, cell in enumerate(cells) if cell.config is not None}
-    prices: dict[int, _Price] = {}
-    if tflops is not None:
-        device, rate = _rate_of(next((config.device for config in configs.values()), "cpu"))
-        published = {} if reproduction.measure == "auc" else _published_speeds()
-        for index, outlook in outlooks.items():
+    to_run = [(cell, cell.config) for cell in cells if cell.config is not None]
+    outlooks = _outlooks(reproduction, to_run)
+    finished, missing = sum(each.finished for each in outlooks), sum(bool(each.missing) for each in outlooks)
+    states = f"{finished} finished, {missing} lack something, {len(cells) - len(to_run)} not run"
+    lines = [f"{len(to_run)} cells to run: {states}"]
+    prices: list[_Price | None] = [None] * len(to_run)
+    if tflops is not None and finished < len(to_run):
+        first = to_run[0][1]
+        device, rate = _rate_of(first.device)
+        speeds = {} if reproduction.measure == "auc" else _published_speeds()
+        for index, ((_, config), outlook) in enumerate(zip(to_run, outlooks, strict=True)):
             if not outlook.finished:
-                choices = configs[index].choices
-                speed = published.get((choices.get("backbone", ""), choices.get("segmenter", "")))
+                speed = speeds.get((config.choices.get("backbone", ""), config.choices.get("segmenter", "")))
                 here = _quotient(outlook.operations, rate) if outlook.seconds is None else outlook.seconds
                 at_best = _quotient(outlook.operations, tflops * 1e12)
                 prices[index] = _Price(outlook, here, at_best, _quotient(outlook.unstored or None, speed))
-        if prices:
-            output_dir = Path(next(iter(configs.values())).output_dir).absolute()
-            there = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
-            lines += _sums(list(prices.values()), shutil.disk_usage(there).free, device, rate, tflops)
-    return _table(reproduction, cells, outlooks, prices), [*lines, *_to_fetch(known, cells)]
+        output_dir = Path(first.output_dir).absolute()
+        there = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
+        lines += _sums([price for price in prices if price], shutil.disk_usage(there).free, device, rate, tflops)
+    return _table(reproduction, cells, outlooks, prices), [*lines, *_to_fetch(outlooks, to_run)]
 
 
 def _quotient(amount: float | None, rate: float | None) -> float | None:
     return None if amount is None or rate is None else amount / rate
 
 
-def _outlooks(reproduction: Reproduction, cells: Sequence[PlannedCell]) -> dict[int, Outlook]:
-    """By index of each cell that is run. One that is tuned first is as far as its search, and takes what both take."""
-    configs: dict[int, list[RunConfig] | UserError] = {}
-    for index, cell in enumerate(cells):
-        if cell.config is not None:
-            try:
-                search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
-                configs[index] = [*search, cell.config]
-            except UserError as error:
-                configs[index] = error
-    every = [config for each in configs.values() if not isinstance(each, UserError) for config in each]
+def _outlooks(reproduction: Reproduction, to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> list[Outlook]:
+    """Of each cell. One that is tuned first is as far as its search, and takes what both take."""
+    configs: list[list[RunConfig] | UserError] = []
+    for cell, config in to_run:
+        try:
+            search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
+            configs.append([*search, config])
+        except UserError as error:
+            configs.append(error)
+    every = [config for each in configs if not isinstance(each, UserError) for config in each]
     ahead = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
-    found: dict[int, Outlook] = {}
-    for index, each in configs.items():
+    found = []
+    for each in configs:
         if isinstance(each, UserError):
-            found[index] = Outlook(missing=(Lack.of(each),))
+            found.append(Outlook(missing=(Lack.of(each),)))
             continue
-        *searched, last = [next(ahead) for _ in each]
+        *searched, last = islice(ahead, len(each))
         # The cell after a search may have another setting than the planned one.
-        found[index] = reduce(add, [*searched, replace(last, state=searched[-1].state)]) if searched else last
+        found.append(reduce(add, [*searched, replace(last, state=searched[-1].state)]) if searched else last)
     return found
 
 
@@ -166,9 +157,8 @@ def _sums(prices: Sequence[_Price], free: int, device: str, rate: float | None, 
     """What all cells take together, and what the columns mean."""
     told = [price.outlook for price in prices]
     images, unstored = _known(each.images for each in told), _known(each.unstored for each in told)
-    here, half = (
-        _known(sizes, in_units) for sizes in zip(*((o.feature_bytes, o.half_bytes) for o in told), strict=True)
-    )
+    here = _known((each.feature_bytes for each in told), in_units)
+    half = _known((each.half_bytes for each in told), in_units)
     whole = any(each.whole for each in told)
     few = sum(each.feature_bytes or 0 for each in told) > free
     yield f"images     {images} to score, features of {unstored} to compute"
@@ -212,18 +202,18 @@ def _known(numbers: Iterable[int | None], text: Callable[[int], str] = str) -> s
 def _table(
     reproduction: Reproduction,
     cells: Sequence[PlannedCell],
-    outlooks: dict[int, Outlook],
-    prices: dict[int, _Price],
+    outlooks: Sequence[Outlook],
+    prices: Sequence[_Price | None],
 ) -> Table:
-    columns = [Column("cell"), Column("column"), Column("state")]
-    shown = _PRICES if any(price.published is not None for price in prices.values()) else _PRICES[:-1]
-    columns += [Column(name, numeric=True) for name in shown if prices]
+    priced = [price for price in prices if price]
+    shown = _PRICES if any(price.published is not None for price in priced) else _PRICES[:-1]
+    columns = [*map(Column, ("cell", "column", "state")), *(Column(name, numeric=True) for name in shown if priced)]
     rows = []
-    for index, outlook in outlooks.items():
-        cell = cells[index]
-        point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in (cell.point or {}).items())
+    to_run = [cell for cell in cells if cell.config is not None]
+    for cell, outlook, price in zip(to_run, outlooks, prices, strict=True):
+        point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in cell.point.items())
         state = "measured by each run" if reproduction.measure == "auc" and not outlook.missing else _state(outlook)
-        texts = prices[index].texts() if index in prices else ("",) * len(_PRICES)
+        texts = price.texts() if price else ("",) * len(_PRICES)
         rows.append((f"{cell.name} {point}".strip(), cell.column, state, *texts)[: len(columns)])
     for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
         rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
@@ -241,7 +231,7 @@ def _state(outlook: Outlook) -> str:
     return f"{outlook.state.done} of {outlook.state.images} images" if outlook.state.done else "not started"
 
 
-def _to_fetch(outlooks: Sequence[Outlook], cells: Sequence[PlannedCell]) -> Iterator[str]:
+def _to_fetch(outlooks: Sequence[Outlook], to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> Iterator[str]:
     """Each thing once, with the command that fetches it, and released files, which are fetched by hand."""
     lacks: dict[tuple[str, str], Lack] = {}
     for lack in (lack for outlook in outlooks for lack in outlook.missing):
@@ -249,10 +239,10 @@ def _to_fetch(outlooks: Sequence[Outlook], cells: Sequence[PlannedCell]) -> Iter
         if set(lack.mend.split()) > set(known.mend.split()):  # of a model a namer wants more files than a backbone does
             lacks[lack.kind, lack.what] = replace(lack, size=lack.size or known.size)
     files: dict[tuple[str, str, str], dict[str, None]] = {}
-    for cell in cells:
-        for file in cell.row.files if cell.config is not None else ():
+    for cell, config in to_run:
+        for file in cell.row.files:
             group, _, name = file.option.partition(".")
-            if getattr(cell.config, group).get(name, "not asked for") is None:
+            if getattr(config, group).get(name, "not asked for") is None:
                 files.setdefault((cell.row.name, file.what, file.option), {})[cell.column] = None
     if lacks or files:
         yield "to fetch, where there is network, and sizes as far as they are known here:"

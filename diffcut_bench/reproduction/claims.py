@@ -1,14 +1,15 @@
 """What the text says about curves and rows, checked on ours."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction.curves import Point, check_curve, name_part, parts_of
-from diffcut_bench.reproduction.leads import Contest, Lead, check_lead, measure_lead
-from diffcut_bench.reproduction.plan import PlannedCell, part_of
+from diffcut_bench.reproduction.curves import check_curve, name_part, parts_of
+from diffcut_bench.reproduction.leads import Lead, check_lead, measure_lead
+from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.spec import Claim, Reproduction
-from diffcut_bench.reproduction.verdict import Measured, Verdict, known_measures
+from diffcut_bench.reproduction.verdict import Verdict, known_measures
 
 
 @dataclass(frozen=True)
@@ -21,101 +22,71 @@ class Checked:
     beside: str = ""
 
 
-def check_claims(
-    reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
-    measured: Mapping[int, Measured],
-    failed: Mapping[int, str],
-) -> list[Checked]:
+def check_claims(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[Checked]:
     """Every statement of the text: of a figure for each row, column and protocol, of a table for each protocol.
 
     Args:
         reproduction: of the table or figure.
-        cells: as planned.
-        measured: values by index in ``cells``.
-        failed: why a cell was not run, by index.
+        outcomes: of its cells, without seeds of the noise (`average_seeds`).
     """
     if not reproduction.sweep:
-        unders = dict.fromkeys(cell.under for cell in cells if cell.config is not None) or {"": None}
-        claims = [(claim, under) for under in unders for claim in reproduction.claims]
-        return [_of_rows(claim, reproduction, cells, measured, failed, under) for claim, under in claims]
-    measure, found = known_measures()[reproduction.measure], []
-    for part in parts_of(cells):
+        unders = dict.fromkeys(each.cell.under for each in outcomes if each.cell.config is not None) or [""]
+        return [_of_rows(claim, reproduction, outcomes, under) for under in unders for claim in reproduction.claims]
+    found, parts = [], parts_of(outcomes)
+    for part in parts:
+        whole = [each for each in outcomes if each.cell.part == part]
         for claim in reproduction.claims:
-            curve = [
-                i
-                for i, cell in enumerate(cells)
-                if part_of(cell) == part
-                and all((cell.point or {}).get(key) == value for key, value in claim.where.items())
-            ]
-            points = [Point((cells[i].point or {})[claim.axis], measured[i]) for i in curve if i in measured]
-            ours, verdict = check_curve(claim, points, measure, len(curve))
-            if not points:
-                why = next((failed.get(i, cells[i].not_run) for i in curve), "")
-                verdict = Verdict("not run", why)
-            found.append(Checked(" ".join([claim.text, *name_part(cells, part)]), ours, verdict))
+            curve = [each for each in whole if claim.where.items() <= each.cell.point.items()]
+            points = {each.cell.point[claim.axis]: each.ours for each in curve if each.ours is not None}
+            if points:
+                ours, verdict = check_curve(claim, points, known_measures()[reproduction.measure], len(curve))
+            else:
+                ours, verdict = "–", Verdict("not run", curve[0].why if curve else "")
+            found.append(Checked(f"{claim.text} {name_part(parts, part)}".strip(), ours, verdict))
     return found
 
 
-def _of_rows(
-    claim: Claim,
-    reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
-    measured: Mapping[int, Measured],
-    failed: Mapping[int, str],
-    under: str,
-) -> Checked:
-    """A statement about a row beside others, in the columns where it and one of them at least were run."""
+def _of_rows(claim: Claim, reproduction: Reproduction, outcomes: Sequence[Outcome], under: str) -> Checked:
+    """A statement about a row beside others, in the columns where it and at least one of them were run."""
     measure = known_measures()[reproduction.measure]
     # Rows that are not run are planned once, under no protocol.
-    indices = {(cell.row.name, cell.column): i for i, cell in enumerate(cells) if cell.under in (under, "")}
-    asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in indices]
-    contests: dict[str, Contest] = {}
+    cells = {(each.cell.row.name, each.cell.column): each for each in outcomes if each.cell.under in (under, "")}
+    asked = claim.columns or [column for column in reproduction.columns if (claim.row, column) in cells]
     leads: dict[str, Lead] = {}
-    untold: dict[str, _Untold] = {}
+    limits: list[str] = []
+    untold: list[tuple[int, str]] = []  # why a column was not compared; the reason of the first rank tells most
+    compared: dict[str, None] = {}
+    published: dict[str, None] = {}
+    elsewhere: dict[str, None] = {}  # published under another protocol than ours is scored under, and left out
     for number, column in enumerate(asked):
-        own = indices.get((claim.row, column), -1)
-        others = {name: indices[name, column] for name in claim.others if (name, column) in indices}
-        run = {name: measured[i] for name, i in others.items() if i in measured}
-        left = [cells[i] for name, i in others.items() if name not in run]
-        if own not in measured:
-            untold[column] = _Untold(2, failed.get(own, cells[own].not_run if own >= 0 else ""))
+        own = cells.get((claim.row, column))
+        if own is None or own.ours is None:
+            untold.append((2, own.why if own is not None else ""))
             continue
+        others = [cells[name, column] for name in claim.others if (name, column) in cells]
+        run = {each.cell.row.name: each.ours for each in others if each.ours is not None}
         if not run:
-            untold[column] = _Untold(1, "none of the rows beside it was run")
+            untold.append((1, "none of the rows beside it was run"))
             continue
+        left = [each.cell for each in others if each.ours is None]
         stated = {cell.row.name: cell.published for cell in left if cell.published is not None}
-        published, elsewhere = ({}, tuple(stated)) if cells[own].rescored else (stated, ())
-        unrun = tuple(cell.row.name for cell in left if not cell.row.not_run)
-        contest = Contest(measured[own], run, published, unrun, elsewhere)
+        figures = {} if own.cell.rescored else stated
         try:
-            leads[column] = measure_lead(contest, measure, seed=42 + number)
-            contests[column] = contest
+            leads[column] = measure_lead(own.ours, [*run.values()], measure, [*figures.values()], seed=42 + number)
         except (UserError, ValueError) as error:
-            untold[column] = _Untold(0, f"{column}: {error.what if isinstance(error, UserError) else error}")
-    ours, verdict = check_lead(claim, leads, measure, _limits(contests, untold))
-    compared = dict.fromkeys(name for contest in contests.values() for name in contest.others)
-    figures = dict.fromkeys(name for contest in contests.values() for name in contest.published)
-    beside = "; published: ".join(", ".join(names) for names in (compared, figures) if names)
+            untold.append((0, f"{column}: {error.what if isinstance(error, UserError) else error}"))
+            continue
+        limits += [f"{cell.row.name} was not run in {column}" for cell in left if not cell.row.not_run]
+        limits += [limit for each in (own.ours, *run.values()) for limit in each.limits]
+        compared |= dict.fromkeys(run)
+        published |= dict.fromkeys(figures)
+        elsewhere |= dict.fromkeys(stated if own.cell.rescored else ())
+    if elsewhere:
+        limits.append(f"without {', '.join(elsewhere)}, published under the table's own protocol")
+    if leads and untold:
+        limits.insert(0, f"{len(leads)} of {len(asked)} columns")
+    elif untold:
+        limits = [min(untold, key=itemgetter(0))[1]]
+    ours, verdict = check_lead(claim, leads, measure, list(dict.fromkeys(limits)))
+    beside = "; published: ".join(", ".join(names) for names in (compared, published) if names)
     return Checked(f"{claim.text} [{under}]" if under else claim.text, ours, verdict, beside)
-
-
-@dataclass(frozen=True)
-class _Untold:
-    """Why a column was not compared; of several reasons that of the first rank tells most."""
-
-    rank: int
-    why: str
-
-
-def _limits(contests: Mapping[str, Contest], untold: Mapping[str, _Untold]) -> list[str]:
-    """Why the columns that could be compared are not what the text is about; or the one reason why there is none."""
-    if not contests:
-        return [min(untold.values(), key=lambda each: each.rank).why] if untold else []
-    limits = [f"{len(contests)} of {len(contests) + len(untold)} columns"] if untold else []
-    for column, contest in contests.items():
-        limits += [f"{name} was not run in {column}" for name in contest.unrun]
-        limits += [limit for each in (contest.ours, *contest.others.values()) for limit in each.limits]
-    elsewhere = dict.fromkeys(name for contest in contests.values() for name in contest.elsewhere)
-    limits += [f"without {', '.join(elsewhere)}, published under the table's own protocol"] if elsewhere else []
-    return list(dict.fromkeys(limits))

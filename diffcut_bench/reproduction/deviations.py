@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol
+from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.environment import device_type
 from diffcut_bench.paths import read_regular
 from diffcut_bench.reproduction.spec import Row
@@ -23,19 +23,15 @@ _UNREAD = {
 _RELEASED = {
     "backbone": {"generator": "cuda", "vae_dtype": "float32", "unet_dtype": "float16", "prompt_dtype": "float16"}
 }
-_SETTINGS_OF_DATA = ("limit", "shard", "seed")
-COMMIT = re.compile("[0-9a-f]{40}")  # of the hub
 
 
 def judged_by_content(deviations: Sequence[str], row: Row, column: str, config: RunConfig) -> tuple[str, ...]:
     """The deviations, where an option that takes a released file is one unless it has that file, wherever it lies."""
-    options = {file.option for file in row.files}
-    found = []
-    for deviation in deviations:
-        option, _, value = deviation.partition("=")
-        if option not in options:
-            # A table is shown to others: of a file its name, not whose folder it lies in.
-            found.append(f"{option}={Path(value).name}" if option.endswith("_file") else deviation)
+    by_content = {file.option for file in row.files}
+    words = [word.partition("=") for word in deviations]
+    # A table is shown to others: of a file its name, not whose folder it lies in.
+    told = [(option, Path(value).name if option.endswith("_file") else value) for option, _, value in words]
+    found = [f"{option}={value}" for option, value in told if option not in by_content]
     for file in row.files:
         group, _, name = file.option.partition(".")
         settings = getattr(config, group)
@@ -70,7 +66,7 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
             unread |= {"seed", "generator"} if after.get("noise") is False else set()
         for name in sorted({*before, *after} - unread):
-            if name == "revision" and _is_commit(after.get(name)) and not _is_commit(before.get(name)):
+            if name == "revision" and is_commit(after.get(name)) and not is_commit(before.get(name)):
                 continue  # in the place of a branch or tag: no other weights are known to be meant
             choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
             pairs = ((planned.protocol, before), (actual.protocol, after))
@@ -79,11 +75,8 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     found += _kept_otherwise(planned, actual)
-    for name in _SETTINGS_OF_DATA:
-        value: Any = getattr(actual, name)
-        if value != getattr(planned, name):
-            found.append(f"{name}={value}")
-    return tuple(found)
+    of_data = [name for name in ("limit", "shard", "seed") if getattr(actual, name) != getattr(planned, name)]
+    return (*found, *(f"{name}={getattr(actual, name)}" for name in of_data))
 
 
 def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
@@ -91,8 +84,7 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
     before, after = (config.features.get("dtype", "auto") for config in (planned, actual))
     if before == after:
         return []
-    image_size = build_protocol(actual.protocol).image_size
-    outline = outline_of(actual.backbone, image_size, device_type(actual.device))
+    outline = outline_of(actual, device_type(actual.device))
     computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
     # Without loss is also float32, which holds whatever was computed.
     without_loss = ("auto", "float32", computed)
@@ -104,5 +96,6 @@ def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:
     return {"generator": device_type(device)} if backbone.get("generator") == "auto" else {}
 
 
-def _is_commit(revision: object) -> bool:
-    return bool(COMMIT.fullmatch(str(revision)))
+def is_commit(revision: object) -> bool:
+    """Whether a revision of the hub is a commit, and no branch or tag."""
+    return re.fullmatch("[0-9a-f]{40}", str(revision)) is not None

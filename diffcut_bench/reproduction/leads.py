@@ -1,7 +1,8 @@
 """What the text says about a row of a table beside others, tested on the same images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from statistics import fmean, stdev
 
 import torch
@@ -13,25 +14,6 @@ from diffcut_bench.reproduction.spec import Claim
 from diffcut_bench.reproduction.verdict import SLACK, Measure, Measured, Verdict
 from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import ImageRow, check_published
-
-
-@dataclass(frozen=True)
-class Contest:
-    """A column of a claim.
-
-    Attributes:
-        ours: value of the row that the claim is about.
-        others: values of the rows that it is set beside, at least one; all with the folder of their cells.
-        published: published values of those that were not run.
-        unrun: rows that could be run and were not.
-        elsewhere: rows that were published under another protocol than ours is scored under, and are left out.
-    """
-
-    ours: Measured
-    others: Mapping[str, Measured]
-    published: Mapping[str, float] = field(default_factory=dict)
-    unrun: tuple[str, ...] = ()
-    elsewhere: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,48 +71,53 @@ class Lead:
         return told if torch.equal(self.lowest, self.resampled) else f"{value}, over those run {told}"
 
 
-def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
+def measure_lead(
+    ours: Measured, others: Sequence[Measured], measure: Measure, published: Sequence[float] = (), seed: int = 42
+) -> Lead:
     """How far a row is ahead of the best of the others in one column.
 
     The best of the others is found anew in each sample: that it was picked for being the best is part of the interval.
     Runs with the same seed of the noise are compared, and each of them with a row that draws none.
 
     Args:
-        contest: of the column.
+        ours: value of the row.
+        others: values of the rows that it is set beside, at least one; all with the folder of their cells.
         measure: of the table.
+        published: values of further rows that were not run.
         seed: of the bootstrap; columns of several data sets take different ones.
 
     Raises:
         UserError: rows of a cell can't be read.
         ValueError: the cells score different classes, or have no image or no seed of the noise in common.
     """
-    rows = [contest.ours, *contest.others.values()]
-    seeds = _common_seeds(rows)
-    drawn = [[each for number in seeds for each in row.seeds if each.seed == number] or [row] for row in rows]
-    cells = [cell for row in drawn for cell in row]
-    shared = common_images([_rows_of(cell) for cell in cells])
+    rows = [ours, *others]
+    with_noise = [[each.seed for each in row.seeds if each.seed is not None] for row in rows if row.seeds]
+    seeds = _common(with_noise)
+    if with_noise and not seeds:
+        raise ValueError("no seed of the noise in common")
+    draws = [[_drawn(row, number) for row in rows] for number in seeds] or [rows]
+    cells = {cell.folder: cell for draw in draws for cell in draw}
+    if len({cell.result.class_names for cell in cells.values() if cell.result is not None}) > 1:
+        raise ValueError("other classes are scored")
+    shared = common_images([_rows_of(cell) for cell in cells.values()])
     if not shared[0]:
         raise ValueError("no image in common")
-    scored = iter([_scores(images, cell, measure, seed) for images, cell in zip(shared, cells, strict=True)])
-    of_rows = [[next(scored) for _ in row] for row in drawn]
-    if len({own[0][2] for own in of_rows}) > 1:
-        raise ValueError("other classes are scored")
-    stated = [
-        (measure.sign * value, measure.tolerance(value, contest.ours.deviation)) for value in contest.published.values()
-    ]
-    nothing = float("-inf")
-    best_stated = max((value for value, _ in stated), default=nothing)
-    at_most = max((value + tolerance for value, tolerance in stated), default=nothing)
-    at_least = max((value - tolerance for value, tolerance in stated), default=nothing)
+    scored = {
+        cell.folder: _scores(images, cell, measure, seed) for images, cell in zip(shared, cells.values(), strict=True)
+    }
+    stated = [(measure.sign * value, measure.tolerance(value, ours.deviation)) for value in published]
+    best_stated, at_most, at_least = (
+        max((value + side * tolerance for value, tolerance in stated), default=-inf) for side in (0, 1, -1)
+    )
     values, over_run, resampled, lowest, highest = [], [], [], [], []
-    for draw in range(max(len(seeds), 1)):
-        (ours, sample, _), *others = (own[min(draw, len(own) - 1)] for own in of_rows)
-        ahead = sample - torch.stack([each for _, each, _ in others]).amax(dim=0)
-        over_run.append(ours - max(value for value, _, _ in others))
-        values.append(min(over_run[-1], ours - best_stated))
+    for draw in draws:
+        (own, sample), *beside = (scored[cell.folder] for cell in draw)
+        ahead = sample - torch.stack([each for _, each in beside]).amax(dim=0)
+        over_run.append(own - max(value for value, _ in beside))
+        values.append(min(over_run[-1], own - best_stated))
         resampled.append(ahead)
-        lowest.append(ahead.clamp_max(ours - at_most))
-        highest.append(ahead.clamp_max(ours - at_least))
+        lowest.append(ahead.clamp_max(own - at_most))
+        highest.append(ahead.clamp_max(own - at_least))
     return Lead(
         value=fmean(values),
         over_run=fmean(over_run),
@@ -144,8 +131,7 @@ def measure_lead(contest: Contest, measure: Measure, seed: int = 42) -> Lead:
 
 def mean_lead(leads: Sequence[Lead]) -> Lead:
     """The mean over columns; the images of one are not those of another, nor are their bootstrap samples."""
-    of_noise = [set(lead.by_seed) for lead in leads if lead.by_seed]
-    common = sorted(set.intersection(*of_noise)) if of_noise else []
+    seeds = _common([lead.by_seed for lead in leads if lead.by_seed])
     return Lead(
         value=fmean(lead.value for lead in leads),
         over_run=fmean(lead.over_run for lead in leads),
@@ -153,7 +139,7 @@ def mean_lead(leads: Sequence[Lead]) -> Lead:
         lowest=_mean([lead.lowest for lead in leads]),
         highest=_mean([lead.highest for lead in leads]),
         images=min(lead.images for lead in leads),
-        by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in common},
+        by_seed={number: fmean(lead.by_seed.get(number, lead.value) for lead in leads) for number in seeds},
     )
 
 
@@ -172,16 +158,14 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     if not leads:
         return "–", Verdict("not run", "; ".join(limits))
     told = leads if claim.each_column else {"": mean_lead(list(leads.values()))}
+    sizes = {column: measure.text(lead.value, signed=True, more=1) for column, lead in {**leads, **told}.items()}
     few = [column for column, lead in leads.items() if lead.images < FEWEST_IMAGES]
     if few:
-        values = {column: measure.text(lead.value, signed=True, more=1) for column, lead in told.items()}
         limits = [*limits, f"fewer than {FEWEST_IMAGES} images of {', '.join(few)}, too few for an interval"]
-    else:
-        values = {column: lead.text(measure) for column, lead in told.items()}
+    values = {column: sizes[column] if few else lead.text(measure) for column, lead in told.items()}
     said = "; ".join(f"{column} {value}".strip() for column, value in values.items())
     if len(leads) > len(told):
-        columns = {column: measure.text(lead.value, signed=True, more=1) for column, lead in leads.items()}
-        said += "; " + ", ".join(f"{column} {value}" for column, value in columns.items())
+        said += "; " + ", ".join(f"{column} {sizes[column]}" for column in leads)
     shared = sorted({len(lead.by_seed) for lead in leads.values() if lead.by_seed})
     said += f"; seeds in common: {' – '.join(map(str, dict.fromkeys((shared[0], shared[-1]))))}" if shared else ""
     if limits:
@@ -198,13 +182,14 @@ def check_lead(claim: Claim, leads: Mapping[str, Lead], measure: Measure, limits
     return said, Verdict("differs", "; ".join(contradictions)) if contradictions else Verdict("reproduced")
 
 
-def _common_seeds(rows: Sequence[Measured]) -> list[int]:
-    """Seeds of the noise that every row has of those that were run with some; none where no row was."""
-    drawn = [{each.seed for each in row.seeds if each.seed is not None} for row in rows if row.seeds]
-    common = sorted(set.intersection(*drawn)) if drawn else []
-    if drawn and not common:
-        raise ValueError("no seed of the noise in common")
-    return common
+def _common(seeds: Sequence[Iterable[int]]) -> list[int]:
+    """Seeds of the noise that all have."""
+    return sorted(set.intersection(*map(set, seeds))) if seeds else []
+
+
+def _drawn(row: Measured, seed: int) -> Measured:
+    """The run of a row with this seed of the noise; the row itself where it draws none."""
+    return next((run for run in row.seeds if run.seed == seed), row)
 
 
 def _mean(samples: Sequence[Tensor]) -> Tensor:
@@ -221,10 +206,8 @@ def _rows_of(cell: Measured) -> list[ImageRow]:
     return check_published(cell.folder)[1]
 
 
-def _scores(
-    rows: Sequence[ImageRow], cell: Measured, measure: Measure, seed: int
-) -> tuple[float, Tensor, tuple[str, ...]]:
-    """Score of rows, that of their bootstrap samples (both so that greater is better), and the classes scored.
+def _scores(rows: Sequence[ImageRow], cell: Measured, measure: Measure, seed: int) -> tuple[float, Tensor]:
+    """Score of rows, and that of their bootstrap samples; both so that greater is better.
 
     Raises:
         ValueError: these rows have no such score.
@@ -232,4 +215,4 @@ def _scores(
     assert cell.result is not None and measure.metric is not None, "a cell of a table of scores"
     (told,) = resample(image_table(rows), [measure.metric], cell.result.protocol, seed=seed)
     unit = measure.sign * measure.scale
-    return unit * told.scores[0].item(), unit * told.resampled[:, 0], cell.result.class_names
+    return unit * told.scores[0].item(), unit * told.resampled[:, 0]

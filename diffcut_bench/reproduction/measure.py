@@ -6,10 +6,13 @@ from dataclasses import replace
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
+from diffcut_bench.reporting import scored_images
+from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction, Tuning
 from diffcut_bench.reproduction.tuning import tune_setting
 from diffcut_bench.reproduction.verdict import Measured
+from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.passes import pass_key, run_cells
 
@@ -19,7 +22,7 @@ def measure_cells(
     cells: Sequence[PlannedCell],
     observer: Observer,
     show: Callable[[Measurement], None] = lambda measurement: None,
-) -> tuple[dict[int, Measured], dict[int, str]]:
+) -> list[Outcome]:
     """Run what can be run; cells that one pass over the images can score share it.
 
     Args:
@@ -29,47 +32,55 @@ def measure_cells(
         show: is given what was measured for a table of AUCs.
 
     Returns:
-        Our value of every cell that could be run, and why the others could not, by index in ``cells``.
+        What became of each cell, in the order of ``cells``.
     """
-    measured: dict[int, Measured] = {}
-    failed: dict[int, str] = {}
+    outcomes = [Outcome(cell, why=cell.not_run) for cell in cells]
     passes: dict[str, dict[int, RunConfig]] = {}
     for index, cell in enumerate(cells):
         if cell.config is None:
             continue
         try:
             if cell.row.tune is not None:
-                measured[index] = _tuned(cell, cell.row.tune, observer)
+                outcomes[index] = Outcome(cell, _tuned(cell, cell.row.tune, reproduction.measure, observer))
             elif reproduction.measure == "auc":
                 sampling = SamplingOptions(seed=cell.config.seed)
                 coherence = measure_coherence([cell.config], sampling, observer=observer)
                 show(coherence)
-                measured[index] = _area(cell, coherence)
+                outcomes[index] = Outcome(cell, _area(cell, coherence))
             else:
                 passes.setdefault(pass_key(cell.config), {})[index] = cell.config
         except UserError as error:
-            failed[index] = _reason(error)
+            outcomes[index] = _failed(cell, error)
     for configs in passes.values():
+        ended: Sequence[FinishedCell | UserError]
         try:
-            ended = dict(zip(configs, run_cells(list(configs.values()), observer), strict=True))
+            ended = run_cells(list(configs.values()), observer)
         except UserError as error:  # what the cells share can't be had
-            ended = dict.fromkeys(configs, error)
-        for index, end in ended.items():
+            ended = [error] * len(configs)
+        for index, end in zip(configs, ended, strict=True):
+            cell = cells[index]
             if isinstance(end, UserError):
-                failed[index] = _reason(end)
+                outcomes[index] = _failed(cell, end)
             else:
-                deviations = cells[index].deviations_with(end.result.identity.get("backbone", {}))
-                measured[index] = Measured.of(end.result, deviations, reproduction.measure, end.folder)
-    return measured, failed
+                outcomes[index] = Outcome(cell, _scored(cell, end, reproduction.measure))
+    return outcomes
 
 
-def _tuned(cell: PlannedCell, tuning: Tuning, observer: Observer) -> Measured:
+def _failed(cell: PlannedCell, error: UserError) -> Outcome:
+    return Outcome(cell, why=f"{error.what} ({error.where})")
+
+
+def _scored(cell: PlannedCell, end: FinishedCell, measure: str) -> Measured:
+    deviations = cell.deviations_with(end.result.identity.get("backbone", {}))
+    return Measured.of(end.result, measure, deviations, end.folder)
+
+
+def _tuned(cell: PlannedCell, tuning: Tuning, measure: str, observer: Observer) -> Measured:
     tuned = tune_setting(cell.overrides, tuning, observer)
     setting, paper = tuning.setting.rpartition(".")[2], cell.row.chosen.get(cell.column)
     remark = f"{setting} {tuned.chosen:g} chosen" + (f", published {paper:g}" if paper is not None else "")
-    deviations = cell.deviations_with(tuned.cell.result.identity.get("backbone", {}))
-    measured = Measured.of(tuned.cell.result, deviations, folder=tuned.cell.folder)
-    searched = min(each.result.dataset.n_images - len(each.result.failures) for each in tuned.training)
+    measured = _scored(cell, tuned.cell, measure)
+    searched = min(scored_images(each.result) for each in tuned.training)
     few = (f"{searched} of {tuning.images} training images",) if searched < tuning.images else ()
     return replace(measured, limits=(*few, *measured.limits), remark=remark)
 
@@ -81,7 +92,3 @@ def _area(cell: PlannedCell, coherence: Measurement) -> Measured:
         limits.insert(0, f"{dataset['n_images']} of {dataset['n_expected']} images")
     low, high = backbone["auc_ci95"]
     return Measured(backbone["auc"], (low, high), tuple(limits))
-
-
-def _reason(error: UserError) -> str:
-    return f"{error.what} ({error.where})"

@@ -13,11 +13,12 @@ import torch
 
 from diffcut_bench.backbones import MissingWeightsError, Outline, cache_only
 from diffcut_bench.coherence import SamplingOptions, draw_pairs
-from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, prepared_folder, read_manifest
 from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable
+from diffcut_bench.reporting import scored_images
 from diffcut_bench.scoring.cell import CellState
 from diffcut_bench.scoring.features import outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
@@ -96,41 +97,36 @@ class Outlook:
 
 @dataclass(frozen=True)
 class _Look:
-    """What the cells of a pass share, as far as it is here.
+    """What the cells of a pass share, as far as it is here."""
 
-    Attributes:
-        dataset: as far as it can be built without being opened.
-        opened: the pass; None where something is missing, or the device that it would be opened on is not here.
-        missing: what has to be had first.
-    """
-
-    dataset: Benchmark | SegmentationDataset | None
-    opened: OpenedPass | None
+    dataset: Benchmark | SegmentationDataset | None  # as far as it can be built without being opened
+    opened: OpenedPass | None  # None where something is missing, or the device is not here
     missing: tuple[Lack, ...]
 
-    @classmethod
-    def at(cls, config: RunConfig) -> "_Look":
-        """Build what can be built; nothing is fetched or prepared."""
-        dataset: Benchmark | SegmentationDataset | None = None
-        missing: list[Lack] = []
-        with cache_only():
-            for group in ("dataset", "backbone", "namer"):
-                try:
-                    built = instantiate(group, getattr(config, group))
-                    if isinstance(built, Benchmark | SegmentationDataset):
-                        dataset = built
-                    if isinstance(built, Benchmark):
-                        missing += _unprepared(built, config)
-                except MissingWeightsError as error:
-                    missing += _without_weights(error, _outline(config, "cpu") if group == "backbone" else None)
-                except UserError as error:
-                    missing.append(Lack.of(error))
-            if missing or not is_here(config.device):
-                return cls(dataset, None, tuple(dict.fromkeys(missing)))
+
+def _look_at(config: RunConfig) -> _Look:
+    """Build what can be built; nothing is fetched or prepared."""
+    dataset: Benchmark | SegmentationDataset | None = None
+    opened = None
+    missing: list[Lack] = []
+    with cache_only():
+        for group in ("dataset", "backbone", "namer"):
             try:
-                return cls(dataset, open_pass(without_preparing(config)), ())
+                built = instantiate(group, getattr(config, group))
+                if group == "dataset":
+                    dataset = built
+                if isinstance(built, Benchmark):
+                    missing += _unprepared(built, config)
+            except MissingWeightsError as error:
+                missing += _without_weights(error, outline_of(config, "cpu") if group == "backbone" else None)
             except UserError as error:
-                return cls(dataset, None, (Lack.of(error),))
+                missing.append(Lack.of(error))
+        if not missing and is_here(config.device):
+            try:
+                opened = open_pass(without_preparing(config))
+            except UserError as error:
+                missing.append(Lack.of(error))
+    return _Look(dataset, opened, tuple(dict.fromkeys(missing)))
 
 
 def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list[Outlook]:
@@ -140,13 +136,15 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         configs: of the cells.
         coherence: features are what is wanted, of the images that `coherence` draws; nothing is segmented or scored.
     """
-    speeds = measured_speeds(configs)
+    speeds = _measured_speeds(configs)
     looks: dict[str, _Look] = {}
     counted: set[str] = set()
     found = []
     for config in configs:
         key = pass_key(config)
-        look = looks[key] if key in looks else looks.setdefault(key, _Look.at(config))
+        if key not in looks:
+            looks[key] = _look_at(config)
+        look = looks[key]
         state, missing = None, look.missing
         if look.opened is not None and not coherence:
             try:
@@ -196,25 +194,22 @@ def _costs(
     """Bytes of the features of so many images here and on an accelerator, and the network's operations on them."""
     if not images:
         return images, images, images
-    here, there = (_outline(config, device, aspect) for device in (device_type(config.device), "cuda"))
+    here, there = (outline_of(config, device, aspect) for device in (device_type(config.device), "cuda"))
     # A backbone of somebody else's may tell nothing before it is opened.
     opened = None if look.opened is None else look.opened.features.image_bytes(aspect)
     here_bytes = _image_bytes(config, here) if opened is None else opened
     there_bytes = here_bytes if there is None else _image_bytes(config, there)
     operations = None if here is None or here.operations is None else images * here.operations
-    feature_bytes, half_bytes = (None if each is None else images * each for each in (here_bytes, there_bytes))
-    return feature_bytes, half_bytes, operations
-
-
-def _outline(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
-    return outline_of(config.backbone, build_protocol(config.protocol).image_size, device_type, aspect)
+    return here_bytes and images * here_bytes, there_bytes and images * there_bytes, operations
 
 
 def _image_bytes(config: RunConfig, outline: Outline | None) -> int | None:
     """Bytes that the store of a config takes for the features of one image."""
+    if outline is None:
+        return None
     options = instantiate("features", config.features)
-    if options is None or outline is None:
-        return None if outline is None else 0
+    if options is None:
+        return 0
     dtype: torch.dtype = getattr(torch, options.kept_as(outline.dtype).dtype)
     return outline.rows * outline.cols * outline.channels * dtype.itemsize
 
@@ -225,8 +220,8 @@ def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | 
     if config.features.get("_target_") is None:
         return pass_key(config)
     names = ("limit", "limit_seed", "shard", "device", "features", "backbone")
-    own: Mapping[str, Any] = {name: getattr(config, name) for name in names}
     images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
+    own = {name: getattr(config, name) for name in names}
     return cell_key({**own, "images": images, **seen_choices(config.protocol)})
 
 
@@ -242,7 +237,7 @@ def _images(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) 
     return None if chosen is None else len(chosen_images(chosen, config.shard_of()))
 
 
-def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
+def _measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
     """Seconds an image that stages took in the finished cells below the configs' output folders, by `_timed_by`.
 
     A cell that read its features from the store says nothing of their cost: the slowest cell of a stage counts.
@@ -252,7 +247,7 @@ def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
     for path in (path for folder in folders for path in sorted(folder.glob("*/result.json"))):
         with contextlib.suppress(UserError):
             result = read_result(path.parent)
-            images = max(result.dataset.n_images - len(result.failures), 1)
+            images = max(scored_images(result), 1)
             times, keys = result.timings, _timed_by(result.config, result.identity.get("device_type", "cpu"))
             own = {"features": times.features_s, "segment": times.segment_s, "refine": times.refine_s}
             for stage, seconds in {**own, "rest": times.wall_s - sum(own.values())}.items():
@@ -263,7 +258,7 @@ def measured_speeds(configs: Sequence[RunConfig]) -> dict[str, float]:
 def _estimate(speeds: Mapping[str, float], config: RunConfig, images: int, unstored: int) -> float | None:
     """Seconds that a cell would take; None where no earlier cell had a stage of it with these settings."""
     keys = _timed_by(portable(config.to_dict(), config.output_dir), device_type(config.device))
-    times = {keys["features"]: unstored, keys["segment"]: images, keys["refine"]: images, keys["rest"]: images}
+    times = {key: unstored if stage == "features" else images for stage, key in keys.items()}
     if any(number and key not in speeds for key, number in times.items()):
         return None
     return sum(number * speeds.get(key, 0.0) for key, number in times.items())

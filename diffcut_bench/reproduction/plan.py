@@ -1,17 +1,24 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.config import GROUPS, RunConfig, build_protocol, conf_dir, expand_sweep, is_searchpath, load_config
+from diffcut_bench.config import (
+    GROUPS,
+    RunConfig,
+    build_protocol,
+    expand_sweep,
+    is_searchpath,
+    known_options,
+    load_config,
+)
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_hub_id
-from diffcut_bench.reproduction.deviations import COMMIT, deviations_of, judged_by_content
+from diffcut_bench.reproduction.deviations import deviations_of, is_commit, judged_by_content
 from diffcut_bench.reproduction.spec import Reproduction, Row
-from diffcut_bench.reproduction.verdict import Measured
 
 RULES = ("unmatched", "overlap", "one_to_one")
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
@@ -45,7 +52,7 @@ class PlannedCell:
     error: UserError | None = None
     deviations: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
-    point: Mapping[str, float] | None = None
+    point: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     pin: tuple[str, str] | None = None
 
@@ -74,10 +81,15 @@ class PlannedCell:
         """
         model, pinned = self.pin or ("", "")
         commit = str(weights.get("revision"))
-        if weights.get("checkpoint") != model or not COMMIT.fullmatch(commit):
+        if weights.get("checkpoint") != model or not is_commit(commit):
             return self.deviations
         others = tuple(word for word in self.deviations if not word.startswith("backbone.revision="))
         return others if commit == pinned else (*others, f"backbone.revision={commit}")
+
+    @property
+    def part(self) -> tuple[str, str, str]:
+        """What a curve is of, beside its settings: row, column, protocol."""
+        return self.row.name, self.column, self.under
 
     @property
     def name(self) -> str:
@@ -94,7 +106,7 @@ def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
     Raises:
         UserError: a name is neither.
     """
-    protocols = sorted(path.stem for path in (conf_dir() / "protocol").glob("*.yaml"))
+    protocols = known_options("protocol")
     found: dict[str, list[str]] = {}
     for name in names:
         if name == "all":
@@ -208,15 +220,9 @@ def _points_of(
     own: Sequence[str],
     composed: Callable[[tuple[str, ...]], RunConfig],
 ) -> list[PlannedCell]:
-    """The cells of a row and column: one, or one a point of a figure's sweep.
+    """The cells of a row and column: one, or one for each of the points of a figure's sweep.
 
-    Args:
-        cell: not composed yet.
-        points: overrides of each; of a table one without any.
-        published: overrides that compose it as it was published.
-        protocol: those that it is scored under instead.
-        own: the user's.
-        composed: gives the config of overrides.
+    ``published`` composes it as it was published, ``protocol`` is what it is scored under instead, ``own`` the user's.
     """
     cells: list[PlannedCell] = []
     first: PlannedCell | None = None
@@ -235,7 +241,7 @@ def _points_of(
                 first = found = _compared(replace(cell, overrides=overrides, config=composed(overrides)), planned, own)
         except UserError as error:
             found = replace(cell, overrides=(*words, *protocol, *own), error=error)
-        cells.append(replace(found, point=swept or None))
+        cells.append(replace(found, point=swept))
     return cells
 
 
@@ -243,8 +249,8 @@ def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
     """The user's overrides without those that set what a cell's options have not."""
     found = []
     for word in own:
-        group, _, name = word.partition("=")[0].partition(".")
-        if group not in GROUPS or not name or name.partition(".")[0] in getattr(config, group):
+        group, *name = word.partition("=")[0].split(".")
+        if group not in GROUPS or not name or name[0] in getattr(config, group):
             found.append(word)
     return found
 
@@ -258,7 +264,7 @@ def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> Plan
         cell,
         deviations=judged_by_content(deviations_of(planned, cell.config), cell.row, cell.column, cell.config),
         weights=_weights_given(cell.config, own),
-        pin=(model, revision) if COMMIT.fullmatch(revision) else None,
+        pin=(model, revision) if is_commit(revision) else None,
     )
 
 
@@ -289,7 +295,7 @@ def _are_plain(cell: PlannedCell, point: Mapping[str, float], own: Sequence[str]
     """Whether settings can be put into a composed config: nothing refers to them, and the user has not set them."""
     settings = [key.partition(".") for key in point]
     plain = all(group in ("segmenter", "backbone") and n in getattr(cell.config, group) for group, _, n in settings)
-    return plain and not any(override.partition("=")[0] in point for override in own)
+    return plain and point.keys().isdisjoint(word.partition("=")[0] for word in own)
 
 
 def _at(cell: PlannedCell, point: Mapping[str, float]) -> RunConfig:
@@ -301,37 +307,3 @@ def _at(cell: PlannedCell, point: Mapping[str, float]) -> RunConfig:
         number = int(value) if float(value).is_integer() else value
         groups[group] = {**groups.get(group, getattr(cell.config, group)), name: number}
     return replace(cell.config, **groups)
-
-
-def part_of(cell: PlannedCell) -> tuple[str, str, str]:
-    """What a curve is of, beside its settings: row, column, protocol."""
-    return cell.row.name, cell.column, cell.under
-
-
-def average_seeds(
-    cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str]
-) -> tuple[list[PlannedCell], dict[int, Measured], dict[int, str]]:
-    """The cells without seeds of the noise, with the means over those that were planned.
-
-    Args:
-        cells: as planned.
-        measured: values by index in ``cells``.
-        failed: why a cell was not run, by index.
-
-    Returns:
-        Cells, values and reasons, by index in the shorter list.
-    """
-    together: dict[Any, list[int]] = {}
-    for index, cell in enumerate(cells):
-        same = index if cell.seed is None else (*part_of(cell), *(cell.point or {}).items())
-        together.setdefault(same, []).append(index)
-    means: dict[int, Measured] = {}
-    reasons: dict[int, str] = {}
-    for number, indices in enumerate(together.values()):
-        seeds = [replace(measured[index], seed=cells[index].seed) for index in indices if index in measured]
-        why = next((failed[index] for index in indices if index in failed), "")
-        if seeds:
-            means[number] = seeds[0] if seeds[0].seed is None else Measured.mean(seeds, len(indices), why)
-        elif why:
-            reasons[number] = why
-    return [replace(cells[first], seed=None) for first, *_ in together.values()], means, reasons

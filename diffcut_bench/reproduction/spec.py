@@ -4,13 +4,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config import conf_dir, known_options, quote_if_needed
+from diffcut_bench.config import is_searchpath, known_options, quote_if_needed
+from diffcut_bench.config.overrides import composed
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.reproduction.verdict import known_measures
@@ -152,9 +152,11 @@ class Reproduction:
         found = [] if self.rows and self.columns else ["it has no rows or no columns"]
         if self.measure not in known_measures():
             found.append(f"measure must be {' | '.join(known_measures())}, not {self.measure!r}")
-        names = self._rows()
+        names = [row.name for row in self.rows]
         found += [f"two rows are named {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
         for row in self.rows:
+            if row.tune is not None and self.measure == "auc":
+                found.append(f"{row.name}: tune is of tables of scores")
             numbers = {**row.published, **row.chosen}
             found += [f"{row.name}: {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
             named = {*row.published, *row.chosen, *row.of_column}
@@ -164,14 +166,14 @@ class Reproduction:
     def _wrong_in(self, claim: Claim) -> list[str]:
         numbers = {name: getattr(claim, name) for name in ("value", "low", "high", "span", "by")}
         odd = [f"{name} is {n}" for name, n in numbers.items() if n is not None and not math.isfinite(n)]
-        return odd or self._wrong_in_kind(claim)
-
-    def _wrong_in_kind(self, claim: Claim) -> list[str]:
+        if odd:
+            return odd
         if claim.kind in OF_CURVES:
             return [] if claim.axis and self.sweep else ["a curve needs sweep, and axis"]
         if claim.kind != "exceeds":
             return [f"kind must be {' | '.join((*OF_CURVES, 'exceeds'))}"]
-        found = [f"there is no row {name!r}" for name in (claim.row, *claim.others) if name not in self._rows()]
+        rows = {row.name for row in self.rows}
+        found = [f"there is no row {name!r}" for name in (claim.row, *claim.others) if name not in rows]
         found += [f"there is no column {name!r}" for name in claim.columns if name not in self.columns]
         found += [] if claim.others else ["others names no row"]
         if len({claim.row, *claim.others}) <= len(claim.others):
@@ -182,9 +184,6 @@ class Reproduction:
         if self.sweep or self.measure not in known_metrics():
             found.append(f"rows are compared in tables of {' | '.join(known_metrics())}")
         return found
-
-    def _rows(self) -> list[str]:
-        return [row.name for row in self.rows]
 
 
 def known_reproductions() -> list[str]:
@@ -202,11 +201,10 @@ def load_reproduction(name: str, overrides: Sequence[str] = ()) -> Reproduction:
     Raises:
         UserError: there is none of this name, or it holds something else than a reproduction.
     """
-    search = [quote_if_needed(override) for override in overrides if override.startswith("hydra.searchpath=")]
+    search = [quote_if_needed(override) for override in overrides if is_searchpath(override)]
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            composed = compose("config", [*search, f"+reproduction={name}"])
-        merged = OmegaConf.merge(OmegaConf.structured(Reproduction), composed.get("reproduction", {}), {"name": name})
+        found = composed([*search, f"+reproduction={name}"]).get("reproduction", {})
+        merged = OmegaConf.merge(OmegaConf.structured(Reproduction), found, {"name": name})
         reproduction = OmegaConf.to_object(merged)
     except MissingConfigException as error:
         moved = name in known_options("experiment", overrides)

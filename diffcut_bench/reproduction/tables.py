@@ -1,80 +1,82 @@
-"""The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell."""
+"""The paper's table redrawn: published, ours, interval, difference, tolerance and verdict of every cell; its files."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from string import ascii_lowercase
+from typing import Any
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images
+from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images, stored_curves, write_figure
 from diffcut_bench.reproduction.claims import Checked, check_claims
+from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
-from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, judge, known_measures
-from diffcut_bench.store import Result
-
-Outcome = tuple[PlannedCell, Measured | None, Verdict]
+from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
+from diffcut_bench.store import Result, write_atomically
 
 
-def redraw(
-    reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
-    measured: Mapping[int, Measured],
-    failed: Mapping[int, str],
-) -> dict[str, Table]:
+def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str, Table]:
     """All that is told of a reproduction: its ``table``, its ``cells``, and the ``claims`` about a table's rows.
 
     Args:
         reproduction: a table or figure.
-        cells: as planned, without seeds of the noise (`average_seeds`).
-        measured: values by index in ``cells``.
-        failed: why a cell was not run, by index; ``PlannedCell.not_run`` holds what was known before.
+        outcomes: of its cells, without seeds of the noise (`average_seeds`).
     """
-    checked = check_claims(reproduction, cells, measured, failed)
-    results = [ours.result for ours in measured.values() if ours.result is not None]
-    told = {"cells": cells_table(reproduction, cells, measured, failed)}
+    checked = check_claims(reproduction, outcomes)
+    cells = {"cells": _cells_table(reproduction, outcomes)}
     if reproduction.sweep:
-        return {"table": claims_table(reproduction, checked, results), **told}
-    claims = {"claims": claims_table(reproduction, checked)} if checked else {}
-    return {"table": redrawn_table(reproduction, cells, measured, failed), **claims, **told}
+        return {"table": _curves_table(reproduction, checked, outcomes), **cells}
+    claims = {"claims": _claims_table(reproduction, checked)} if checked else {}
+    return {"table": _redrawn_table(reproduction, outcomes), **claims, **cells}
 
 
-def redrawn_table(
-    reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
-    measured: Mapping[int, Measured],
-    failed: Mapping[int, str],
-) -> Table:
-    """The table in the paper's shape: a block of lines for each method that was run, one line for the others.
+def write_reproduction(
+    folder: Path, reproduction: Reproduction, tables: Mapping[str, Table], curves: dict[str, Any] | None
+) -> list[Path]:
+    """Write reproduction.json, the tables and the figure.
 
     Args:
-        reproduction, cells, measured, failed: see `redraw`.
+        folder: that they are written to.
+        reproduction: whose.
+        tables: by name, see `redraw`.
+        curves: of a figure, see `figure_curves`.
+
+    Returns:
+        Paths of the tables and the figure.
     """
+    record = {"schema_version": 1, "name": reproduction.name, "title": reproduction.title, "curves": curves}
+    record |= {name: table.to_dict() for name, table in tables.items()}
+    write_atomically(folder / "reproduction.json", json.dumps(record, indent=1) + "\n")
+    paths = [path for table in tables.values() for path in table.write(folder)]
+    figure = stored_curves(curves)
+    if figure is not None:
+        paths += write_figure(figure, folder, reproduction.name)
+    return paths
+
+
+def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
+    """The table in the paper's shape: a block of lines for each method that was run, one line for the others."""
     measure = known_measures()[reproduction.measure]
-    outcomes = judge_cells(cells, measured, failed, measure)
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
-    for name in dict.fromkeys(cell.name for cell in cells):
-        own = {cell.column: outcome for cell, outcome in zip(cells, outcomes, strict=True) if cell.name == name}
+    for name in dict.fromkeys(each.cell.name for each in outcomes):
+        own = {each.cell.column: each for each in outcomes if each.cell.name == name}
         rows += _block(name, own, list(reproduction.columns), measure, reasons)
     columns = [Column("method"), Column("")]
     columns += [Column(name, numeric=True) for name in reproduction.columns]
-    notes = [f"({letter}) {why}" for why, letter in reasons.items()]
-    notes += _notes(reproduction, cells, measured)
+    notes = [f"({letter}) {why}" for why, letter in reasons.items()] + _notes(reproduction, outcomes)
     return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows), tuple(notes), measure.name)
 
 
-def cells_table(
-    reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
-    measured: Mapping[int, Measured],
-    failed: Mapping[int, str],
-) -> Table:
+def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
     """A line a cell, with the whole verdict and all that it was made from: for spreadsheets and plots.
 
     A mean over seeds of the noise is followed by the cell of each.
     """
     measure = known_measures()[reproduction.measure]
-    swept = list(dict.fromkeys(name for cell in cells for name in cell.point or ()))
-    seeded = any(ours.seeds for ours in measured.values())
+    swept = list(dict.fromkeys(name for each in outcomes for name in each.cell.point))
+    seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
     columns = (*map(Column, names), *(Column(name, numeric=True) for name in numeric), Column("verdict"))
@@ -85,33 +87,33 @@ def cells_table(
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
         numbers = (cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance)
-        swept_to = [_number(cell.point, name) for name in swept]
-        which = (cell.row.name, cell.under, cell.column, *swept_to, *([seed] if seeded else []))
-        rows.append((*which, *map(measure.plain, numbers), verdict))
+        swept_to = [f"{cell.point[name]:g}" if name in cell.point else "" for name in swept]
+        which = (cell.row.name, cell.under, cell.column)
+        rows.append((*which, *swept_to, *([seed] if seeded else []), *map(measure.plain, numbers), verdict))
 
-    for cell, (_, ours, verdict) in zip(cells, judge_cells(cells, measured, failed, measure), strict=True):
+    for each in outcomes:
+        cell, ours = each.cell, each.ours
         seeds = ours.seeds if ours is not None else ()
-        stated = None if ours is None or cell.published is None else measure.tolerance(cell.published, ours.deviation)
-        line(cell, ours, f"mean of {len(seeds)}" if seeds else "", stated, str(verdict))
-        for each in seeds:
-            line(cell, each, str(each.seed), None, f"one of {len(seeds)} seeds")
+        tolerance = (
+            None if ours is None or cell.published is None else measure.tolerance(cell.published, ours.deviation)
+        )
+        line(cell, ours, f"mean of {len(seeds)}" if seeds else "", tolerance, str(each.verdict(measure)))
+        for one in seeds:
+            line(cell, one, str(one.seed), None, f"one of {len(seeds)} seeds")
     return Table(f"{reproduction.name}_cells", f"{reproduction.title}, cell by cell", columns, tuple(rows))
 
 
-def claims_table(reproduction: Reproduction, checked: Sequence[Checked], results: Sequence[Result] = ()) -> Table:
-    """What the text says, what ours do, and the verdict: of a figure its table, of a table one beside it.
+def _curves_table(reproduction: Reproduction, checked: Sequence[Checked], outcomes: Sequence[Outcome]) -> Table:
+    """What the text says about a figure, what ours do, and the verdict."""
+    columns = tuple(map(Column, ("the text", "ours", "verdict")))
+    rows = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
+    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction))
+    return Table(reproduction.name, reproduction.title, columns, rows, notes)
 
-    Args:
-        reproduction: of the table or figure.
-        checked: see `check_claims`.
-        results: that a figure is drawn from.
-    """
-    if reproduction.sweep:
-        columns = tuple(map(Column, ("the text", "ours", "verdict")))
-        curves = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
-        notes = (*protocols_in_force(results), *_about(reproduction))
-        return Table(reproduction.name, reproduction.title, columns, curves, notes)
-    names = ("claim", "set beside", "ours", "verdict")
+
+def _claims_table(reproduction: Reproduction, checked: Sequence[Checked]) -> Table:
+    """The same about rows of a table, beside which it stands."""
+    columns = tuple(map(Column, ("claim", "set beside", "ours", "verdict")))
     rows = tuple((each.text, each.beside or "–", each.ours, str(each.verdict)) for each in checked)
     noise = known_measures()[reproduction.measure].noise
     notes = (
@@ -122,95 +124,52 @@ def claims_table(reproduction: Reproduction, checked: Sequence[Checked], results
         f"size, where one is stated, is ours but for it; the tolerance is half of the last digit and {noise:g} (twice "
         "the standard deviation over seeds of the noise, where it was measured and is more)",
     )
-    return Table(f"{reproduction.name}_claims", f"{reproduction.title}: claims", tuple(map(Column, names)), rows, notes)
-
-
-def judge_cells(
-    cells: Sequence[PlannedCell], measured: Mapping[int, Measured], failed: Mapping[int, str], measure: Measure
-) -> list[Outcome]:
-    """The verdict of each cell."""
-    outcomes: list[Outcome] = []
-    for index, cell in enumerate(cells):
-        ours = measured.get(index)
-        if ours is None:
-            outcomes.append((cell, None, Verdict("not run", failed.get(index, cell.not_run))))
-        elif cell.published is None:
-            outcomes.append((cell, ours, Verdict("not stated", "; ".join(ours.limits))))
-        else:
-            outcomes.append((cell, ours, judge(cell.published, ours, measure)))
-    return outcomes
+    return Table(f"{reproduction.name}_claims", f"{reproduction.title}: claims", columns, rows, notes)
 
 
 def _block(
     name: str, own: Mapping[str, Outcome], columns: Sequence[str], measure: Measure, reasons: dict[str, str]
 ) -> list[tuple[str, ...]]:
-    """The lines of one method."""
-
-    def line(first: str, what: str, texts: Mapping[str, str]) -> tuple[str, ...]:
-        return (first, what, *(texts.get(column, "") for column in columns))
-
-    def verdict_text(verdict: Verdict) -> str:
-        return f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
+    """The lines of one method; a line without any text is left out."""
+    ran = [each.ours for each in own.values() if each.ours is not None]
+    stated = any(each.cell.published is not None for each in own.values())
+    deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
+    texts = {column: _texts(each, measure, deviation) for column, each in own.items()}
+    verdicts = {column: each.verdict(measure) for column, each in own.items() if stated or each.ours is None}
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
-    stated = {column: cell.published for column, (cell, _, _) in own.items()}
-    published = {
-        column: measure.text(value, more=0 if value is None else measure.more_stated(value))
-        for column, value in stated.items()
-    }
-    if not any(ours for _, ours, _ in own.values()):
-        alike = {verdict for _, _, verdict in own.values()}
-        if len(alike) == 1:
-            return [line(name, f"published ({letter(alike.pop())})", published)]
-        words = {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}
-        return [line(name, "published", published), line("", "verdict", words)]
-    values = {column: ours for column, (_, ours, _) in own.items() if ours is not None}
-    ends = {column: _told_interval(ours) for column, ours in values.items()}
-    intervals = {column: f"{measure.text(both[0])} – {measure.text(both[1])}" for column, both in ends.items() if both}
-    differences = {
-        column: measure.text(values[column].value - cell.published, signed=True, more=1)
-        for column, (cell, _, _) in own.items()
-        if column in values and cell.published is not None
-    }
-    numbers = {column: measure.text(ours.value, more=1) for column, ours in values.items()}
-    seeds = max((len(ours.seeds) for ours in values.values()), default=0)
-    spread = {column: measure.text(ours.deviation, more=1) for column, ours in values.items() if ours.seeds}
-    measured = [
-        line(name, "ours", numbers),
-        line("", f"deviation over {seeds} seeds", spread),
-        line("", "95 % over images", intervals),
-    ]
-    if all(cell.published is None for cell, _, _ in own.values()):
-        told = {column: verdict_text(verdict) for column, (_, ours, verdict) in own.items() if ours is None}
-        return [each for each in [*measured, line("", "verdict", told)] if any(each[2:])]
-    sign = "−" if measure.at_least else "±"
-    tolerances = {
-        column: f"{sign}{measure.tolerance(cell.published, ours.deviation):.3g}"
-        for column, (cell, ours, _) in own.items()
-        if ours is not None and cell.published is not None
-    }
-    first, *rest = measured
-    lines = [
-        line(name, "published", published),
-        ("", *first[1:]),
-        *rest,
-        line("", "difference", differences),
-        line("", "tolerance", tolerances),
-        line("", "verdict", {column: verdict_text(verdict) for column, (_, _, verdict) in own.items()}),
-    ]
-    return [each for each in lines if any(each[2:])]
+    def line(what: str) -> tuple[str, ...]:
+        return tuple(texts[column].get(what, "") if column in texts else "" for column in columns)
+
+    if not ran and len(set(verdicts.values())) == 1:
+        return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
+    for column, verdict in verdicts.items():
+        texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
+    names = ["ours", deviation, "95 % over images", "difference", "tolerance", "verdict"]
+    if stated or not ran:
+        names.insert(0, "published")
+    lines = [(what, *line(what)) for what in names if any(line(what))]
+    return [("" if number else name, *each) for number, each in enumerate(lines)]
 
 
-def _told_interval(ours: Measured) -> tuple[float, float] | None:
-    """The interval, if it is of images enough to mean something."""
-    few = ours.result is not None and scored_images(ours.result) < FEWEST_IMAGES
-    return None if few else ours.interval
-
-
-def _number(point: Mapping[str, float] | None, name: str) -> str:
-    return f"{point[name]:g}" if point and name in point else ""
+def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]:
+    """What the table tells of a cell beside its verdict, by the name of the line."""
+    ours, published = outcome.ours, outcome.cell.published
+    texts = {"published": measure.text(published, more=measure.more_stated(published or 0.0))}
+    if ours is None:
+        return texts
+    texts["ours"] = measure.text(ours.value, more=1)
+    if ours.seeds:
+        texts[deviation] = measure.text(ours.deviation, more=1)
+    if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
+        texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
+    if published is not None:
+        texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
+        tolerance = measure.tolerance(published, ours.deviation)
+        texts["tolerance"] = f"{'−' if measure.at_least else '±'}{tolerance:.3g}"
+    return texts
 
 
 def _letter(number: int) -> str:
@@ -219,43 +178,42 @@ def _letter(number: int) -> str:
     return last if number < 26 else _letter(number // 26 - 1) + last
 
 
-def _notes(reproduction: Reproduction, cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
+def _results(outcomes: Sequence[Outcome]) -> list[Result]:
+    return [each.ours.result for each in outcomes if each.ours is not None and each.ours.result is not None]
+
+
+def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     """Where values come from, what the matching was, and the protocols of what was run."""
     notes = _about(reproduction)
-    for source in dict.fromkeys(cell.row.source for cell in cells if cell.row.source):
-        notes.append(f"{', '.join(dict.fromkeys(c.row.name for c in cells if c.row.source == source))}: {source}")
-    trained = list(dict.fromkeys(cell.row.name for cell in cells if cell.row.trained))
+    rows = list({each.cell.row.name: each.cell.row for each in outcomes}.values())
+    for source in dict.fromkeys(row.source for row in rows if row.source):
+        notes.append(f"{', '.join(row.name for row in rows if row.source == source)}: {source}")
+    trained = [row.name for row in rows if row.trained]
     if trained:
         notes.append(
             f"{', '.join(trained)}: trained, and published with one matching of clusters to classes for the whole "
             "data set; the others match in each image. The two are not comparable."
         )
+    ran = [(each.cell, each.ours) for each in outcomes if each.ours is not None]
+    notes += [f"{cell.name}, {cell.column}: {ours.remark}" for cell, ours in ran if ours.remark]
+    drawn: dict[str, dict[str, None]] = {}  # rows whose noise is another draw than the released code's, by its device
+    for cell, ours in ran:
+        if (
+            cell.published is not None
+            and ours.result is not None
+            and ours.result.config.get("backbone", {}).get("noise")
+        ):
+            drawn.setdefault(ours.result.environment.noise_generator, {})[cell.row.name] = None
     notes += [
-        f"{cells[index].name}, {cells[index].column}: {m.remark}" for index, m in sorted(measured.items()) if m.remark
-    ]
-    notes += _drawn_elsewhere(cells, measured)
-    weights = dict.fromkeys((cell.row.name, word) for cell in cells for word in cell.weights)
-    notes += [f"{row}: {word}" for row, word in weights]
-    unjudged = [index for index, cell in enumerate(cells) if cell.published is None and index in measured]
-    limits = dict.fromkeys((cells[index].column, measured[index].limits) for index in unjudged)
-    notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits if why]
-    results = [ours.result for ours in measured.values() if ours.result is not None]
-    return [*notes, *protocols_in_force(results)]
-
-
-def _drawn_elsewhere(cells: Sequence[PlannedCell], measured: Mapping[int, Measured]) -> list[str]:
-    """Rows with a published value whose noise is another draw than the released code's, which is CUDA's."""
-    drawn: dict[str, dict[str, None]] = {}
-    for index, ours in sorted(measured.items()):
-        backbone = ours.result.config.get("backbone", {}) if ours.result is not None else {}
-        if ours.result is not None and backbone.get("noise") and cells[index].published is not None:
-            drawn.setdefault(ours.result.environment.noise_generator, {})[cells[index].row.name] = None
-    return [
-        f"{', '.join(rows)}: noise drawn on the {device}; the released code drew on CUDA, where the same seed gives "
+        f"{', '.join(names)}: noise drawn on the {device}; the released code drew on CUDA, where the same seed gives "
         "another map. --seeds N measures what that moves"
-        for device, rows in drawn.items()
+        for device, names in drawn.items()
         if device not in ("cuda", "none")
     ]
+    notes += dict.fromkeys(f"{each.cell.row.name}: {word}" for each in outcomes for word in each.cell.weights)
+    limits = dict.fromkeys((cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits)
+    notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits]
+    return [*notes, *protocols_in_force(_results(outcomes))]
 
 
 def _about(reproduction: Reproduction) -> list[str]:

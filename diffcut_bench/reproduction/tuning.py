@@ -81,10 +81,8 @@ def _training_split(config: RunConfig) -> list[str]:
     suggests = config.dataset.get("suggests")
     suggested = suggests.get("train") if isinstance(suggests, dict) else None
     if not isinstance(suggested, list):
-        where = f"dataset={config.choices.get('dataset')}"
-        raise UserError(
-            "no training split is known of this data set", where, "name one, such as --train dataset.root=DIR"
-        )
+        where, hint = f"dataset={config.choices.get('dataset')}", "name one, such as --train dataset.root=DIR"
+        raise UserError("no training split is known of this data set", where, hint)
     return [str(word) for word in suggested]
 
 

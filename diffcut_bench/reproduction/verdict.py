@@ -130,15 +130,13 @@ class Measured:
     seed: int | None = None
 
     @staticmethod
-    def of(
-        result: Result, deviations: Sequence[str] = (), measure: str = "miou", folder: Path | None = None
-    ) -> "Measured":
+    def of(result: Result, measure: str, deviations: Sequence[str] = (), folder: Path | None = None) -> "Measured":
         """What a table shows of a result: its score, or images a second.
 
         Args:
             result: of the cell.
-            deviations: settings that differ from the published cell's.
             measure: name of a metric, or ``images_per_s``. A cell without this score is limited.
+            deviations: settings that differ from the published cell's.
             folder: of the cell.
         """
         if measure == "images_per_s":

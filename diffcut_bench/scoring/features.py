@@ -1,7 +1,7 @@
 """Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
+from diffcut_bench.config import RunConfig, build_protocol
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.identity import FEATURES_VERSION, backbone_identity
@@ -187,18 +188,18 @@ def open_source(
     return FeatureSource(backbone, framing, device, store)
 
 
-def outline_of(settings: Mapping[str, Any], image_size: int, device_type: str, aspect: int = 1) -> Outline | None:
+def outline_of(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
     """What a backbone's features are and take, from its settings alone; None where it can't tell.
 
     Args:
-        settings: of the backbone, as configured.
-        image_size: pixels a side that the protocol gives.
+        config: of the backbone and the protocol.
         device_type: that will compute.
         aspect: longer side of the pictures over the shorter one.
     """
     try:
-        kind: Any = hydra.utils.get_class(str(settings.get("_target_")))
-        outline: Outline | None = kind.outline(settings, image_size, device_type, aspect)
+        kind: Any = hydra.utils.get_class(str(config.backbone.get("_target_")))
+        image_size = build_protocol(config.protocol).image_size
+        outline: Outline | None = kind.outline(config.backbone, image_size, device_type, aspect)
     except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
         return None
     return outline

@@ -311,7 +311,7 @@ def test_an_unwritable_folder_costs_no_work(cli, tmp_path):
 def test_table10_tunes_on_training_images_first(cli, tmp_path):
     shapes, training = write_shapes(tmp_path / "shapes", 4), write_shapes(tmp_path / "training", 4)
     row = "  - {name: tuned, published: {shapes: 50}, tune: {images: 3, grid: [0.2, 0.8]}, chosen: {shapes: 0.8}}\n"
-    options = own_experiment(tmp_path, shapes, row)
+    options = own_experiment(tmp_path, shapes, row + "measure: pixel_accuracy\n")
     plan = tmp_path / "options" / "reproduction" / "mine.yaml"
     suggested = f"\"+dataset.suggests={{train: ['dataset.root={training}']}}\""
     plan.write_text(plan.read_text().replace("columns: {shapes: [", f"columns: {{shapes: [{suggested}, "))
@@ -324,7 +324,7 @@ def test_table10_tunes_on_training_images_first(cli, tmp_path):
     chosen = max(trained, key=lambda tau: trained[tau])
     final = next(r for r in results if r.config["limit"] is None and r.config["segmenter"]["tau"] == chosen)
     tuned = verdicts(tmp_path / "out" / "reproductions" / "mine", "mine")["tuned", "shapes"]
-    assert tuned["ours"] == f"{100 * final.metrics.miou:.3f}"
+    assert tuned["ours"] == f"{100 * final.scores['pixel_accuracy'].value:.3f}", "judged by the table's measure"
     status = cli("reproduce", "mine", "--status", *options)
     assert "2 finished" in status.out
 
@@ -369,6 +369,7 @@ def test_mistakes(cli, tmp_path):
         (["tabel1"], "did you mean table1"),
         (["table1", "--under", "relased"], "did you mean released"),
         (["table1", "--predictions", "STEGO"], "ROW=DIR"),
+        (["table1", "--predictions", "STEGGO=."], "did you mean STEGO"),
         (["table8", "--for", "vok", "dataset.root=/x"], "did you mean voc"),
         (["table8", "segmenter.tua=1"], "did you mean segmenter.tau"),
         (["table8", "--seeds", "1"], "such as --seeds 3"),

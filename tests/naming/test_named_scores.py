@@ -6,7 +6,8 @@ from conftest import DATA
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from diffcut_bench.evaluation import ImageTable, contingency_table, count_named, score_images
-from diffcut_bench.reproduction import Measured, judge, known_measures, load_reproduction, plan_cells, resolve_under
+from diffcut_bench.reproduction import load_reproduction, plan_cells, resolve_under
+from diffcut_bench.reproduction.verdict import Measured, judge, known_measures
 from diffcut_bench.store import Result
 
 RESULT = (DATA / "result_v1.json").read_text()
@@ -52,11 +53,11 @@ def test_the_metric_is_kept_in_the_file_and_absent_from_others():
 
 def test_table_4_is_judged_by_it():
     measure = known_measures()["jaccard"]
-    measured = Measured.of(named(0.62, [0.60, 0.64]), measure="jaccard")
+    measured = Measured.of(named(0.62, [0.60, 0.64]), "jaccard")
     assert (measured.value, measured.interval) == (62.0, (60.0, 64.0))
     assert judge(62.3, measured, measure).word == "reproduced"
     assert judge(63.0, measured, measure).word == "differs", "though the interval holds it"
-    without = Measured.of(Result.from_json(RESULT), measure="jaccard")
+    without = Measured.of(Result.from_json(RESULT), "jaccard")
     assert judge(63.0, without, measure).word == "limited"
     assert "segments are not named" in without.limits
 

@@ -203,7 +203,7 @@ def test_coherence_has_the_price_of_the_images_that_it_draws(cli, tmp_path):
     words = experiment(tmp_path, "auc: [dataset=voc]", SSD1B, "auc")
     done = cli("reproduce", "mine", "--dry-run", *words)
     assert done.code == 0, done.err
-    pairs = draw_pairs([f"2007_{place:06}" for place in range(1449)], SamplingOptions())
+    pairs = draw_pairs([f"2007_{number:06}" for number in range(1449)], SamplingOptions())
     drawn = len({image for pair in pairs for image in pair})
     state, images, features, disk, here, best = line(done.out, "ours", "auc")
     assert (state, images, features) == ("lacks data, weights", str(drawn), str(drawn))
@@ -224,12 +224,12 @@ def test_whole_images_are_bounded_by_half_a_square(cli, tmp_path):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has what the test wants to be away")
 def test_weights_of_another_revision_are_told(cli, tmp_path):
     commit = "a" * 40
-    place = tmp_path / "hub" / "models--facebook--dinov2-base"
-    (place / "refs").mkdir(parents=True)
-    (place / "refs" / "main").write_text(commit)
-    (place / "snapshots" / commit).mkdir(parents=True)
+    cached = tmp_path / "hub" / "models--facebook--dinov2-base"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text(commit)
+    (cached / "snapshots" / commit).mkdir(parents=True)
     for name in ("config.json", "preprocessor_config.json", "model.safetensors"):
-        (place / "snapshots" / commit / name).write_text("{}")
+        (cached / "snapshots" / commit / name).write_text("{}")
     rows = "  - {name: ours, overrides: [backbone=dinov2_b14, segmenter=kmeans], published: {}}"
     done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc]", rows))
     assert done.code == 0, done.err

@@ -14,22 +14,17 @@ from hypothesis import strategies as st
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import (
-    Checked,
-    Claim,
-    Contest,
-    Measured,
     PlannedCell,
-    Reproduction,
-    Row,
     average_seeds,
-    check_claims,
-    known_measures,
     known_reproductions,
     load_reproduction,
-    mean_lead,
-    measure_lead,
     plan_cells,
 )
+from diffcut_bench.reproduction.claims import Checked, check_claims
+from diffcut_bench.reproduction.leads import mean_lead, measure_lead
+from diffcut_bench.reproduction.outcome import Outcome
+from diffcut_bench.reproduction.spec import Claim, Reproduction, Row
+from diffcut_bench.reproduction.verdict import Measured, known_measures
 from diffcut_bench.store import ImageRow, Result
 from diffcut_bench.store.published import publish
 
@@ -50,8 +45,8 @@ def hits(mean: float, spread: float = 0.0, seed: int = 0) -> np.ndarray:
 
 def cell(folder: Path, hit: np.ndarray, limits: tuple[str, ...] = (), names: tuple[str, ...] = CLASSES) -> Measured:
     """A finished cell on disk. Pixels that are missed belong to nobody, so that a class's IoU is its recall."""
-    place = folder / f"cell{next(numbers)}"
-    place.mkdir(parents=True)
+    finished = folder / f"cell{next(numbers)}"
+    finished.mkdir(parents=True)
     rows = [
         ImageRow(i, f"image{i}", 3, PIXELS * len(CLASSES), own.tolist(), [0] * len(CLASSES), (PIXELS - own).tolist())
         for i, own in enumerate(hit)
@@ -60,8 +55,8 @@ def cell(folder: Path, hit: np.ndarray, limits: tuple[str, ...] = (), names: tup
     scores = {**RESULT.scores, "miou": replace(RESULT.scores["miou"], value=hit.mean() / PIXELS, per_class=per_class)}
     dataset = replace(RESULT.dataset, n_images=len(rows))
     result = replace(RESULT, scores=scores, dataset=dataset, limited=False, failures=[], protocol={"name": "released"})
-    publish(place, result, rows, "", range(len(rows)))
-    return Measured.of(result, limits, folder=place)
+    publish(finished, result, rows, "", range(len(rows)))
+    return Measured.of(result, "miou", limits, finished)
 
 
 ROWS = [
@@ -79,13 +74,12 @@ def told(
     claim = Claim("ours is ahead", "exceeds", row="ours", others=list(others or ["theirs"]), **more)
     reproduction = Reproduction("Made", "a test", columns={"a": [], "b": []}, rows=ROWS, claims=[claim])
     assert reproduction.problems() == []
-    places = [(row, column) for row in ROWS for column in row.published]
-    made = [() if row.not_run else (config(()), None, deviations) for row, _ in places]
-    cells = [PlannedCell(row, column, "", (), *how) for (row, column), how in zip(places, made, strict=True)]
-    keys = [(row.name, column) for row, column in places]
-    measured = {place: values[key] for place, key in enumerate(keys) if key in values}
-    failed = {place: "no weights" for place, each in enumerate(cells) if each.config and place not in measured}
-    return check_claims(reproduction, cells, measured, failed)[0]
+    outcomes = []
+    for row, column in itertools.product(ROWS, ("a", "b")):
+        cell = PlannedCell(row, column, config=None if row.not_run else config(()), deviations=deviations)
+        ours = values.get((row.name, column))
+        outcomes.append(Outcome(cell, ours, "" if ours is not None else cell.not_run or "no weights"))
+    return check_claims(reproduction, outcomes)[0]
 
 
 def both(tmp_path: Path, ours: float, theirs: float, spread: float = 0.0, **more: object) -> dict:
@@ -157,13 +151,10 @@ def test_over_a_published_figure_a_row_is_ahead_by_more_than_the_tolerance(tmp_p
 
 def test_a_lead_over_a_published_figure_within_the_tolerance_is_none(tmp_path):
     ours, theirs = (cell(tmp_path, hits(mean)) for mean in (62, 20))
-    lead = measure_lead(Contest(ours, {"theirs": theirs}, {"trained": 61.9}), MIOU)
+    lead = measure_lead(ours, [theirs], MIOU, [61.9])
     assert (round(lead.value, 6), lead.sign) == (0.1, "absent")
     assert lead.interval == pytest.approx((42, 42)), "over the one that was run"
-    signs = {
-        stated: measure_lead(Contest(ours, {"theirs": theirs}, {"trained": stated}), MIOU).sign
-        for stated in (61.7, 61.69, 61.6, 62.4)
-    }
+    signs = {stated: measure_lead(ours, [theirs], MIOU, [stated]).sign for stated in (61.7, 61.69, 61.6, 62.4)}
     assert signs == {61.7: "absent", 61.69: "ahead", 61.6: "ahead", 62.4: "reversed"}, "two digits are known to 0.305"
 
 
@@ -181,10 +172,10 @@ def test_in_the_mean_each_published_figure_may_be_off_by_the_tolerance(tmp_path)
 @given(st.integers(300, 700), st.integers(300, 700), st.integers(300, 700))
 def test_one_that_is_published_makes_no_lead_greater(tmp_path_factory, ours, theirs, published):
     folder = tmp_path_factory.mktemp("cells")
-    contest = Contest(cell(folder, hits(ours / 10, 20, 1)), {"theirs": cell(folder, hits(theirs / 10, 20, 2))})
-    alone = measure_lead(contest, MIOU)
-    beside = measure_lead(replace(contest, published={"trained": published / 10}), MIOU)
-    assert beside.value == pytest.approx(min(alone.value, contest.ours.value - published / 10))
+    one, others = cell(folder, hits(ours / 10, 20, 1)), [cell(folder, hits(theirs / 10, 20, 2))]
+    alone = measure_lead(one, others, MIOU)
+    beside = measure_lead(one, others, MIOU, [published / 10])
+    assert beside.value == pytest.approx(min(alone.value, one.value - published / 10))
     assert beside.interval == alone.interval and beside.over_run == alone.over_run
     order = ["reversed", "absent", "ahead"]
     assert order.index(beside.sign) <= order.index(alone.sign)
@@ -229,11 +220,11 @@ def test_cells_that_are_missing(tmp_path):
 def test_only_images_that_all_have_are_compared(tmp_path):
     ours, theirs = hits(62), hits(60)
     theirs[-1] = 0  # were it compared, it would add more than a point
-    lead = measure_lead(Contest(cell(tmp_path, ours[:-1]), {"theirs": cell(tmp_path, theirs)}), MIOU)
+    lead = measure_lead(cell(tmp_path, ours[:-1]), [cell(tmp_path, theirs)], MIOU)
     assert (lead.images, round(lead.value, 6)) == (IMAGES - 1, 2.0)
     other = cell(tmp_path, theirs, names=("a", "b", "c"))
     with pytest.raises(ValueError, match="other classes"):
-        measure_lead(Contest(cell(tmp_path, ours), {"theirs": other}), MIOU)
+        measure_lead(cell(tmp_path, ours), [other], MIOU)
 
 
 def test_a_row_whose_files_are_damaged_is_said(tmp_path):
@@ -247,8 +238,8 @@ def test_a_row_whose_files_are_damaged_is_said(tmp_path):
 @given(ours=st.integers(300, 700), theirs=st.lists(st.integers(300, 700), min_size=1, max_size=3))
 def test_the_lead_is_over_the_best(tmp_path_factory, ours, theirs):
     folder = tmp_path_factory.mktemp("cells")
-    others = {str(i): cell(folder, hits(mean / 10)) for i, mean in enumerate(theirs)}
-    lead = measure_lead(Contest(cell(folder, hits(ours / 10)), others), MIOU)
+    others = [cell(folder, hits(mean / 10)) for mean in theirs]
+    lead = measure_lead(cell(folder, hits(ours / 10)), others, MIOU)
     assert lead.value == pytest.approx((ours - max(theirs)) / 10)
     low, high = lead.interval
     assert low <= lead.value + 1e-9 and high >= lead.value - 1e-9
@@ -256,7 +247,7 @@ def test_the_lead_is_over_the_best(tmp_path_factory, ours, theirs):
 
 def test_the_mean_of_per_image_jaccard_is_compared_likewise(tmp_path):
     ours, theirs = hits(62, 30, 1), hits(60, 30, 2)
-    lead = measure_lead(Contest(cell(tmp_path, ours), {"theirs": cell(tmp_path, theirs)}), known_measures()["jaccard"])
+    lead = measure_lead(cell(tmp_path, ours), [cell(tmp_path, theirs)], known_measures()["jaccard"])
     assert lead.value == pytest.approx(100 * (ours.mean() - theirs.mean()) / PIXELS), "of equally large classes"
     assert lead.interval[0] < lead.value < lead.interval[1]
 
@@ -270,12 +261,12 @@ def test_any_metric_is_compared_and_where_less_is_better_less_is_ahead(tmp_path,
     )
     measure = known_measures()["missed"]
     rows = [cell(tmp_path, hits(mean)) for mean in (62, 60)]
-    lead = measure_lead(Contest(rows[0], {"theirs": rows[1]}), measure)
+    lead = measure_lead(rows[0], [rows[1]], measure)
     assert lead.value == 20 * IMAGES * len(CLASSES) and lead.sign == "ahead"
-    assert measure_lead(Contest(rows[1], {"theirs": rows[0]}), measure).sign == "reversed"
-    published = measure_lead(Contest(rows[0], {"theirs": rows[1]}, {"trained": 10.0}), measure)
+    assert measure_lead(rows[1], [rows[0]], measure).sign == "reversed"
+    published = measure_lead(rows[0], [rows[1]], measure, [10.0])
     assert published.sign == "reversed", "of a published figure less is better too"
-    assert Measured.of(rows[0].result, measure="missed").limits[-1].startswith("no missed was measured")
+    assert Measured.of(rows[0].result, "missed").limits[-1].startswith("no missed was measured")
 
 
 def over_seeds(tmp_path: Path, means: dict[int, float], planned: int = 3) -> Measured:
@@ -287,26 +278,26 @@ def test_seeds_are_paired(tmp_path):
     """Over seeds both rows move by a point, together; the difference moves by a tenth."""
     ours = over_seeds(tmp_path, {42: 61.0, 43: 62.0, 44: 63.0})
     theirs = over_seeds(tmp_path, {42: 60.0, 43: 61.1, 44: 62.0})
-    lead = measure_lead(Contest(ours, {"theirs": theirs}), MIOU)
+    lead = measure_lead(ours, [theirs], MIOU)
     assert lead.by_seed == pytest.approx({42: 1.0, 43: 0.9, 44: 1.0})
     assert lead.deviation == pytest.approx(0.0577, abs=1e-3)
-    still = measure_lead(Contest(ours, {"theirs": theirs.seeds[0]}), MIOU)
+    still = measure_lead(ours, [theirs.seeds[0]], MIOU)
     assert still.by_seed == pytest.approx({42: 1.0, 43: 2.0, 44: 3.0}), "a row without noise has one cell for all seeds"
 
 
 def test_a_seed_that_failed_of_one_row_is_left_out_of_the_others(tmp_path):
-    """Seeds are ten points apart, so that pairing them by place would make much of a lead of one."""
+    """Seeds are ten points apart, so that pairing them by position would make much of a lead of one."""
     ours = over_seeds(tmp_path, {43: 51.0, 44: 61.0})
     theirs = over_seeds(tmp_path, {42: 40.0, 43: 50.0, 44: 60.0})
     still = cell(tmp_path, hits(45))
-    lead = measure_lead(Contest(ours, {"theirs": theirs}), MIOU)
+    lead = measure_lead(ours, [theirs], MIOU)
     assert (lead.by_seed, lead.value) == (pytest.approx({43: 1.0, 44: 1.0}), pytest.approx(1.0))
     assert lead.interval == pytest.approx((1.0, 1.0))
-    beside = measure_lead(Contest(ours, {"theirs": theirs, "still": still}), MIOU)
+    beside = measure_lead(ours, [theirs, still], MIOU)
     assert beside.by_seed == lead.by_seed
     others = replace(theirs, seeds=theirs.seeds[:1])
     with pytest.raises(ValueError, match="no seed of the noise in common"):
-        measure_lead(Contest(ours, {"theirs": others}), MIOU)
+        measure_lead(ours, [others], MIOU)
     checked = told({("ours", "a"): ours, ("theirs", "a"): theirs}, columns=["a"])
     assert checked.ours == "+1.00 (+1.00 – +1.00); seeds in common: 2"
     assert str(checked.verdict) == "limited: 2 of 3 seeds: no memory"
@@ -317,9 +308,7 @@ def test_the_mean_over_columns_is_of_seeds_that_each_has(tmp_path):
         **{("ours", "a"): over_seeds(tmp_path, {42: 61.0, 43: 72.0}, 2), ("ours", "b"): cell(tmp_path, hits(63))},
         **{("theirs", "a"): over_seeds(tmp_path, {42: 60.0, 43: 70.0}, 2), ("theirs", "b"): cell(tmp_path, hits(60))},
     }
-    leads = [
-        measure_lead(Contest(values["ours", column], {"theirs": values["theirs", column]}), MIOU) for column in "ab"
-    ]
+    leads = [measure_lead(values["ours", column], [values["theirs", column]], MIOU) for column in "ab"]
     mean = mean_lead(leads)
     assert mean.by_seed == pytest.approx({42: 2.0, 43: 2.5})
     assert (mean.value, mean.over_run) == pytest.approx((2.25, 2.25))
@@ -331,13 +320,16 @@ def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):
     assert [(each.row.name, each.seed) for each in cells] == [
         *(("concept assignment", 42), ("concept assignment", 43), ("nearest", 42), ("nearest", 43))
     ]
-    measured = {0: Measured(61.0), 1: Measured(63.0), 2: Measured(60.0)}
-    shorter, means, reasons = average_seeds(cells, measured, {3: "no memory"})
-    assert [(each.row.name, each.seed) for each in shorter] == [("concept assignment", None), ("nearest", None)]
-    assert (means[0].value, [each.seed for each in means[0].seeds]) == (62.0, [42, 43])
-    assert means[1].limits == ("1 of 2 seeds: no memory",)
-    assert average_seeds(cells, {}, dict.fromkeys(range(4), "no weights"))[2] == {0: "no weights", 1: "no weights"}
-    assert reasons == {}
+    values = (Measured(61.0), Measured(63.0), Measured(60.0), None)
+    means = average_seeds(
+        [Outcome(each, ours, "" if ours else "no memory") for each, ours in zip(cells, values, strict=True)]
+    )
+    assert [(each.cell.row.name, each.cell.seed) for each in means] == [("concept assignment", None), ("nearest", None)]
+    first, second = (each.ours for each in means)
+    assert (first.value, [each.seed for each in first.seeds]) == (62.0, [42, 43])
+    assert second.limits == ("1 of 2 seeds: no memory",)
+    none = average_seeds([Outcome(each, None, "no weights") for each in cells])
+    assert [(each.ours, each.why) for each in none] == [(None, "no weights")] * 2
 
 
 @pytest.mark.parametrize("name", known_reproductions())

@@ -4,7 +4,10 @@ import pytest
 
 from diffcut_bench.config import load_config
 from diffcut_bench.reporting import Table
-from diffcut_bench.reproduction import Measured, PlannedCell, Reproduction, Row, redraw
+from diffcut_bench.reproduction import PlannedCell, average_seeds, redraw
+from diffcut_bench.reproduction.outcome import Outcome
+from diffcut_bench.reproduction.spec import Reproduction, Row
+from diffcut_bench.reproduction.verdict import Measured
 
 COLUMNS = {"a": [], "b": [], "c": []}
 ROWS = [
@@ -18,17 +21,20 @@ ROWS = [
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
     config = load_config([])
-    cells = [PlannedCell(ROWS[0], column, "", (), config) for column in COLUMNS]
-    cells.append(PlannedCell(ROWS[1], "a", "", (), config))
-    cells.append(PlannedCell(ROWS[2], "a"))
-    cells += [PlannedCell(ROWS[3], column, "", (), config) for column in COLUMNS]
-    seeds = [Measured(value, (value - 2, value + 2), seed=seed) for seed, value in ((42, 50.0), (43, 52.0))]
-    measured = {
-        **{0: Measured(65.55, (62.0, 69.0)), 1: Measured(71.2, (68.0, 74.0)), 2: Measured(30.0, None, ("limit=3",))},
-        **{3: Measured.mean(seeds, 2), 5: Measured(12.345)},
-    }
+    ours = (Measured(65.55, (62.0, 69.0)), Measured(71.2, (68.0, 74.0)), Measured(30.0, None, ("limit=3",)))
+    seeds = {seed: Measured(value, (value - 2, value + 2)) for seed, value in ((42, 50.0), (43, 52.0))}
+    new = (Measured(12.345), None, None)
+    outcomes = [
+        *(Outcome(PlannedCell(ROWS[0], name, config=config), each) for name, each in zip(COLUMNS, ours, strict=True)),
+        *(Outcome(PlannedCell(ROWS[1], "a", config=config, seed=seed), each) for seed, each in seeds.items()),
+        Outcome(PlannedCell(ROWS[2], "a"), why="trained"),
+        *(
+            Outcome(PlannedCell(ROWS[3], name, config=config), each, "" if each else "no weights")
+            for name, each in zip(COLUMNS, new, strict=True)
+        ),
+    ]
     reproduction = Reproduction("Made", "a test", name="made", columns=COLUMNS, rows=ROWS)
-    return redraw(reproduction, cells, measured, dict.fromkeys((6, 7), "no weights"))
+    return redraw(reproduction, average_seeds(outcomes))
 
 
 def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):

@@ -5,7 +5,7 @@ from conftest import DATA
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffcut_bench.reproduction import Measured, Verdict, judge, known_measures
+from diffcut_bench.reproduction.verdict import Measured, Verdict, judge, known_measures
 from diffcut_bench.store import Failure, Result
 
 MIOU = known_measures()["miou"]
@@ -40,7 +40,7 @@ def test_verdicts_of_hundredths_are_those_of_exact_arithmetic(tenths, hundredths
 
 
 def over_seeds(*values: float, planned: int | None = None) -> Measured:
-    seeds = [Measured(value, (value - 2, value + 2), seed=42 + place) for place, value in enumerate(values)]
+    seeds = [Measured(value, (value - 2, value + 2), seed=42 + index) for index, value in enumerate(values)]
     return Measured.mean(seeds, planned or len(seeds), "" if planned is None else "no memory")
 
 
@@ -73,13 +73,13 @@ def test_an_area_under_a_curve_is_stated_with_two_digits():
 
 def test_a_result_gives_percent_and_says_what_it_lacks():
     whole = replace(RESULT, limited=False)
-    measured = Measured.of(whole)
+    measured = Measured.of(whole, "miou")
     assert measured.value == pytest.approx(100 * RESULT.metrics.miou)
     assert measured.interval == pytest.approx([100 * end for end in RESULT.metrics.miou_ci95])
     assert measured.limits == ()
     failed = replace(whole, failures=[Failure("a", "broken")])
-    assert Measured.of(failed, ["refiner=none"]).limits == ("1 images failed", "refiner=none")
-    assert Measured.of(RESULT).limits == ("6 of 11 images",)
+    assert Measured.of(failed, "miou", ["refiner=none"]).limits == ("1 images failed", "refiner=none")
+    assert Measured.of(RESULT, "miou").limits == ("6 of 11 images",)
 
 
 def test_values_are_printed_with_the_measures_digits_and_a_minus_sign():
