@@ -1,7 +1,8 @@
 """Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.interruption import held_back
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.identity import FEATURES_VERSION, backbone_identity
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
@@ -156,6 +158,30 @@ class FeatureSource:
         if not self.recomputed:
             return []
         return [f"features: {self.recomputed} of the store were damaged or cleared meanwhile, and computed again"]
+
+    @contextmanager
+    def in_use(
+        self, dataset: SegmentationDataset, indices: Sequence[int], say: Callable[[str], None]
+    ) -> Iterator[None]:
+        """`announce` before, `close` after; whatever ends the block, features that were computed are written.
+
+        Args:
+            dataset: that features are wanted of.
+            indices: of its images.
+            say: is given the lines.
+
+        Raises:
+            UserError: the disk has no room, or the store's folder can't be written.
+        """
+        try:
+            for line in self.announce(dataset, indices):
+                say(line)
+            yield
+        finally:
+            with held_back():
+                lines = self.close()
+            for line in lines:
+                say(line)
 
 
 def open_source(

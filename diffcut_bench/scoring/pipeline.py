@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -105,12 +106,16 @@ class Batch:
     failures: dict[int, Failure]
     timings: Timings
 
+    @property
+    def indices(self) -> set[int]:
+        """Of all its images."""
+        return {outcome.example.index for outcome in self.outcomes} | set(self.failures)
+
 
 def score_together(
     pipelines: Sequence[Pipeline],
     dataset: SegmentationDataset,
     wanted: Sequence[Collection[int]],
-    *,
     batch_size: int,
     num_workers: int = 0,
 ) -> Iterator[list[Batch]]:
@@ -133,33 +138,27 @@ def score_together(
     Raises:
         UserError: the device's memory is too small for the batch.
     """
-    first = pipelines[0]
-    indices = sorted(set().union(*wanted))
+    features = pipelines[0].features
     loader = example_loader(
         dataset,
-        indices,
-        first.features,
+        sorted(set().union(*wanted)),
+        features,
         batch_size=batch_size,
         num_workers=num_workers,
-        pin_memory=first.device.type != "cpu",
+        pin_memory=features.device.type != "cpu",
         keep_images=any(pipeline.namer for pipeline in pipelines),
     )
-    run = _Run(pipelines, dataset)
-    position = 0
     start = time.perf_counter()
     for items in read_ahead(loader):
-        batch = indices[position : position + len(items)]
-        position += len(items)
-        run.begin(read_s=time.perf_counter() - start)
-        for index, item in zip(batch, items, strict=True):
-            if isinstance(item, Failure):
-                run.fail([n for n, own in enumerate(wanted) if index in own], index, item)
+        run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
         groups: dict[Any, list[Example]] = {}
-        for example in items:
-            if isinstance(example, Example):
-                takers = tuple(n for n, own in enumerate(wanted) if example.index in own)
-                shape = (example.grid_of(first.features.backbone.stride), example.label.shape)
-                groups.setdefault((takers, shape), []).append(example)
+        for item in items:
+            takers = tuple(n for n, own in enumerate(wanted) if item.index in own)
+            if isinstance(item, Failure):
+                run.fail(takers, item)
+            elif takers:
+                shape = (item.grid_of(features.backbone.stride), item.label.shape)
+                groups.setdefault((takers, shape), []).append(item)
         for (takers, _), group in groups.items():
             run.isolated(takers, group)
         yield run.batches(wall_s=time.perf_counter() - start)
@@ -220,17 +219,17 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
-        segmenter = pipeline.segmenter
-        size: tuple[int | None, int | None] = (None, None)
-        if segmenter.gives == "label_map":
-            size = (shape[-2], shape[-1])
-        elif segmenter.gives == "partition" and inputs.features is not None:
-            size = (inputs.features.shape[2], inputs.features.shape[3])
-        check = partial(check_label_map, "segmenter", any_number=segmenter.gives == "label_map")
-        if segmenter.one_by_one:
+        size: Sequence[int | None] = (None, None)
+        is_label_map = pipeline.segmenter.gives == "label_map"
+        if is_label_map:
+            size = shape[-2:]
+        elif pipeline.segmenter.gives == "partition" and inputs.features is not None:
+            size = inputs.features.shape[2:]
+        check = partial(check_label_map, "segmenter", any_number=is_label_map)
+        if pipeline.segmenter.one_by_one:
             ids = torch.stack([check(each, size) for each in ids])
         ids = check(ids, (shape[0], *size))
-        found.append((_ranked(pipeline.protocol, ids) if segmenter.gives == "label_map" else ids).to(pipeline.device))
+        found.append((_ranked(pipeline.protocol, ids) if is_label_map else ids).to(pipeline.device))
     return found
 
 
@@ -285,20 +284,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class _Run:
-    """One batch after the other through all pipelines: what came out, what failed, and the time it took."""
+    """One batch through all pipelines: what came out, what failed, and the time it took."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset) -> None:
+    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
         self.pipelines, self.dataset = pipelines, dataset
         self.features, self.device = pipelines[0].features, pipelines[0].device
+        self.outcomes: list[list[Outcome]] = [[] for _ in pipelines]
+        self.failures: list[dict[int, Failure]] = [{} for _ in pipelines]
+        self.seconds = [{"read_s": read_s / len(pipelines)} for _ in pipelines]
 
-    def begin(self, read_s: float) -> None:
-        self.outcomes: list[list[Outcome]] = [[] for _ in self.pipelines]
-        self.failures: list[dict[int, Failure]] = [{} for _ in self.pipelines]
-        self.seconds = [{"read_s": read_s / len(self.pipelines)} for _ in self.pipelines]
-
-    def fail(self, takers: Iterable[int], index: int, failure: Failure) -> None:
+    def fail(self, takers: Iterable[int], failure: Failure) -> None:
+        assert failure.index is not None
         for taker in takers:
-            self.failures[taker][index] = failure
+            self.failures[taker][failure.index] = failure
 
     def batches(self, wall_s: float) -> list[Batch]:
         """What came of the batch, one entry a pipeline."""
@@ -314,8 +312,6 @@ class _Run:
 
     def isolated(self, takers: tuple[int, ...], group: list[Example]) -> None:
         """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
-        if not takers:
-            return
         try:
             for taker, outcomes in self._run(takers, group).items():
                 self.outcomes[taker] += outcomes
@@ -330,8 +326,7 @@ class _Run:
                     "use a smaller batch_size or protocol.image_size, or device=cpu",
                 ) from error
             if len(group) == len(takers) == 1:
-                failure = Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
-                self.fail(takers, group[0].index, failure)
+                self.fail(takers, Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
                 return
         if len(takers) > 1:
             for taker in takers:
@@ -342,42 +337,34 @@ class _Run:
 
     @torch.inference_mode()
     def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
-        labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
-        images = None
-        stages = [self.pipelines[taker] for taker in takers]
-        if any(each.refiner is not None or "images" in each.segmenter.needs for each in stages):
-            images = torch.stack([example.eval_image for example in group]).to(self.device, non_blocking=True)
-        return {
-            taker: self._score(taker, group, prediction, segments, labels, images)
-            for taker, (prediction, segments) in self._predictions(takers, group, labels, images).items()
-        }
-
-    def _predictions(
-        self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None
-    ) -> dict[int, tuple[Tensor, list[int]]]:
-        """Label maps at the scored size, and segments of each image."""
-        inputs = self._inputs(takers, group, labels, images)
-        found: dict[int, tuple[Tensor, list[int]]] = {}
+        labels = self._stacked([example.label for example in group])
+        inputs = self._inputs(takers, group, labels)
+        outcomes = {}
         for indices in sharing_groups(self.pipelines[taker].segmenter for taker in takers):
             sharing = tuple(takers[index] for index in indices)
             with self._stage("segment_s", sharing, group):
-                segments = _segments([self.pipelines[taker] for taker in sharing], inputs, labels.shape)
-            for taker, each in zip(sharing, segments, strict=True):
+                found = _segments([self.pipelines[taker] for taker in sharing], inputs, labels.shape)
+            for taker, segments in zip(sharing, found, strict=True):
                 with self._stage("segment_s", (taker,)):
-                    label_maps = _label_maps(self.pipelines[taker], each, inputs, labels.shape)
-                    found[taker] = label_maps, _count_segments(each)
-        return found
+                    prediction = _label_maps(self.pipelines[taker], segments, inputs, labels.shape)
+                    counts = _count_segments(segments)
+                outcomes[taker] = self._score(taker, group, prediction, counts, labels, inputs.images)
+        return outcomes
 
-    def _inputs(self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None) -> Inputs:
-        """What the segmenters of the pipelines need of a group."""
-        needs = {taker: self.pipelines[taker].segmenter.needs for taker in takers}
-        features = None
-        looking = tuple(taker for taker in takers if "features" in needs[taker])
-        if looking:
-            with self._stage("features_s", looking):
+    def _stacked(self, tensors: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(tensors)).to(self.device, non_blocking=True)
+
+    def _inputs(self, takers: tuple[int, ...], group: list[Example], labels: Tensor) -> Inputs:
+        """What the stages of the pipelines need of a group."""
+        stages = {taker: self.pipelines[taker] for taker in takers}
+        needs = frozenset().union(*(stage.segmenter.needs for stage in stages.values()))
+        images = features = counts = None
+        if "images" in needs or any(stage.refiner is not None for stage in stages.values()):
+            images = self._stacked([example.eval_image for example in group])
+        if "features" in needs:
+            with self._stage("features_s", [taker for taker in takers if "features" in stages[taker].segmenter.needs]):
                 features = self.features.of(group)
-        counts = None
-        if any("class_counts" in needed for needed in needs.values()):
+        if "class_counts" in needs:
             counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
@@ -393,57 +380,48 @@ class _Run:
         images: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
-        pipeline, dataset = self.pipelines[taker], self.dataset
-        protocol = pipeline.protocol
+        pipeline, classes, background = self.pipelines[taker], self.dataset.num_classes, self.dataset.background
+        protocol, namer = pipeline.protocol, pipeline.namer
         with self._stage("evaluate_s", (taker,)):
             prediction = _numbered(protocol, prediction)
-            if dataset.background is not None and pipeline.namer is None:
+            if background is not None and namer is None:
                 rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
-                prediction = merge_backgrounds(
-                    prediction, labels, dataset.num_classes, dataset.background, rule, *matching
-                )
+                prediction = merge_backgrounds(prediction, labels, classes, background, rule, *matching)
         if pipeline.refiner is not None and images is not None:
             with self._stage("refine_s", (taker,)):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
-        if pipeline.namer is not None:
+        if namer is not None:  # after the refiner, which works on segments
             with self._stage("segment_s", (taker,)):
-                # After the refiner, which works on segments.
-                named = pipeline.namer(self._network_images(group), prediction).labels
-                prediction = check_label_map("namer", named, labels.shape)
+                # It sees what the backbone sees, of a better resolution than what may be scored.
+                seen = self._stacked([example.image for example in group if example.image is not None])
+                prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", (taker,)):
-            tables = contingency_tables(prediction, labels, dataset.num_classes)
+            tables = contingency_tables(prediction, labels, classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
-            # One matching for the data set has to wait for all tables.
-            later = protocol.matching == "dataset"
             return [
                 Outcome(
                     example,
                     predicted,
-                    segments[place],
-                    _counts(tables[place], protocol),
-                    pixels[place],
+                    segments[i],
+                    _counts(tables[i], protocol),
+                    pixels[i],
                     protocol.criterion,
                     protocol.surplus,
-                    tables[place] if later else None,
-                    pipeline.namer is not None,
-                    measure_image(ScoredImage(prediction[place], labels[place], tables[place]), vars(protocol)),
+                    # One matching for the data set has to wait for all tables.
+                    tables[i] if protocol.matching == "dataset" else None,
+                    namer is not None,
+                    measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
-                for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+                for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]
 
-    def _network_images(self, group: list[Example]) -> Tensor:
-        """What the backbone sees: of a better resolution than what may be scored."""
-        images = [example.image for example in group if example.image is not None]
-        return torch.stack(images).to(self.device, non_blocking=True)
-
     @contextmanager
-    def _stage(self, name: str, takers: tuple[int, ...], limited: Sequence[Example] = ()) -> Iterator[None]:
+    def _stage(self, name: str, takers: Sequence[int], limited: Sequence[Example] = ()) -> Iterator[None]:
         """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
         start = time.perf_counter()
         with time_limit(self.pipelines[0].max_seconds, [example.id for example in limited], len(takers)):
             yield
-            if self.device.type != "cpu":
-                torch.accelerator.synchronize()
+            synchronize(self.device)
         for taker in takers:
             seconds = self.seconds[taker]
             seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)

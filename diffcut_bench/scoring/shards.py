@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import groupby
 from pathlib import Path
@@ -19,7 +19,7 @@ from diffcut_bench.paths import portable, reopened
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images
-from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
+from diffcut_bench.scoring.summary import summarise_cell
 from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
@@ -140,39 +140,32 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
 
 
 def _write_whole(cell: ShardedCell, target: Cell) -> Result:
-    first = cell.found[0]
-    rows = _rows(cell)
-    protocol = build_protocol(first.result.protocol)
-    names = first.result.class_names
-    if protocol.matching == "dataset":
-        rows = match_rows(rows, len(names), protocol)
-    timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
-    failures = [failure for shard in cell.found for failure in shard.result.failures]
-    dataset = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
+    first, rows, images = cell.found[0], _rows(cell), _images(cell.found[0].result)
     identity = {**first.result.identity, "shard": None}
+    record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
+    timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
+    protocol, names = build_protocol(first.result.protocol), first.result.class_names
+    rows, summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings)
+    failures = [failure for shard in cell.found for failure in shard.result.failures]
     result = replace(
         first.result,
         key=cell.key,
-        config=portable(
-            {**reopened(first.result.config, first.folder.parent.parent), "shard": None},
-            target.finished_dir.parent.parent,
-        ),
-        limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
-        dataset=with_coverage(dataset, rows, names),
-        scores=summarise(rows, names, asdict(protocol), identity["seed"]),
-        segments_per_image=segments_per_image(rows),
+        config=portable(_whole_config(first), target.finished_dir.parent.parent),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
-        timings=replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
         identity=identity,
         schema_version=SCHEMA_VERSION,  # also where a shard is of an older one
+        **summary,
     )
     for shard in cell.found:
         if (shard.folder / "pictures").is_dir():
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
-    target.finish(
-        result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(_images(cell.found[0].result))
-    )
+    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(images))
     return result
+
+
+def _whole_config(shard: Shard) -> dict[str, Any]:
+    """The config of the whole cell of a shard, with the paths of this machine."""
+    return {**reopened(shard.result.config, shard.folder.parent.parent), "shard": None}
 
 
 def what_is_missing(cell: ShardedCell) -> str:
@@ -200,7 +193,7 @@ def what_is_missing(cell: ShardedCell) -> str:
 
 def _overrides(shard: Shard) -> list[str]:
     """Overrides of ``diffcut-bench run`` that give the whole cell of a shard."""
-    config = RunConfig(**{**reopened(shard.result.config, shard.folder.parent.parent), "shard": None})
+    config = RunConfig(**_whole_config(shard))
     chosen = [f"{group}={option}" for group, option in config.choices.items()]
     try:
         plain = load_config(chosen).to_dict()

@@ -84,15 +84,12 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-ALONE = Workers()
-
-
 def workers() -> Workers:
     """Who this process is among those that ``torchrun`` started; joins them when first asked."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     # Other launchers set WORLD_SIZE too; only torchrun says where its processes meet.
     if count == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return ALONE
+        return Workers()
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=_PATIENCE)
         # Left to the interpreter's end, gloo's threads abort the process one time in three: a failed run.

@@ -153,9 +153,9 @@ def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
     original = experiment.score_together
     seen: list[list[int]] = []
 
-    def flaky(pipelines, dataset, wanted, **settings):
+    def flaky(pipelines, dataset, wanted, *settings):
         seen.append(sorted(wanted[0]))
-        for (batch,) in original(pipelines, dataset, wanted, **settings):
+        for (batch,) in original(pipelines, dataset, wanted, *settings):
             if len(seen) == 1:
                 lost = {
                     o.example.index: Failure(o.example.id, "passing trouble")
