@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
+from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.interruption import held_back
 from diffcut_bench.scoring.framing import Example, Framing
@@ -20,17 +21,24 @@ from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
 
 @dataclass(frozen=True)
-class FeatureShape:
-    """What a backbone announces of its feature maps; see `Backbone`."""
+class StoredFeatures:
+    """What the store has of a backbone's features; without the network, so that processes that read can have a copy.
 
-    channels: int
-    stride: int
-    channels_are_patches: bool
+    Attributes:
+        store: None: it has none.
+        channels: of a feature map; None: as many as it has patches.
+    """
 
-    def of(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, rows and columns for an image of this height and width."""
-        rows, cols = (side // self.stride for side in size)
-        return rows * cols if self.channels_are_patches else self.channels, rows, cols
+    store: FeatureStore | None
+    channels: int | None
+
+    def shape(self, rows: int, cols: int) -> tuple[int, int, int]:
+        """Channels, rows and columns of a feature map."""
+        return rows * cols if self.channels is None else self.channels, rows, cols
+
+    def of(self, example: Example) -> Tensor | None:
+        """Features of an example, if the store has any of the shape that the backbone announces."""
+        return None if self.store is None else self.store.get(example.digest, self.shape(*example.grid))
 
 
 class FeatureSource:
@@ -43,16 +51,16 @@ class FeatureSource:
         store: of this backbone and preparation; None computes every time.
 
     Attributes:
-        computed: images that the backbone has run on.
-        recomputed: those of them that the store had promised; their shards were damaged or cleared.
+        stored: what the store has.
+        recomputed: images that the store had promised; their shards were damaged or cleared.
     """
 
     def __init__(
         self, backbone: Backbone, framing: Framing, device: torch.device, store: FeatureStore | None = None
     ) -> None:
         self.backbone, self.framing, self.device, self.store = backbone, framing, device, store
-        self.shape = FeatureShape(backbone.channels, backbone.stride, backbone.channels_are_patches)
-        self.computed = self.recomputed = 0
+        self.stored = StoredFeatures(store, None if backbone.channels_are_patches else backbone.channels)
+        self.recomputed = 0
         self._promised = frozenset(store.images()) if store is not None else frozenset()
 
     def of(self, examples: Sequence[Example]) -> Tensor:
@@ -68,7 +76,7 @@ class FeatureSource:
         missing: list[int] = []
         for position, example in enumerate(examples):
             # The reader's look into the store is some time ago: a run of the same image may have filled it since.
-            features = self.stored(example) if example.features is None else example.features
+            features = self.stored.of(example) if example.features is None else example.features
             if features is None:
                 missing.append(position)
             else:
@@ -89,9 +97,8 @@ class FeatureSource:
         Raises:
             ValueError: the backbone gives something else than features of the announced channels and stride.
         """
-        self.computed += len(images)
         features = self.backbone(images.to(self.device, non_blocking=True))
-        announced = [len(images), *self.shape.of((images.shape[2], images.shape[3]))]
+        announced = [len(images), *self.stored.shape(*(side // self.framing.stride for side in images.shape[2:]))]
         if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
             given = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features)
             raise ValueError(f"the backbone gave {given}, and announced floating-point features {announced}")
@@ -99,12 +106,6 @@ class FeatureSource:
         if dtype != torch.float32 and features.dtype != dtype:  # float32 holds whatever it is given
             raise ValueError(f"the backbone gave {features.dtype}, and announced {dtype} (feature_dtype)")
         return features
-
-    def stored(self, example: Example) -> Tensor | None:
-        """Features of an example with its image, if the store has any of the shape that the backbone announces."""
-        if self.store is None or example.image is None:
-            return None
-        return self.store.get(example.digest, self.shape.of((example.image.shape[1], example.image.shape[2])))
 
     def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
         """How many of these images the store lacks; images that can't be read count."""
@@ -123,9 +124,8 @@ class FeatureSource:
         the largest that there can be)."""
         if self.store is None:
             return 0
-        stride = self.framing.stride
-        side = max(round(self.framing.seen.image_size / stride), 1)
-        return math.prod(self.shape.of((max(side // aspect, 1) * stride, side * stride))) * self.store.dtype.itemsize
+        patches = max(round(self.framing.seen.image_size / self.framing.stride), 1)
+        return math.prod(self.stored.shape(max(patches // aspect, 1), patches)) * self.store.dtype.itemsize
 
     def announce(self, dataset: SegmentationDataset, indices: Sequence[int]) -> list[str]:
         """Lines on what the store is about to take for these images; before anything is computed.
@@ -184,26 +184,20 @@ class FeatureSource:
                 say(line)
 
 
-def open_source(
-    backbone: Backbone, settings: dict[str, Any], framing: Framing, device: torch.device, options: StoreOptions | None
-) -> FeatureSource:
-    """The features of a backbone, with the store that its options name.
-
-    Args:
-        backbone: on the device.
-        settings: of the backbone, as configured.
-        framing: of pictures, for this backbone.
-        device: that it computes on.
-        options: of the store; None: no store.
+def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
+    """The backbone of a config on its device, behind the feature store of the config.
 
     Raises:
-        UserError: the store holds something else under this key.
+        UserError: weights are missing, an option is out of range, or the store's folder holds something else.
     """
+    backbone = instantiate("backbone", config.backbone).to(device)
+    framing = Framing.of(build_protocol(config.protocol), backbone)
+    options: StoreOptions | None = instantiate("features", config.features)
     if options is None:
         return FeatureSource(backbone, framing, device)
     identity = {
         "features_version": FEATURES_VERSION,
-        "backbone": backbone_identity(backbone, settings),
+        "backbone": backbone_identity(backbone, config.backbone),
         **asdict(framing.seen),
         "device_type": device.type,
         "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},

@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import (
     Benchmark,
     SegmentationDataset,
@@ -23,8 +21,8 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import FinishedCell, OpenedPass, RunningCell
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource, open_source
-from diffcut_bench.scoring.framing import Framing, framing_choices
+from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import cell_key
@@ -190,17 +188,6 @@ def without_preparing(config: RunConfig) -> RunConfig:
     folder = prepared_folder(built, Path(config.data_dir).expanduser().absolute())
     there = "::" not in str(folder) and read_manifest(folder) is not None  # fsspec reads a::b as an address
     return replace(config, prepared=str(folder) if there else "never")
-
-
-def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
-    """The backbone of a config on its device, behind the feature store of the config.
-
-    Raises:
-        UserError: weights are missing, an option is out of range, or the store's folder holds something else.
-    """
-    backbone = instantiate("backbone", config.backbone).to(device)
-    framing = Framing.of(build_protocol(config.protocol), backbone)
-    return open_source(backbone, config.backbone, framing, device, instantiate("features", config.features))
 
 
 def chosen_images(images: int, shard: tuple[int, int] | None) -> range:

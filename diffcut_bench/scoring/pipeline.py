@@ -157,7 +157,7 @@ def score_together(
             if isinstance(item, Failure):
                 run.fail(takers, item)
             elif takers:
-                shape = (item.grid_of(features.backbone.stride), item.label.shape)
+                shape = (item.grid, item.label.shape)
                 groups.setdefault((takers, shape), []).append(item)
         for (takers, _), group in groups.items():
             run.isolated(takers, group)

@@ -16,10 +16,10 @@ from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.scoring.identity import FEATURES_VERSION
-from diffcut_bench.scoring.passes import FinishedCell, open_dataset, open_features, run_cell
+from diffcut_bench.scoring.passes import FinishedCell, open_dataset, run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
 
