@@ -136,19 +136,15 @@ class FeatureSource:
         if self.store is None:
             return []
         lines = [f"features: damaged shard {name} set aside" for name in self.store.damaged]
-        missing = self.missing(dataset, indices)
+        missing, all_images = self.missing(dataset, indices), f"{len(indices)} images"
         if missing:
             needed = self.store.check_space(missing, self.image_bytes())
-            images = f"{missing} of {len(indices)} images to compute"
-            return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}, {self._kept()}"]
-        return [*lines, f"features: all {len(indices)} images in {self.store.folder}"] if indices else lines
-
-    def _kept(self) -> str:
-        """What the store does to the precision of features."""
-        assert self.store is not None
-        dtypes = (self.backbone.feature_dtype, self.store.dtype)
-        computed, kept = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-        return f"{kept}, as computed" if kept == computed else f"computed in {computed}, kept in {kept}"
+            dtypes = (self.backbone.feature_dtype, self.store.dtype)
+            computed, kept = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+            how = f"{kept}, as computed" if kept == computed else f"computed in {computed}, kept in {kept}"
+            where = f"up to {in_units(needed)} in {self.store.folder}, {how}"
+            return [*lines, f"features: {missing} of {all_images} to compute, {where}"]
+        return [*lines, f"features: all {all_images} in {self.store.folder}"] if indices else lines
 
     def close(self) -> list[str]:
         """Write what the store still holds in memory; lines on damage that was met since `announce`."""

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +45,31 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardedCell:
-    """What was found of a cell in ``of`` shards.
+    """What was found of a cell in ``of`` shards: one shard a number, by number."""
 
-    Attributes:
-        key: of the whole cell.
-        of: shards that it was cut into.
-        found: one shard a number, by number.
-        missing: numbers of the shards that hold images and were not found.
-    """
-
-    key: str
-    of: int
     found: tuple[Shard, ...]
-    missing: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """Of the whole cell."""
+        return self.found[0].whole
+
+    @property
+    def of(self) -> int:
+        """Shards that the cell was cut into."""
+        return self.found[0].of
+
+    @property
+    def images(self) -> int:
+        """Images of the whole cell."""
+        available, limit = self.found[0].result.dataset.n_available or 0, self.found[0].result.config["limit"]
+        return available if limit is None else min(available, limit)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the shards that were not found. With more shards than images the last ones are empty."""
+        have = {shard.number for shard in self.found}
+        return [number for number in range(1, min(self.of, self.images) + 1) if number not in have]
 
 
 def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, str]]:
@@ -89,24 +100,13 @@ def sharded_cells(shards: Sequence[Shard]) -> list[ShardedCell]:
     Raises:
         UserError: two results of one shard differ.
     """
-
-    def cut(shard: Shard) -> tuple[str, int]:
-        return shard.whole, shard.of
-
-    cells = []
-    for (key, of), together in groupby(sorted(shards, key=cut), key=cut):
-        found: dict[int, Shard] = {}
-        for shard in together:
-            twin = found.setdefault(shard.number, shard)
-            if twin is not shard and read_rows(twin.folder) != read_rows(shard.folder):
-                raise UserError(
-                    f"two results of shard {shard.number}/{of} differ", f"{twin.folder}, {shard.folder}", "keep one"
-                )
-        some = next(iter(found.values()))
-        needed = range(1, min(of, _images(some.result)) + 1)  # with more shards than images the last ones are empty
-        missing = tuple(number for number in needed if number not in found)
-        cells.append(ShardedCell(key, of, tuple(found[number] for number in sorted(found)), missing))
-    return cells
+    cells: dict[tuple[str, int], dict[int, Shard]] = {}
+    for shard in shards:
+        twin = cells.setdefault((shard.whole, shard.of), {}).setdefault(shard.number, shard)
+        if twin is not shard and read_rows(twin.folder) != read_rows(shard.folder):
+            what, where = f"two results of shard {shard.number}/{shard.of} differ", f"{twin.folder}, {shard.folder}"
+            raise UserError(what, where, "keep one")
+    return [ShardedCell(tuple(found[number] for number in sorted(found))) for _, found in sorted(cells.items())]
 
 
 def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
@@ -128,11 +128,8 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
     if finished is not None:
         return FinishedCell(target.finished_dir, finished, skipped=True)
     if not target.claim():
-        raise UserError(
-            f"{target.finished_dir.name} is being written by {target.holder()}",
-            str(output_dir),
-            "merge again once that has ended",
-        )
+        what = f"{target.finished_dir.name} is being written by {target.holder()}"
+        raise UserError(what, str(output_dir), "merge again once that has ended")
     try:
         return FinishedCell(target.finished_dir, _write_whole(cell, target), skipped=False)
     finally:
@@ -140,7 +137,7 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
 
 
 def _write_whole(cell: ShardedCell, target: Cell) -> Result:
-    first, rows, images = cell.found[0], _rows(cell), _images(cell.found[0].result)
+    first, rows = cell.found[0], _rows(cell)
     identity = {**first.result.identity, "shard": None}
     record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
@@ -159,7 +156,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     for shard in cell.found:
         if (shard.folder / "pictures").is_dir():
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
-    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(images))
+    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(cell.images))
     return result
 
 
@@ -202,30 +199,19 @@ def _overrides(shard: Shard) -> list[str]:
     return [*chosen, *_differences(plain, config.to_dict())]
 
 
-def _images(result: Result) -> int:
-    """Images of the cell that a shard is of."""
-    available = result.dataset.n_available or 0
-    limit = result.config["limit"]
-    return available if limit is None else min(available, limit)
-
-
 def _rows(cell: ShardedCell) -> list[ImageRow]:
     """Rows of all shards, in the order of the data set.
 
     Raises:
         UserError: a shard holds images of another.
     """
-    rows = []
-    images = _images(cell.found[0].result)
+    rows: list[ImageRow] = []
     for shard in cell.found:
         own = read_rows(shard.folder)
         held = {row.index for row in own} | {failure.index for failure in shard.result.failures}
-        if held != set(chosen_images(images, (shard.number, shard.of))):
-            raise UserError(
-                f"shard {shard.number}/{shard.of} of {images} images holds others than its own",
-                str(shard.folder),
-                "delete this folder and run the shard again",
-            )
+        if held != set(chosen_images(cell.images, (shard.number, shard.of))):
+            what = f"shard {shard.number}/{shard.of} of {cell.images} images holds others than its own"
+            raise UserError(what, str(shard.folder), "delete this folder and run the shard again")
         rows += own
     return sorted(rows, key=lambda row: row.index)
 

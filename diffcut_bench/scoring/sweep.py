@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -32,6 +31,7 @@ from diffcut_bench.config import (
     quote_if_needed,
     quoted,
 )
+from diffcut_bench.config.overrides import composed
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.escaping import counted
 from diffcut_bench.heap import keep_freed_memory
@@ -202,8 +202,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 def _check_launcher(overrides: Sequence[str]) -> None:
     """Refuse a launcher that is not known, not installed or not needed, before anything is started."""
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            target = str(compose("config", list(overrides), return_hydra_config=True).hydra.launcher._target_)
+        target = str(composed(overrides, with_hydra=True).hydra.launcher._target_)
     except MissingConfigException as error:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if group != "hydra/launcher":
