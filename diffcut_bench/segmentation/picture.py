@@ -55,8 +55,8 @@ class Segmentation:
         """The segments in colours over the picture; a legend of their names beneath it, where they have any."""
         pixels = overlay(self.image, self.labels)
         if self.names is not None:
-            colours = palette(self.num_segments)
-            pixels = with_legend(pixels, [(name, tuple(colours[i])) for i, (name, _) in enumerate(self.names)])
+            legend = zip(self.names, palette(self.num_segments), strict=True)
+            pixels = with_legend(pixels, [(name, tuple(colour)) for (name, _), colour in legend])
         return Image.fromarray(pixels)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -80,8 +80,7 @@ class Segmentation:
 
     def save(self, labels_path: Path, overlay_path: Path) -> None:
         """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
-        small = self.num_segments <= 256
-        ids = self.labels.astype(np.uint8) if small else self.labels.astype(np.uint16)
+        ids = self.labels.astype(np.uint8 if self.num_segments <= 256 else np.uint16)
         write_atomically(labels_path, encode_png(ids))
         write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
 
@@ -125,18 +124,16 @@ class PictureSegmenter:
 
     def identity(self) -> dict[str, Any]:
         """Everything but the picture that its segments and their names depend on."""
-        config, features = self._config, self._pipeline.features
+        config, pipeline = self._config, self._pipeline
         return {
             "numerics_version": NUMERICS_VERSION,
             "features_version": FEATURES_VERSION,
-            "backbone": backbone_identity(features.backbone, config.backbone),
+            "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
             **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
-            "code": code_fingerprint(
-                [self._pipeline.segmenter.method, self._pipeline.upsampler, self._pipeline.refiner]
-            ),
+            "code": code_fingerprint([pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner]),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
-            "device_type": self._pipeline.device.type,
+            "device_type": pipeline.device.type,
             "torch": torch.__version__.partition("+")[0],
         }
 
@@ -156,23 +153,21 @@ class PictureSegmenter:
         example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         assert example.image is not None
-        # What a network sees of one colour varies with the distance to its padding.
-        is_plain = bool((np.asarray(picture) == np.asarray(picture)[0, 0]).all())
+        segments = example.label
         try:
-            segments = (
-                torch.zeros_like(example.label) if is_plain else self._segments(example.image, example.eval_image)
-            )
+            # What a network sees of one colour varies with the distance to its padding.
+            if (np.asarray(picture) != np.asarray(picture)[0, 0]).any():
+                segments = self._segments(example.image, example.eval_image)
         except TookTooLongError as error:
             where = str(image) if isinstance(image, (str, Path)) else "this picture"
             raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
         device = self._pipeline.device
-        names = self._namer(example.image[None].to(device), segments[None].to(device))
-        found = zip(names.classes[0].tolist(), names.scores[0].tolist(), strict=True)
-        return Segmentation(
-            pixels, segments.numpy(), tuple((self._class_names[i], round(score, 6)) for i, score in found)
-        )
+        found = self._namer(example.image[None].to(device), segments[None].to(device))
+        named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
+        names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
+        return Segmentation(pixels, segments.numpy(), names)
 
     def _segments(self, image: Tensor, eval_image: Tensor) -> Tensor:
         """Segments [height, width], contiguous from 0, of a network input and the picture at the wanted size."""
