@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import environment, installed_packages
 from diffcut_bench.errors import UserError
@@ -21,7 +21,6 @@ from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
 from diffcut_bench.scoring.summary import summarise_cell
 from diffcut_bench.scoring.workers import Workers
-from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
@@ -109,16 +108,7 @@ class RunningCell:
     ) -> None:
         self.config, self.opened, self.dataset = config, opened, opened.dataset
         self.workers, self.observer = opened.workers, opened.observer
-        self.pipeline = Pipeline(
-            features=opened.features,
-            segmenter=as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter),
-            upsampler=instantiate("upsampler", config.upsampler),
-            refiner=instantiate("refiner", config.refiner),
-            protocol=_effective_protocol(config, namer),
-            device=opened.features.device,
-            namer=namer,
-            max_seconds=config.max_seconds,
-        )
+        self.pipeline = Pipeline.of(config, opened.features, namer, segmenter)
         _check_stages(config, self.pipeline, self.dataset)
         self.identity = cell_identity(config, self.pipeline, self.dataset, opened.fingerprint)
         self.key = cell_key(self.identity)
@@ -195,9 +185,8 @@ class RunningCell:
 
     def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
         """Score images of the data set (again) to look at what comes out; nothing is counted or written."""
-        for (batch,) in score_together(
-            [self.pipeline], self.dataset, [indices], self.config.batch_size, self.config.num_workers
-        ):
+        at_once, num_workers = self.config.batch_size, self.config.num_workers
+        for (batch,) in score_together([self.pipeline], self.dataset, [indices], at_once, num_workers):
             yield from batch.outcomes
 
     def first_outcomes(self, images: int) -> Iterator[Outcome]:
@@ -212,9 +201,8 @@ class RunningCell:
             if self.observer.draws and outcome.example.index < self.config.visualise:
                 path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
                 self.observer.draw(outcome, self.dataset, path)
-        self.cell.append(
-            [_row(outcome) for outcome in batch.outcomes], batch.failures, replace(batch.timings, wall_s=wall_s)
-        )
+        rows = [_row(outcome) for outcome in batch.outcomes]
+        self.cell.append(rows, batch.failures, replace(batch.timings, wall_s=wall_s))
         self.todo -= batch.indices
         self.failures += batch.failures.values()
         try:
@@ -254,7 +242,7 @@ class RunningCell:
             key=self.key,
             config=portable(config.to_dict(), config.output_dir),
             failures=failures,
-            environment=environment(self.pipeline.device, config.seed, noise),
+            environment=environment(self.opened.features.device, config.seed, noise),
             protocol=choices_in_force(asdict(protocol)),
             identity=self.identity,
             **summary,
@@ -294,10 +282,9 @@ def _check_scored(progress: Progress, dataset: SegmentationDataset, protocol: Pr
     if not progress.rows and progress.failures:
         first = next(iter(progress.failures.values()))
         alike = len({failure.error for failure in progress.failures.values()}) == 1 < len(progress.failures)
+        what = f"no image could be scored; the first: {first.error}"
         wrong = "the backbone's or segmenter's options" if alike else "the data"
-        raise UserError(
-            f"no image could be scored; the first: {first.error}", first.id, f"mend {wrong}, then run again"
-        )
+        raise UserError(what, first.id, f"mend {wrong}, then run again")
     if not any(row.pixels for row in progress.rows):
         where, hint = f"dataset={dataset.name}, void={protocol.void}", "check the label values"
         if protocol.void == "ignore" and dataset.background is not None:
@@ -341,19 +328,6 @@ def _row(outcome: Outcome) -> ImageRow:
     if outcome.table is not None:
         entries = outcome.table.nonzero()
         table = torch.cat([entries, outcome.table[entries[:, 0], entries[:, 1]][:, None]], dim=1).tolist()
-    example, void = outcome.example, outcome.example.label.numel() - outcome.pixels
-    return ImageRow(
-        example.index, example.id, outcome.segments, outcome.pixels, tp, fp, fn, table, void, outcome.measured
-    )
-
-
-def _effective_protocol(config: RunConfig, namer: ClassNamer | None) -> Protocol:
-    """The protocol of a config with what the stages' own options say. Names need no matching, and merge what is
-    background by themselves."""
-    choices = asdict(build_protocol(config.protocol))
-    of_stages = {"label_codes": config.segmenter, "zero_affinity": config.segmenter, "similarity": config.upsampler}
-    choices |= {name: stage[name] for name, stage in of_stages.items() if name in stage}
-    if namer is not None:
-        choices |= {"matching": "named", "background_rule": "one_to_one"}
-        choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
-    return build_protocol(choices)
+    example, pixels = outcome.example, outcome.pixels
+    void = example.label.numel() - pixels
+    return ImageRow(example.index, example.id, outcome.segments, pixels, tp, fp, fn, table, void, outcome.measured)

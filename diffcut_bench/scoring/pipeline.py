@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
@@ -38,6 +39,7 @@ from diffcut_bench.segmenters import (
     Inputs,
     Segmenter,
     SpectrumTooLargeError,
+    as_segmenter,
     segment_together,
     sharing_groups,
 )
@@ -50,16 +52,38 @@ _LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a labe
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one cell, on one device. What a namer gives is scored as it is: clusters are classes then."""
+    """The stages of one cell. What a namer gives is scored as it is: clusters are classes then."""
 
     features: FeatureSource
     segmenter: Segmenter
     upsampler: Upsampler
     refiner: Refiner | None
     protocol: Protocol
-    device: torch.device
     namer: ClassNamer | None = None
     max_seconds: float | None = None  # that segmenting an image may take
+
+    @classmethod
+    def of(
+        cls, config: RunConfig, features: FeatureSource, namer: ClassNamer | None = None, segmenter: Any = None
+    ) -> "Pipeline":
+        """The stages that a config names; ``segmenter``: in the place of the one that it names.
+
+        The protocol is the config's with what the stages' own options say. Names need no matching, and merge what is
+        background by themselves.
+
+        Raises:
+            UserError: an option is out of range, or stages do not go together.
+        """
+        choices = asdict(build_protocol(config.protocol))
+        of_stages = {"label_codes": config.segmenter, "zero_affinity": config.segmenter, "similarity": config.upsampler}
+        choices |= {name: stage[name] for name, stage in of_stages.items() if name in stage}
+        if namer is not None:
+            choices |= {"matching": "named", "background_rule": "one_to_one"}
+            choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
+        protocol = build_protocol(choices)
+        method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
+        upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
+        return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds)
 
     def __post_init__(self) -> None:
         if self.segmenter.gives == "finer_partition" and isinstance(self.upsampler, ConceptUpsampler):
@@ -177,7 +201,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
-    segmenter, device = pipeline.segmenter, pipeline.device
+    segmenter, device = pipeline.segmenter, pipeline.features.device
     if segmenter.needs & {"image_ids", "rescale"}:
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
     if "class_counts" in segmenter.needs:
@@ -229,7 +253,7 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         if pipeline.segmenter.one_by_one:
             ids = torch.stack([check(each, size) for each in ids])
         ids = check(ids, (shape[0], *size))
-        found.append((_ranked(pipeline.protocol, ids) if is_label_map else ids).to(pipeline.device))
+        found.append((_ranked(pipeline.protocol, ids) if is_label_map else ids).to(pipeline.features.device))
     return found
 
 
@@ -288,7 +312,7 @@ class _Run:
 
     def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
         self.pipelines, self.dataset = pipelines, dataset
-        self.features, self.device = pipelines[0].features, pipelines[0].device
+        self.features, self.device = pipelines[0].features, pipelines[0].features.device
         self.outcomes: list[list[Outcome]] = [[] for _ in pipelines]
         self.failures: list[dict[int, Failure]] = [{} for _ in pipelines]
         self.seconds = [{"read_s": read_s / len(pipelines)} for _ in pipelines]

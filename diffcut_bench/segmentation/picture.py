@@ -1,7 +1,7 @@
 """Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
+from diffcut_bench.config import RunConfig, instantiate, load_config
 from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Framing, prepare_example, resize_image
+from diffcut_bench.scoring.framing import prepare_example, resize_image
 from diffcut_bench.scoring.identity import FEATURES_VERSION, NUMERICS_VERSION, backbone_identity
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
-from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -107,20 +106,11 @@ class PictureSegmenter:
                 raise UserError("classes without a namer", "segment", "add namer=clip_b16")
             raise UserError("a namer without classes", "segment", 'add --classes "cat, sofa", or leave the namer out')
         self._config = config
-        device, protocol = choose_device(config.device), build_protocol(config.protocol)
-        backbone = instantiate("backbone", config.backbone).to(device)
-        self._pipeline = Pipeline(
-            features=FeatureSource(backbone, Framing.of(protocol, backbone), device),
-            segmenter=as_segmenter(instantiate("segmenter", config.segmenter)),
-            upsampler=instantiate("upsampler", config.upsampler),
-            refiner=instantiate("refiner", config.refiner),
-            protocol=protocol,
-            device=device,
-            max_seconds=config.max_seconds,
-        )
+        features = open_features(replace(config, features={}), choose_device(config.device))
+        self._pipeline = Pipeline.of(config, features)
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
-        self._namer = namer and namer.for_classes(class_names, background, device)
+        self._namer = namer and namer.for_classes(class_names, background, features.device)
 
     def identity(self) -> dict[str, Any]:
         """Everything but the picture that its segments and their names depend on."""
@@ -133,7 +123,7 @@ class PictureSegmenter:
             "code": code_fingerprint([pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner]),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
-            "device_type": pipeline.device.type,
+            "device_type": pipeline.features.device.type,
             "torch": torch.__version__.partition("+")[0],
         }
 
@@ -163,7 +153,7 @@ class PictureSegmenter:
             raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
-        device = self._pipeline.device
+        device = self._pipeline.features.device
         found = self._namer(example.image[None].to(device), segments[None].to(device))
         named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
         names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
