@@ -1,7 +1,7 @@
 """The only place that joins the stages: read -> features -> partition -> label map -> refinement -> counts."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -177,9 +177,10 @@ def score_together(
         run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
         groups: dict[Any, list[Example]] = {}
         for item in items:
-            takers = tuple(n for n, own in enumerate(wanted) if item.index in own)
+            takers = tuple(part for part, own in zip(run.parts, wanted, strict=True) if item.index in own)
             if isinstance(item, Failure):
-                run.fail(takers, item)
+                for part in takers:
+                    part.fail(item)
             elif takers:
                 shape = (item.grid, item.label.shape)
                 groups.setdefault((takers, shape), []).append(item)
@@ -307,86 +308,89 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+@dataclass(eq=False)
+class _Part:
+    """What a pipeline has of a batch."""
+
+    pipeline: Pipeline
+    seconds: dict[str, float]
+    outcomes: list[Outcome] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    def fail(self, failure: Failure) -> None:
+        assert failure.index is not None
+        self.failures[failure.index] = failure
+
+
 class _Run:
     """One batch through all pipelines: what came out, what failed, and the time it took."""
 
     def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
-        self.pipelines, self.dataset = pipelines, dataset
-        self.features, self.device = pipelines[0].features, pipelines[0].features.device
-        self.outcomes: list[list[Outcome]] = [[] for _ in pipelines]
-        self.failures: list[dict[int, Failure]] = [{} for _ in pipelines]
-        self.seconds = [{"read_s": read_s / len(pipelines)} for _ in pipelines]
-
-    def fail(self, takers: Iterable[int], failure: Failure) -> None:
-        assert failure.index is not None
-        for taker in takers:
-            self.failures[taker][failure.index] = failure
+        self.parts = [_Part(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
+        self.dataset, self.features, self.device = dataset, pipelines[0].features, pipelines[0].features.device
 
     def batches(self, wall_s: float) -> list[Batch]:
         """What came of the batch, one entry a pipeline."""
-        total = sum(sum(seconds.values()) for seconds in self.seconds)
+        busy = [sum(part.seconds.values()) for part in self.parts]
         return [
             Batch(
-                sorted(outcomes, key=lambda outcome: outcome.example.index),
-                failures,
-                Timings(**seconds, wall_s=wall_s * sum(seconds.values()) / total),
+                sorted(part.outcomes, key=lambda outcome: outcome.example.index),
+                part.failures,
+                Timings(**part.seconds, wall_s=wall_s * own / sum(busy)),
             )
-            for outcomes, failures, seconds in zip(self.outcomes, self.failures, self.seconds, strict=True)
+            for part, own in zip(self.parts, busy, strict=True)
         ]
 
-    def isolated(self, takers: tuple[int, ...], group: list[Example]) -> None:
+    def isolated(self, takers: Sequence[_Part], group: list[Example]) -> None:
         """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
         try:
-            for taker, outcomes in self._run(takers, group).items():
-                self.outcomes[taker] += outcomes
+            for part, outcomes in self._run(takers, group).items():
+                part.outcomes += outcomes
             return
         except UserError:  # such as damaged weights: nothing that another image could do better
             raise
         except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
             if is_out_of_memory(error):
-                raise UserError(
-                    "the device's memory is too small for this batch",
-                    f"{self.device}, batch of {len(group)}",
-                    "use a smaller batch_size or protocol.image_size, or device=cpu",
-                ) from error
+                what, where = "the device's memory is too small for this batch", f"{self.device}, batch of {len(group)}"
+                hint = "use a smaller batch_size or protocol.image_size, or device=cpu"
+                raise UserError(what, where, hint) from error
             if len(group) == len(takers) == 1:
-                self.fail(takers, Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
+                takers[0].fail(Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
                 return
         if len(takers) > 1:
-            for taker in takers:
-                self.isolated((taker,), group)
+            for part in takers:
+                self.isolated([part], group)
         else:
             for example in group:
                 self.isolated(takers, [example])
 
     @torch.inference_mode()
-    def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
+    def _run(self, takers: Sequence[_Part], group: list[Example]) -> dict[_Part, list[Outcome]]:
         labels = self._stacked([example.label for example in group])
         inputs = self._inputs(takers, group, labels)
         outcomes = {}
-        for indices in sharing_groups(self.pipelines[taker].segmenter for taker in takers):
-            sharing = tuple(takers[index] for index in indices)
+        for indices in sharing_groups(part.pipeline.segmenter for part in takers):
+            sharing = [takers[index] for index in indices]
             with self._stage("segment_s", sharing, group):
-                found = _segments([self.pipelines[taker] for taker in sharing], inputs, labels.shape)
-            for taker, segments in zip(sharing, found, strict=True):
-                with self._stage("segment_s", (taker,)):
-                    prediction = _label_maps(self.pipelines[taker], segments, inputs, labels.shape)
+                found = _segments([part.pipeline for part in sharing], inputs, labels.shape)
+            for part, segments in zip(sharing, found, strict=True):
+                with self._stage("segment_s", [part]):
+                    prediction = _label_maps(part.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[taker] = self._score(taker, group, prediction, counts, labels, inputs.images)
+                outcomes[part] = self._score(part, group, prediction, counts, labels, inputs.images)
         return outcomes
 
-    def _stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack(list(tensors)).to(self.device, non_blocking=True)
+    def _stacked(self, tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors).to(self.device, non_blocking=True)
 
-    def _inputs(self, takers: tuple[int, ...], group: list[Example], labels: Tensor) -> Inputs:
+    def _inputs(self, takers: Sequence[_Part], group: list[Example], labels: Tensor) -> Inputs:
         """What the stages of the pipelines need of a group."""
-        stages = {taker: self.pipelines[taker] for taker in takers}
-        needs = frozenset().union(*(stage.segmenter.needs for stage in stages.values()))
+        needs = frozenset().union(*(part.pipeline.segmenter.needs for part in takers))
         images = features = counts = None
-        if "images" in needs or any(stage.refiner is not None for stage in stages.values()):
+        if "images" in needs or any(part.pipeline.refiner is not None for part in takers):
             images = self._stacked([example.eval_image for example in group])
         if "features" in needs:
-            with self._stage("features_s", [taker for taker in takers if "features" in stages[taker].segmenter.needs]):
+            with self._stage("features_s", [part for part in takers if "features" in part.pipeline.segmenter.needs]):
                 features = self.features.of(group)
         if "class_counts" in needs:
             counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
@@ -396,7 +400,7 @@ class _Run:
 
     def _score(
         self,
-        taker: int,
+        part: _Part,
         group: list[Example],
         prediction: Tensor,
         segments: list[int],
@@ -404,22 +408,22 @@ class _Run:
         images: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
-        pipeline, classes, background = self.pipelines[taker], self.dataset.num_classes, self.dataset.background
+        pipeline, classes, background = part.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
-        with self._stage("evaluate_s", (taker,)):
+        with self._stage("evaluate_s", [part]):
             prediction = _numbered(protocol, prediction)
             if background is not None and namer is None:
                 rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
                 prediction = merge_backgrounds(prediction, labels, classes, background, rule, *matching)
         if pipeline.refiner is not None and images is not None:
-            with self._stage("refine_s", (taker,)):
+            with self._stage("refine_s", [part]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if namer is not None:  # after the refiner, which works on segments
-            with self._stage("segment_s", (taker,)):
+            with self._stage("segment_s", [part]):
                 # It sees what the backbone sees, of a better resolution than what may be scored.
                 seen = self._stacked([example.image for example in group if example.image is not None])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
-        with self._stage("evaluate_s", (taker,)):
+        with self._stage("evaluate_s", [part]):
             tables = contingency_tables(prediction, labels, classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
             return [
@@ -440,12 +444,11 @@ class _Run:
             ]
 
     @contextmanager
-    def _stage(self, name: str, takers: Sequence[int], limited: Sequence[Example] = ()) -> Iterator[None]:
+    def _stage(self, name: str, takers: Sequence[_Part], limited: Sequence[Example] = ()) -> Iterator[None]:
         """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
         start = time.perf_counter()
-        with time_limit(self.pipelines[0].max_seconds, [example.id for example in limited], len(takers)):
+        with time_limit(takers[0].pipeline.max_seconds, [example.id for example in limited], len(takers)):
             yield
             synchronize(self.device)
-        for taker in takers:
-            seconds = self.seconds[taker]
-            seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)
+        for part in takers:
+            part.seconds[name] = part.seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)
