@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +52,7 @@ _launching = False  # whether this process is the one that asked for jobs
 
 @dataclass(frozen=True)
 class SweptCell:
-    """A cell of a sweep: the words that make it, and what they compose to."""
+    """A cell of a sweep: the words that make it, and their config."""
 
     overrides: list[str]
     config: RunConfig
@@ -94,8 +94,7 @@ class Sweep:
         global _launching
 
         def score(composed: DictConfig) -> None:
-            launched = HydraConfig.get()
-            with nullcontext() if launched.launcher._target_ == _BASIC else _launched(Path(launched.runtime.cwd)):
+            with _launched(Path(HydraConfig.get().runtime.cwd)):
                 self.score_pass(int(composed[_PASS]), observer)
 
         before = sys.argv
@@ -162,8 +161,7 @@ class Sweep:
         where = str(self.folder)
         reason = " ".join(f"{type(broken).__name__}: {broken}".split()) if broken else "its job left no word"
         if broken and not records:
-            hint = "mend this, then run the same command again"
-            raise UserError(f"the sweep ended early: {reason}", where, hint)
+            raise UserError(f"the sweep ended early: {reason}", where, "mend this, then run the same command again")
         finished = [Path(record["folder"]) for record in records if "folder" in record]
         errors = [(record["overrides"], record["error"]) for record in records if "error" in record]
         known = [record["overrides"] for record in records]
@@ -228,7 +226,7 @@ def _check_launcher(overrides: Sequence[str]) -> None:
 @contextmanager
 def _launched(folder: Path) -> Iterator[None]:
     """Within, a process that a launcher started is like the one that asked for it; ``folder`` is the one it was in."""
-    if _launching:  # joblib with one worker
+    if _launching:  # by Hydra itself, or joblib with one worker
         yield
         return
     with job():

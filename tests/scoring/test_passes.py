@@ -360,10 +360,8 @@ def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
-    choices = [
-        *(["segmenter.tau=0.3"], ["segmenter.tau=0.6"], ["segmenter.alpha=2"], ["refiner=none"]),
-        *(["upsampler=nearest"], ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]),
-    ]
+    singles = ("segmenter.tau=0.3", "segmenter.tau=0.6", "segmenter.alpha=2", "refiner=none", "upsampler=nearest")
+    choices = [*([word] for word in singles), ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]]
     configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
     assert len({passes.pass_key(config) for config in configs}) == 1
     read = []
