@@ -1,7 +1,6 @@
 """The machine of a run: its device, and what a result records of it."""
 
 import contextlib
-import platform
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -93,15 +92,6 @@ def installed_packages() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     return versions
-
-
-def processor() -> str:
-    """The processor's model if the system tells it, else its architecture."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:

@@ -83,15 +83,10 @@ class Pipeline:
         protocol = build_protocol(choices)
         method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
         upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
+        if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
+            what = "concepts are assigned to segments of patches, and this segmenter's are finer"
+            raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
         return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds)
-
-    def __post_init__(self) -> None:
-        if self.segmenter.gives == "finer_partition" and isinstance(self.upsampler, ConceptUpsampler):
-            raise UserError(
-                "concepts are assigned to segments of patches, and this segmenter's are finer",
-                "segmenter, upsampler",
-                "use upsampler=nearest",
-            )
 
 
 @dataclass(frozen=True)
@@ -122,18 +117,34 @@ class Outcome:
     measured: dict[str, list[float] | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Batch:
-    """What became of one batch: outcomes and failures by index in the data set, and the time each stage took."""
+    """What becomes of one batch in a pipeline.
 
-    outcomes: list[Outcome]
-    failures: dict[int, Failure]
-    timings: Timings
+    Attributes:
+        pipeline: that scores it.
+        seconds: that its stages took, by their names in `Timings`.
+        outcomes: of its images, in the order of the data set.
+        failures: of the others, by index in the data set.
+    """
+
+    pipeline: Pipeline
+    seconds: dict[str, float]
+    outcomes: list[Outcome] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
 
     @property
     def indices(self) -> set[int]:
         """Of all its images."""
         return {outcome.example.index for outcome in self.outcomes} | set(self.failures)
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(**self.seconds)
+
+    def fail(self, failure: Failure) -> None:
+        assert failure.index is not None
+        self.failures[failure.index] = failure
 
 
 def score_together(
@@ -177,16 +188,16 @@ def score_together(
         run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
         groups: dict[Any, list[Example]] = {}
         for item in items:
-            takers = tuple(part for part, own in zip(run.parts, wanted, strict=True) if item.index in own)
+            takers = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
             if isinstance(item, Failure):
-                for part in takers:
-                    part.fail(item)
+                for batch in takers:
+                    batch.fail(item)
             elif takers:
                 shape = (item.grid, item.label.shape)
                 groups.setdefault((takers, shape), []).append(item)
         for (takers, _), group in groups.items():
             run.isolated(takers, group)
-        yield run.batches(wall_s=time.perf_counter() - start)
+        yield run.end(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
 
 
@@ -308,44 +319,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-@dataclass(eq=False)
-class _Part:
-    """What a pipeline has of a batch."""
-
-    pipeline: Pipeline
-    seconds: dict[str, float]
-    outcomes: list[Outcome] = field(default_factory=list)
-    failures: dict[int, Failure] = field(default_factory=dict)
-
-    def fail(self, failure: Failure) -> None:
-        assert failure.index is not None
-        self.failures[failure.index] = failure
-
-
 class _Run:
     """One batch through all pipelines: what came out, what failed, and the time it took."""
 
     def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
-        self.parts = [_Part(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
+        self.batches = [Batch(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
         self.dataset, self.features, self.device = dataset, pipelines[0].features, pipelines[0].features.device
 
-    def batches(self, wall_s: float) -> list[Batch]:
-        """What came of the batch, one entry a pipeline."""
-        busy = [sum(part.seconds.values()) for part in self.parts]
-        return [
-            Batch(
-                sorted(part.outcomes, key=lambda outcome: outcome.example.index),
-                part.failures,
-                Timings(**part.seconds, wall_s=wall_s * own / sum(busy)),
-            )
-            for part, own in zip(self.parts, busy, strict=True)
-        ]
+    def end(self, wall_s: float) -> list[Batch]:
+        """What came of the batch, one entry a pipeline; each has the share of the time that its stages took."""
+        busy = [sum(batch.seconds.values()) for batch in self.batches]
+        for batch, own in zip(self.batches, busy, strict=True):
+            batch.seconds["wall_s"] = wall_s * own / sum(busy)
+            batch.outcomes.sort(key=lambda outcome: outcome.example.index)
+        return self.batches
 
-    def isolated(self, takers: Sequence[_Part], group: list[Example]) -> None:
+    def isolated(self, takers: Sequence[Batch], group: list[Example]) -> None:
         """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
         try:
-            for part, outcomes in self._run(takers, group).items():
-                part.outcomes += outcomes
+            for batch, outcomes in self._run(takers, group).items():
+                batch.outcomes += outcomes
             return
         except UserError:  # such as damaged weights: nothing that another image could do better
             raise
@@ -358,39 +351,39 @@ class _Run:
                 takers[0].fail(Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
                 return
         if len(takers) > 1:
-            for part in takers:
-                self.isolated([part], group)
+            for batch in takers:
+                self.isolated([batch], group)
         else:
             for example in group:
                 self.isolated(takers, [example])
 
     @torch.inference_mode()
-    def _run(self, takers: Sequence[_Part], group: list[Example]) -> dict[_Part, list[Outcome]]:
+    def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
         labels = self._stacked([example.label for example in group])
         inputs = self._inputs(takers, group, labels)
         outcomes = {}
-        for indices in sharing_groups(part.pipeline.segmenter for part in takers):
+        for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
             with self._stage("segment_s", sharing, group):
-                found = _segments([part.pipeline for part in sharing], inputs, labels.shape)
-            for part, segments in zip(sharing, found, strict=True):
-                with self._stage("segment_s", [part]):
-                    prediction = _label_maps(part.pipeline, segments, inputs, labels.shape)
+                found = _segments([batch.pipeline for batch in sharing], inputs, labels.shape)
+            for batch, segments in zip(sharing, found, strict=True):
+                with self._stage("segment_s", [batch]):
+                    prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[part] = self._score(part, group, prediction, counts, labels, inputs.images)
+                outcomes[batch] = self._score(batch, group, prediction, counts, labels, inputs.images)
         return outcomes
 
     def _stacked(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack(tensors).to(self.device, non_blocking=True)
 
-    def _inputs(self, takers: Sequence[_Part], group: list[Example], labels: Tensor) -> Inputs:
+    def _inputs(self, takers: Sequence[Batch], group: list[Example], labels: Tensor) -> Inputs:
         """What the stages of the pipelines need of a group."""
-        needs = frozenset().union(*(part.pipeline.segmenter.needs for part in takers))
+        needs = frozenset().union(*(batch.pipeline.segmenter.needs for batch in takers))
         images = features = counts = None
-        if "images" in needs or any(part.pipeline.refiner is not None for part in takers):
+        if "images" in needs or any(batch.pipeline.refiner is not None for batch in takers):
             images = self._stacked([example.eval_image for example in group])
         if "features" in needs:
-            with self._stage("features_s", [part for part in takers if "features" in part.pipeline.segmenter.needs]):
+            with self._stage("features_s", [batch for batch in takers if "features" in batch.pipeline.segmenter.needs]):
                 features = self.features.of(group)
         if "class_counts" in needs:
             counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
@@ -400,7 +393,7 @@ class _Run:
 
     def _score(
         self,
-        part: _Part,
+        batch: Batch,
         group: list[Example],
         prediction: Tensor,
         segments: list[int],
@@ -408,22 +401,22 @@ class _Run:
         images: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
-        pipeline, classes, background = part.pipeline, self.dataset.num_classes, self.dataset.background
+        pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
-        with self._stage("evaluate_s", [part]):
+        with self._stage("evaluate_s", [batch]):
             prediction = _numbered(protocol, prediction)
             if background is not None and namer is None:
                 rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
                 prediction = merge_backgrounds(prediction, labels, classes, background, rule, *matching)
         if pipeline.refiner is not None and images is not None:
-            with self._stage("refine_s", [part]):
+            with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if namer is not None:  # after the refiner, which works on segments
-            with self._stage("segment_s", [part]):
+            with self._stage("segment_s", [batch]):
                 # It sees what the backbone sees, of a better resolution than what may be scored.
                 seen = self._stacked([example.image for example in group if example.image is not None])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
-        with self._stage("evaluate_s", [part]):
+        with self._stage("evaluate_s", [batch]):
             tables = contingency_tables(prediction, labels, classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
             return [
@@ -444,11 +437,11 @@ class _Run:
             ]
 
     @contextmanager
-    def _stage(self, name: str, takers: Sequence[_Part], limited: Sequence[Example] = ()) -> Iterator[None]:
+    def _stage(self, name: str, takers: Sequence[Batch], limited: Sequence[Example] = ()) -> Iterator[None]:
         """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
         start = time.perf_counter()
         with time_limit(takers[0].pipeline.max_seconds, [example.id for example in limited], len(takers)):
             yield
             synchronize(self.device)
-        for part in takers:
-            part.seconds[name] = part.seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)
+        for batch in takers:
+            batch.seconds[name] = batch.seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)

@@ -79,7 +79,7 @@ class Segmentation:
 
     def save(self, labels_path: Path, overlay_path: Path) -> None:
         """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
-        ids = self.labels.astype(np.uint8 if self.num_segments <= 256 else np.uint16)
+        ids: NDArray[Any] = self.labels.astype(np.uint8 if self.num_segments <= 256 else np.uint16)
         write_atomically(labels_path, encode_png(ids))
         write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
 
