@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -72,23 +72,19 @@ class FeatureSource:
         Raises:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
-        found: dict[int, Tensor] = {}
-        missing: list[int] = []
-        for position, example in enumerate(examples):
-            # The reader's look into the store is some time ago: a run of the same image may have filled it since.
-            features = self.stored.of(example) if example.features is None else example.features
-            if features is None:
-                missing.append(position)
-            else:
-                found[position] = features
+        # The reader's look into the store is some time ago: a run of the same image may have filled it since.
+        found = [self.stored.of(example) if example.features is None else example.features for example in examples]
+        missing = [example for example, features in zip(examples, found, strict=True) if features is None]
         if missing:
-            images = [image for position in missing if (image := examples[position].image) is not None]
-            for position, features in zip(missing, self.compute(torch.stack(images)), strict=True):
-                digest = examples[position].digest
-                self.recomputed += digest in self._promised
-                found[position] = features if self.store is None else self.store.put(digest, features)
-        stacked = [found[position].to(self.device, non_blocking=True) for position in range(len(examples))]
+            images = [example.image for example in missing if example.image is not None]
+            computed = zip(missing, self.compute(torch.stack(images)), strict=True)
+            found = [self._kept(*next(computed)) if features is None else features for features in found]
+        stacked = [features.to(self.device, non_blocking=True) for features in found if features is not None]
         return torch.stack(stacked).float()
+
+    def _kept(self, example: Example, features: Tensor) -> Tensor:
+        self.recomputed += example.digest in self._promised
+        return features if self.store is None else self.store.put(example.digest, features)
 
     @torch.inference_mode()
     def compute(self, images: Tensor) -> Tensor:
@@ -113,10 +109,8 @@ class FeatureSource:
             return len(indices)
         found = 0
         for index in indices:
-            try:
+            with suppress(ValueError):
                 found += dataset.image_digest(index) in self._promised
-            except ValueError:
-                continue
         return len(indices) - found
 
     def image_bytes(self, aspect: int = 1) -> int:
