@@ -1,6 +1,8 @@
 """What benchmarks leave: tables on the terminal, a JSON record, and the machine that both are of."""
 
+import contextlib
 import json
+import platform
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 import torch
 
 from diffcut_bench.commands.terminal import console
-from diffcut_bench.environment import device_name, installed_packages, processor
+from diffcut_bench.environment import device_name, installed_packages
 from diffcut_bench.reporting import Column, Table
 from diffcut_bench.store import write_atomically
 
@@ -18,12 +20,21 @@ def machine(device: torch.device) -> dict[str, Any]:
     """When and on what something is measured."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": processor(),
+        "processor": _processor(),
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "packages": installed_packages(),
     }
+
+
+def _processor() -> str:
+    """The processor's model if the system tells it, else its architecture."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """The machine of a run: its device, and what a result records of it."""
 
 import contextlib
-import platform
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +12,7 @@ import torch
 from diffcut_bench.errors import UserError
 from diffcut_bench.store import Environment
 
-PACKAGES = (
+_PACKAGES = (
     "diffcut_bench",
     "torch",
     "numpy",
@@ -66,10 +65,10 @@ def device_type(name: str) -> str:
     Raises:
         UserError: torch knows no device of this name.
     """
-    try:
-        return choose_device(name).type if name == "auto" else torch.device(name).type
-    except RuntimeError:
-        return choose_device(name).type  # raises, and says which devices there are
+    if name != "auto":
+        with contextlib.suppress(RuntimeError):
+            return torch.device(name).type
+    return choose_device(name).type  # of an unknown name it raises, and says which devices there are
 
 
 def is_here(name: str) -> bool:
@@ -83,31 +82,16 @@ def is_here(name: str) -> bool:
 
 def environment(device: torch.device, seed: int, noise_generator: str) -> Environment:
     """Versions, device and commit for a result; ``noise_generator`` is ``none`` if the backbone draws no noise."""
-    return Environment(
-        packages=installed_packages(),
-        device=device_name(device),
-        git=_git_state(),
-        seed=seed,
-        noise_generator=noise_generator,
-    )
+    return Environment(installed_packages(), device_name(device), _git_state(), seed, noise_generator)
 
 
 def installed_packages() -> dict[str, str]:
     """Versions of the packages that numbers depend on."""
     versions = {}
-    for package in PACKAGES:
+    for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
     return versions
-
-
-def processor() -> str:
-    """The processor's model if the system tells it, else its architecture."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def device_name(device: torch.device) -> str:
@@ -119,16 +103,16 @@ def device_name(device: torch.device) -> str:
     return f"{device} {name}".strip()
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False, size: int | None = None) -> float:
-    """Floating-point operations a second of a product of two square matrices: the best of ten.
+def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False) -> float:
+    """Floating-point operations a second of a product of two square matrices, of 8192 rows on an accelerator and 256 on
+    the CPU: the best of ten.
 
     Args:
         dtype: of the matrices.
         device: that multiplies them.
         tf32: float32 matrices may be multiplied in TF32, where the device has it.
-        size: of a side; None: 8192 on an accelerator, 256 on the CPU.
     """
-    size = size or (256 if device.type == "cpu" else 8192)
+    size = 256 if device.type == "cpu" else 8192
     # Random numbers: zeros are multiplied faster by some accelerators.
     first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     precision = torch.get_float32_matmul_precision()

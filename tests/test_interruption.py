@@ -18,7 +18,6 @@ from conftest import NONE_LEFT_S, driven, finished_cells, linux, shapes_override
 from diffcut_bench.interruption import Interrupted, held_back, is_interrupted, signals_raised
 from diffcut_bench.store import list_sets
 
-FILES = ("config.yaml", "per_image.parquet")
 CELLS = ("limit=5,8", "segmenter.tau=0.3,0.6", "batch_size=1")
 IMAGES = [5, 5, 8, 8]
 # Journals get a second name, under which they outlive the cell, and the files of finished cells are noted.
@@ -94,21 +93,11 @@ def test_a_sweep_killed_ten_times_ends_as_an_undisturbed_one(cli, shapes, tmp_pa
     assert codes.count(128 + signal.SIGTERM) >= 3, f"the sweep was over before it could be asked to end: {codes}"
     assert max(seconds for _, seconds in report["ended"][:-1]) < NONE_LEFT_S
 
-    assert results(Path("out")) == results(Path("../undisturbed/out"))
-    assert len(results(Path("out"))) == 4
+    assert finished_cells(Path("out")) == finished_cells(Path("../undisturbed/out"))
+    assert len(finished_cells(Path("out"))) == 4
     assert report["now"] == report["finished"], "a finished cell was touched again"
     journalled = sorted(rows_of(path) for path in Path("kept").iterdir())
     assert journalled == [list(range(images)) for images in IMAGES], "every image's row is journalled once"
-
-
-def results(folder: Path) -> dict[str, tuple[object, ...]]:
-    """What does not depend on a clock of every finished cell, by name."""
-    found = {}
-    for cell in folder.glob("results/*"):
-        result = json.loads((cell / "result.json").read_text())
-        del result["timings"]
-        found[cell.name] = (result, *((cell / name).read_bytes() for name in FILES))
-    return found
 
 
 def rows_of(journal: Path) -> list[int]:

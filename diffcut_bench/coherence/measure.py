@@ -32,9 +32,9 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.interruption import held_back
 from diffcut_bench.reporting import Column, Table, encode_figure
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Example, Framing, prepare_example, seen_choices
-from diffcut_bench.scoring.passes import open_dataset, open_features
+from diffcut_bench.scoring.passes import open_dataset
 from diffcut_bench.scoring.reading import example_loader, read_ahead, read_label
 from diffcut_bench.store import DatasetRecord, Failure, cell_key, write_atomically
 

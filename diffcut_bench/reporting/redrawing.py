@@ -44,7 +44,7 @@ def draw_pictures(
             if cell.key != result.key:
                 return "pictures can't be drawn: data, weights, device or versions are not those of the result"
             for outcome in cell.outcomes(indices):
-                draw_outcome(outcome, opened.images.dataset, picture_path(pictures, outcome.example.id))
+                draw_outcome(outcome, opened.dataset, picture_path(pictures, outcome.example.id))
     except UserError as error:
         return f"pictures can't be drawn: {error.what} ({error.where})"
     except Exception as error:  # whatever an old or foreign config makes a stage raise

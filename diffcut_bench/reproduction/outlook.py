@@ -19,10 +19,10 @@ from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable
 from diffcut_bench.reporting import scored_images
-from diffcut_bench.scoring.cell import CellState
+from diffcut_bench.scoring.cell import CellState, OpenedPass
 from diffcut_bench.scoring.features import outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
-from diffcut_bench.scoring.passes import OpenedPass, chosen_images, open_pass, pass_key, without_preparing
+from diffcut_bench.scoring.passes import chosen_images, open_pass, pass_key, without_preparing
 from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import cell_key, in_units, read_result
 
@@ -161,8 +161,8 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         elif unstored:
             counted.add(features)
             if look.opened is not None:
-                shared = look.opened.images
-                unstored = min(unstored, look.opened.features.missing(shared.dataset, shared.indices))
+                opened = look.opened
+                unstored = min(unstored, opened.features.missing(opened.dataset, opened.indices))
         seconds = None
         if images is not None and unstored is not None and not coherence and is_here(config.device):
             seconds = _estimate(speeds, config, images, unstored) if images else 0.0

@@ -1,7 +1,8 @@
 """Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -11,25 +12,33 @@ import torch
 from torch import Tensor
 
 from diffcut_bench.backbones import Backbone, Outline
-from diffcut_bench.config import RunConfig, build_protocol
+from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.interruption import held_back
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.identity import FEATURES_VERSION, backbone_identity
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
 
 
 @dataclass(frozen=True)
-class FeatureShape:
-    """What a backbone announces of its feature maps; see `Backbone`."""
+class StoredFeatures:
+    """What the store has of a backbone's features; without the network, so that processes that read can have a copy.
 
-    channels: int
-    stride: int
-    channels_are_patches: bool
+    Attributes:
+        store: None: it has none.
+        channels: of a feature map; None: as many as it has patches.
+    """
 
-    def of(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """Channels, rows and columns for an image of this height and width."""
-        rows, cols = (side // self.stride for side in size)
-        return rows * cols if self.channels_are_patches else self.channels, rows, cols
+    store: FeatureStore | None
+    channels: int | None
+
+    def shape(self, rows: int, cols: int) -> tuple[int, int, int]:
+        """Channels, rows and columns of a feature map."""
+        return rows * cols if self.channels is None else self.channels, rows, cols
+
+    def of(self, example: Example) -> Tensor | None:
+        """Features of an example, if the store has any of the shape that the backbone announces."""
+        return None if self.store is None else self.store.get(example.digest, self.shape(*example.grid))
 
 
 class FeatureSource:
@@ -42,16 +51,16 @@ class FeatureSource:
         store: of this backbone and preparation; None computes every time.
 
     Attributes:
-        computed: images that the backbone has run on.
-        recomputed: those of them that the store had promised; their shards were damaged or cleared.
+        stored: what the store has.
+        recomputed: images that the store had promised; their shards were damaged or cleared.
     """
 
     def __init__(
         self, backbone: Backbone, framing: Framing, device: torch.device, store: FeatureStore | None = None
     ) -> None:
         self.backbone, self.framing, self.device, self.store = backbone, framing, device, store
-        self.shape = FeatureShape(backbone.channels, backbone.stride, backbone.channels_are_patches)
-        self.computed = self.recomputed = 0
+        self.stored = StoredFeatures(store, None if backbone.channels_are_patches else backbone.channels)
+        self.recomputed = 0
         self._promised = frozenset(store.images()) if store is not None else frozenset()
 
     def of(self, examples: Sequence[Example]) -> Tensor:
@@ -63,23 +72,19 @@ class FeatureSource:
         Raises:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
-        found: dict[int, Tensor] = {}
-        missing: list[int] = []
-        for position, example in enumerate(examples):
-            # The reader's look into the store is some time ago: a run of the same image may have filled it since.
-            features = self.stored(example) if example.features is None else example.features
-            if features is None:
-                missing.append(position)
-            else:
-                found[position] = features
+        # The reader's look into the store is some time ago: a run of the same image may have filled it since.
+        found = [self.stored.of(example) if example.features is None else example.features for example in examples]
+        missing = [example for example, features in zip(examples, found, strict=True) if features is None]
         if missing:
-            images = [image for position in missing if (image := examples[position].image) is not None]
-            for position, features in zip(missing, self.compute(torch.stack(images)), strict=True):
-                digest = examples[position].digest
-                self.recomputed += digest in self._promised
-                found[position] = features if self.store is None else self.store.put(digest, features)
-        stacked = [found[position].to(self.device, non_blocking=True) for position in range(len(examples))]
+            images = [example.image for example in missing if example.image is not None]
+            computed = zip(missing, self.compute(torch.stack(images)), strict=True)
+            found = [self._kept(*next(computed)) if features is None else features for features in found]
+        stacked = [features.to(self.device, non_blocking=True) for features in found if features is not None]
         return torch.stack(stacked).float()
+
+    def _kept(self, example: Example, features: Tensor) -> Tensor:
+        self.recomputed += example.digest in self._promised
+        return features if self.store is None else self.store.put(example.digest, features)
 
     @torch.inference_mode()
     def compute(self, images: Tensor) -> Tensor:
@@ -88,9 +93,8 @@ class FeatureSource:
         Raises:
             ValueError: the backbone gives something else than features of the announced channels and stride.
         """
-        self.computed += len(images)
         features = self.backbone(images.to(self.device, non_blocking=True))
-        announced = [len(images), *self.shape.of((images.shape[2], images.shape[3]))]
+        announced = [len(images), *self.stored.shape(*(side // self.framing.stride for side in images.shape[2:]))]
         if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
             given = f"{features.dtype} {list(features.shape)}" if isinstance(features, Tensor) else type(features)
             raise ValueError(f"the backbone gave {given}, and announced floating-point features {announced}")
@@ -99,22 +103,14 @@ class FeatureSource:
             raise ValueError(f"the backbone gave {features.dtype}, and announced {dtype} (feature_dtype)")
         return features
 
-    def stored(self, example: Example) -> Tensor | None:
-        """Features of an example with its image, if the store has any of the shape that the backbone announces."""
-        if self.store is None or example.image is None:
-            return None
-        return self.store.get(example.digest, self.shape.of((example.image.shape[1], example.image.shape[2])))
-
     def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
         """How many of these images the store lacks; images that can't be read count."""
         if self.store is None or not self._promised:
             return len(indices)
         found = 0
         for index in indices:
-            try:
+            with suppress(ValueError):
                 found += dataset.image_digest(index) in self._promised
-            except ValueError:
-                continue
         return len(indices) - found
 
     def image_bytes(self, aspect: int = 1) -> int:
@@ -122,9 +118,8 @@ class FeatureSource:
         the largest that there can be)."""
         if self.store is None:
             return 0
-        stride = self.framing.stride
-        side = max(round(self.framing.seen.image_size / stride), 1)
-        return math.prod(self.shape.of((max(side // aspect, 1) * stride, side * stride))) * self.store.dtype.itemsize
+        patches = max(round(self.framing.seen.image_size / self.framing.stride), 1)
+        return math.prod(self.stored.shape(max(patches // aspect, 1), patches)) * self.store.dtype.itemsize
 
     def announce(self, dataset: SegmentationDataset, indices: Sequence[int]) -> list[str]:
         """Lines on what the store is about to take for these images; before anything is computed.
@@ -135,19 +130,15 @@ class FeatureSource:
         if self.store is None:
             return []
         lines = [f"features: damaged shard {name} set aside" for name in self.store.damaged]
-        missing = self.missing(dataset, indices)
+        missing, all_images = self.missing(dataset, indices), f"{len(indices)} images"
         if missing:
             needed = self.store.check_space(missing, self.image_bytes())
-            images = f"{missing} of {len(indices)} images to compute"
-            return [*lines, f"features: {images}, up to {in_units(needed)} in {self.store.folder}, {self._kept()}"]
-        return [*lines, f"features: all {len(indices)} images in {self.store.folder}"] if indices else lines
-
-    def _kept(self) -> str:
-        """What the store does to the precision of features."""
-        assert self.store is not None
-        dtypes = (self.backbone.feature_dtype, self.store.dtype)
-        computed, kept = (str(dtype).removeprefix("torch.") for dtype in dtypes)
-        return f"{kept}, as computed" if kept == computed else f"computed in {computed}, kept in {kept}"
+            dtypes = (self.backbone.feature_dtype, self.store.dtype)
+            computed, kept = (str(dtype).removeprefix("torch.") for dtype in dtypes)
+            how = f"{kept}, as computed" if kept == computed else f"computed in {computed}, kept in {kept}"
+            where = f"up to {in_units(needed)} in {self.store.folder}, {how}"
+            return [*lines, f"features: {missing} of {all_images} to compute, {where}"]
+        return [*lines, f"features: all {all_images} in {self.store.folder}"] if indices else lines
 
     def close(self) -> list[str]:
         """Write what the store still holds in memory; lines on damage that was met since `announce`."""
@@ -158,27 +149,45 @@ class FeatureSource:
             return []
         return [f"features: {self.recomputed} of the store were damaged or cleared meanwhile, and computed again"]
 
+    @contextmanager
+    def in_use(
+        self, dataset: SegmentationDataset, indices: Sequence[int], say: Callable[[str], None]
+    ) -> Iterator[None]:
+        """`announce` before, `close` after; whatever ends the block, features that were computed are written.
 
-def open_source(
-    backbone: Backbone, settings: dict[str, Any], framing: Framing, device: torch.device, options: StoreOptions | None
-) -> FeatureSource:
-    """The features of a backbone, with the store that its options name.
+        Args:
+            dataset: that features are wanted of.
+            indices: of its images.
+            say: is given the lines.
 
-    Args:
-        backbone: on the device.
-        settings: of the backbone, as configured.
-        framing: of pictures, for this backbone.
-        device: that it computes on.
-        options: of the store; None: no store.
+        Raises:
+            UserError: the disk has no room, or the store's folder can't be written.
+        """
+        try:
+            for line in self.announce(dataset, indices):
+                say(line)
+            yield
+        finally:
+            with held_back():
+                lines = self.close()
+            for line in lines:
+                say(line)
+
+
+def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
+    """The backbone of a config on its device, behind the feature store of the config.
 
     Raises:
-        UserError: the store holds something else under this key.
+        UserError: weights are missing, an option is out of range, or the store's folder holds something else.
     """
+    backbone = instantiate("backbone", config.backbone).to(device)
+    framing = Framing.of(build_protocol(config.protocol), backbone)
+    options: StoreOptions | None = instantiate("features", config.features)
     if options is None:
         return FeatureSource(backbone, framing, device)
     identity = {
         "features_version": FEATURES_VERSION,
-        "backbone": backbone_identity(backbone, settings),
+        "backbone": backbone_identity(backbone, config.backbone),
         **asdict(framing.seen),
         "device_type": device.type,
         "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},

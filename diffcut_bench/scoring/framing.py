@@ -70,7 +70,7 @@ class Framing:
     @classmethod
     def of(cls, protocol: Protocol, backbone: Backbone) -> "Framing":
         """What the two say together."""
-        return cls(**_choices(vars(protocol)), stride=backbone.stride, input_size=backbone.image_size)
+        return cls(**framing_choices(vars(protocol)), stride=backbone.stride, input_size=backbone.image_size)
 
     @property
     def seen(self) -> Seen:
@@ -93,20 +93,14 @@ class Framing:
         return (rows, cols) if self.eval_size == "original" else _scaled(rows, cols, int(self.eval_size), 1)
 
 
-def _choices(protocol: Mapping[str, Any], of: type[Seen] | type[Framing] = Framing) -> dict[str, Any]:
-    """What a protocol, checked or not, says of a framing or of what is seen."""
-    names = [field.name for field in fields(of)]
-    return {name: protocol[name] for name in names if name in protocol}
-
-
 def framing_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Every choice of a protocol, checked or not, that decides what is seen and scored."""
-    return _choices(protocol)
+    return {field.name: protocol[field.name] for field in fields(Framing) if field.name in protocol}
 
 
 def seen_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
     """Every choice of a protocol, checked or not, that decides what a network sees."""
-    return _choices(protocol, Seen)
+    return {field.name: protocol[field.name] for field in fields(Seen) if field.name in protocol}
 
 
 @dataclass(frozen=True)
@@ -122,6 +116,7 @@ class Example:
         digest: SHA-256 of the image file; empty where features are not stored.
         features: of the backbone, where they were stored [channels, rows, cols].
         frame: height and width of the whole picture, before the crop.
+        grid: rows and columns of its feature map.
     """
 
     index: int
@@ -132,13 +127,7 @@ class Example:
     digest: str = ""
     features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
     frame: tuple[int, int] = (0, 0)
-
-    def grid_of(self, stride: int) -> tuple[int, int]:
-        """Rows and columns of the feature map, for a network of this stride."""
-        if self.features is not None:
-            return self.features.shape[1], self.features.shape[2]
-        assert self.image is not None
-        return self.image.shape[1] // stride, self.image.shape[2] // stride
+    grid: tuple[int, int] = (0, 0)
 
     def pin_memory(self) -> "Example":
         """The same in page-locked memory, from where an accelerator can copy while it computes."""
@@ -170,7 +159,8 @@ def prepare_example(index: int, id: str, picture: Image.Image, label: NDArray[np
     else:
         plain = image if framing.input_size is None else Seen(seen.crop, framing.image_size).network_input(colours)
         eval_image = resize_image(plain, (scored.shape[0], scored.shape[1]))
-    return Example(index, id, image, eval_image, scored, frame=label.shape)
+    grid = (image.shape[1] // framing.stride, image.shape[2] // framing.stride)
+    return Example(index, id, image, eval_image, scored, frame=label.shape, grid=grid)
 
 
 def prepare_prediction(

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import (
     Benchmark,
     SegmentationDataset,
@@ -21,14 +19,13 @@ from diffcut_bench.datasets import (
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
-from diffcut_bench.interruption import held_back, raise_if_interrupted
-from diffcut_bench.naming import ClassNamer
-from diffcut_bench.scoring.cell import FinishedCell, RunningCell, ScoredImages
+from diffcut_bench.interruption import raise_if_interrupted
+from diffcut_bench.scoring.cell import FinishedCell, OpenedPass, RunningCell
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource, open_source
-from diffcut_bench.scoring.framing import Framing, framing_choices
+from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
-from diffcut_bench.scoring.workers import Workers, workers
+from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import cell_key
 
 
@@ -81,98 +78,65 @@ def run_cells(
 
 
 def _run_opened(
-    opened: "OpenedPass", configs: Sequence[RunConfig], segmenter: Callable[..., Any] | None
+    opened: OpenedPass, configs: Sequence[RunConfig], segmenter: Callable[..., Any] | None
 ) -> list[FinishedCell | UserError]:
-    ended: dict[int, FinishedCell | UserError] = {}
-    cells: dict[int, RunningCell] = {}
-    first: dict[str, int] = {}  # of the cells with one key: their settings differ in nothing that changes numbers
-    for number, config in enumerate(configs):
+    keys: list[str | UserError] = []
+    cells: dict[str, RunningCell] = {}  # settings of cells with one key differ in nothing that changes numbers
+    for config in configs:
         try:
-            cells[number] = opened.workers.together(partial(opened.cell, config, segmenter))
-            first.setdefault(cells[number].key, number)
+            cell = opened.workers.together(partial(opened.cell, config, segmenter))
+            cells.setdefault(cell.key, cell)
+            keys.append(cell.key)
         except UserError as error:
-            ended[number] = error
-    left = {number: cells[number] for number in first.values()}
+            keys.append(error)
+    ended: dict[str, FinishedCell | UserError] = {}
     try:
-        while left:
+        while left := [cell for cell in cells.values() if cell.key not in ended]:
             # What other processes compute comes last, and is waited for with no other cell in hand: no two processes
             # wait for each other.
             known = _run_unclaimed(left, opened)
             if not known:
-                next(iter(left.values())).wait()
+                left[0].wait()
             ended |= known
-            left = {number: cell for number, cell in left.items() if number not in known}
     finally:
         for cell in cells.values():
             cell.give_back()
-    for number, cell in cells.items():
-        end = ended.setdefault(number, ended[first[cell.key]])
+    for key in keys:
+        end = None if isinstance(key, UserError) else ended[key]
         if isinstance(end, FinishedCell) and opened.workers.leads:
-            opened.observer.finished(end, cell.images.dataset, cell.first_outcomes)
-    return [ended[number] for number in range(len(configs))]
+            opened.observer.finished(end, opened.dataset, cells[end.result.key].first_outcomes)
+    return [key if isinstance(key, UserError) else ended[key] for key in keys]
 
 
-def _run_unclaimed(cells: dict[int, RunningCell], opened: "OpenedPass") -> dict[int, FinishedCell | UserError]:
+def _run_unclaimed(cells: Sequence[RunningCell], opened: OpenedPass) -> dict[str, FinishedCell | UserError]:
     """How cells ended: found finished, scored, or why not. Those that another process computes now are left out."""
-    ended: dict[int, FinishedCell | UserError] = {}
-    running: dict[int, RunningCell] = {}
-    for number, cell in cells.items():
+    ended: dict[str, FinishedCell | UserError] = {}
+    running: list[RunningCell] = []
+    for cell in cells:
         try:
             end = cell.found()
             if end is None and cell.claim():
                 end = cell.found()  # another process may have finished it before the claim was had
                 if end is None:
                     cell.open()
-                    running[number] = cell
+                    running.append(cell)
+            if end is not None:
+                ended[cell.key] = end
         except UserError as error:
-            ended[number] = error
-            continue
-        if end is not None:
-            ended[number] = end
+            ended[cell.key] = error
     if running:
-        _check_labels(opened, next(iter(running.values())).config)
-        opened.workers.together(lambda: _score_and_close(list(running.values()), opened))
-    for number, cell in running.items():
+        if not running[0].config.accept_labels:
+            opened.workers.on_leader(lambda: check_coverage(opened.dataset, opened.indices))
+        opened.workers.together(lambda: _score(running, opened))
+    for cell in running:
         try:
-            ended[number] = cell.finish()
+            ended[cell.key] = cell.finish()
         except UserError as error:
-            ended[number] = error
-    for number in ended:
-        cells[number].give_back()
+            ended[cell.key] = error
+    for cell in cells:
+        if cell.key in ended:
+            cell.give_back()
     return ended
-
-
-def _check_labels(opened: "OpenedPass", config: RunConfig) -> None:
-    """`check_coverage` before anything is computed, unless the user has confirmed that the labels are as they are."""
-    if not config.accept_labels:
-        images = opened.images
-        opened.workers.on_leader(lambda: check_coverage(images.dataset, images.indices))
-
-
-@dataclass(frozen=True)
-class OpenedPass:
-    """What the cells of a pass share: images, features, and the processes that work on it."""
-
-    images: ScoredImages
-    features: FeatureSource
-    workers: Workers
-    observer: Observer
-    namers: dict[str, ClassNamer | None] = field(default_factory=dict)  # by settings: a network of its own is in each
-
-    def cell(self, config: RunConfig, segmenter: Callable[..., Any] | None = None) -> RunningCell:
-        """A cell of the pass; ``segmenter``: see `run_cells`.
-
-        Raises:
-            UserError: an option of its own is out of range.
-        """
-        settings = cell_key(config.namer)
-        if settings not in self.namers:
-            namer = instantiate("namer", config.namer)
-            dataset = self.images.dataset
-            classes = (dataset.class_names, dataset.background, self.features.device)
-            self.namers[settings] = None if namer is None else namer.for_classes(*classes)
-        shared = (self.images, self.features, self.workers)
-        return RunningCell(config, *shared, self.namers[settings], self.observer, segmenter)
 
 
 def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass:
@@ -195,7 +159,7 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
         fingerprint = dataset.fingerprint()
     except ValueError as error:
         raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    return OpenedPass(ScoredImages(whole, dataset, indices, fingerprint), features, together, observer)
+    return OpenedPass(whole, dataset, indices, fingerprint, features, together, observer)
 
 
 def pass_key(config: RunConfig) -> str:
@@ -228,62 +192,30 @@ def without_preparing(config: RunConfig) -> RunConfig:
     return replace(config, prepared=str(folder) if there else "never")
 
 
-def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
-    """The backbone of a config on its device, behind the feature store of the config.
-
-    Raises:
-        UserError: weights are missing, an option is out of range, or the store's folder holds something else.
-    """
-    backbone = instantiate("backbone", config.backbone).to(device)
-    framing = Framing.of(build_protocol(config.protocol), backbone)
-    return open_source(backbone, config.backbone, framing, device, instantiate("features", config.features))
-
-
 def chosen_images(images: int, shard: tuple[int, int] | None) -> range:
-    """Places of the images that a shard ``(i, n)`` scores: every n-th from the i-th on; all without a shard."""
+    """Indices of the images that a shard ``(i, n)`` scores: every n-th from the i-th on; all without a shard."""
     return range(images) if shard is None else range(shard[0] - 1, images, shard[1])
-
-
-def _score_and_close(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
-    """`_score`; whatever ends it, features that were computed are written."""
-    try:
-        _score(cells, opened)
-    finally:
-        with held_back():
-            lines = opened.features.close()
-        for line in lines:
-            opened.observer.say(line)
 
 
 def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     """Score what the journals do not hold yet; of several processes each its share."""
-    images, observer = opened.images, opened.observer
-    todo = sorted(set().union(*(cell.todo for cell in cells)))
-    looking = [cell.todo for cell in cells if "features" in cell.pipeline.segmenter.needs]
-    for line in opened.features.announce(images.dataset, sorted(set().union(*looking))):
-        observer.say(line)
-    share = len(range(opened.workers.rank, len(images.indices), opened.workers.count))
-    total = max(share, len(todo))
+    observer, workers, config = opened.observer, opened.workers, cells[0].config
+    todo = set().union(*(cell.todo for cell in cells))
+    looked_at = set().union(*(cell.todo for cell in cells if "features" in cell.pipeline.segmenter.needs))
+    total = max(len(opened.indices[workers.rank :: workers.count]), len(todo))
     done = total - len(todo)
-    observer.scored(done, total)
-    config = cells[0].config
-    start = time.perf_counter()
-    for batches in score_together(
-        [cell.pipeline for cell in cells],
-        images.dataset,
-        [cell.todo for cell in cells],
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-    ):
-        # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
-        wall, start = time.perf_counter() - start, time.perf_counter()
-        counted = sum(batch.timings.wall_s for batch in batches)
-        seen: set[int] = set()
-        for cell, batch in zip(cells, batches, strict=True):
-            seen |= {outcome.example.index for outcome in batch.outcomes} | set(batch.failures)
-            cell.take(batch, wall * batch.timings.wall_s / counted)
-        raise_if_interrupted()
-        done += len(seen)
+    with opened.features.in_use(opened.dataset, sorted(looked_at), observer.say):
         observer.scored(done, total)
-        if not any(cell.todo for cell in cells):
-            break
+        pipelines, wanted = [cell.pipeline for cell in cells], [cell.todo for cell in cells]
+        start = time.perf_counter()
+        for batches in score_together(pipelines, opened.dataset, wanted, config.batch_size, config.num_workers):
+            # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
+            wall, start = time.perf_counter() - start, time.perf_counter()
+            counted = sum(batch.timings.wall_s for batch in batches)
+            for cell, batch in zip(cells, batches, strict=True):
+                cell.take(batch, wall * batch.timings.wall_s / counted)
+            raise_if_interrupted()
+            done += len(set().union(*(batch.indices for batch in batches)))
+            observer.scored(done, total)
+            if not any(wanted):
+                break

@@ -1,16 +1,18 @@
 """The only place that joins the stages: read -> features -> partition -> label map -> refinement -> counts."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
@@ -37,6 +39,7 @@ from diffcut_bench.segmenters import (
     Inputs,
     Segmenter,
     SpectrumTooLargeError,
+    as_segmenter,
     segment_together,
     sharing_groups,
 )
@@ -49,24 +52,41 @@ _LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a labe
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one cell, on one device. What a namer gives is scored as it is: clusters are classes then."""
+    """The stages of one cell. What a namer gives is scored as it is: clusters are classes then."""
 
     features: FeatureSource
     segmenter: Segmenter
     upsampler: Upsampler
     refiner: Refiner | None
     protocol: Protocol
-    device: torch.device
     namer: ClassNamer | None = None
     max_seconds: float | None = None  # that segmenting an image may take
 
-    def __post_init__(self) -> None:
-        if self.segmenter.gives == "finer_partition" and isinstance(self.upsampler, ConceptUpsampler):
-            raise UserError(
-                "concepts are assigned to segments of patches, and this segmenter's are finer",
-                "segmenter, upsampler",
-                "use upsampler=nearest",
-            )
+    @classmethod
+    def of(
+        cls, config: RunConfig, features: FeatureSource, namer: ClassNamer | None = None, segmenter: Any = None
+    ) -> "Pipeline":
+        """The stages that a config names; ``segmenter``: in the place of the one that it names.
+
+        The protocol is the config's with what the stages' own options say. Names need no matching, and merge what is
+        background by themselves.
+
+        Raises:
+            UserError: an option is out of range, or stages do not go together.
+        """
+        choices = asdict(build_protocol(config.protocol))
+        of_stages = {"label_codes": config.segmenter, "zero_affinity": config.segmenter, "similarity": config.upsampler}
+        choices |= {name: stage[name] for name, stage in of_stages.items() if name in stage}
+        if namer is not None:
+            choices |= {"matching": "named", "background_rule": "one_to_one"}
+            choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
+        protocol = build_protocol(choices)
+        method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
+        upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
+        if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
+            what = "concepts are assigned to segments of patches, and this segmenter's are finer"
+            raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
+        return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds)
 
 
 @dataclass(frozen=True)
@@ -97,20 +117,40 @@ class Outcome:
     measured: dict[str, list[float] | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Batch:
-    """What became of one batch: outcomes and failures by index in the data set, and the time each stage took."""
+    """What becomes of one batch in a pipeline.
 
-    outcomes: list[Outcome]
-    failures: dict[int, Failure]
-    timings: Timings
+    Attributes:
+        pipeline: that scores it.
+        seconds: that its stages took, by their names in `Timings`.
+        outcomes: of its images, in the order of the data set.
+        failures: of the others, by index in the data set.
+    """
+
+    pipeline: Pipeline
+    seconds: dict[str, float]
+    outcomes: list[Outcome] = field(default_factory=list)
+    failures: dict[int, Failure] = field(default_factory=dict)
+
+    @property
+    def indices(self) -> set[int]:
+        """Of all its images."""
+        return {outcome.example.index for outcome in self.outcomes} | set(self.failures)
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(**self.seconds)
+
+    def fail(self, failure: Failure) -> None:
+        assert failure.index is not None
+        self.failures[failure.index] = failure
 
 
 def score_together(
     pipelines: Sequence[Pipeline],
     dataset: SegmentationDataset,
     wanted: Sequence[Collection[int]],
-    *,
     batch_size: int,
     num_workers: int = 0,
 ) -> Iterator[list[Batch]]:
@@ -133,36 +173,31 @@ def score_together(
     Raises:
         UserError: the device's memory is too small for the batch.
     """
-    first = pipelines[0]
-    indices = sorted(set().union(*wanted))
+    features = pipelines[0].features
     loader = example_loader(
         dataset,
-        indices,
-        first.features,
+        sorted(set().union(*wanted)),
+        features,
         batch_size=batch_size,
         num_workers=num_workers,
-        pin_memory=first.device.type != "cpu",
+        pin_memory=features.device.type != "cpu",
         keep_images=any(pipeline.namer for pipeline in pipelines),
     )
-    run = _Run(pipelines, dataset)
-    position = 0
     start = time.perf_counter()
     for items in read_ahead(loader):
-        batch = indices[position : position + len(items)]
-        position += len(items)
-        run.begin(read_s=time.perf_counter() - start)
-        for index, item in zip(batch, items, strict=True):
-            if isinstance(item, Failure):
-                run.fail([n for n, own in enumerate(wanted) if index in own], index, item)
+        run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
         groups: dict[Any, list[Example]] = {}
-        for example in items:
-            if isinstance(example, Example):
-                takers = tuple(n for n, own in enumerate(wanted) if example.index in own)
-                shape = (example.grid_of(first.features.backbone.stride), example.label.shape)
-                groups.setdefault((takers, shape), []).append(example)
+        for item in items:
+            takers = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
+            if isinstance(item, Failure):
+                for batch in takers:
+                    batch.fail(item)
+            elif takers:
+                shape = (item.grid, item.label.shape)
+                groups.setdefault((takers, shape), []).append(item)
         for (takers, _), group in groups.items():
             run.isolated(takers, group)
-        yield run.batches(wall_s=time.perf_counter() - start)
+        yield run.end(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
 
 
@@ -178,7 +213,7 @@ def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> T
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
-    segmenter, device = pipeline.segmenter, pipeline.device
+    segmenter, device = pipeline.segmenter, pipeline.features.device
     if segmenter.needs & {"image_ids", "rescale"}:
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
     if "class_counts" in segmenter.needs:
@@ -220,17 +255,17 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
-        segmenter = pipeline.segmenter
-        size: tuple[int | None, int | None] = (None, None)
-        if segmenter.gives == "label_map":
-            size = (shape[-2], shape[-1])
-        elif segmenter.gives == "partition" and inputs.features is not None:
-            size = (inputs.features.shape[2], inputs.features.shape[3])
-        check = partial(check_label_map, "segmenter", any_number=segmenter.gives == "label_map")
-        if segmenter.one_by_one:
+        size: Sequence[int | None] = (None, None)
+        is_label_map = pipeline.segmenter.gives == "label_map"
+        if is_label_map:
+            size = shape[-2:]
+        elif pipeline.segmenter.gives == "partition" and inputs.features is not None:
+            size = inputs.features.shape[2:]
+        check = partial(check_label_map, "segmenter", any_number=is_label_map)
+        if pipeline.segmenter.one_by_one:
             ids = torch.stack([check(each, size) for each in ids])
         ids = check(ids, (shape[0], *size))
-        found.append((_ranked(pipeline.protocol, ids) if segmenter.gives == "label_map" else ids).to(pipeline.device))
+        found.append((_ranked(pipeline.protocol, ids) if is_label_map else ids).to(pipeline.features.device))
     return found
 
 
@@ -285,99 +320,72 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class _Run:
-    """One batch after the other through all pipelines: what came out, what failed, and the time it took."""
+    """One batch through all pipelines: what came out, what failed, and the time it took."""
 
-    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset) -> None:
-        self.pipelines, self.dataset = pipelines, dataset
-        self.features, self.device = pipelines[0].features, pipelines[0].device
+    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
+        self.batches = [Batch(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
+        self.dataset, self.features, self.device = dataset, pipelines[0].features, pipelines[0].features.device
 
-    def begin(self, read_s: float) -> None:
-        self.outcomes: list[list[Outcome]] = [[] for _ in self.pipelines]
-        self.failures: list[dict[int, Failure]] = [{} for _ in self.pipelines]
-        self.seconds = [{"read_s": read_s / len(self.pipelines)} for _ in self.pipelines]
+    def end(self, wall_s: float) -> list[Batch]:
+        """What came of the batch, one entry a pipeline; each has the share of the time that its stages took."""
+        busy = [sum(batch.seconds.values()) for batch in self.batches]
+        for batch, own in zip(self.batches, busy, strict=True):
+            batch.seconds["wall_s"] = wall_s * own / sum(busy)
+            batch.outcomes.sort(key=lambda outcome: outcome.example.index)
+        return self.batches
 
-    def fail(self, takers: Iterable[int], index: int, failure: Failure) -> None:
-        for taker in takers:
-            self.failures[taker][index] = failure
-
-    def batches(self, wall_s: float) -> list[Batch]:
-        """What came of the batch, one entry a pipeline."""
-        total = sum(sum(seconds.values()) for seconds in self.seconds)
-        return [
-            Batch(
-                sorted(outcomes, key=lambda outcome: outcome.example.index),
-                failures,
-                Timings(**seconds, wall_s=wall_s * sum(seconds.values()) / total),
-            )
-            for outcomes, failures, seconds in zip(self.outcomes, self.failures, self.seconds, strict=True)
-        ]
-
-    def isolated(self, takers: tuple[int, ...], group: list[Example]) -> None:
+    def isolated(self, takers: Sequence[Batch], group: list[Example]) -> None:
         """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
-        if not takers:
-            return
         try:
-            for taker, outcomes in self._run(takers, group).items():
-                self.outcomes[taker] += outcomes
+            for batch, outcomes in self._run(takers, group).items():
+                batch.outcomes += outcomes
             return
         except UserError:  # such as damaged weights: nothing that another image could do better
             raise
         except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
             if is_out_of_memory(error):
-                raise UserError(
-                    "the device's memory is too small for this batch",
-                    f"{self.device}, batch of {len(group)}",
-                    "use a smaller batch_size or protocol.image_size, or device=cpu",
-                ) from error
+                what, where = "the device's memory is too small for this batch", f"{self.device}, batch of {len(group)}"
+                hint = "use a smaller batch_size or protocol.image_size, or device=cpu"
+                raise UserError(what, where, hint) from error
             if len(group) == len(takers) == 1:
-                failure = Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
-                self.fail(takers, group[0].index, failure)
+                takers[0].fail(Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
                 return
         if len(takers) > 1:
-            for taker in takers:
-                self.isolated((taker,), group)
+            for batch in takers:
+                self.isolated([batch], group)
         else:
             for example in group:
                 self.isolated(takers, [example])
 
     @torch.inference_mode()
-    def _run(self, takers: tuple[int, ...], group: list[Example]) -> dict[int, list[Outcome]]:
-        labels = torch.stack([example.label for example in group]).to(self.device, non_blocking=True)
-        images = None
-        stages = [self.pipelines[taker] for taker in takers]
-        if any(each.refiner is not None or "images" in each.segmenter.needs for each in stages):
-            images = torch.stack([example.eval_image for example in group]).to(self.device, non_blocking=True)
-        return {
-            taker: self._score(taker, group, prediction, segments, labels, images)
-            for taker, (prediction, segments) in self._predictions(takers, group, labels, images).items()
-        }
-
-    def _predictions(
-        self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None
-    ) -> dict[int, tuple[Tensor, list[int]]]:
-        """Label maps at the scored size, and segments of each image."""
-        inputs = self._inputs(takers, group, labels, images)
-        found: dict[int, tuple[Tensor, list[int]]] = {}
-        for indices in sharing_groups(self.pipelines[taker].segmenter for taker in takers):
-            sharing = tuple(takers[index] for index in indices)
+    def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
+        labels = self._stacked([example.label for example in group])
+        inputs = self._inputs(takers, group, labels)
+        outcomes = {}
+        for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
+            sharing = [takers[index] for index in indices]
             with self._stage("segment_s", sharing, group):
-                segments = _segments([self.pipelines[taker] for taker in sharing], inputs, labels.shape)
-            for taker, each in zip(sharing, segments, strict=True):
-                with self._stage("segment_s", (taker,)):
-                    label_maps = _label_maps(self.pipelines[taker], each, inputs, labels.shape)
-                    found[taker] = label_maps, _count_segments(each)
-        return found
+                found = _segments([batch.pipeline for batch in sharing], inputs, labels.shape)
+            for batch, segments in zip(sharing, found, strict=True):
+                with self._stage("segment_s", [batch]):
+                    prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
+                    counts = _count_segments(segments)
+                outcomes[batch] = self._score(batch, group, prediction, counts, labels, inputs.images)
+        return outcomes
 
-    def _inputs(self, takers: tuple[int, ...], group: list[Example], labels: Tensor, images: Tensor | None) -> Inputs:
-        """What the segmenters of the pipelines need of a group."""
-        needs = {taker: self.pipelines[taker].segmenter.needs for taker in takers}
-        features = None
-        looking = tuple(taker for taker in takers if "features" in needs[taker])
-        if looking:
-            with self._stage("features_s", looking):
+    def _stacked(self, tensors: list[Tensor]) -> Tensor:
+        return torch.stack(tensors).to(self.device, non_blocking=True)
+
+    def _inputs(self, takers: Sequence[Batch], group: list[Example], labels: Tensor) -> Inputs:
+        """What the stages of the pipelines need of a group."""
+        needs = frozenset().union(*(batch.pipeline.segmenter.needs for batch in takers))
+        images = features = counts = None
+        if "images" in needs or any(batch.pipeline.refiner is not None for batch in takers):
+            images = self._stacked([example.eval_image for example in group])
+        if "features" in needs:
+            with self._stage("features_s", [batch for batch in takers if "features" in batch.pipeline.segmenter.needs]):
                 features = self.features.of(group)
-        counts = None
-        if any("class_counts" in needed for needed in needs.values()):
+        if "class_counts" in needs:
             counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
@@ -385,7 +393,7 @@ class _Run:
 
     def _score(
         self,
-        taker: int,
+        batch: Batch,
         group: list[Example],
         prediction: Tensor,
         segments: list[int],
@@ -393,57 +401,47 @@ class _Run:
         images: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
-        pipeline, dataset = self.pipelines[taker], self.dataset
-        protocol = pipeline.protocol
-        with self._stage("evaluate_s", (taker,)):
+        pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
+        protocol, namer = pipeline.protocol, pipeline.namer
+        with self._stage("evaluate_s", [batch]):
             prediction = _numbered(protocol, prediction)
-            if dataset.background is not None and pipeline.namer is None:
+            if background is not None and namer is None:
                 rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
-                prediction = merge_backgrounds(
-                    prediction, labels, dataset.num_classes, dataset.background, rule, *matching
-                )
+                prediction = merge_backgrounds(prediction, labels, classes, background, rule, *matching)
         if pipeline.refiner is not None and images is not None:
-            with self._stage("refine_s", (taker,)):
+            with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
-        if pipeline.namer is not None:
-            with self._stage("segment_s", (taker,)):
-                # After the refiner, which works on segments.
-                named = pipeline.namer(self._network_images(group), prediction).labels
-                prediction = check_label_map("namer", named, labels.shape)
-        with self._stage("evaluate_s", (taker,)):
-            tables = contingency_tables(prediction, labels, dataset.num_classes)
+        if namer is not None:  # after the refiner, which works on segments
+            with self._stage("segment_s", [batch]):
+                # It sees what the backbone sees, of a better resolution than what may be scored.
+                seen = self._stacked([example.image for example in group if example.image is not None])
+                prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
+        with self._stage("evaluate_s", [batch]):
+            tables = contingency_tables(prediction, labels, classes)
             pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
-            # One matching for the data set has to wait for all tables.
-            later = protocol.matching == "dataset"
             return [
                 Outcome(
                     example,
                     predicted,
-                    segments[place],
-                    _counts(tables[place], protocol),
-                    pixels[place],
+                    segments[i],
+                    _counts(tables[i], protocol),
+                    pixels[i],
                     protocol.criterion,
                     protocol.surplus,
-                    tables[place] if later else None,
-                    pipeline.namer is not None,
-                    measure_image(ScoredImage(prediction[place], labels[place], tables[place]), vars(protocol)),
+                    # One matching for the data set has to wait for all tables.
+                    tables[i] if protocol.matching == "dataset" else None,
+                    namer is not None,
+                    measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
-                for place, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+                for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]
 
-    def _network_images(self, group: list[Example]) -> Tensor:
-        """What the backbone sees: of a better resolution than what may be scored."""
-        images = [example.image for example in group if example.image is not None]
-        return torch.stack(images).to(self.device, non_blocking=True)
-
     @contextmanager
-    def _stage(self, name: str, takers: tuple[int, ...], limited: Sequence[Example] = ()) -> Iterator[None]:
+    def _stage(self, name: str, takers: Sequence[Batch], limited: Sequence[Example] = ()) -> Iterator[None]:
         """Adds the seconds to each taker's share; waits for the accelerator, so that the work is the stage's own."""
         start = time.perf_counter()
-        with time_limit(self.pipelines[0].max_seconds, [example.id for example in limited], len(takers)):
+        with time_limit(takers[0].pipeline.max_seconds, [example.id for example in limited], len(takers)):
             yield
-            if self.device.type != "cpu":
-                torch.accelerator.synchronize()
-        for taker in takers:
-            seconds = self.seconds[taker]
-            seconds[name] = seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)
+            synchronize(self.device)
+        for batch in takers:
+            batch.seconds[name] = batch.seconds.get(name, 0.0) + (time.perf_counter() - start) / len(takers)

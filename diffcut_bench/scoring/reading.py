@@ -26,15 +26,11 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     """Decodes and resizes; an unreadable pair becomes a `Failure` instead of ending the run."""
 
     def __init__(
-        self,
-        dataset: SegmentationDataset,
-        indices: Sequence[int],
-        features: FeatureSource,
-        keep_images: bool,
+        self, dataset: SegmentationDataset, indices: Sequence[int], features: FeatureSource, keep_images: bool
     ) -> None:
         self.dataset, self.indices, self.keep_images = dataset, indices, keep_images
         # Without the network: a worker process gets a copy of all that is here.
-        self.framing, self.store, self.shape = features.framing, features.store, features.shape
+        self.framing, self.stored = features.framing, features.stored
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
@@ -44,16 +40,15 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         index = self.indices[position]
         try:
             picture, label = read_label(self.dataset, index, self.framing.void)
-            digest = "" if self.store is None else self.dataset.image_digest(index)
+            digest = "" if self.stored.store is None else self.dataset.image_digest(index)
         except (ValueError, OSError) as error:
             return Failure(self.ids[index], str(error), index)
-        example = prepare_example(index, self.ids[index], picture, label, self.framing)
-        assert example.image is not None
-        shape = self.shape.of((example.image.shape[1], example.image.shape[2]))
-        features = None if self.store is None else self.store.get(digest, shape)
+        example = replace(prepare_example(index, self.ids[index], picture, label, self.framing), digest=digest)
+        features = self.stored.of(example)
         # Where the features are there, the image need not travel from a worker process.
-        image = example.image if features is None or self.keep_images else None
-        return replace(example, digest=digest, features=features, image=image)
+        return replace(
+            example, features=features, image=example.image if features is None or self.keep_images else None
+        )
 
 
 def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
@@ -85,9 +80,8 @@ def example_loader(
         pin_memory: give tensors in page-locked memory, for an accelerator.
         keep_images: give images also where their features are in the store.
     """
-    reader = _Reader(dataset, indices, features, keep_images)
     return DataLoader(
-        reader,
+        _Reader(dataset, indices, features, keep_images),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
@@ -108,16 +102,9 @@ def read_ahead(batches: Iterable[T]) -> Iterator[T]:
         # In the thread: begun in the main one, torch would raise a worker's death in the middle of whatever runs there.
         waiting = thread.submit(iter, batches).result()
         coming: Future[Any] = thread.submit(next, waiting, end)
-        while (batch := _read(coming)) is not end:
+        while (batch := coming.result()) is not end:
             coming = thread.submit(next, waiting, end)
             yield batch
-    finally:
-        thread.shutdown(wait=not is_interrupted())  # it may wait for a worker that is gone
-
-
-def _read(coming: Future[Any]) -> Any:
-    try:
-        return coming.result()
     except RuntimeError as error:
         if re.match(r"DataLoader worker \(pid", str(error)) is None:
             raise
@@ -126,3 +113,5 @@ def _read(coming: Future[Any]) -> Any:
             "num_workers",
             "run the same command with fewer, or with num_workers=0; what is done is kept",
         ) from error
+    finally:
+        thread.shutdown(wait=not is_interrupted())  # it may wait for a worker that is gone

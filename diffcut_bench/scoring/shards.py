@@ -5,9 +5,8 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from diffcut_bench.paths import portable, reopened
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images
-from diffcut_bench.scoring.summary import match_rows, segments_per_image, summarise, with_coverage
+from diffcut_bench.scoring.summary import summarise_cell
 from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
@@ -46,19 +45,31 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardedCell:
-    """What was found of a cell in ``of`` shards.
+    """What was found of a cell in ``of`` shards: one shard a number, by number."""
 
-    Attributes:
-        key: of the whole cell.
-        of: shards that it was cut into.
-        found: one shard a number, by number.
-        missing: numbers of the shards that hold images and were not found.
-    """
-
-    key: str
-    of: int
     found: tuple[Shard, ...]
-    missing: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """Of the whole cell."""
+        return self.found[0].whole
+
+    @property
+    def of(self) -> int:
+        """Shards that the cell was cut into."""
+        return self.found[0].of
+
+    @property
+    def images(self) -> int:
+        """Images of the whole cell."""
+        available, limit = self.found[0].result.dataset.n_available or 0, self.found[0].result.config["limit"]
+        return available if limit is None else min(available, limit)
+
+    @property
+    def missing(self) -> list[int]:
+        """Numbers of the shards that were not found. With more shards than images the last ones are empty."""
+        have = {shard.number for shard in self.found}
+        return [number for number in range(1, min(self.of, self.images) + 1) if number not in have]
 
 
 def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, str]]:
@@ -89,24 +100,13 @@ def sharded_cells(shards: Sequence[Shard]) -> list[ShardedCell]:
     Raises:
         UserError: two results of one shard differ.
     """
-
-    def cut(shard: Shard) -> tuple[str, int]:
-        return shard.whole, shard.of
-
-    cells = []
-    for (key, of), together in groupby(sorted(shards, key=cut), key=cut):
-        found: dict[int, Shard] = {}
-        for shard in together:
-            twin = found.setdefault(shard.number, shard)
-            if twin is not shard and read_rows(twin.folder) != read_rows(shard.folder):
-                raise UserError(
-                    f"two results of shard {shard.number}/{of} differ", f"{twin.folder}, {shard.folder}", "keep one"
-                )
-        some = next(iter(found.values()))
-        needed = range(1, min(of, _images(some.result)) + 1)  # with more shards than images the last ones are empty
-        missing = tuple(number for number in needed if number not in found)
-        cells.append(ShardedCell(key, of, tuple(found[number] for number in sorted(found)), missing))
-    return cells
+    cells: dict[tuple[str, int], dict[int, Shard]] = {}
+    for shard in shards:
+        twin = cells.setdefault((shard.whole, shard.of), {}).setdefault(shard.number, shard)
+        if twin is not shard and read_rows(twin.folder) != read_rows(shard.folder):
+            what, where = f"two results of shard {shard.number}/{shard.of} differ", f"{twin.folder}, {shard.folder}"
+            raise UserError(what, where, "keep one")
+    return [ShardedCell(tuple(found[number] for number in sorted(found))) for _, found in sorted(cells.items())]
 
 
 def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
@@ -128,11 +128,8 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
     if finished is not None:
         return FinishedCell(target.finished_dir, finished, skipped=True)
     if not target.claim():
-        raise UserError(
-            f"{target.finished_dir.name} is being written by {target.holder()}",
-            str(output_dir),
-            "merge again once that has ended",
-        )
+        what = f"{target.finished_dir.name} is being written by {target.holder()}"
+        raise UserError(what, str(output_dir), "merge again once that has ended")
     try:
         return FinishedCell(target.finished_dir, _write_whole(cell, target), skipped=False)
     finally:
@@ -140,39 +137,32 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
 
 
 def _write_whole(cell: ShardedCell, target: Cell) -> Result:
-    first = cell.found[0]
-    rows = _rows(cell)
-    protocol = build_protocol(first.result.protocol)
-    names = first.result.class_names
-    if protocol.matching == "dataset":
-        rows = match_rows(rows, len(names), protocol)
-    timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
-    failures = [failure for shard in cell.found for failure in shard.result.failures]
-    dataset = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
+    first, rows = cell.found[0], _rows(cell)
     identity = {**first.result.identity, "shard": None}
+    record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
+    timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
+    protocol, names = build_protocol(first.result.protocol), first.result.class_names
+    rows, summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings)
+    failures = [failure for shard in cell.found for failure in shard.result.failures]
     result = replace(
         first.result,
         key=cell.key,
-        config=portable(
-            {**reopened(first.result.config, first.folder.parent.parent), "shard": None},
-            target.finished_dir.parent.parent,
-        ),
-        limited=dataset.n_images < max(dataset.n_available or 0, dataset.n_expected or 0),
-        dataset=with_coverage(dataset, rows, names),
-        scores=summarise(rows, names, asdict(protocol), identity["seed"]),
-        segments_per_image=segments_per_image(rows),
+        config=portable(_whole_config(first), target.finished_dir.parent.parent),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
-        timings=replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
         identity=identity,
         schema_version=SCHEMA_VERSION,  # also where a shard is of an older one
+        **summary,
     )
     for shard in cell.found:
         if (shard.folder / "pictures").is_dir():
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
-    target.finish(
-        result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(_images(cell.found[0].result))
-    )
+    target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(cell.images))
     return result
+
+
+def _whole_config(shard: Shard) -> dict[str, Any]:
+    """The config of the whole cell of a shard, with the paths of this machine."""
+    return {**reopened(shard.result.config, shard.folder.parent.parent), "shard": None}
 
 
 def what_is_missing(cell: ShardedCell) -> str:
@@ -200,7 +190,7 @@ def what_is_missing(cell: ShardedCell) -> str:
 
 def _overrides(shard: Shard) -> list[str]:
     """Overrides of ``diffcut-bench run`` that give the whole cell of a shard."""
-    config = RunConfig(**{**reopened(shard.result.config, shard.folder.parent.parent), "shard": None})
+    config = RunConfig(**_whole_config(shard))
     chosen = [f"{group}={option}" for group, option in config.choices.items()]
     try:
         plain = load_config(chosen).to_dict()
@@ -209,30 +199,19 @@ def _overrides(shard: Shard) -> list[str]:
     return [*chosen, *_differences(plain, config.to_dict())]
 
 
-def _images(result: Result) -> int:
-    """Images of the cell that a shard is of."""
-    available = result.dataset.n_available or 0
-    limit = result.config["limit"]
-    return available if limit is None else min(available, limit)
-
-
 def _rows(cell: ShardedCell) -> list[ImageRow]:
     """Rows of all shards, in the order of the data set.
 
     Raises:
         UserError: a shard holds images of another.
     """
-    rows = []
-    images = _images(cell.found[0].result)
+    rows: list[ImageRow] = []
     for shard in cell.found:
         own = read_rows(shard.folder)
         held = {row.index for row in own} | {failure.index for failure in shard.result.failures}
-        if held != set(chosen_images(images, (shard.number, shard.of))):
-            raise UserError(
-                f"shard {shard.number}/{shard.of} of {images} images holds others than its own",
-                str(shard.folder),
-                "delete this folder and run the shard again",
-            )
+        if held != set(chosen_images(cell.images, (shard.number, shard.of))):
+            what = f"shard {shard.number}/{shard.of} of {cell.images} images holds others than its own"
+            raise UserError(what, str(shard.folder), "delete this folder and run the shard again")
         rows += own
     return sorted(rows, key=lambda row: row.index)
 

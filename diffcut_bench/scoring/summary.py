@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Counts, ImageTable, Protocol, count_matches_together, score_images
-from diffcut_bench.store import DatasetRecord, ImageRow, Score, SegmentsPerImage
+from diffcut_bench.store import DatasetRecord, ImageRow, Score, SegmentsPerImage, Timings
 
 
 def summarise(
@@ -56,7 +56,9 @@ def image_table(rows: Sequence[ImageRow]) -> ImageTable:
 
 
 def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -> list[ImageRow]:
-    """Rows with their counts, after one matching of clusters to classes for all of them."""
+    """Rows with their counts: under ``matching=dataset`` after one matching of clusters to classes for all of them."""
+    if protocol.matching != "dataset":
+        return list(rows)
     clusters = max((entry[1] + 1 for row in rows for entry in row.table or ()), default=0)
     tables = []
     for row in rows:
@@ -71,17 +73,40 @@ def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -
     ]
 
 
-def segments_per_image(rows: Sequence[ImageRow]) -> SegmentsPerImage:
-    """Mean, least and most segments of an image."""
-    counts = [row.segments for row in rows]
-    return SegmentsPerImage(mean=sum(counts) / len(counts), min=min(counts), max=max(counts))
+def summarise_cell(
+    rows: Sequence[ImageRow],
+    record: DatasetRecord,
+    class_names: Sequence[str],
+    protocol: Protocol,
+    seed: int,
+    timings: Timings,
+) -> tuple[list[ImageRow], dict[str, Any]]:
+    """What follows from the rows of a whole cell.
 
+    Args:
+        rows: of all images, at least one.
+        record: of the data set; what the rows say of its labels is added.
+        class_names: of the data set.
+        protocol: in force.
+        seed: of the bootstrap.
+        timings: of all that was done.
 
-def with_coverage(record: DatasetRecord, rows: Sequence[ImageRow], class_names: Sequence[str]) -> DatasetRecord:
-    """The record with what the rows say of the labels: the share that is void, and classes that never occur."""
+    Returns:
+        The rows with their counts, and fields of the `Result` by name.
+    """
+    rows = match_rows(rows, len(class_names), protocol)
     void = [row.void for row in rows if row.void is not None]
     pixels = sum(void) + sum(row.pixels for row in rows)
-    share = None if len(void) < len(rows) or not pixels else sum(void) / pixels
     annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
-    never = [name for name, count in zip(class_names, annotated, strict=True) if not count]
-    return replace(record, void_share=share, unannotated=never)
+    segments = [row.segments for row in rows]
+    return rows, {
+        "limited": record.n_images < max(record.n_available or 0, record.n_expected or 0),
+        "dataset": replace(
+            record,
+            void_share=sum(void) / pixels if len(void) == len(rows) and pixels else None,
+            unannotated=[name for name, count in zip(class_names, annotated, strict=True) if not count],
+        ),
+        "scores": summarise(rows, class_names, asdict(protocol), seed),
+        "segments_per_image": SegmentsPerImage(sum(segments) / len(segments), min(segments), max(segments)),
+        "timings": replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
+    }

@@ -9,14 +9,13 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
@@ -32,6 +31,7 @@ from diffcut_bench.config import (
     quote_if_needed,
     quoted,
 )
+from diffcut_bench.config.overrides import composed
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.escaping import counted
 from diffcut_bench.heap import keep_freed_memory
@@ -52,7 +52,7 @@ _launching = False  # whether this process is the one that asked for jobs
 
 @dataclass(frozen=True)
 class SweptCell:
-    """A cell of a sweep: the words that make it, and what they compose to."""
+    """A cell of a sweep: the words that make it, and their config."""
 
     overrides: list[str]
     config: RunConfig
@@ -94,8 +94,7 @@ class Sweep:
         global _launching
 
         def score(composed: DictConfig) -> None:
-            launched = HydraConfig.get()
-            with nullcontext() if launched.launcher._target_ == _BASIC else _launched(Path(launched.runtime.cwd)):
+            with _launched(Path(HydraConfig.get().runtime.cwd)):
                 self.score_pass(int(composed[_PASS]), observer)
 
         before = sys.argv
@@ -162,8 +161,7 @@ class Sweep:
         where = str(self.folder)
         reason = " ".join(f"{type(broken).__name__}: {broken}".split()) if broken else "its job left no word"
         if broken and not records:
-            hint = "mend this, then run the same command again"
-            raise UserError(f"the sweep ended early: {reason}", where, hint)
+            raise UserError(f"the sweep ended early: {reason}", where, "mend this, then run the same command again")
         finished = [Path(record["folder"]) for record in records if "folder" in record]
         errors = [(record["overrides"], record["error"]) for record in records if "error" in record]
         known = [record["overrides"] for record in records]
@@ -202,8 +200,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 def _check_launcher(overrides: Sequence[str]) -> None:
     """Refuse a launcher that is not known, not installed or not needed, before anything is started."""
     try:
-        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-            target = str(compose("config", list(overrides), return_hydra_config=True).hydra.launcher._target_)
+        target = str(composed(overrides, with_hydra=True).hydra.launcher._target_)
     except MissingConfigException as error:
         group, _, name = (error.missing_cfg_file or "").rpartition("/")
         if group != "hydra/launcher":
@@ -229,7 +226,7 @@ def _check_launcher(overrides: Sequence[str]) -> None:
 @contextmanager
 def _launched(folder: Path) -> Iterator[None]:
     """Within, a process that a launcher started is like the one that asked for it; ``folder`` is the one it was in."""
-    if _launching:  # joblib with one worker
+    if _launching:  # by Hydra itself, or joblib with one worker
         yield
         return
     with job():

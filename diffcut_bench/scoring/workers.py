@@ -49,30 +49,30 @@ class Workers:
         """What ``work`` gives on the leader, everywhere; what it raises there is raised everywhere."""
         if self.count == 1:
             return work()
-        outcome: list[Any] = [None, None]
-        if self.leads:
-            try:
-                outcome[0] = work()
-            except Exception as error:
-                outcome[1] = _portable(error)
-        dist.broadcast_object_list(outcome, src=0)
-        if outcome[1] is not None:
-            raise outcome[1]
-        return cast(T, outcome[0])
+        value, error = _tried(work) if self.leads else (None, None)
+        sent: list[Any] = [value, error and _portable(error)]
+        dist.broadcast_object_list(sent, src=0)
+        if sent[1] is not None:
+            raise sent[1]
+        return cast(T, sent[0])
 
     def together(self, work: Callable[[], T]) -> T:
         """What ``work`` gives here; what it raises on one process is raised on all, so that none waits for it."""
         if self.count == 1:
             return work()
-        raised: Exception | None = None
-        try:
-            done = work()
-        except Exception as error:
-            raised = error
+        done, raised = _tried(work)
         errors = [error for error in self.gather(raised and _portable(raised)) if error is not None]
         if errors:
             raise raised or errors[0]
-        return done
+        return cast(T, done)
+
+
+def _tried(work: Callable[[], T]) -> tuple[T | None, Exception | None]:
+    """What the work gives, or raises."""
+    try:
+        return work(), None
+    except Exception as error:
+        return None, error
 
 
 def _portable(error: Exception) -> Exception:
@@ -84,15 +84,12 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-ALONE = Workers()
-
-
 def workers() -> Workers:
     """Who this process is among those that ``torchrun`` started; joins them when first asked."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     # Other launchers set WORLD_SIZE too; only torchrun says where its processes meet.
     if count == 1 or "TORCHELASTIC_RUN_ID" not in os.environ:
-        return ALONE
+        return Workers()
     if not dist.is_initialized():
         dist.init_process_group("gloo", timeout=_PATIENCE)
         # Left to the interpreter's end, gloo's threads abort the process one time in three: a failed run.

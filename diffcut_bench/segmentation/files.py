@@ -40,15 +40,14 @@ def picture_files(words: Sequence[str]) -> list[Path]:
         UserError: there is no picture in a folder.
     """
     paths: list[Path] = []
-    for word in words:
-        path = Path(expanded(word, "picture"))
+    suffixes = Image.registered_extensions()
+    for path in (Path(expanded(word, "picture")) for word in words):
         found = [path]
         if path.is_dir():
-            suffixes = Image.registered_extensions()
             found = [p for p in path.iterdir() if p.suffix.lower() in suffixes and p.name[0] != "." and p.is_file()]
-            if not found:
-                hint = "name the pictures, or a folder that holds them"
-                raise UserError("no picture in this folder", str(path), hint)
+        if not found:
+            hint = "name the pictures, or a folder that holds them"
+            raise UserError("no picture in this folder", str(path), hint)
         paths += sorted(found)
     return list(dict.fromkeys(paths))
 
@@ -92,11 +91,8 @@ def segment_files(
         except Exception as error:  # whatever it is, the other pictures are segmented
             if len(paths) == 1:
                 raise
-            yield SegmentedFile(path, error=error if isinstance(error, UserError) else _unexpected(error, path))
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            unexpected = UserError(what, str(path), "segment this picture alone to see more")
+            yield SegmentedFile(path, error=error if isinstance(error, UserError) else unexpected)
             continue
         yield SegmentedFile(path, record.add(path, result))
-
-
-def _unexpected(error: Exception, path: Path) -> UserError:
-    what = f"{type(error).__name__}: {error}".splitlines()[0]
-    return UserError(what, str(path), "segment this picture alone to see more")

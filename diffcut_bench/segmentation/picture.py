@@ -1,7 +1,7 @@
 """Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffcut_bench.config import RunConfig, build_protocol, instantiate, load_config
+from diffcut_bench.config import RunConfig, instantiate, load_config
 from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Framing, prepare_example, resize_image
+from diffcut_bench.scoring.framing import prepare_example, resize_image
 from diffcut_bench.scoring.identity import FEATURES_VERSION, NUMERICS_VERSION, backbone_identity
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
-from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -55,8 +54,8 @@ class Segmentation:
         """The segments in colours over the picture; a legend of their names beneath it, where they have any."""
         pixels = overlay(self.image, self.labels)
         if self.names is not None:
-            colours = palette(self.num_segments)
-            pixels = with_legend(pixels, [(name, tuple(colours[i])) for i, (name, _) in enumerate(self.names)])
+            legend = zip(self.names, palette(self.num_segments), strict=True)
+            pixels = with_legend(pixels, [(name, tuple(colour)) for (name, _), colour in legend])
         return Image.fromarray(pixels)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -80,8 +79,7 @@ class Segmentation:
 
     def save(self, labels_path: Path, overlay_path: Path) -> None:
         """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
-        small = self.num_segments <= 256
-        ids = self.labels.astype(np.uint8) if small else self.labels.astype(np.uint16)
+        ids: NDArray[Any] = self.labels.astype(np.uint8 if self.num_segments <= 256 else np.uint16)
         write_atomically(labels_path, encode_png(ids))
         write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
 
@@ -108,35 +106,24 @@ class PictureSegmenter:
                 raise UserError("classes without a namer", "segment", "add namer=clip_b16")
             raise UserError("a namer without classes", "segment", 'add --classes "cat, sofa", or leave the namer out')
         self._config = config
-        device, protocol = choose_device(config.device), build_protocol(config.protocol)
-        backbone = instantiate("backbone", config.backbone).to(device)
-        self._pipeline = Pipeline(
-            features=FeatureSource(backbone, Framing.of(protocol, backbone), device),
-            segmenter=as_segmenter(instantiate("segmenter", config.segmenter)),
-            upsampler=instantiate("upsampler", config.upsampler),
-            refiner=instantiate("refiner", config.refiner),
-            protocol=protocol,
-            device=device,
-            max_seconds=config.max_seconds,
-        )
+        features = open_features(replace(config, features={}), choose_device(config.device))
+        self._pipeline = Pipeline.of(config, features)
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
-        self._namer = namer and namer.for_classes(class_names, background, device)
+        self._namer = namer and namer.for_classes(class_names, background, features.device)
 
     def identity(self) -> dict[str, Any]:
         """Everything but the picture that its segments and their names depend on."""
-        config, features = self._config, self._pipeline.features
+        config, pipeline = self._config, self._pipeline
         return {
             "numerics_version": NUMERICS_VERSION,
             "features_version": FEATURES_VERSION,
-            "backbone": backbone_identity(features.backbone, config.backbone),
+            "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
             **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
-            "code": code_fingerprint(
-                [self._pipeline.segmenter.method, self._pipeline.upsampler, self._pipeline.refiner]
-            ),
+            "code": code_fingerprint([pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner]),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
-            "device_type": self._pipeline.device.type,
+            "device_type": pipeline.features.device.type,
             "torch": torch.__version__.partition("+")[0],
         }
 
@@ -156,23 +143,21 @@ class PictureSegmenter:
         example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         assert example.image is not None
-        # What a network sees of one colour varies with the distance to its padding.
-        is_plain = bool((np.asarray(picture) == np.asarray(picture)[0, 0]).all())
+        segments = example.label
         try:
-            segments = (
-                torch.zeros_like(example.label) if is_plain else self._segments(example.image, example.eval_image)
-            )
+            # What a network sees of one colour varies with the distance to its padding.
+            if (np.asarray(picture) != np.asarray(picture)[0, 0]).any():
+                segments = self._segments(example.image, example.eval_image)
         except TookTooLongError as error:
             where = str(image) if isinstance(image, (str, Path)) else "this picture"
             raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
-        device = self._pipeline.device
-        names = self._namer(example.image[None].to(device), segments[None].to(device))
-        found = zip(names.classes[0].tolist(), names.scores[0].tolist(), strict=True)
-        return Segmentation(
-            pixels, segments.numpy(), tuple((self._class_names[i], round(score, 6)) for i, score in found)
-        )
+        device = self._pipeline.features.device
+        found = self._namer(example.image[None].to(device), segments[None].to(device))
+        named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
+        names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
+        return Segmentation(pixels, segments.numpy(), names)
 
     def _segments(self, image: Tensor, eval_image: Tensor) -> Tensor:
         """Segments [height, width], contiguous from 0, of a network input and the picture at the wanted size."""

@@ -10,6 +10,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from filelock import FileLock
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
 from diffcut_bench.segmentation.picture import Segmentation
-from diffcut_bench.store import cell_key, unwritable, write_atomically
+from diffcut_bench.store import cell_key, typed, unwritable, write_atomically
 
 SCHEMA_VERSION = 2
 _SETTINGS = 12  # digits of the key of the settings
@@ -50,7 +51,9 @@ class SegmentRecord:
             entry = self._entry(self._known["images"], image, _digest(image))
         except OSError:  # whoever segments it says why
             return None
-        return entry if entry and entry["settings"] == self._settings and self._is_whole(entry) else None
+        if entry is None or entry["settings"] != self._settings:
+            return None
+        return entry if all((self.folder / entry[kind]).is_file() for kind in ("labels", "overlay")) else None
 
     def add(self, image: Path, result: Segmentation) -> dict[str, Any]:
         """Write the label and overlay pictures of a file, and its entry.
@@ -136,9 +139,6 @@ class SegmentRecord:
         # Of a record of version 1 only the path is known.
         return next((each for each in entries if each["image"] == path and each["sha256"] in (digest, None)), None)
 
-    def _is_whole(self, entry: dict[str, Any]) -> bool:
-        return all((self.folder / str(entry[kind])).is_file() for kind in ("labels", "overlay"))
-
     def _name(self, entry: dict[str, Any] | None, image: Path, record: dict[str, Any]) -> str:
         """Of an entry's pictures; for a new one the stem, or stem-2 and so on where pictures of another file have it.
 
@@ -154,14 +154,25 @@ class SegmentRecord:
         return next(name for name in names if f"{name}_labels.png".lower() not in taken)
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What is relied on of an entry."""
+
+    image: str
+    settings: str
+    labels: str
+    overlay: str
+    segments: list[dict[str, Any]]
+    sha256: str | None
+
+
 def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
     """A record of this version or the one before, as one of this version.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is none.
     """
-    if not isinstance(record, dict) or not isinstance(record.get("images"), list):
-        raise ValueError("no list of images")
+    record = typed(dict[str, Any], record, "the file")
     if record.get("schema_version") not in (1, SCHEMA_VERSION):
         raise ValueError(f"version {record.get('schema_version')}; known: 1 and {SCHEMA_VERSION}")
     if record["schema_version"] == 1:
@@ -170,16 +181,10 @@ def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
             entry.update(sha256=None, settings="version 1")
         configs = {"version 1": record.get("config")}
         record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
-    for entry in record["images"]:
-        texts, names = [entry["image"], entry["settings"]], [entry["labels"], entry["overlay"]]
-        if not all(isinstance(text, str) for text in texts + names) or not isinstance(entry["segments"], list):
-            raise ValueError("an entry that is none")
-        if any(Path(name).name != name for name in names):
-            raise ValueError(f"pictures in another folder: {' and '.join(names)}")
-        if not isinstance(entry["sha256"], str | None) or not all(isinstance(each, dict) for each in entry["segments"]):
-            raise ValueError("an entry that is none")
-    if not isinstance(record["configs"], dict):
-        raise ValueError("no configs")
+    for entry in typed(list[_Entry], record.get("images"), "images"):
+        if any(Path(name).name != name for name in (entry.labels, entry.overlay)):
+            raise ValueError(f"pictures in another folder: {entry.labels} and {entry.overlay}")
+    typed(dict[str, Any], record.get("configs"), "configs")
     return record
 
 

@@ -64,7 +64,7 @@ class FinishedCell:
 def finish(overrides: list[str]) -> FinishedCell:
     config = load_config(overrides)
     finished, opened = run_cell(config), open_pass(config)
-    cell, dataset = opened.cell(config), opened.images.dataset
+    cell, dataset = opened.cell(config), opened.dataset
     return FinishedCell(
         finished.folder, finished.result, dataset, lambda count: cell.outcomes(range(min(count, len(dataset))))
     )

@@ -16,10 +16,10 @@ from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.scoring.identity import FEATURES_VERSION
-from diffcut_bench.scoring.passes import FinishedCell, open_dataset, open_features, run_cell
+from diffcut_bench.scoring.passes import FinishedCell, run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
 
@@ -147,13 +147,13 @@ def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path
     from transformers import ViTConfig, ViTModel
 
     commit = "0123456789abcdef0123456789abcdef01234567"
-    place = tmp_path / "hub" / "models--someone--tiny"
-    snapshot = place / "snapshots" / commit
+    repository = tmp_path / "hub" / "models--someone--tiny"
+    snapshot = repository / "snapshots" / commit
     sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     ViTModel(ViTConfig(**sizes, patch_size=16, image_size=32), add_pooling_layer=False).save_pretrained(snapshot)
     (snapshot / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
-    (place / "refs").mkdir()
-    (place / "refs" / "main").write_text(commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
 
     options = ["backbone=dino_s16", "backbone.image_size=64", "limit=2"]
@@ -386,8 +386,3 @@ def test_doctor_does_not_download(cli, tmp_path, monkeypatch):
     assert report.code == 0
     assert "backbone=ssd1b" in report.out
     assert "not downloaded yet" in report.out or "segmind/SSD-1B missing" in report.out
-
-
-def test_the_data_set_of_a_run_opens(shapes, tmp_path):
-    dataset = open_dataset(load_config(shapes_overrides(shapes, tmp_path)))
-    assert len({dataset.image_digest(index) for index in range(8)}) == 8

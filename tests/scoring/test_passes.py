@@ -14,27 +14,23 @@ import torch
 from conftest import SMALL, interrupting_after, shapes_overrides
 from PIL import Image
 
-import diffcut_bench.scoring.passes as experiment
-import diffcut_bench.scoring.pipeline as pipeline_module
-import diffcut_bench.scoring.reading as reading
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import prepared_folder
 from diffcut_bench.datasets.preparation import Manifest
-from diffcut_bench.environment import environment
+from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError
+from diffcut_bench.scoring import passes, pipeline, reading
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.reading import example_loader
-from diffcut_bench.scoring.summary import summarise
 from diffcut_bench.store import SCHEMA_VERSION, Failure, Result, Timings, read_rows
 
 
-def run(root: Path, output_dir: Path, *overrides: str) -> experiment.FinishedCell:
-    return experiment.run_cell(load_config([*shapes_overrides(root, output_dir), *overrides]))
+def run(root: Path, output_dir: Path, *overrides: str) -> passes.FinishedCell:
+    return passes.run_cell(load_config([*shapes_overrides(root, output_dir), *overrides]))
 
 
-def numbers(cell: experiment.FinishedCell) -> Result:
+def numbers(cell: passes.FinishedCell) -> Result:
     """A result without what may differ between two runs of one cell."""
     config = {
         name: value
@@ -99,16 +95,6 @@ def test_limit_is_marked(shapes, tmp_path):
     assert not run(shapes, tmp_path / "out").result.limited
 
 
-def test_shards_are_disjoint_complete_and_merge_to_the_whole(shapes, tmp_path):
-    whole = run(shapes, tmp_path / "out")
-    parts = [run(shapes, tmp_path / "out", f"shard={i}/3") for i in (1, 2, 3)]
-    assert [part.result.dataset.n_images for part in parts] == [3, 3, 2]
-    assert all(part.result.limited for part in parts)
-    merged = sorted((row for part in parts for row in read_rows(part.folder)), key=lambda row: row.index)
-    assert merged == read_rows(whole.folder)
-    assert summarise(merged, whole.result.class_names, whole.result.protocol, seed=42) == whole.result.scores
-
-
 def test_a_shard_without_images_is_said(shapes, tmp_path):
     with pytest.raises(UserError, match="shard 9/9 holds no image"):
         run(shapes, tmp_path / "out", "shard=9/9")
@@ -119,15 +105,15 @@ def test_an_unreadable_original_is_named(tmp_path):
     (tmp_path / "trainval" / "2008_000002.mat").write_bytes(b"not a mat file")
     overrides = ["dataset=context", f"dataset.root={tmp_path}", "prepared=never", f"output_dir={tmp_path / 'out'}"]
     with pytest.raises(UserError, match="no MATLAB 5 file"):
-        experiment.run_cell(load_config([*overrides, *SMALL]))
+        passes.run_cell(load_config([*overrides, *SMALL]))
 
 
 def test_a_benchmark_is_prepared_by_its_first_run_and_read_from_there_afterwards(tmp_path):
     miniatures.write_voc(tmp_path / "original", miniatures.values(0, 1, 20, 255))
     overrides = ["dataset=voc", f"output_dir={tmp_path / 'out'}", *SMALL]
-    first = experiment.run_cell(load_config([*overrides, f"dataset.root={tmp_path / 'original'}"]))
+    first = passes.run_cell(load_config([*overrides, f"dataset.root={tmp_path / 'original'}"]))
     shutil.rmtree(tmp_path / "original")
-    again = experiment.run_cell(load_config(overrides))
+    again = passes.run_cell(load_config(overrides))
     assert again.skipped
     assert again.result == first.result
     assert first.result.limited
@@ -150,12 +136,12 @@ def test_a_truncated_image_is_a_failure_and_the_run_goes_on(shapes, tmp_path):
 
 
 def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
-    original = experiment.score_together
+    original = passes.score_together
     seen: list[list[int]] = []
 
-    def flaky(pipelines, dataset, wanted, **settings):
+    def flaky(pipelines, dataset, wanted, *settings):
         seen.append(sorted(wanted[0]))
-        for (batch,) in original(pipelines, dataset, wanted, **settings):
+        for (batch,) in original(pipelines, dataset, wanted, *settings):
             if len(seen) == 1:
                 lost = {
                     o.example.index: Failure(o.example.id, "passing trouble")
@@ -165,7 +151,7 @@ def test_resume_tries_failed_images_again(shapes, tmp_path, monkeypatch):
                 batch = replace(batch, outcomes=[o for o in batch.outcomes if o.example.index != 2], failures=lost)
             yield [batch]
 
-    monkeypatch.setattr(experiment, "score_together", flaky)
+    monkeypatch.setattr(passes, "score_together", flaky)
     first = run(shapes, tmp_path / "out")
     assert [failure.id for failure in first.result.failures] == ["picture2"]
     second = run(shapes, tmp_path / "out", "if_exists=resume")
@@ -209,10 +195,7 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
         return original(cls, segmenters, features)
 
     config = load_config(shapes_overrides(shapes, tmp_path / "out"))
-    dataset = experiment.instantiate("dataset", config.dataset)
-    backbone = experiment.instantiate("backbone", config.backbone)
-    framing = Framing.of(experiment.build_protocol(config.protocol), backbone)
-    source = FeatureSource(backbone, framing, torch.device("cpu"))
+    dataset, source = passes.open_dataset(config), open_features(replace(config, features={}), torch.device("cpu"))
     examples = [batch[0] for batch in example_loader(dataset, range(8), source, batch_size=1)]
     poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0]
     monkeypatch.setattr(DiffCut, "together", classmethod(picky))
@@ -260,7 +243,7 @@ def test_killed_and_started_again_ends_with_the_same_numbers(shapes, tmp_path):
 def test_voc_samples_score_as_the_released_implementation(shared, tmp_path, refiner, miou, accuracy):
     voc = f"dataset.root={shared / 'samples' / 'VOCdevkit'}"
     settings = ["dataset=voc", voc, "segmenter.tau=0.5", "segmenter.alpha=5", "protocol=released", f"refiner={refiner}"]
-    metrics = experiment.run_cell(load_config([*settings, f"output_dir={tmp_path}"])).result.metrics
+    metrics = passes.run_cell(load_config([*settings, f"output_dir={tmp_path}"])).result.metrics
     assert metrics.miou == pytest.approx(miou, abs=0.005)
     assert metrics.pixel_accuracy == pytest.approx(accuracy, abs=0.005)
 
@@ -268,25 +251,25 @@ def test_voc_samples_score_as_the_released_implementation(shared, tmp_path, refi
 def test_environment_names_this_commit():
     recorded = environment(torch.device("cpu"), 42, "cpu")
     assert recorded.packages["torch"] == torch.__version__
-    if (Path(experiment.__file__).parent.parent / ".git").exists():
+    if (Path(passes.__file__).parent.parent / ".git").exists():
         head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
         assert recorded.git["commit"] == head.stdout.strip()
 
 
 def test_unwritable_output_costs_no_work(shapes, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(experiment, "score_together", lambda *_, **__: pytest.fail("worked before writing"))
+    monkeypatch.setattr(passes, "score_together", lambda *_, **__: pytest.fail("worked before writing"))
     with pytest.raises(UserError, match="can't write"):
         run(shapes, tmp_path / "file" / "out")
 
 
 def test_device_auto_is_a_device_that_works():
-    assert torch.zeros(1, device=experiment.choose_device("auto")).item() == 0
+    assert torch.zeros(1, device=choose_device("auto")).item() == 0
 
 
 def flaky_once(monkeypatch, error: Exception) -> list[int]:
-    """Let the second batch that the pipeline runs fail once; gives the places that were run."""
-    original = pipeline_module._Run._run
+    """Let the second batch that the pipeline runs fail once; gives the indices of the images that were run."""
+    original = pipeline._Run._run
     runs: list[int] = []
 
     def run_group(self, takers, group):
@@ -295,7 +278,7 @@ def flaky_once(monkeypatch, error: Exception) -> list[int]:
             raise error
         return original(self, takers, group)
 
-    monkeypatch.setattr(pipeline_module._Run, "_run", run_group)
+    monkeypatch.setattr(pipeline._Run, "_run", run_group)
     return runs
 
 
@@ -364,7 +347,7 @@ def test_pictures_asked_for_after_an_interruption_are_all_drawn(shapes, tmp_path
     with pytest.raises(KeyboardInterrupt):
         run(shapes, tmp_path / "out", "batch_size=1")
     overrides = [*shapes_overrides(shapes, tmp_path / "out"), "batch_size=1", "visualise=3"]
-    cell = experiment.run_cell(load_config(overrides), Drawing())
+    cell = passes.run_cell(load_config(overrides), Drawing())
     assert sorted(drawn) == ["picture0", "picture1", "picture2"]
     assert len(list((cell.folder / "pictures").iterdir())) == 3
 
@@ -377,29 +360,27 @@ def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
 
 @pytest.mark.slow
 def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
-    choices = [
-        *(["segmenter.tau=0.3"], ["segmenter.tau=0.6"], ["segmenter.alpha=2"], ["refiner=none"]),
-        *(["upsampler=nearest"], ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]),
-    ]
+    singles = ("segmenter.tau=0.3", "segmenter.tau=0.6", "segmenter.alpha=2", "refiner=none", "upsampler=nearest")
+    choices = [*([word] for word in singles), ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]]
     configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
-    assert len({experiment.pass_key(config) for config in configs}) == 1
+    assert len({passes.pass_key(config) for config in configs}) == 1
     read = []
     original = reading.read_label
     monkeypatch.setattr(reading, "read_label", lambda d, i, v: read.append(i) or original(d, i, v))
-    together = experiment.run_cells(configs)
+    together = passes.run_cells(configs)
     assert read == list(range(8)), "each image is read once"
     for own, cell in zip(choices, together, strict=True):
         alone = run(shapes, tmp_path / "alone", *own)
         assert numbers(cell) == numbers(alone)
         assert read_rows(cell.folder) == read_rows(alone.folder)
     assert len({cell.result.key for cell in together}) == len(choices)
-    assert all(cell.skipped for cell in experiment.run_cells(configs))
+    assert all(cell.skipped for cell in passes.run_cells(configs))
 
 
 def test_what_cannot_share_a_pass_has_another_key(shapes, tmp_path):
     base = shapes_overrides(shapes, tmp_path)
     for other in ("limit=3", "protocol=strict", "backbone=colour", "shard=1/2", "features=memory", "batch_size=2"):
-        assert experiment.pass_key(load_config(base)) != experiment.pass_key(load_config([*base, other])), other
+        assert passes.pass_key(load_config(base)) != passes.pass_key(load_config([*base, other])), other
 
 
 def test_a_cell_that_fails_leaves_the_others_of_its_pass_alone(shapes, tmp_path, monkeypatch):
@@ -411,7 +392,7 @@ def test_a_cell_that_fails_leaves_the_others_of_its_pass_alone(shapes, tmp_path,
     monkeypatch.setattr(PamrRefiner, "__call__", refuse)
     base = [*shapes_overrides(shapes, tmp_path), "batch_size=3"]
     own = (["refiner=none"], [], ["segmenter.tau=2", "refiner=none"], ["refiner=none", "segmenter.tau=0.3"])
-    fine, broken, wrong, other = experiment.run_cells([load_config([*base, *extra]) for extra in own])
+    fine, broken, wrong, other = passes.run_cells([load_config([*base, *extra]) for extra in own])
     assert isinstance(broken, UserError)
     assert "no refinement today" in str(broken)
     assert "tau must lie in" in str(wrong)
@@ -424,8 +405,8 @@ def test_a_pass_goes_on_where_each_cell_was(shapes, tmp_path):
     configs = [load_config([*base, f"segmenter.tau={tau}", "batch_size=2"]) for tau in (0.3, 0.6)]
 
     with pytest.raises(KeyboardInterrupt):
-        experiment.run_cells(configs[:1], interrupting_after(4))
-    whole = experiment.run_cells(configs)
+        passes.run_cells(configs[:1], interrupting_after(4))
+    whole = passes.run_cells(configs)
     for config, cell in zip(configs, whole, strict=True):
         alone = run(shapes, tmp_path / "alone", f"segmenter.tau={config.segmenter['tau']}")
         assert read_rows(cell.folder) == read_rows(alone.folder)
@@ -433,12 +414,12 @@ def test_a_pass_goes_on_where_each_cell_was(shapes, tmp_path):
 
 def test_a_look_takes_prepared_data_as_they_are_and_prepares_none(tmp_path):
     config = load_config(["dataset=voc", f"data_dir={tmp_path}", f"dataset.root={tmp_path}"])
-    assert experiment.without_preparing(config).prepared == "never", "the originals, unprepared"
+    assert passes.without_preparing(config).prepared == "never", "the originals, unprepared"
     folder = prepared_folder(instantiate("dataset", config.dataset), tmp_path)
     folder.mkdir()
     (folder / "manifest.json").write_text(json.dumps(asdict(Manifest("voc-val", "digest", "/root", 2))))
-    assert experiment.without_preparing(config).prepared == str(folder), "also where the originals are newer"
+    assert passes.without_preparing(config).prepared == str(folder), "also where the originals are newer"
     own = load_config(["dataset=voc", "prepared=s3://bucket/voc"])
-    assert experiment.without_preparing(own) == own
+    assert passes.without_preparing(own) == own
     drawn = load_config(["dataset=sample"])
-    assert experiment.without_preparing(drawn) == drawn
+    assert passes.without_preparing(drawn) == drawn

@@ -177,17 +177,16 @@ def test_one_matching_for_the_data_set_wants_ids_that_mean_the_same(words):
 
 def test_pictures_of_the_users_are_segmented_by_functions_too(words, shapes):
     picture = next((shapes / "images").glob("*.png"))
-    strict = ["protocol=strict"]
-    for name, backbone, segments in (("halves", "colour", 2), ("strips", "none", 2)):
-        own = [
-            one for one in words(name, backbone=backbone) if one.startswith(("hydra", "segm", "back", "ref", "feat"))
-        ]
-        assert PictureSegmenter(load_config([*strict, *own, "upsampler=nearest"]))(picture).num_segments == segments
-    own = [
-        one for one in words("fails_on", backbone="none") if one.startswith(("hydra", "segm", "back", "ref", "feat"))
-    ]
+
+    def segmenter_of(name, backbone):
+        kept = ("hydra", "segm", "back", "ref", "feat")
+        own = [word for word in words(name, backbone=backbone) if word.startswith(kept)]
+        return PictureSegmenter(load_config(["protocol=strict", *own, "upsampler=nearest"]))
+
+    assert segmenter_of("halves", "colour")(picture).num_segments == 2
+    assert segmenter_of("strips", "none")(picture).num_segments == 2
     with pytest.raises(UserError, match="of a data set"):
-        PictureSegmenter(load_config([*strict, *own]))(picture)
+        segmenter_of("fails_on", "none")(picture)
 
 
 def test_the_worked_example_of_the_docs(shapes, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import DATA, make_older, shapes_overrides
+from conftest import DATA, make_older
 from PIL import Image
 
 FILES = ("config.yaml", "per_image.parquet")
@@ -28,19 +28,12 @@ def only(pattern: str) -> Path:
 
 
 @pytest.fixture
-def place(shapes, tmp_path, monkeypatch):
+def place(place, shapes):
     """A way into a fresh folder where paths read as in any other; two of the eight pictures are unreadable."""
     for number in (2, 4):
         picture = shapes / "images" / f"picture{number}.png"
         picture.write_bytes(picture.read_bytes()[:100])
-
-    def enter(name: str, output_dir: str = "out") -> list[str]:
-        (tmp_path / name).mkdir()
-        monkeypatch.chdir(tmp_path / name)
-        Path("shapes").symlink_to(shapes)
-        return [*shapes_overrides(Path("shapes"), Path(output_dir)), "backbone=colour"]
-
-    return enter
+    return lambda name: [*place(name), "backbone=colour"]
 
 
 def test_merged_shards_are_the_run_without_shards(cli, place):
@@ -98,8 +91,8 @@ def test_shards_of_machines_without_a_common_disk(cli, place):
 
 
 def test_what_is_missing_is_named_with_the_command_that_computes_it(cli, place):
-    base = [*place("parts", "an out's folder"), "limit=7", "limit_seed=3", "upsampler=nearest", "batch_size=3"]
-    base += ["protocol.void=ignore", "segmenter.tau=0.4", "protocol.absent_classes=zero"]
+    base = [*place("parts"), "output_dir=an out's folder", "limit=7", "limit_seed=3", "upsampler=nearest"]
+    base += ["batch_size=3", "protocol.void=ignore", "segmenter.tau=0.4", "protocol.absent_classes=zero"]
     base += ["refiner.dilations=[1,3]", "max_failures=4"]
     assert cli("run", *base, "shard=2/3").code == 0
     found = cli("merge", "output_dir=an out's folder")

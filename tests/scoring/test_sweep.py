@@ -37,7 +37,7 @@ def test_jobs_equal_passes_one_after_the_other(cli, place, launcher, monkeypatch
 
 
 # Asked to end, or killed: in the middle of the work and as its workers start, each in a folder of its own, so that
-# there is work left to be ended. What the last one left is then gone on with.
+# there is work left to be ended. The same command then continues what the last one left.
 KILLED = """
 import json, random, signal, sys, time
 from pathlib import Path
