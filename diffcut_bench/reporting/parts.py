@@ -8,19 +8,18 @@ from pathlib import Path
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
-from diffcut_bench.reporting.details import class_intervals, class_table, score_facts
+from diffcut_bench.evaluation import choices_in_force, known_metrics
+from diffcut_bench.reporting.details import choose_images, class_intervals, class_table, image_metric
 from diffcut_bench.reporting.figures import draw_class_bars
-from diffcut_bench.reporting.gallery import choose_images, embed_picture
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
+from diffcut_bench.reporting.pictures import embed_picture
 from diffcut_bench.reporting.redrawing import draw_pictures
-from diffcut_bench.reporting.settings import compare_settings, heading, hidden_place, settings_of, text_of
-from diffcut_bench.reporting.tables import percent, scored_images
+from diffcut_bench.reporting.settings import compare_settings, heading, settings_of, text_of, without_folders
+from diffcut_bench.reporting.tables import leading_metric, score_texts, scored_images, shown_interval
 from diffcut_bench.scoring.cell import picture_path
-from diffcut_bench.store import ImageRow, Result, check_published
+from diffcut_bench.store import ImageRow, Result, Score, check_published
 
 _Gallery = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
-_NAN = float("nan")
 _LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
 
 
@@ -87,13 +86,10 @@ class Parts:
     def headline(self, name: str, index: int) -> Headline:
         """The card of a data set's best cell."""
         _, result = self._cells[index]
-        low, high = (100 * end for end in result.metrics.miou_ci95)
-        images, expected = scored_images(result), result.dataset.n_expected
-        if images < FEWEST_IMAGES:
-            low = high = _NAN
+        metric, images, expected = leading_metric(), scored_images(result), result.dataset.n_expected
+        score = Score(result.scores[metric.name].value, shown_interval(result, metric))
         scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
-        settings = self._described(index)
-        return Headline(name, 100 * result.metrics.miou, low, high, settings, scored, result.limited)
+        return Headline(name, score, self._described(index), scored, result.limited)
 
     def dataset(self, name: str, table: str, index: int) -> DatasetPart:
         """The best cell's classes and pictures; a note stands for what is not to be had.
@@ -110,12 +106,10 @@ class Parts:
             _, rows = check_published(folder)
         except UserError as error:
             notes.append(f"no pictures: its rows can't be taken ({error.what})")
-        intervals = class_intervals(result, rows)
-        classes = class_table(result, rows, table)
-        present = {name: 100 * iou for name, iou in result.metrics.iou_per_class.items() if iou is not None}
-        ends = [[100 * end for end in intervals[name] or (_NAN, _NAN)] for name in present]
-        lows, highs = ([pair[side] for pair in ends] for side in (0, 1))
-        bars = draw_class_bars(list(present), list(present.values()), lows, highs) if present else None
+        classes, metric = class_table(result, rows, table), leading_metric()
+        scores = result.scores[metric.name].per_class
+        known = any(score is not None for score in scores.values())
+        bars = draw_class_bars(scores, class_intervals(result, rows, metric), metric) if known else None
         pictures: _Gallery = ()
         if rows:
             pictures, missing = self._pictures(folder, result, rows)
@@ -126,20 +120,25 @@ class Parts:
         """All that result.json says of how a result came about."""
         folder, result = self._cells[index]
         dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
-        seconds = {
-            name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
-        }
+        scores = [
+            (metric.heading, "{} [{}]".format(*score_texts(result, metric)))
+            for name, metric in known_metrics().items()
+            if name in result.scores and name != "segments"  # said with the least and most below
+        ]
         settings = [
-            f"{name}={text_of(hidden_place(value))}"
+            f"{name}={text_of(without_folders(value))}"
             for name, value in settings_of(result).items()
             if not name.startswith("protocol.") and value is not None
         ]
+        seconds = [
+            f"{name.removesuffix('_s')} {value:.1f} s"
+            for name, value in asdict(result.timings).items()
+            if name != "images_per_s"
+        ]
         expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
         commit = made_in.git.get("commit") or "not in a checkout"
-        scores = score_facts(result)
-        scores.pop("segments")  # said with the least and most below
         facts = (
-            *scores.items(),
+            *scores,
             ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
             ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
             ("settings", ", ".join(settings)),
@@ -149,28 +148,24 @@ class Parts:
             ("seed", str(made_in.seed)),
             ("commit", f"{commit}{' with local changes' if made_in.git.get('dirty') else ''}"),
             ("versions", ", ".join(f"{name} {version}" for name, version in made_in.packages.items())),
-            ("timings", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())),
+            ("timings", ", ".join(seconds)),
             ("speed", f"{result.timings.images_per_s:.2f} images/s"),
             ("key", result.key),
             ("folder", self._text.relative(folder)),
         )
-        return RunDetails(
-            title=f"{dataset.name}, {self._described(index)}:",
-            score=percent(result.metrics.miou),
-            limited=result.limited,
-            facts=facts,
-            failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
-        )
+        score, _ = score_texts(result, leading_metric())
+        failures = tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures)
+        return RunDetails(f"{dataset.name}, {self._described(index)}:", score, result.limited, facts, failures)
 
     def _described(self, index: int) -> str:
         """The settings that tell a result from the others, in one line."""
-        settings, texts = self.told.settings[index], self.told.texts[index]
-        own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
-        for name in ("backbone", "segmenter"):
-            own.pop(name, None)
-        if own.get("dataset") == self._cells[index][1].dataset.name:  # which stands beside it
-            del own["dataset"]
-        words = [f"{heading(name)}={text}" for name, text in own.items() if text]
+        settings = self.told.settings[index]
+        own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")}
+        own |= self.told.texts[index]
+        beside = {"backbone", "segmenter"}
+        if own.get("dataset") == self._cells[index][1].dataset.name:
+            beside.add("dataset")
+        words = [f"{heading(name)}={text}" for name, text in own.items() if text and name not in beside]
         return ", ".join([settings["backbone"], settings["segmenter"], *words])
 
     def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Gallery, list[str]]:
@@ -183,23 +178,21 @@ class Parts:
         notes = []
         if missing:
             self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
-            why = draw_pictures(folder, result, missing, self._output_dir, self._overrides)
-            notes += [why] if why else []
+            notes += filter(None, [draw_pictures(folder, result, missing, self._output_dir, self._overrides)])
         shown = []
         for kind, images in chosen:
             pictures = []
             for row, score in images:
-                about = f"mean IoU {percent(score)} %, {counted(row.segments, 'segment')}"
+                about = f"mean IoU {image_metric().text(score)} %, {counted(row.segments, 'segment')}"
                 try:
                     uri, width, height = embed_picture(picture_path(folder / "pictures", row.id))
                 except FileNotFoundError:
                     notes.append(f"{row.id} ({kind}, {about}): no picture")
-                    continue
                 except Exception as error:  # whatever a damaged file makes its decoder raise
                     notes.append(f"{row.id} ({kind}, {about}): its picture can't be read ({error})")
-                    continue
-                alt = f"{row.id}: image, label and prediction side by side; {about}"
-                pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
+                else:
+                    alt = f"{row.id}: image, label and prediction side by side; {about}"
+                    pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
             if pictures:
                 shown.append((kind.capitalize(), tuple(pictures)))
         return tuple(shown), notes

@@ -15,10 +15,10 @@ from diffcut_bench.config import load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.reporting.figures import Curve, draw_curves
-from diffcut_bench.reporting.page import Drawing, Page, ReproductionPart
+from diffcut_bench.reporting.page import Page, ReproductionPart
 from diffcut_bench.reporting.parts import PageText, Parts, rank
 from diffcut_bench.reporting.sweeps import sweep_figures
-from diffcut_bench.reporting.tables import Column, Table, results_table
+from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
 from diffcut_bench.store import Result, read_result
 
 _Found = tuple[Path, Result]
@@ -117,7 +117,7 @@ class _Report:
             headlines=tuple(of_cell.headline(name, index) for name, index in best.items()),
             reproductions=tuple(self._reproductions),
             results=results_table(self.found, "results", "All results"),
-            sweeps=tuple(Drawing(sweep.title, sweep.figure) for sweep in sweeps),
+            sweeps=tuple(sweeps),
             datasets=tuple(part for part in parts if part),
             versions=_versions(results),
             details=tuple(map(of_cell.details, range(len(results)))),
@@ -140,9 +140,9 @@ class _Report:
         raw, name = json.loads(path.read_text(encoding="utf-8")), path.parent.name
         if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
             raise ValueError("it holds no titled table")
-        claims = raw.get("claims") and Table.from_dict({**raw["claims"], "name": self._name(f"{name}_claims")})
-        table = Table.from_dict({**raw["table"], "name": self._name(name)})
-        return ReproductionPart(raw["title"], table, stored_curves(raw.get("curves")), claims or None)
+        stored = {name: raw["table"]} | ({f"{name}_claims": raw["claims"]} if raw.get("claims") else {})
+        tables = [Table.from_dict({**table, "name": self._name(own)}) for own, table in stored.items()]
+        return ReproductionPart(raw["title"], tuple(tables), stored_curves(raw.get("curves")))
 
     def _tried(self, make: Callable[[], _Part], path: Path, what: str = "") -> _Part | None:
         """What can be made of a file; None where that fails, which is said: the other files are shown."""
@@ -186,8 +186,7 @@ def stored_curves(raw: Any) -> Figure | None:
 
 
 def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
-    """Index of the highest mIoU on each data set under the released protocol; limited or other cells where there is
-    none.
+    """Index of the best cell on each data set under the released protocol; limited or other cells where there is none.
 
     A published split is known by its name, the user's own data by its options; of several with one name all but the
     first are numbered.
@@ -207,18 +206,17 @@ def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
 
 
 def _merit(result: Result) -> tuple[bool, bool, int, float]:
-    score = result.metrics.miou
+    score = result.scores[leading_metric().name].value
     # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
     released = result.protocol.get("name") == "released"
-    return not result.limited, released, -len(result.failures), score if score == score else -1.0
+    return not result.limited, released, -len(result.failures), score if score is not None and score == score else -1.0
 
 
 def _versions(results: Sequence[Result]) -> Table:
     """Each package in the versions that the results were made with."""
-    by_package: dict[str, list[str]] = {}
+    by_package: dict[str, dict[str, None]] = {}
     for result in results:
         for package, version in result.environment.packages.items():
-            if version not in by_package.setdefault(package, []):
-                by_package[package].append(version)
+            by_package.setdefault(package, {})[version] = None
     rows = tuple((package, ", ".join(versions)) for package, versions in sorted(by_package.items()))
     return Table("versions", "Versions", (Column("package"), Column("version")), rows)
