@@ -10,6 +10,7 @@ from diffcut_bench.commands.terminal import console, errors, progress, say
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting import Tracker, draw_outcome
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
@@ -65,7 +66,7 @@ class TerminalObserver(Observer):
     ) -> None:
         tracker = self._tracker
         if tracker is not None:
-            tell(lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
+            tell(cell.folder.name, lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
 
     def end(self, ended: Sequence[FinishedCell | UserError]) -> None:
         skipped = [cell for cell in ended if isinstance(cell, FinishedCell) and cell.skipped]
@@ -85,12 +86,13 @@ def open_tracker(config: RunConfig) -> Tracker | None:
     return built
 
 
-def tell(log: Callable[[], Sequence[str]]) -> None:
-    """Print what a tracker has to say; its own failure is a line too, never the end of a run."""
+def tell(what: str, log: Callable[[], Sequence[str]]) -> None:
+    """Let a tracker log something, and print its lines; its failure is a line too, never the end of a run."""
     try:
         lines = log()
-    except Exception as error:
-        lines = [f"tracker: {type(error).__name__}: {error}; the results are on disk"]
+    except (Exception, SystemExit) as error:  # a library may want to end the program
+        reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
+        lines = [f"tracker: {what} is not logged ({reason}); its results on disk are complete"]
     for line in lines:
         say(line)
 

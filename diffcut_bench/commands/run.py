@@ -47,7 +47,7 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
                 say(f"figure   {path}")
         tracker = open_tracker(sweep.cells[0].config)
         if tracker is not None:
-            tell(lambda: tracker.log_sweep(sweep.folder.name, results))
+            tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
     for overrides, error in failed:
         errors.print(f"cell {' '.join(overrides)}\n{error}", markup=False, soft_wrap=True)
     return 2 if failed else 0
