@@ -33,18 +33,12 @@ _LEGEND_LETTERS = 58  # that fit side by side
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure.
+    """A line of a figure, in the unit it is drawn in."""
 
-    Attributes:
-        label: its name in the legend; empty for a line without one.
-        x, y: the points, in the unit they are drawn in.
-        low, high: ends of each point's 95 % interval, NaN where it has none; empty without intervals.
-    """
-
-    label: str
+    label: str  # in the legend; empty: not there
     x: tuple[float, ...]
     y: tuple[float, ...]
-    low: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()  # ends of each point's 95 % interval, NaN where it has none; empty without intervals
     high: tuple[float, ...] = ()
 
 

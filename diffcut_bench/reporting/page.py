@@ -23,21 +23,13 @@ _TONES = {"reproduced": "good", "differs": "bad", "limited": "warn", "not": "idl
 
 @dataclass(frozen=True)
 class Headline:
-    """The best score on a data set.
-
-    Attributes:
-        dataset: its name.
-        score: with its interval where that is shown.
-        settings: what gave it, in one line.
-        images: how many it was scored on, in words.
-        limited: not all images of the data set.
-    """
+    """The best score on a data set."""
 
     dataset: str
-    score: Score
-    settings: str
-    images: str
-    limited: bool
+    score: Score  # with its interval where that is shown
+    settings: str  # what gave it, in one line
+    images: str  # how many it was scored on, in words
+    limited: bool  # not all images of the data set
 
 
 @dataclass(frozen=True)
@@ -51,41 +43,25 @@ class ReproductionPart:
 
 @dataclass(frozen=True)
 class GalleryPicture:
-    """A picture inside the page.
+    """A picture inside the page."""
 
-    Attributes:
-        uri: ``data:`` URI.
-        width, height: pixels.
-        alt: what a screen reader says.
-        caption: under it.
-    """
-
-    uri: str
-    width: int
+    uri: str  # ``data:…``
+    width: int  # pixels
     height: int
-    alt: str
+    alt: str  # what a screen reader says
     caption: str
 
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """What the best cell on a data set did: class by class, and on its best, median and worst images.
-
-    Attributes:
-        name: of the data set.
-        settings: of the cell, in one line.
-        classes: the table of classes.
-        bars: the same as bars; None where no class has a score.
-        gallery: a heading and its pictures.
-        notes: why a picture is missing.
-    """
+    """What the best cell on a data set did: class by class, and on its best, median and worst images."""
 
     name: str
-    settings: str
+    settings: str  # of the cell, in one line
     classes: Table
-    bars: Figure | None
-    gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()
-    notes: tuple[str, ...] = ()
+    bars: Figure | None  # the same as bars; None where no class has a score
+    gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()  # headings and their pictures
+    notes: tuple[str, ...] = ()  # why a picture is missing
 
 
 @dataclass(frozen=True)
@@ -101,31 +77,18 @@ class RunDetails:
 
 @dataclass(frozen=True)
 class Page:
-    """The report, part by part, in the order it is read.
-
-    Attributes:
-        title: of the page.
-        lead: the line under it.
-        headlines: the best score on each data set.
-        reproductions: tables and figures of the paper.
-        results: a row a cell.
-        sweeps: how a score answers to the numbers that were varied.
-        datasets: the best cell on each data set.
-        versions: of the packages.
-        details: of every result.
-        left_out: what could not be shown, and why.
-    """
+    """The report, part by part, in the order it is read."""
 
     title: str
-    lead: str
+    lead: str  # the line under the title
     headlines: tuple[Headline, ...]
     reproductions: tuple[ReproductionPart, ...]
     results: Table
     sweeps: tuple[SweepFigure, ...]
     datasets: tuple[DatasetPart, ...]
-    versions: Table
-    details: tuple[RunDetails, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    versions: Table  # of the packages
+    details: tuple[RunDetails, ...]  # of every result
+    left_out: tuple[tuple[str, str], ...] = ()  # what could not be shown, and why
 
     @property
     def has_gallery(self) -> bool:

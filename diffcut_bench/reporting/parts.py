@@ -110,16 +110,10 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText) -> 
 
 @dataclass(frozen=True)
 class Gallery:
-    """How the pictures of a data set are chosen and drawn.
+    """How the pictures of a data set are chosen and drawn."""
 
-    Attributes:
-        each: best, median and worst images that are shown.
-        draw: draws images of a cell, by index, that have no picture yet; returns why not all could be drawn.
-        text: of the page.
-    """
-
-    each: int
-    draw: Callable[[Path, Result, Sequence[int]], str]
+    each: int  # best, median and worst images that are shown
+    draw: Callable[[Path, Result, Sequence[int]], str]  # images, by index, without a picture; returns what kept it
     text: PageText
 
     def dataset(self, name: str, table: str, folder: Path, result: Result, settings: str) -> DatasetPart:

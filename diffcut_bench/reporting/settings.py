@@ -23,17 +23,11 @@ Extra = tuple[str, list[str]]  # name and values of what is no setting, a value 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What tells results from each other.
+    """What tells results from each other. No two have the same values, unless one is the other."""
 
-    Attributes:
-        names: of what differs, in the order of columns. No two results have the same values, unless one is the other.
-        settings: of each result; besides its own settings what else is in ``names``.
-        texts: of each result the value of each name, as tables show it.
-    """
-
-    names: tuple[str, ...]
-    settings: tuple[dict[str, Any], ...]
-    texts: tuple[dict[str, str], ...]
+    names: tuple[str, ...]  # of what differs, in the order of columns
+    settings: tuple[dict[str, Any], ...]  # of each result: its own, and what else is in ``names``
+    texts: tuple[dict[str, str], ...]  # of each result: the value of each name, as tables show it
 
 
 def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) -> Comparison:

@@ -36,22 +36,14 @@ class Table:
     """Rows of text under headings: one form for the terminal, Markdown, LaTeX, CSV and HTML.
 
     Texts are as they are: each form escapes them for its medium.
-
-    Attributes:
-        name: stem of its files, as far as it is fit for one.
-        title: over the table.
-        columns: headings.
-        rows: a text for each column.
-        notes: what a reader must know, under the table.
-        shared: what all rows have in common, in one line.
     """
 
-    name: str
+    name: str  # stem of its files, as far as it is fit for one
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-    shared: str = ""
+    rows: tuple[tuple[str, ...], ...]  # a text for each column
+    notes: tuple[str, ...] = ()  # what a reader must know, under the table
+    shared: str = ""  # what all rows have in common, in one line
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
