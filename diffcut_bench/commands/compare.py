@@ -40,33 +40,34 @@ def compare(options: argparse.Namespace) -> int:
         UserError: a cell is not found, or the two can't be compared.
     """
     output_dir = Path(load_config(options.overrides).output_dir)
-    (first_folder, first), (second_folder, second) = (find_cell(name, output_dir) for name in options.cells)
+    cells = [find_cell(name, output_dir) for name in options.cells]
+    first, second = (result for _, result in cells)
     if first.class_names != second.class_names:
         where = f"{first.dataset.name} and {second.dataset.name}"
         raise UserError("the cells score different classes", where, "compare cells of one data set")
-    own = [check_published(folder)[1] for folder in (first_folder, second_folder)]
-    in_first, in_second = common_images(own)
-    left_out = sum(map(len, own)) - 2 * len(in_first)
-    if not in_first:
+    own = [check_published(folder)[1] for folder, _ in cells]
+    common = common_images(own)
+    ids = [row.id for row in common[0]]
+    if not ids:
         where = " and ".join(options.cells)
         raise UserError("the cells have no image in common", where, "compare cells of one data set")
-    images = image_table(in_first), image_table(in_second)
-    differences = {
-        name: difference
-        for name, difference in compare_images(*images, first.protocol, seed=options.draw).items()
-        if not known_metrics()[name].inapplicable(second.protocol)
-    }
-    results_table([(first_folder, first), (second_folder, second)]).print(console)
+    images = [image_table(rows) for rows in common]
+    differences = compare_images(*images, first.protocol, seed=options.draw)
+    for name in list(differences):
+        if known_metrics()[name].inapplicable(second.protocol):
+            del differences[name]
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
-    notes += [f"paired bootstrap over {len(in_first)} images, 2000 resamples; the second cell less the first"]
+    notes += [f"paired bootstrap over {len(ids)} images, 2000 resamples; the second cell less the first"]
+    left_out = sum(map(len, own)) - 2 * len(ids)
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
     versions = [str(result.identity.get("numerics_version", "unknown")) for result in (first, second)]
     if len(set(versions)) > 1:
-        told_apart = " and ".join(versions)
-        notes.append(f"computed by versions {told_apart} of this program's numerics, which is a difference of its own")
+        told = " and ".join(versions)
+        notes.append(f"computed by versions {told} of this program's numerics, which is a difference of its own")
     annotated = dict(zip(first.class_names, images[0].images_per_class().tolist(), strict=True))
-    _difference_table(differences, len(in_first), annotated, notes).print(console)
-    _moved([row.id for row in in_first], images).print(console)
+    results_table(cells).print(console)
+    _difference_table(differences, len(ids), annotated, notes).print(console)
+    _moved(ids, images).print(console)
     return 0
 
 
@@ -81,22 +82,18 @@ def _difference_table(
         classes: in how many of these each class is annotated.
         notes: under the table.
     """
-    metrics = [known_metrics()[name] for name in differences]
-    told = [(metric, 0, metric.heading, images) for metric in metrics]
-    for metric in metrics:
-        if metric.per_class is not None:
-            prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
-            told += [(metric, i, f"{prefix}{name}", count) for i, (name, count) in enumerate(classes.items(), 1)]
-    rows = []
-    for metric, column, name, count in told:
-        found = differences[metric.name]
-        scores = (found.first, found.second, found.difference)
-        interval = interval_text(found.interval[:, column].tolist() if count >= FEWEST_IMAGES else None, metric)
-        p_value = found.p_value[column].item()
-        p_text = "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
-        rows.append((name, *(metric.text(score[column].item()) for score in scores), interval, p_text))
+    scores, of_classes = [], []
+    for metric, found in ((known_metrics()[name], found) for name, found in differences.items()):
+        prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
+        told = [(f"{prefix}{name}", count) for name, count in classes.items() if metric.per_class is not None]
+        for column, (name, count) in enumerate([(metric.heading, images), *told]):
+            texts = [metric.text(each[column].item()) for each in (found.first, found.second, found.difference)]
+            interval = interval_text(found.interval[:, column].tolist() if count >= FEWEST_IMAGES else None, metric)
+            p_value = found.p_value[column].item()
+            p_text = "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
+            (of_classes if column else scores).append((name, *texts, interval, p_text))
     columns = (Column("score"), *number_columns("first", "second", "difference", "95 % interval", "p"))
-    return Table("difference", "Difference", columns, tuple(rows), tuple(notes))
+    return Table("difference", "Difference", columns, (*scores, *of_classes), tuple(notes))
 
 
 def _moved(ids: Sequence[str], images: Sequence[ImageTable]) -> Table:

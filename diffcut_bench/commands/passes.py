@@ -6,12 +6,12 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from diffcut_bench.commands.terminal import console, errors, progress, say
+from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import one_line
-from diffcut_bench.reporting import Tracker, draw_outcome
+from diffcut_bench.reporting import Tracker, draw_outcome, results_table
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.pipeline import Outcome
@@ -110,6 +110,14 @@ def say_failures(results: Sequence[Result]) -> None:
     """Every image that failed, once."""
     failures = {(failure.id, failure.error) for result in results for failure in result.failures}
     if failures:
-        errors.print(f"{len(failures)} failed and counted nowhere:", style="yellow")
+        warn(f"{len(failures)} failed and counted nowhere:", style="yellow")
         for name, error in sorted(failures):
-            errors.print(f"  {name}: {error}", highlight=False, markup=False, soft_wrap=True)
+            warn(f"  {name}: {error}")
+
+
+def say_cells(cells: Sequence[FinishedCell]) -> None:
+    """Where cells lie, their scores, and every image that failed."""
+    for cell in cells:
+        say_cell(cell)
+    results_table([(cell.folder, cell.result) for cell in cells]).print(console)
+    say_failures([cell.result for cell in cells])
