@@ -51,7 +51,7 @@ def compare(options: argparse.Namespace) -> int:
     if not ids:
         where = " and ".join(options.cells)
         raise UserError("the cells have no image in common", where, "compare cells of one data set")
-    images = [image_table(rows) for rows in common]
+    images = image_table(common[0]), image_table(common[1])
     differences = compare_images(*images, first.protocol, seed=options.draw)
     for name in list(differences):
         if known_metrics()[name].inapplicable(second.protocol):
@@ -82,7 +82,8 @@ def _difference_table(
         classes: in how many of these each class is annotated.
         notes: under the table.
     """
-    scores, of_classes = [], []
+    scores: list[tuple[str, ...]] = []
+    of_classes: list[tuple[str, ...]] = []
     for metric, found in ((known_metrics()[name], found) for name, found in differences.items()):
         prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
         told = [(f"{prefix}{name}", count) for name, count in classes.items() if metric.per_class is not None]

@@ -59,10 +59,9 @@ def draw_curves(
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
         elif curve.low:
             axes.vlines(curve.x, curve.low, curve.high, colors=colour, linewidth=1.5)
-        (line,) = axes.plot(curve.x, curve.y, color=colour, linewidth=2, markersize=5)
-        line.set_linestyle(_DASHES[number // len(_COLOURS) % len(_DASHES)])
-        line.set_marker(_MARKERS[number % len(_MARKERS)])
-        line.set_label(figure_text(curve.label) or "_nolegend_")
+        style, marker = _DASHES[number // len(_COLOURS) % len(_DASHES)], _MARKERS[number % len(_MARKERS)]
+        name = figure_text(curve.label) or "_nolegend_"
+        axes.plot(curve.x, curve.y, color=colour, linestyle=style, marker=marker, markersize=5, linewidth=2, label=name)
     for number, (label, value) in enumerate(references):
         dashes = (0, (6 - 2 * (number % 3), 3))
         axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
@@ -74,8 +73,8 @@ def draw_curves(
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
-        look = {"frameon": False, "fontsize": _TEXT - 1, "labelcolor": _INK}
-        figure.legend(handles, labels, loc="outside upper left", ncols=columns, **look)
+        where, size = "outside upper left", _TEXT - 1
+        figure.legend(handles, labels, loc=where, ncols=columns, frameon=False, fontsize=size, labelcolor=_INK)
     return _settled(figure)
 
 
