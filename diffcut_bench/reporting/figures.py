@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -73,8 +74,8 @@ def draw_curves(
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
-        where, size = "outside upper left", _TEXT - 1
-        figure.legend(handles, labels, loc=where, ncols=columns, frameon=False, fontsize=size, labelcolor=_INK)
+        look: dict[str, Any] = {"frameon": False, "fontsize": _TEXT - 1, "labelcolor": _INK}
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, **look)
     return _settled(figure)
 
 
