@@ -28,7 +28,7 @@ class SweepFigure:
     figure: Figure
 
 
-def sweep_figures(results: Sequence[Result], metric: Metric | None = None) -> list[SweepFigure]:
+def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     """For all results that differ in numbers alone: curves, and a heat map where two numbers were varied on a grid.
 
     The abscissa is the number with most values, and each combination of the others is a line. Of several results with
@@ -36,9 +36,8 @@ def sweep_figures(results: Sequence[Result], metric: Metric | None = None) -> li
 
     Args:
         results: in the order of the lines and figures.
-        metric: that is drawn, which all have; mIoU unless given.
     """
-    metric = metric or leading_metric()
+    metric = leading_metric()
     told = compare_settings(results)
     settings = told.settings
     names = list(dict.fromkeys(name for values in settings for name in values))
