@@ -9,9 +9,8 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from diffcut_bench import __version__
 from diffcut_bench.commands.terminal import console, warn
@@ -20,31 +19,19 @@ from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
 
 
-@dataclass(frozen=True)
-class _Command:
-    """A command: the function of its name in the module of its name in `commands`, which is imported when it is called.
+class _Command(NamedTuple):
+    """The function of its name in the module of its name in `commands`, which is imported when it is called."""
 
-    Attributes:
-        text: its line in the overview.
-        metavar: what stands for the rest of the line.
-        module: in `commands`, where it has another name.
-        arguments: name of the module's function that adds the command's own arguments, where there is one.
-    """
-
-    text: str
-    metavar: str = "KEY=VALUE"
-    module: str = ""
-    arguments: str = "add_arguments"
+    text: str  # its line in the overview
+    metavar: str = "KEY=VALUE"  # stands for the rest of the line
 
 
 _COMMANDS = {
     "run": _Command("score one cell, or a sweep with -m"),
     "reproduce": _Command("a table or figure of the paper: published, ours, tolerance, verdict"),
     "report": _Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE"),
-    "compare": _Command("two finished cells on the same images", arguments="add_compare_arguments"),
-    "show": _Command(
-        "one finished cell: classes, best and worst images", module="compare", arguments="add_show_arguments"
-    ),
+    "compare": _Command("two finished cells on the same images"),
+    "show": _Command("one finished cell: classes, best and worst images"),
     "tune": _Command("choose tau on training images, report on the validation split"),
     "merge": _Command("put finished shards of a cell together"),
     "segment": _Command("segment your own pictures: files, or folders of them", "IMAGE|DIR|KEY=VALUE"),
@@ -137,15 +124,15 @@ def _dispatch(arguments: list[str]) -> int:
         raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
     command = _COMMANDS[name]
-    module = importlib.import_module(f"diffcut_bench.commands.{command.module or name}")
+    module = importlib.import_module(f"diffcut_bench.commands.{name}")
     parser = _Parser(
         prog=f"diffcut-bench {name}",
         description=command.text,
         epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/. "
         "In every path ~ and $NAME are expanded.",
     )
-    if hasattr(module, command.arguments):
-        getattr(module, command.arguments)(parser)
+    if hasattr(module, "add_arguments"):
+        module.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", default=[], metavar=command.metavar)
     options = parser.parse_intermixed_args(_without_separator(arguments[1:]))
     code: int = getattr(module, name)(options)

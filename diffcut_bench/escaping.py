@@ -49,7 +49,8 @@ def one_line(text: str) -> str:
 
 def markdown_text(text: str) -> str:
     """A line of Markdown without markup: no tag, link, emphasis, code, heading, list or quotation of its own."""
-    return re.sub(r"^([#>+=-]|\d+(?=[.)]))", lambda start: _marked(start[0]), _without_spans(text))
+    # A backslash stands before a mark that would begin a block, and behind a number that would.
+    return re.sub(r"^(?:(?=[#>+=-])|(\d+)(?=[.)]))", r"\1\\", _without_spans(text))
 
 
 def markdown_cell(text: str) -> str:
@@ -82,11 +83,6 @@ def file_stem(name: str) -> str:
     if stem and stem == name:
         return stem
     return f"{stem}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}".lstrip("-")
-
-
-def _marked(start: str) -> str:
-    """The start of a line that would begin a block, as text."""
-    return f"{start}\\" if start.isdecimal() else f"\\{start}"
 
 
 def _without_spans(text: str) -> str:

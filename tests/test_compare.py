@@ -7,7 +7,7 @@ import pytest
 from conftest import make_older, shapes_overrides, write_shapes
 from PIL import Image
 
-from diffcut_bench.commands.compare import find_cell
+from diffcut_bench.commands.words import find_cell
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import FEWEST_IMAGES
@@ -75,8 +75,8 @@ def test_images_in_one_cell_only_are_left_out_and_said(cli, two, shapes, tmp_pat
 
 def test_cells_of_other_classes_or_images_are_refused(cli, two, tmp_path):
     other = write_shapes(tmp_path / "other", 2)
-    for place in ("images", "labels"):
-        for path in (other / place).iterdir():
+    for kind in ("images", "labels"):
+        for path in (other / kind).iterdir():
             path.rename(path.with_name(f"other-{path.name}"))
     base = shapes_overrides(other, tmp_path / "out")
     strangers = run_cell(load_config(base))

@@ -92,7 +92,7 @@ def targets(tmp_path) -> dict[str, dict[str, Any]]:
     }
 
 
-PLACES = ["dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "protocol", "tracker"]
+STAGES = ["dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "protocol", "tracker"]
 
 
 def test_no_target_of_a_result_is_run(out, cli, targets, tmp_path):
@@ -104,7 +104,7 @@ def test_no_target_of_a_result_is_run(out, cli, targets, tmp_path):
         assert marker.exists(), f"{name} does nothing that the report could be kept from"
         marker.unlink()
     nodes = list(targets.values())
-    cases = [(f"config/{place}", nodes[number % len(nodes)]) for number, place in enumerate(PLACES)]
+    cases = [(f"config/{stage}", nodes[number % len(nodes)]) for number, stage in enumerate(STAGES)]
     cases += [("config/refiner/dilations", [1, node]) for node in nodes]
     cases += [("config/segmenter/tau", {"deep": [nodes[0]]}), ("config/choices/segmenter", "../../x")]
     first = cell_of(out).parent
@@ -272,9 +272,9 @@ def test_names_are_text_in_every_medium(out, cli):
     }
     curve = {"label": wild, "x": [1], "y": [2]}
     curves = {"x_label": wild, "y_label": wild, "curves": [curve, {**curve, "label": "_b"}], "references": [[wild, 1]]}
-    place = out / "reproductions" / "a b'\"<i>\x1b" / "reproduction.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps({"title": wild, "table": table, "curves": curves}))
+    path = out / "reproductions" / "a b'\"<i>\x1b" / "reproduction.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"title": wild, "table": table, "curves": curves}))
     before = files_of(out.parent)
 
     done = cli("report", out)
@@ -326,9 +326,9 @@ BROKEN = [
 
 def test_a_bad_file_is_named_with_its_reason_and_the_rest_is_shown(out, cli):
     for number, text in enumerate(BROKEN):
-        for place in (f"results/bad{number:02}/result.json", f"reproductions/bad{number:02}/reproduction.json"):
-            (out / place).parent.mkdir(parents=True)
-            (out / place).write_text(text)
+        for path in (f"results/bad{number:02}/result.json", f"reproductions/bad{number:02}/reproduction.json"):
+            (out / path).parent.mkdir(parents=True)
+            (out / path).write_text(text)
     (out / "results" / "bytes").mkdir()
     (out / "results" / "bytes" / "result.json").write_bytes(b"\xff\xfe\x00{")
     done = cli("report", out)
@@ -337,8 +337,8 @@ def test_a_bad_file_is_named_with_its_reason_and_the_rest_is_shown(out, cli):
     assert page_of(out).count("<details>") == 1
     listed = re.findall(r"<li><code>([^<]*)</code>: ([^<]+)", page_of(out))
     assert len(listed) == 2 * len(BROKEN) + 1
-    assert ("results/bad00/result.json") in {place for place, _ in listed}
-    assert all(not place.startswith("/") for place, _ in listed)
+    assert ("results/bad00/result.json") in {path for path, _ in listed}
+    assert all(not path.startswith("/") for path, _ in listed)
 
 
 @pytest.mark.parametrize("text", [*BROKEN[:3], "[]"])
@@ -376,9 +376,9 @@ def test_a_result_of_wrong_types_never_ends_a_report(out, cli):
     for number, (path, value) in enumerate(WRONG):
         record = deepcopy(good)
         put(record, path, value)
-        place = out / "results" / f"bad{number:02}" / "result.json"
-        place.parent.mkdir()
-        place.write_text(json.dumps(record))
+        folder = out / "results" / f"bad{number:02}"
+        folder.mkdir()
+        (folder / "result.json").write_text(json.dumps(record))
     done = cli("report", out)
     assert done.code == 0, done.err
     assert f"{100 * good['metrics']['miou']:.1f}" in page_of(out)
@@ -429,7 +429,7 @@ def test_no_place_of_this_disk_is_on_the_page(out, cli, original, tmp_path):
     )
     assert cli("report", out).code == 0
     page = page_of(out)
-    for place in ("/srv/people", f"{home}/data", str(tmp_path), "ann/"):
-        assert place not in page
+    for path in ("/srv/people", f"{home}/data", str(tmp_path), "ann/"):
+        assert path not in page
     assert "…/shapes" in page
     assert "picture.png" in page

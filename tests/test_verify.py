@@ -22,9 +22,9 @@ def done(cli, shapes, tmp_path):
     return base, folder
 
 
-def flip(path: Path, place: int) -> None:
+def flip(path: Path, position: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[position] ^= 1
     path.write_bytes(content)
 
 

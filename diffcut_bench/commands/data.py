@@ -10,7 +10,7 @@ from diffcut_bench.config import RunConfig, instantiate, known_options, load_con
 from diffcut_bench.datasets import Benchmark, prepare, prepared_folder, verify
 from diffcut_bench.datasets.download import fetch_originals
 from diffcut_bench.errors import UserError
-from diffcut_bench.reporting import Column, Table
+from diffcut_bench.reporting import Column, Table, number_columns
 from diffcut_bench.scoring.options import try_option
 from diffcut_bench.scoring.passes import open_dataset
 
@@ -84,7 +84,7 @@ def _verify(config: RunConfig) -> int:
         found = verify(dataset, report)
     total = max(sum(found.pixels.values()), 1)
     rows = tuple((each, f"{count}", f"{100 * count / total:.2f} %") for each, count in found.pixels.items())
-    columns = (Column("class"), Column("pixels", numeric=True), Column("share", numeric=True))
+    columns = (Column("class"), *number_columns("pixels", "share"))
     Table("pixels", "Pixels of each class", columns, rows).print(console)
     for problem in found.problems[:_SHOWN]:
         say(problem)
@@ -93,7 +93,6 @@ def _verify(config: RunConfig) -> int:
     say(f"pairs        {found.pairs}" + (f" of {found.expected}" if found.expected else ""))
     aligned = "too few of them to tell" if found.aligned is None else f"{100 * found.aligned:.0f} %"
     say(f"own edges    {aligned} (labels that follow their own image's edges better than another's)")
-    fingerprint = found.fingerprint or "none: a file can't be read"
-    say(f"fingerprint  {fingerprint}")
+    say("fingerprint  " + (found.fingerprint or "none: a file can't be read"))
     say(f"verdict      {found.verdict}")
     return 0 if found.fine else 1

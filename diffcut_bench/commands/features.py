@@ -9,7 +9,7 @@ from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.reporting import Column, Table
+from diffcut_bench.reporting import Column, Table, number_columns
 from diffcut_bench.store import StoredSet, StoreOptions, in_units, list_sets
 
 
@@ -60,7 +60,7 @@ def say_damaged(sets: Iterable[StoredSet]) -> int:
 
 
 def _table(sets: Iterable[StoredSet]) -> Table:
-    columns = (Column("set"), Column("images", numeric=True), Column("size", numeric=True), Column("what"))
+    columns = (Column("set"), *number_columns("images", "size"), Column("what"))
     rows = []
     for found in sets:
         damaged = f", {found.damaged} damaged shards set aside" if found.damaged else ""

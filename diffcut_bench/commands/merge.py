@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from diffcut_bench.commands.passes import say_cell, say_failures
-from diffcut_bench.commands.terminal import console, warn
+from diffcut_bench.commands.passes import say_cells
+from diffcut_bench.commands.terminal import warn
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
-from diffcut_bench.reporting import results_table
 from diffcut_bench.scoring import shards
 
 
@@ -38,11 +37,8 @@ def merge(options: argparse.Namespace) -> int:
         warn(f"left out: {path}\n  {why}")
     cells = shards.sharded_cells(found)
     merged = [shards.merge(cell, folders[0], config.if_exists) for cell in cells if not cell.missing]
-    for finished in merged:
-        say_cell(finished)
     if merged:
-        results_table([(cell.folder, cell.result) for cell in merged]).print(console)
-        say_failures([cell.result for cell in merged])
+        say_cells(merged)
     complete = {cell.key for cell in cells if not cell.missing}
     for cell in cells:
         if cell.key not in complete:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from diffcut_bench.commands.terminal import console, errors, progress, say
+from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
-from diffcut_bench.reporting import Tracker, draw_outcome
+from diffcut_bench.escaping import one_line
+from diffcut_bench.reporting import Tracker, draw_outcome, results_table
 from diffcut_bench.scoring.cell import FinishedCell
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.pipeline import Outcome
@@ -65,7 +66,7 @@ class TerminalObserver(Observer):
     ) -> None:
         tracker = self._tracker
         if tracker is not None:
-            tell(lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
+            tell(cell.folder.name, lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
 
     def end(self, ended: Sequence[FinishedCell | UserError]) -> None:
         skipped = [cell for cell in ended if isinstance(cell, FinishedCell) and cell.skipped]
@@ -85,12 +86,13 @@ def open_tracker(config: RunConfig) -> Tracker | None:
     return built
 
 
-def tell(log: Callable[[], Sequence[str]]) -> None:
-    """Print what a tracker has to say; its own failure is a line too, never the end of a run."""
+def tell(what: str, log: Callable[[], Sequence[str]]) -> None:
+    """Let a tracker log something, and print its lines; its failure is a line too, never the end of a run."""
     try:
         lines = log()
-    except Exception as error:
-        lines = [f"tracker: {type(error).__name__}: {error}; the results are on disk"]
+    except (Exception, SystemExit) as error:  # a library may want to end the program
+        reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
+        lines = [f"tracker: {what} is not logged ({reason}); its results on disk are complete"]
     for line in lines:
         say(line)
 
@@ -108,6 +110,14 @@ def say_failures(results: Sequence[Result]) -> None:
     """Every image that failed, once."""
     failures = {(failure.id, failure.error) for result in results for failure in result.failures}
     if failures:
-        errors.print(f"{len(failures)} failed and counted nowhere:", style="yellow")
+        warn(f"{len(failures)} failed and counted nowhere:", style="yellow")
         for name, error in sorted(failures):
-            errors.print(f"  {name}: {error}", highlight=False, markup=False, soft_wrap=True)
+            warn(f"  {name}: {error}")
+
+
+def say_cells(cells: Sequence[FinishedCell]) -> None:
+    """Where cells lie, their scores, and every image that failed."""
+    for cell in cells:
+        say_cell(cell)
+    results_table([(cell.folder, cell.result) for cell in cells]).print(console)
+    say_failures([cell.result for cell in cells])

@@ -2,8 +2,8 @@
 
 import argparse
 
-from diffcut_bench.commands.passes import TerminalObserver, open_tracker, say_cell, say_failures, tell
-from diffcut_bench.commands.terminal import console, errors, say
+from diffcut_bench.commands.passes import TerminalObserver, open_tracker, say_cells, say_failures, tell
+from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import load_config
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.passes import run_cell
@@ -21,10 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:
         return _sweep(options.overrides)
-    cell = run_cell(load_config(options.overrides), TerminalObserver())
-    say_cell(cell)
-    results_table([(cell.folder, cell.result)]).print(console)
-    say_failures([cell.result])
+    say_cells([run_cell(load_config(options.overrides), TerminalObserver())])
     return 0
 
 
@@ -47,7 +44,7 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
                 say(f"figure   {path}")
         tracker = open_tracker(sweep.cells[0].config)
         if tracker is not None:
-            tell(lambda: tracker.log_sweep(sweep.folder.name, results))
+            tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
     for overrides, error in failed:
-        errors.print(f"cell {' '.join(overrides)}\n{error}", markup=False, soft_wrap=True)
+        warn(f"cell {' '.join(overrides)}\n{error}")
     return 2 if failed else 0

@@ -1,4 +1,5 @@
-"""The words of a command line that stand for themselves (folders, pictures, names), and overrides, ``KEY=VALUE``."""
+"""The words of a command line that stand for themselves (folders, cells, pictures, names), and overrides,
+``KEY=VALUE``."""
 
 import os
 import re
@@ -6,9 +7,11 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from diffcut_bench.config import load_config
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expanded
+from diffcut_bench.store import Result, read_result
 
+CELL_HELP = "folder, its name in results/, or the key's beginning"
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
 
 
@@ -40,3 +43,22 @@ def output_folder(words: Sequence[str]) -> tuple[Path, list[str]]:
     of_folder = [word for word in overrides if word.startswith("output_dir=")]
     folder = Path(expanded(folders[0], "DIR") if folders else load_config(of_folder).output_dir)
     return folder, [word for word in overrides if word not in of_folder]
+
+
+def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
+    """A finished cell by its folder, by the folder's name below ``results/``, or by the beginning of its key.
+
+    Raises:
+        UserError: there is none, or several.
+    """
+    results = output_dir / "results"
+    known = {path.parent.name: path.parent for path in sorted(results.glob("*/result.json"))}
+    folder = Path(expanded(name, "CELL")) if name else results
+    found = [folder] if (folder / "result.json").is_file() else [known[name]] if name in known else []
+    if not found:
+        found = [path for title, path in known.items() if title.rpartition("-")[2].startswith(name)]
+    if len(found) > 1:
+        raise UserError(f"{len(found)} cells begin with {name!r}", str(results.absolute()), "give more of the key")
+    if not found:
+        raise UserError(f"no finished cell {name!r}", str(results.absolute()), did_you_mean(name, known))
+    return found[0], read_result(found[0])

@@ -1,6 +1,6 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, rank_table
+from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, image_metric, rank_table
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
@@ -10,7 +10,7 @@ from diffcut_bench.reporting.tables import (
     Column,
     Table,
     interval_text,
-    percent,
+    number_columns,
     protocols_in_force,
     results_table,
     scored_images,
@@ -29,12 +29,13 @@ __all__ = [
     "draw_outcome",
     "encode_figure",
     "encode_png",
+    "image_metric",
     "interval_text",
     "make_report",
+    "number_columns",
     "overlay",
     "palette",
     "paper_order",
-    "percent",
     "protocols_in_force",
     "rank_table",
     "render_page",

@@ -3,10 +3,11 @@
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps, rc_context
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffcut_bench.escaping import figure_text, one_line
+from diffcut_bench.evaluation import Metric
 from diffcut_bench.store import write_atomically
 
 # Text and axes. Near black in files; a page puts its own text colour in its place.
@@ -32,18 +34,12 @@ _LEGEND_LETTERS = 58  # that fit side by side
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a figure.
+    """A line of a figure, in the unit it is drawn in."""
 
-    Attributes:
-        label: its name in the legend; empty for a line without one.
-        x, y: the points, in the unit they are drawn in.
-        low, high: ends of each point's 95 % interval, NaN where it has none; empty without intervals.
-    """
-
-    label: str
+    label: str  # in the legend; empty: not there
     x: tuple[float, ...]
     y: tuple[float, ...]
-    low: tuple[float, ...] = ()
+    low: tuple[float, ...] = ()  # ends of each point's 95 % interval, NaN where it has none; empty without intervals
     high: tuple[float, ...] = ()
 
 
@@ -57,28 +53,19 @@ def draw_curves(
         x_label, y_label: of the axes, units included.
         references: label and value of horizontal dashed lines, such as published scores.
     """
-    figure, axes = _new_figure(3.7)
+    figure, axes = _new_figure(3.7, x_label, y_label)
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         if curve.low and len(curve.x) > 1:
             axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
         elif curve.low:
             axes.vlines(curve.x, curve.low, curve.high, colors=colour, linewidth=1.5)
-        axes.plot(
-            curve.x,
-            curve.y,
-            color=colour,
-            linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
-            marker=_MARKERS[number % len(_MARKERS)],
-            markersize=5,
-            linewidth=2,
-            label=figure_text(curve.label) or "_nolegend_",
-        )
+        style, marker = _DASHES[number // len(_COLOURS) % len(_DASHES)], _MARKERS[number % len(_MARKERS)]
+        name = figure_text(curve.label) or "_nolegend_"
+        axes.plot(curve.x, curve.y, color=colour, linestyle=style, marker=marker, markersize=5, linewidth=2, label=name)
     for number, (label, value) in enumerate(references):
         dashes = (0, (6 - 2 * (number % 3), 3))
         axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
-    axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
-    axes.set_ylabel(figure_text(y_label), color=_INK, fontsize=_TEXT)
     values = sorted({x for curve in curves for x in curve.x})
     if 0 < len(values) <= 8:
         axes.set_xticks(values, [f"{value:.12g}" for value in values])
@@ -87,15 +74,8 @@ def draw_curves(
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
-        figure.legend(
-            handles,
-            labels,
-            loc="outside upper left",
-            ncols=columns,
-            frameon=False,
-            fontsize=_TEXT - 1,
-            labelcolor=_INK,
-        )
+        look: dict[str, Any] = {"frameon": False, "fontsize": _TEXT - 1, "labelcolor": _INK}
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns, **look)
     return _settled(figure)
 
 
@@ -116,7 +96,7 @@ def draw_heat_map(
         value_title: what the numbers are, units included.
     """
     rows, cols = values.shape
-    figure, axes = _new_figure(0.95 + 0.54 * rows)
+    figure, axes = _new_figure(0.95 + 0.54 * rows, col_title, row_title)
     known = values[~np.isnan(values)]
     scale = Normalize(float(known.min()), float(known.max())) if known.size else Normalize(0, 1)
     colours = colormaps["viridis"]
@@ -133,45 +113,58 @@ def draw_heat_map(
     axes.set(xlim=(0, cols), ylim=(rows, 0))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_xlabel(figure_text(col_title), color=_INK, fontsize=_TEXT)
-    axes.set_ylabel(figure_text(row_title), color=_INK, fontsize=_TEXT)
     axes.set_title(figure_text(value_title), loc="left", color=_INK, fontsize=_TEXT)
     return _settled(figure)
 
 
 def draw_class_bars(
-    names: Sequence[str], values: Sequence[float], lows: Sequence[float], highs: Sequence[float]
+    values: Mapping[str, float | None], intervals: Mapping[str, tuple[float, float] | None], metric: Metric
 ) -> Figure:
     """A bar a class, the highest on top, with its 95 % interval as whiskers; the figure grows with the classes.
 
     Args:
-        names: of the classes.
-        values: IoU in %; a class with NaN, never annotated nor predicted, is left out.
-        lows, highs: ends of the intervals in %; NaN draws no whiskers.
+        values: score of each class, as in files; one without a score is left out.
+        intervals: ends of the interval of each class, as in files; one without has no whiskers.
+        metric: that the scores are of.
     """
-    shown = [index for index, value in enumerate(values) if not math.isnan(value)]
-    shown.sort(key=lambda index: (-values[index], names[index]))
-    figure, axes = _new_figure(0.8 + 0.25 * max(len(shown), 1))
-    heights = np.arange(len(shown))
-    axes.barh(heights, [values[index] for index in shown], height=0.68, color=_COLOURS[0])
-    axes.hlines(heights, [lows[i] for i in shown], [highs[i] for i in shown], colors=_INK, linewidth=1.3)
-    for ends in (lows, highs):
-        axes.plot([ends[index] for index in shown], heights, "|", color=_INK, markersize=5, markeredgewidth=1.3)
-    axes.set_yticks(heights, [figure_text(names[index]) for index in shown])
+    scores = {name: metric.scale * value for name, value in values.items() if value is not None and value == value}
+    names = sorted(scores, key=lambda name: (-scores[name], name))
+    ends = [intervals.get(name) or (math.nan, math.nan) for name in names]
+    lows, highs = ([metric.scale * pair[side] for pair in ends] for side in (0, 1))
+    title = f"{with_unit(metric.class_heading or metric.heading, metric)}, with its 95 % interval"
+    figure, axes = _new_figure(0.8 + 0.25 * max(len(names), 1), title)
+    heights = np.arange(len(names))
+    axes.barh(heights, [scores[name] for name in names], height=0.68, color=_COLOURS[0])
+    axes.hlines(heights, lows, highs, colors=_INK, linewidth=1.3)
+    for side in (lows, highs):
+        axes.plot(side, heights, "|", color=_INK, markersize=5, markeredgewidth=1.3)
+    axes.set_yticks(heights, [figure_text(name) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=_TEXT - 1)
-    axes.set(xlim=(0, 100), ylim=(max(len(shown), 1) - 0.4, -0.6))
+    axes.set(xlim=(0, 100 if metric.is_fraction else None), ylim=(max(len(names), 1) - 0.4, -0.6))
     axes.spines["left"].set_visible(False)
-    axes.set_xlabel("IoU (%), with its 95 % interval", color=_INK, fontsize=_TEXT)
     axes.grid(axis="x", color=_INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
     return _settled(figure)
 
 
-def encode_figure(figure: Figure, kind: str) -> bytes:
-    """The figure as ``png`` (160 dots an inch) or ``svg``; the same figure gives the same bytes."""
+def with_unit(heading: str, metric: Metric) -> str:
+    """A metric's heading as axes say it."""
+    return f"{heading} (%)" if metric.is_fraction else heading
+
+
+def encode_figure(figure: Figure, kind: str, salt: str = "diffcut_bench", *, transparent: bool = False) -> bytes:
+    """The figure as ``png`` (160 dots an inch) or ``svg``; the same figure gives the same bytes.
+
+    Args:
+        figure: of this module.
+        kind: of the file.
+        salt: letters that the ids of an ``svg`` are made with.
+        transparent: without a background.
+    """
     buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": "diffcut_bench", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format=kind, dpi=160, metadata={"Date": None} if kind == "svg" else {"Software": None})
+    metadata = {"Date" if kind == "svg" else "Software": None}
+    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
+        figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, transparent=transparent)
     return buffer.getvalue()
 
 
@@ -191,10 +184,7 @@ def inline_svg(figure: Figure, salt: str, title: str) -> str:
         salt: letters and digits that no other figure of the page has, for ids of its own.
         title: what a screen reader says.
     """
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    drawing = buffer.getvalue()
+    drawing = encode_figure(figure, "svg", salt, transparent=True).decode()
     words = escape(one_line(title))
     box = re.search(r'viewBox="([^"]*)"', drawing)
     assert box is not None
@@ -212,19 +202,20 @@ def inline_svg(figure: Figure, salt: str, title: str) -> str:
 def _own_tag(tag: str, salt: str) -> str:
     """A tag of matplotlib's with the page's font and text colour, and ids of its own."""
     tag = tag.replace("xlink:href=", "href=").replace(_INK, "currentColor")
-    tag = re.sub(
-        r"font: (?:[a-z]+ )*([\d.]+px) [^;\"]*", r"font-size: \1", re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    )
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    tag = re.sub(r"font: (?:[a-z]+ )*([\d.]+px) [^;\"]*", r"font-size: \1", tag)
     return re.sub(r"( id=\"| href=\"#|url\(#)", rf"\g<1>{salt}-", tag)
 
 
-def _new_figure(height: float) -> tuple[Figure, Axes]:
+def _new_figure(height: float, x_label: str, y_label: str = "") -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.tick_params(colors=_INK, labelcolor=_INK, labelsize=_TEXT - 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(_INK)
+    axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
+    axes.set_ylabel(figure_text(y_label), color=_INK, fontsize=_TEXT)
     return figure, axes
 
 

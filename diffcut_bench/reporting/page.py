@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import visible
 from diffcut_bench.reporting.figures import inline_svg
-from diffcut_bench.reporting.tables import Table
+from diffcut_bench.reporting.sweeps import SweepFigure
+from diffcut_bench.reporting.tables import Table, leading_metric
+from diffcut_bench.store import Score
 
 _TEMPLATE = "report.html.j2"
 # A verdict is told by its first word.
@@ -20,84 +22,46 @@ _TONES = {"reproduced": "good", "differs": "bad", "limited": "warn", "not": "idl
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure under a heading."""
-
-    title: str
-    figure: Figure
-
-
-@dataclass(frozen=True)
 class Headline:
-    """The best score on a data set.
-
-    Attributes:
-        dataset: its name.
-        score, low, high: mIoU and the ends of its 95 % interval in %; NaN where there is none.
-        settings: what gave it, in one line.
-        images: how many it was scored on, in words.
-        limited: not all images of the data set.
-    """
+    """The best score on a data set."""
 
     dataset: str
-    score: float
-    low: float
-    high: float
-    settings: str
-    images: str
-    limited: bool
+    score: Score  # with its interval where that is shown
+    settings: str  # what gave it, in one line
+    images: str  # how many it was scored on, in words
+    limited: bool  # not all images of the data set
 
 
 @dataclass(frozen=True)
 class ReproductionPart:
-    """A table of the paper beside ours, its curves if it has any, and what the text says about its rows."""
+    """A table of the paper beside ours, what the text says about its rows, and its curves if it has any."""
 
     title: str
-    table: Table
+    tables: tuple[Table, ...]
     figure: Figure | None = None
-    claims: Table | None = None
-
-    def tables(self) -> list[Table]:
-        return [self.table, *([self.claims] if self.claims else [])]
 
 
 @dataclass(frozen=True)
 class GalleryPicture:
-    """A picture inside the page.
+    """A picture inside the page."""
 
-    Attributes:
-        uri: ``data:`` URI.
-        width, height: pixels.
-        alt: what a screen reader says.
-        caption: under it.
-    """
-
-    uri: str
-    width: int
+    uri: str  # ``data:…``
+    width: int  # pixels
     height: int
-    alt: str
+    alt: str  # what a screen reader says
     caption: str
 
 
 @dataclass(frozen=True)
 class DatasetPart:
-    """What the best cell on a data set did: class by class, and on its best, median and worst images.
-
-    Attributes:
-        name: of the data set.
-        settings: of the cell, in one line.
-        classes: the table of classes.
-        bars: the same as bars; None where no class has a score.
-        gallery: a heading and its pictures.
-        notes: why a picture is missing.
-    """
+    """What the best cell on a data set did: class by class, and on its best, median and worst images."""
 
     name: str
-    settings: str
+    settings: str  # of the cell, in one line
     classes: Table
-    bars: Figure | None
-    gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()
-    notes: tuple[str, ...] = ()
+    bars: Figure | None  # the same as bars; None where no class has a score
+    gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()  # headings and their pictures
+    notes: tuple[str, ...] = ()  # why a picture is missing
 
 
 @dataclass(frozen=True)
@@ -113,31 +77,18 @@ class RunDetails:
 
 @dataclass(frozen=True)
 class Page:
-    """The report, part by part, in the order it is read.
-
-    Attributes:
-        title: of the page.
-        lead: the line under it.
-        headlines: the best score on each data set.
-        reproductions: tables and figures of the paper.
-        results: a row a cell.
-        sweeps: how mIoU answers to the numbers that were varied.
-        datasets: the best cell on each data set.
-        versions: of the packages.
-        details: of every result.
-        left_out: what could not be shown, and why.
-    """
+    """The report, part by part, in the order it is read."""
 
     title: str
-    lead: str
+    lead: str  # the line under the title
     headlines: tuple[Headline, ...]
     reproductions: tuple[ReproductionPart, ...]
     results: Table
-    sweeps: tuple[Drawing, ...]
+    sweeps: tuple[SweepFigure, ...]
     datasets: tuple[DatasetPart, ...]
-    versions: Table
-    details: tuple[RunDetails, ...]
-    left_out: tuple[tuple[str, str], ...] = ()
+    versions: Table  # of the packages
+    details: tuple[RunDetails, ...]  # of every result
+    left_out: tuple[tuple[str, str], ...] = ()  # what could not be shown, and why
 
     @property
     def has_gallery(self) -> bool:
@@ -146,9 +97,8 @@ class Page:
 
     def tables(self) -> list[Table]:
         """Every table of the page, in order."""
-        papers = [table for each in self.reproductions for table in each.tables()]
-        classes = [each.classes for each in self.datasets]
-        return [*papers, self.results, *classes, self.versions]
+        papers = [table for each in self.reproductions for table in each.tables]
+        return [*papers, self.results, *(each.classes for each in self.datasets), self.versions]
 
 
 def render_page(page: Page) -> str:
@@ -166,37 +116,37 @@ def render_page(page: Page) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["tone"] = verdict_tone
-    environment.filters["verdicts"] = verdict_places
+    environment.filters["verdicts"] = verdict_cells
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
     verdicts = _count_verdicts(page.reproductions)
-    return visible(environment.get_template(_TEMPLATE).render(page=page, verdicts=verdicts), kept="\n\t")
+    html = environment.get_template(_TEMPLATE).render(page=page, metric=leading_metric(), verdicts=verdicts)
+    return visible(html, kept="\n\t")
 
 
 def verdict_tone(verdict: str) -> str:
     """Colour of a verdict by its first word: good, bad, warn, idle, or plain for any other."""
-    return _TONES.get(_first_word(verdict), "plain")
+    return _TONES.get(_words(verdict, 1), "plain")
 
 
-def verdict_places(table: Table) -> set[tuple[int, int]]:
-    """Row and column of every verdict: below a heading ``verdict``, or right of a cell that says so."""
-    headed = {place for place, column in enumerate(table.columns) if column.name.lower() == "verdict"}
-    places = set()
-    for number, row in enumerate(table.rows):
-        named = row.index("verdict") if "verdict" in row else len(row)
-        places |= {(number, col) for col, text in enumerate(row) if text.strip() and (col in headed or col > named)}
-    return places
+def verdict_cells(table: Table) -> dict[tuple[int, int], str]:
+    """Verdicts by row and column: below a heading ``verdict``, or right of a cell that says so."""
+    found = {}
+    for row, texts in enumerate(table.rows):
+        named = texts.index("verdict") if "verdict" in texts else len(texts)
+        for col, (column, text) in enumerate(zip(table.columns, texts, strict=True)):
+            if text.strip() and (col > named or column.name.lower() == "verdict"):
+                found[row, col] = text
+    return found
 
 
-def _first_word(text: str) -> str:
-    return (text.split() or [""])[0].strip(":,;.").lower()
+def _words(text: str, count: int) -> str:
+    return " ".join(text.split()[:count]).strip(":,;.").lower()
 
 
 def _count_verdicts(reproductions: Sequence[ReproductionPart]) -> list[tuple[str, int]]:
     """How many rows ended how, in the order of the tones; ``not`` keeps its second word."""
-    words: Counter[str] = Counter()
-    tables = [table for reproduction in reproductions for table in reproduction.tables()]
-    for verdict in (table.rows[row][col] for table in tables for row, col in sorted(verdict_places(table))):
-        first = _first_word(verdict)
-        words[" ".join(verdict.split()[:2]).strip(":,;.").lower() if first == "not" else first] += 1
+    tables = [table for reproduction in reproductions for table in reproduction.tables]
+    verdicts = [verdict for table in tables for verdict in verdict_cells(table).values()]
+    words = Counter(_words(verdict, 2 if _words(verdict, 1) == "not" else 1) for verdict in verdicts)
     order = [*_TONES.values(), "plain"]
     return sorted(words.items(), key=lambda item: (order.index(verdict_tone(item[0])), item[0]))

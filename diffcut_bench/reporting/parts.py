@@ -3,24 +3,22 @@
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.evaluation import FEWEST_IMAGES, choices_in_force
-from diffcut_bench.reporting.details import class_intervals, class_table, score_facts
+from diffcut_bench.evaluation import choices_in_force, known_metrics
+from diffcut_bench.reporting.details import choose_images, class_intervals, class_table, image_metric
 from diffcut_bench.reporting.figures import draw_class_bars
-from diffcut_bench.reporting.gallery import choose_images, embed_picture
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
-from diffcut_bench.reporting.redrawing import draw_pictures
-from diffcut_bench.reporting.settings import compare_settings, heading, hidden_place, settings_of, text_of
-from diffcut_bench.reporting.tables import percent, scored_images
+from diffcut_bench.reporting.pictures import embed_picture
+from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of, without_folders
+from diffcut_bench.reporting.tables import leading_metric, score_texts, scored_images, shown_interval
 from diffcut_bench.scoring.cell import picture_path
-from diffcut_bench.store import ImageRow, Result, check_published
+from diffcut_bench.store import ImageRow, Result, Score, check_published
 
-_Gallery = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
-_NAN = float("nan")
+_Pictures = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
 _LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
 
 
@@ -57,149 +55,110 @@ def rank(result: Result) -> tuple[object, ...]:
     return result.dataset.name, settings["backbone"], settings["segmenter"], ranks, result.key
 
 
-class Parts:
-    """What the page says of each of some results.
+def describe(results: Sequence[Result], told: Comparison) -> list[str]:
+    """Backbone, segmenter and what tells each result from the others, in one line each."""
+    lines = []
+    for result, settings, texts in zip(results, told.settings, told.texts, strict=True):
+        own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
+        beside = {"backbone", "segmenter"} | ({"dataset"} if own.get("dataset") == result.dataset.name else set())
+        words = [f"{heading(name)}={text}" for name, text in own.items() if text and name not in beside]
+        lines.append(", ".join([settings["backbone"], settings["segmenter"], *words]))
+    return lines
 
-    Args:
-        cells: folder and result of each.
-        output_dir: that they lie in.
-        gallery: best, median and worst images that a data set shows.
-        overrides: of the user, for pictures that have to be drawn.
-        say: called before they are drawn.
 
-    Attributes:
-        told: what tells each from the others.
-    """
+def headline(name: str, result: Result, settings: str) -> Headline:
+    """The card of a data set's best result, whose settings are given in one line."""
+    metric, images, expected = leading_metric(), scored_images(result), result.dataset.n_expected
+    score = Score(result.scores[metric.name].value, shown_interval(result, metric))
+    scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
+    return Headline(name, score, settings, scored, result.limited)
 
-    def __init__(
-        self,
-        cells: Sequence[tuple[Path, Result]],
-        output_dir: Path,
-        gallery: int = 0,
-        overrides: Sequence[str] = (),
-        say: Callable[[str], None] = lambda line: None,
-    ) -> None:
-        self._cells, self._output_dir, self._gallery, self._overrides = cells, output_dir, gallery, overrides
-        self._say = say
-        self._text = PageText(output_dir)
-        self.told = compare_settings([result for _, result in cells], [folder for folder, _ in cells])
 
-    def headline(self, name: str, index: int) -> Headline:
-        """The card of a data set's best cell."""
-        _, result = self._cells[index]
-        low, high = (100 * end for end in result.metrics.miou_ci95)
-        images, expected = scored_images(result), result.dataset.n_expected
-        if images < FEWEST_IMAGES:
-            low = high = _NAN
-        scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
-        settings = self._described(index)
-        return Headline(name, 100 * result.metrics.miou, low, high, settings, scored, result.limited)
+def run_details(folder: Path, result: Result, settings: str, text: PageText) -> RunDetails:
+    """All that result.json says of how a result came about."""
+    dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
+    scores = [
+        (metric.heading, "{} [{}]".format(*score_texts(result, metric)))
+        for name, metric in known_metrics().items()
+        if name in result.scores and name != "segments"  # said with the least and most below
+    ]
+    own = {name: value for name, value in settings_of(result).items() if not name.startswith("protocol.")}
+    told = [f"{name}={text_of(without_folders(value))}" for name, value in own.items() if value is not None]
+    seconds = {name: value for name, value in asdict(result.timings).items() if name != "images_per_s"}
+    expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
+    commit = made_in.git.get("commit") or "not in a checkout"
+    facts = (
+        *scores,
+        ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
+        ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
+        ("settings", ", ".join(told)),
+        ("protocol", ", ".join(f"{name}={value}" for name, value in choices_in_force(result.protocol).items())),
+        ("device", made_in.device),
+        ("noise drawn on", made_in.noise_generator),
+        ("seed", str(made_in.seed)),
+        ("commit", f"{commit}{' with local changes' if made_in.git.get('dirty') else ''}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in made_in.packages.items())),
+        ("timings", ", ".join(f"{name.removesuffix('_s')} {value:.1f} s" for name, value in seconds.items())),
+        ("speed", f"{result.timings.images_per_s:.2f} images/s"),
+        ("key", result.key),
+        ("folder", text.relative(folder)),
+    )
+    score, _ = score_texts(result, leading_metric())
+    failures = tuple(text.of(f"{failure.id}: {failure.error}") for failure in result.failures)
+    return RunDetails(f"{dataset.name}, {settings}:", score, result.limited, facts, failures)
 
-    def dataset(self, name: str, table: str, index: int) -> DatasetPart:
+
+@dataclass(frozen=True)
+class Gallery:
+    """How the pictures of a data set are chosen and drawn."""
+
+    each: int  # best, median and worst images that are shown
+    draw: Callable[[Path, Result, Sequence[int]], str]  # images, by index, without a picture; returns what kept it
+    text: PageText
+
+    def dataset(self, name: str, table: str, folder: Path, result: Result, settings: str) -> DatasetPart:
         """The best cell's classes and pictures; a note stands for what is not to be had.
 
         Args:
             name: of the data set on the page.
             table: name of the table of classes.
-            index: of the cell.
+            folder, result, settings: of the cell, the settings in one line.
         """
-        folder, result = self._cells[index]
         notes: list[str] = []
         rows: list[ImageRow] = []
         try:
             _, rows = check_published(folder)
         except UserError as error:
             notes.append(f"no pictures: its rows can't be taken ({error.what})")
-        intervals = class_intervals(result, rows)
-        classes = class_table(result, rows, table)
-        present = {name: 100 * iou for name, iou in result.metrics.iou_per_class.items() if iou is not None}
-        ends = [[100 * end for end in intervals[name] or (_NAN, _NAN)] for name in present]
-        lows, highs = ([pair[side] for pair in ends] for side in (0, 1))
-        bars = draw_class_bars(list(present), list(present.values()), lows, highs) if present else None
-        pictures: _Gallery = ()
-        if rows:
-            pictures, missing = self._pictures(folder, result, rows)
-            notes += missing
-        return DatasetPart(name, self._described(index), classes, bars, pictures, tuple(map(self._text.of, notes)))
+        classes, metric = class_table(result, rows, table), leading_metric()
+        scores = result.scores[metric.name].per_class
+        known = any(score is not None for score in scores.values())
+        bars = draw_class_bars(scores, class_intervals(result, rows, metric), metric) if known else None
+        pictures, missing = self._pictures(folder, result, rows)
+        return DatasetPart(name, settings, classes, bars, pictures, tuple(map(self.text.of, [*notes, *missing])))
 
-    def details(self, index: int) -> RunDetails:
-        """All that result.json says of how a result came about."""
-        folder, result = self._cells[index]
-        dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
-        seconds = {
-            name.removesuffix("_s"): value for name, value in asdict(result.timings).items() if name != "images_per_s"
-        }
-        settings = [
-            f"{name}={text_of(hidden_place(value))}"
-            for name, value in settings_of(result).items()
-            if not name.startswith("protocol.") and value is not None
-        ]
-        expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
-        commit = made_in.git.get("commit") or "not in a checkout"
-        scores = score_facts(result)
-        scores.pop("segments")  # said with the least and most below
-        facts = (
-            *scores.items(),
-            ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
-            ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
-            ("settings", ", ".join(settings)),
-            ("protocol", ", ".join(f"{name}={value}" for name, value in choices_in_force(result.protocol).items())),
-            ("device", made_in.device),
-            ("noise drawn on", made_in.noise_generator),
-            ("seed", str(made_in.seed)),
-            ("commit", f"{commit}{' with local changes' if made_in.git.get('dirty') else ''}"),
-            ("versions", ", ".join(f"{name} {version}" for name, version in made_in.packages.items())),
-            ("timings", ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())),
-            ("speed", f"{result.timings.images_per_s:.2f} images/s"),
-            ("key", result.key),
-            ("folder", self._text.relative(folder)),
-        )
-        return RunDetails(
-            title=f"{dataset.name}, {self._described(index)}:",
-            score=percent(result.metrics.miou),
-            limited=result.limited,
-            facts=facts,
-            failures=tuple(self._text.of(f"{failure.id}: {failure.error}") for failure in result.failures),
-        )
-
-    def _described(self, index: int) -> str:
-        """The settings that tell a result from the others, in one line."""
-        settings, texts = self.told.settings[index], self.told.texts[index]
-        own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
-        for name in ("backbone", "segmenter"):
-            own.pop(name, None)
-        if own.get("dataset") == self._cells[index][1].dataset.name:  # which stands beside it
-            del own["dataset"]
-        words = [f"{heading(name)}={text}" for name, text in own.items() if text]
-        return ", ".join([settings["backbone"], settings["segmenter"], *words])
-
-    def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Gallery, list[str]]:
+    def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Pictures, list[str]]:
         """Best, median and worst images with their pictures, and notes on pictures that are missing."""
-        chosen = choose_images(rows, self._gallery)
-        wanted = [row for _, images in chosen for row, _ in images]
-        paths = [picture_path(folder / "pictures", row.id) for row in wanted]
+        chosen = choose_images(rows, self.each)
+        paths = {row.index: picture_path(folder / "pictures", row.id) for _, images in chosen for row, _ in images}
         # Not Path.is_file, which raises where an id is longer than the name of a file may be.
-        missing = [row.index for row, path in zip(wanted, paths, strict=True) if not os.path.isfile(path)]  # noqa: PTH113
-        notes = []
-        if missing:
-            self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
-            why = draw_pictures(folder, result, missing, self._output_dir, self._overrides)
-            notes += [why] if why else []
+        missing = [index for index, path in paths.items() if not os.path.isfile(path)]  # noqa: PTH113
+        why = self.draw(folder, result, missing) if missing else ""
+        notes = [why] if why else []
         shown = []
         for kind, images in chosen:
             pictures = []
             for row, score in images:
-                about = f"mean IoU {percent(score)} %, {counted(row.segments, 'segment')}"
+                about = f"mean IoU {image_metric().text(score)} %, {counted(row.segments, 'segment')}"
                 try:
-                    uri, width, height = embed_picture(picture_path(folder / "pictures", row.id))
+                    uri, width, height = embed_picture(paths[row.index])
                 except FileNotFoundError:
                     notes.append(f"{row.id} ({kind}, {about}): no picture")
-                    continue
                 except Exception as error:  # whatever a damaged file makes its decoder raise
                     notes.append(f"{row.id} ({kind}, {about}): its picture can't be read ({error})")
-                    continue
-                alt = f"{row.id}: image, label and prediction side by side; {about}"
-                pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
+                else:
+                    alt = f"{row.id}: image, label and prediction side by side; {about}"
+                    pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
             if pictures:
                 shown.append((kind.capitalize(), tuple(pictures)))
         return tuple(shown), notes

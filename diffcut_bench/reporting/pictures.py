@@ -1,9 +1,11 @@
 """Pictures of segmentations: overlays, and image, label and prediction side by side."""
 
+import base64
 import colorsys
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +21,7 @@ from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 
 _PANEL = 384  # pixels of a panel's longer side
+_WIDEST = 1100  # pixels inside a page: the captions of a drawing of 1184 stay readable
 _GAP = 8
 _LINE = 22  # height of a line of text
 _GOLDEN_RATIO = 0.6180339887498949
@@ -50,10 +53,20 @@ def with_legend(pixels: NDArray[np.uint8], legend: Sequence[tuple[str, tuple[int
     """The picture [height, width, 3] with names and their colours beneath it."""
     height, width = pixels.shape[:2]
     font = ImageFont.load_default(size=15)
-    rows = _wrap_legend(list(legend), width, font)
-    sheet = Image.new("RGB", (width, height + _LINE * len(rows) + _GAP), "white")
+    entries: list[tuple[int, int, str, tuple[int, ...]]] = []
+    left, row = _GAP, 0
+    for name, colour in ((one_line(name), colour) for name, colour in legend):
+        needed = 19 + int(font.getlength(name)) + 18
+        if left + needed > width and left > _GAP:
+            left, row = _GAP, row + 1
+        entries.append((left, height + _GAP // 2 + _LINE * row, name, colour))
+        left += needed
+    sheet = Image.new("RGB", (width, height + _LINE * (row + 1) + _GAP), "white")
     sheet.paste(Image.fromarray(pixels), (0, 0))
-    _draw_legend(ImageDraw.Draw(sheet), rows, height + _GAP // 2, font)
+    pen = ImageDraw.Draw(sheet)
+    for x, y, name, colour in entries:
+        pen.rectangle((x, y + 3, x + 13, y + 16), fill=colour)
+        pen.text((x + 19, y), name, fill="black", font=font)
     return np.array(sheet)
 
 
@@ -62,6 +75,23 @@ def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def embed_picture(path: Path) -> tuple[str, int, int]:
+    """A PNG as the ``data:`` URI of a JPEG of at most 1100 pixels' width; its width and height.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with Image.open(path, formats=("PNG",)) as opened:
+        picture = opened.convert("RGB")
+    if picture.width > _WIDEST:
+        size = (_WIDEST, max(round(picture.height * _WIDEST / picture.width), 1))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    # Without subsampling, since coloured text on colour would blur.
+    picture.save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", *picture.size
 
 
 def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
@@ -73,22 +103,24 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     image = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
     colours = palette(dataset.num_classes)
-    label_colours = np.where((label < 0)[..., None], _VOID_GREY, colours[np.clip(label, 0, None)]).astype(np.uint8)
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
     matched = matched_classes(table, outcome.criterion, outcome.surplus, named=outcome.named)
-    by_cluster = np.where((matched < 0)[:, None], _UNMATCHED_GREY, colours[np.clip(matched, 0, None)]).astype(np.uint8)
-    panels = [
-        _enlarge(image),
-        _blend(_enlarge(image), _enlarge(label_colours, smooth=False), _enlarge_ids(label), 0.6),
-        _blend(_enlarge(image), _enlarge(by_cluster[prediction], smooth=False), _enlarge_ids(prediction), 0.6),
-    ]
+    # A negative id picks the last colour.
+    of_label = np.vstack([colours, np.full(3, _VOID_GREY, np.uint8)])
+    of_cluster = np.vstack([colours, np.full(3, _UNMATCHED_GREY, np.uint8)])[matched]
+    panels = [_enlarge(image, Image.Resampling.BICUBIC)]
+    for ids, by_id in ((label, of_label), (prediction, of_cluster)):
+        large = _enlarge(ids.astype(np.int32), Image.Resampling.NEAREST)
+        panels.append(_blend(panels[0], by_id[large], large, 0.6))
     present = np.flatnonzero(table.sum(dim=1).numpy())
     legend = [(dataset.class_names[i], tuple(colours[i])) for i in present]
     shown = len(np.unique(prediction))
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""
     segments = f"{shown}{merged} segment{'' if shown == 1 and not merged else 's'}"
     captions = (f"{outcome.example.id}: image", "label", f"prediction, {segments}")
-    write_atomically(path, encode_png(_compose(panels, captions, legend)))
+    drawing = with_legend(_compose(panels, captions), legend)
+    margin = ((0, _GAP // 2), (0, 0), (0, 0))
+    write_atomically(path, encode_png(np.pad(drawing, margin, constant_values=255)))
 
 
 def matched_classes(table: Tensor, criterion: Criterion, surplus: Surplus, *, named: bool = False) -> NDArray[np.int64]:
@@ -113,68 +145,28 @@ def matched_classes(table: Tensor, criterion: Criterion, surplus: Surplus, *, na
 
 
 def _blend(
-    image: NDArray[np.uint8], colours: NDArray[np.uint8], ids: NDArray[np.int64], opacity: float
+    image: NDArray[np.uint8], colours: NDArray[np.uint8], ids: NDArray[Any], opacity: float
 ) -> NDArray[np.uint8]:
     mixed = (1 - opacity) * image + opacity * colours
     mixed[find_boundaries(ids, mode="inner", background=ids.min() - 1)] = 255
     return mixed.astype(np.uint8)
 
 
-def _enlarged_size(height: int, width: int) -> tuple[int, int]:
-    scale = _PANEL / max(height, width)
-    return max(round(width * scale), 1), max(round(height * scale), 1)
+def _enlarge(pixels: NDArray[Any], method: Image.Resampling) -> NDArray[Any]:
+    picture = Image.fromarray(pixels)
+    scale = _PANEL / max(picture.size)
+    return np.array(
+        picture.resize((max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)), method)
+    )
 
 
-def _enlarge(pixels: NDArray[np.uint8], *, smooth: bool = True) -> NDArray[np.uint8]:
-    method = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    return np.array(Image.fromarray(pixels).resize(_enlarged_size(*pixels.shape[:2]), method))
-
-
-def _enlarge_ids(ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    size = _enlarged_size(*ids.shape)
-    return np.array(Image.fromarray(ids.astype(np.int32)).resize(size, Image.Resampling.NEAREST)).astype(np.int64)
-
-
-def _compose(
-    panels: list[NDArray[np.uint8]], captions: tuple[str, str, str], legend: list[tuple[str, tuple[int, ...]]]
-) -> NDArray[np.uint8]:
+def _compose(panels: list[NDArray[np.uint8]], captions: tuple[str, str, str]) -> NDArray[np.uint8]:
+    """Panels of one size side by side, a caption above each."""
     height, width = panels[0].shape[:2]
-    font = ImageFont.load_default(size=15)
-    total = width * 3 + _GAP * 4
-    rows = _wrap_legend(legend, total, font)
-    sheet = Image.new("RGB", (total, height + _LINE * (1 + len(rows)) + 2 * _GAP), "white")
+    sheet = Image.new("RGB", (width * 3 + _GAP * 4, height + _LINE + _GAP // 2), "white")
     pen = ImageDraw.Draw(sheet)
-    for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
-        left = _GAP + place * (width + _GAP)
-        pen.text((left, _GAP // 2), one_line(caption), fill="black", font=font)
+    for column, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left = _GAP + column * (width + _GAP)
+        pen.text((left, _GAP // 2), one_line(caption), fill="black", font=ImageFont.load_default(size=15))
         sheet.paste(Image.fromarray(panel), (left, _LINE + _GAP // 2))
-    _draw_legend(pen, rows, height + _LINE + _GAP, font)
     return np.array(sheet)
-
-
-def _draw_legend(
-    pen: ImageDraw.ImageDraw,
-    rows: list[list[tuple[int, str, tuple[int, ...]]]],
-    top: int,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> None:
-    for row, entries in enumerate(rows):
-        for left, name, colour in entries:
-            place = top + _LINE * row
-            pen.rectangle((left, place + 3, left + 13, place + 16), fill=colour)
-            pen.text((left + 19, place), name, fill="black", font=font)
-
-
-def _wrap_legend(
-    legend: list[tuple[str, tuple[int, ...]]], total: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
-) -> list[list[tuple[int, str, tuple[int, ...]]]]:
-    rows: list[list[tuple[int, str, tuple[int, ...]]]] = [[]]
-    left = _GAP
-    for name, colour in ((one_line(name), colour) for name, colour in legend):
-        needed = 19 + int(font.getlength(name)) + 18
-        if left + needed > total and rows[-1]:
-            rows.append([])
-            left = _GAP
-        rows[-1].append((left, name, colour))
-        left += needed
-    return rows

@@ -53,7 +53,8 @@ def draw_pictures(
 
 
 def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> RunConfig:
-    """The config with folders of this output folder, and without what only costs memory or processes.
+    """The config with folders of this output folder, without what only costs memory or processes, and with prepared
+    data that are on this disk, or the originals, which are not prepared for a few pictures.
 
     Raises:
         UserError: its data are to be fetched, and the user has not said so.
@@ -63,11 +64,8 @@ def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> Ru
     if features.get("_target_") and "features.folder" not in named:
         features = {**features, "folder": str(output_dir / "features"), "shard_mib": 256}
     config = replace(config, output_dir=str(output_dir), features=features, batch_size=1, num_workers=0, num_proc=1)
-    return config if "prepared" in named else _on_this_disk(config)
-
-
-def _on_this_disk(config: RunConfig) -> RunConfig:
-    """With prepared data that are on this disk, or the originals, which are not prepared for a few pictures."""
+    if "prepared" in named:
+        return config
     config = without_preparing(config)
     if config.prepared == "never" or not isinstance(instantiate("dataset", config.dataset), Benchmark):
         return config

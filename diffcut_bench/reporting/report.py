@@ -15,10 +15,12 @@ from diffcut_bench.config import load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.reporting.figures import Curve, draw_curves
-from diffcut_bench.reporting.page import Drawing, Page, ReproductionPart
-from diffcut_bench.reporting.parts import PageText, Parts, rank
+from diffcut_bench.reporting.page import Page, ReproductionPart
+from diffcut_bench.reporting.parts import Gallery, PageText, describe, headline, rank, run_details
+from diffcut_bench.reporting.redrawing import draw_pictures
+from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
-from diffcut_bench.reporting.tables import Column, Table, results_table
+from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
 from diffcut_bench.store import Result, read_result
 
 _Found = tuple[Path, Result]
@@ -97,39 +99,44 @@ class _Report:
     def page(self, gallery: int, overrides: Sequence[str]) -> Page:
         """The report of what was read; see `make_report`."""
         results = [result for _, result in self.found]
-        of_cell = Parts(self.found, self._folder, gallery, overrides, self._say)
+        told = compare_settings(results, [folder for folder, _ in self.found])
+        cells = [(*cell, settings) for cell, settings in zip(self.found, describe(results, told), strict=True)]
         best = _best_cells(self.found)
-        backbones = {settings["backbone"] for settings in of_cell.told.settings}
+        backbones = {settings["backbone"] for settings in told.settings}
         failed = sum(len(result.failures) for result in results)
         lead = (
             f"{counted(len(results), 'result')} on {counted(len(best), 'data set')} "
             f"with {counted(len(backbones), 'backbone')}; {counted(failed, 'image') if failed else 'no image'} failed"
         )
-        parts = []
+
+        def draw(folder: Path, result: Result, missing: Sequence[int]) -> str:
+            self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
+            return draw_pictures(folder, result, missing, self._folder, overrides)
+
+        pictures, parts = Gallery(gallery, draw, self._text), []
         for name, index in best.items():
             table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
-            path = self.found[index][0] / "result.json"
-            parts.append(self._tried(partial(of_cell.dataset, name, table, index), path, "its classes and pictures: "))
-        sweeps = self._tried(partial(sweep_figures, results), self._folder, "curves: ") or []
+            part = partial(pictures.dataset, name, table, *cells[index])
+            parts.append(self._tried(part, cells[index][0] / "result.json", "its classes and pictures: "))
         return Page(
             title="Unsupervised segmentation results",
             lead=lead,
-            headlines=tuple(of_cell.headline(name, index) for name, index in best.items()),
+            headlines=tuple(headline(name, *cells[index][1:]) for name, index in best.items()),
             reproductions=tuple(self._reproductions),
             results=results_table(self.found, "results", "All results"),
-            sweeps=tuple(Drawing(sweep.title, sweep.figure) for sweep in sweeps),
+            sweeps=tuple(self._tried(partial(sweep_figures, results), self._folder, "curves: ") or ()),
             datasets=tuple(part for part in parts if part),
             versions=_versions(results),
-            details=tuple(map(of_cell.details, range(len(results)))),
+            details=tuple(run_details(*cell, self._text) for cell in cells),
             left_out=tuple(self._left_out),
         )
 
     def _result(self, folder: Path) -> Result:
         """A result of which everything can be made that the page says of it alone."""
         result = read_result(folder)
-        alone = Parts([(folder, result)], self._folder)
-        alone.headline(result.dataset.name, 0)
-        alone.details(0)
+        (settings,) = describe([result], compare_settings([result], [folder]))
+        headline(result.dataset.name, result, settings)
+        run_details(folder, result, settings, self._text)
         rank(result)
         results_table([(folder, result)]).to_markdown()
         _versions([result]).to_markdown()
@@ -140,9 +147,9 @@ class _Report:
         raw, name = json.loads(path.read_text(encoding="utf-8")), path.parent.name
         if not isinstance(raw, dict) or not isinstance(raw.get("title"), str):
             raise ValueError("it holds no titled table")
-        claims = raw.get("claims") and Table.from_dict({**raw["claims"], "name": self._name(f"{name}_claims")})
-        table = Table.from_dict({**raw["table"], "name": self._name(name)})
-        return ReproductionPart(raw["title"], table, stored_curves(raw.get("curves")), claims or None)
+        stored = {name: raw["table"]} | ({f"{name}_claims": raw["claims"]} if raw.get("claims") else {})
+        tables = [Table.from_dict({**table, "name": self._name(own)}) for own, table in stored.items()]
+        return ReproductionPart(raw["title"], tuple(tables), stored_curves(raw.get("curves")))
 
     def _tried(self, make: Callable[[], _Part], path: Path, what: str = "") -> _Part | None:
         """What can be made of a file; None where that fails, which is said: the other files are shown."""
@@ -186,8 +193,7 @@ def stored_curves(raw: Any) -> Figure | None:
 
 
 def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
-    """Index of the highest mIoU on each data set under the released protocol; limited or other cells where there is
-    none.
+    """Index of the best cell on each data set under the released protocol; limited or other cells where there is none.
 
     A published split is known by its name, the user's own data by its options; of several with one name all but the
     first are numbered.
@@ -207,18 +213,17 @@ def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
 
 
 def _merit(result: Result) -> tuple[bool, bool, int, float]:
-    score = result.metrics.miou
+    score = result.scores[leading_metric().name].value
     # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
     released = result.protocol.get("name") == "released"
-    return not result.limited, released, -len(result.failures), score if score == score else -1.0
+    return not result.limited, released, -len(result.failures), score if score is not None and score == score else -1.0
 
 
 def _versions(results: Sequence[Result]) -> Table:
     """Each package in the versions that the results were made with."""
-    by_package: dict[str, list[str]] = {}
+    by_package: dict[str, dict[str, None]] = {}
     for result in results:
         for package, version in result.environment.packages.items():
-            if version not in by_package.setdefault(package, []):
-                by_package[package].append(version)
+            by_package.setdefault(package, {})[version] = None
     rows = tuple((package, ", ".join(versions)) for package, versions in sorted(by_package.items()))
     return Table("versions", "Versions", (Column("package"), Column("version")), rows)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,22 +18,16 @@ _NO_SETTINGS = ("name", "suggests")
 _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _SHORT = 12
 
-Extra = tuple[str, list[str]]  # a name, and the value of each result
+Extra = tuple[str, list[str]]  # name and values of what is no setting, a value for each result
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What tells results from each other.
+    """What tells results from each other. No two have the same values, unless one is the other."""
 
-    Attributes:
-        names: of what differs, in the order of columns. No two results have the same values, unless one is the other.
-        settings: of each result; besides its own settings what else is in ``names``.
-        texts: of each result the value of each name, as tables show it.
-    """
-
-    names: tuple[str, ...]
-    settings: tuple[dict[str, Any], ...]
-    texts: tuple[dict[str, str], ...]
+    names: tuple[str, ...]  # of what differs, in the order of columns
+    settings: tuple[dict[str, Any], ...]  # of each result: its own, and what else is in ``names``
+    texts: tuple[dict[str, str], ...]  # of each result: the value of each name, as tables show it
 
 
 def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) -> Comparison:
@@ -47,7 +42,7 @@ def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) ->
     """
     settings = [settings_of(result) for result in results]
     names = varying_names(settings)
-    for extras in (_usual(results), *([extra] for extra in _further(results, folders))):
+    for extras in _extras(results, folders):
         alike = _alike(settings, names)
         for name, values in extras:
             if any(len({values[i] for i in indices}) > 1 for indices in alike):
@@ -62,7 +57,7 @@ def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) ->
 def settings_of(result: Result) -> dict[str, Any]:
     """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats."""
     config = result.config
-    choices = {group: str(option) for group, option in _mapping(config.get("choices")).items()}
+    choices: dict[str, str] = config.get("choices", {})
     settings: dict[str, Any] = {group: choices.get(group, "?") for group in ("dataset", "backbone", *STAGES)}
     if choices.get("namer", "none") != "none":
         settings["namer"] = choices["namer"]
@@ -71,11 +66,11 @@ def settings_of(result: Result) -> dict[str, Any]:
     if result.dataset.n_expected is not None:
         skipped.add("dataset.root")  # of a published split it says where the files lie, not which they are
     for stage in (*STAGES, "namer", "backbone", "features", "dataset"):
-        for name, value in _mapping(config.get(stage)).items():
-            own = f"{stage}.{name}"
-            choice = f"name_{name}" if stage == "namer" else name
-            if f"protocol.{choice}" not in settings and not name.startswith("_") and name not in _NO_SETTINGS:
-                settings |= {} if own in skipped else {own: value}
+        options = config.get(stage)
+        for name, value in options.items() if isinstance(options, dict) else ():
+            choice = f"protocol.name_{name}" if stage == "namer" else f"protocol.{name}"
+            if not (choice in settings or name.startswith("_") or name in _NO_SETTINGS or f"{stage}.{name}" in skipped):
+                settings[f"{stage}.{name}"] = value
     return settings | {name: config.get(name) for name in _RUN} | {"seed": result.environment.seed}
 
 
@@ -86,26 +81,22 @@ def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
     texts = [{name: text_of(value) for name, value in values.items()} for values in settings]
     varying = [name for name in names if len({values.get(name, "") for values in texts}) > 1]
     of_names = {f"protocol.{name}" for name in OF_NAMES}
-    by_protocol = {
-        (
-            values.get("protocol.name"),
-            str({n: v for n, v in values.items() if n.startswith("protocol.") and n not in of_names}),
-        )
-        for values in texts
-    }
-    named = "protocol.name" in varying and len(by_protocol) == len({name for name, _ in by_protocol})
+    choices = {name for name in varying if name.startswith("protocol.")} - {*of_names, "protocol.name"}
+
+    def decided(name: str, *sources: str) -> bool:
+        """Whether settings of which one varies decide this one."""
+        known = {(*(values.get(each, "") for each in sources), values.get(name, "")) for values in texts}
+        return any(each in varying for each in sources) and len({values[:-1] for values in known}) == len(known)
+
+    by_name = all(decided(name, "protocol.name") for name in choices)
 
     def follows(name: str) -> bool:
         stage, _, setting = name.partition(".")
-        if not setting or name == "protocol.name":
-            return False
-        if stage == "protocol" and name not in of_names:
-            return named
-        sources = ("protocol.name", "namer") if name in of_names else (stage,)  # a namer may follow its protocol
-        values_of: dict[tuple[str, ...], set[str]] = {}
-        for values in texts:
-            values_of.setdefault(tuple(values.get(each, "") for each in sources), set()).add(values.get(name, ""))
-        return any(each in varying for each in sources) and all(len(own) == 1 for own in values_of.values())
+        if name in choices:
+            return by_name
+        if name in of_names:
+            return decided(name, "protocol.name", "namer")  # a namer may follow its protocol
+        return bool(setting) and name != "protocol.name" and decided(name, stage)
 
     return [name for name in varying if not follows(name)]
 
@@ -129,33 +120,28 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def hidden_place(value: object) -> object:
+def without_folders(value: object) -> object:
     """A setting without the folders that lead to a file of somebody's disk."""
     return f"…/{PurePath(value).name}" if isinstance(value, str) and _is_path(value) else value
 
 
-def _usual(results: Sequence[Result]) -> list[Extra]:
-    """What differs most often between results of the same settings."""
-    return [
+def _extras(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[list[Extra]]:
+    """What differs most often between results of the same settings; then, one by one, whatever else the key covers,
+    versions, the number of images, the key, the folder."""
+    yield [
         ("data", [result.dataset.name for result in results]),
         ("fingerprint", [result.dataset.fingerprint[:_SHORT] for result in results]),
-        ("torch", [str(result.environment.packages.get("torch", "")) for result in results]),
+        ("torch", [result.environment.packages.get("torch", "") for result in results]),
         ("device", [text_of(result.identity.get("device_type")) for result in results]),
     ]
-
-
-def _further(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[Extra]:
-    """All that the key covers, versions, the number of images, the key, the folder."""
-    for leaves in (
-        [dict(_leaves(result.identity)) for result in results],
-        [dict(_leaves(result.environment.packages)) for result in results],
-    ):
+    for trees in ([result.identity for result in results], [result.environment.packages for result in results]):
+        leaves = [dict(_leaves(tree)) for tree in trees]
         for name in dict.fromkeys(name for own in leaves for name in own):
-            yield name, [own.get(name, "") for own in leaves]
-    yield "of images", [str(result.dataset.n_images) for result in results]
-    yield "key", [result.key[:_SHORT] for result in results]
+            yield [(name, [own.get(name, "") for own in leaves])]
+    yield [("of images", [str(result.dataset.n_images) for result in results])]
+    yield [("key", [result.key[:_SHORT] for result in results])]
     if folders:
-        yield "folder", [str(folder) for folder in folders]
+        yield [("folder", [str(folder) for folder in folders])]
 
 
 def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, str]]:
@@ -180,19 +166,14 @@ def _short_paths(texts: list[str]) -> list[str]:
     paths = {text: PurePath(text).parts for text in texts if _is_path(text)}
     if not paths:
         return texts
-    shared = 0
-    while len({parts[:shared] for parts in paths.values()}) == 1 and shared < min(map(len, paths.values())):
-        shared += 1
     names = {text: parts[-1] for text, parts in paths.items()}
     if len(set(names.values())) < len(names):
-        names = {text: "/".join(parts[shared - 1 :]).lstrip("/") for text, parts in paths.items()}
+        levels = zip(*(parts[:-1] for parts in paths.values()), strict=False)
+        shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
+        names = {text: "/".join(parts[shared:]).lstrip("/") for text, parts in paths.items()}
     short = [f"…/{names[text]}" if text in names else text for text in texts]
     return short if len(set(short)) == len(set(texts)) else texts
 
 
 def _is_path(text: str) -> bool:
     return text.startswith(("/", "~", "{output_dir}")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -1,4 +1,4 @@
-"""Figures of a sweep: which numbers were varied, and how mIoU answers to them."""
+"""Figures of a sweep: which numbers were varied, and how a score answers to them."""
 
 import math
 import re
@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import file_stem
-from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map
+from diffcut_bench.evaluation import Metric
+from diffcut_bench.reporting.figures import Curve, draw_curves, draw_heat_map, with_unit
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, varying_names
-from diffcut_bench.reporting.tables import scored_images
+from diffcut_bench.reporting.tables import leading_metric, shown_interval
 from diffcut_bench.store import Result
 
-_SCORE = "mIoU (%)"
 _Settings = dict[str, Any]
 
 
@@ -38,6 +37,7 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     Args:
         results: in the order of the lines and figures.
     """
+    metric = leading_metric()
     told = compare_settings(results)
     settings = told.settings
     names = list(dict.fromkeys(name for values in settings for name in values))
@@ -48,7 +48,7 @@ def sweep_figures(results: Sequence[Result]) -> list[SweepFigure]:
     drawn: list[tuple[int, SweepFigure]] = []
     swept: set[str] = set()
     for indices in groups.values():
-        varied, figures = _figures([(settings[i], results[i]) for i in indices], numeric)
+        varied, figures = _figures([(settings[i], results[i]) for i in indices], numeric, metric)
         drawn += [(indices[0], figure) for figure in figures]
         swept |= set(varied)
     return _told_apart([(results[first], told.texts[first], figure) for first, figure in drawn], swept)
@@ -60,7 +60,9 @@ def _shared(result: Result, values: _Settings, numeric: Sequence[str]) -> str:
     return str((images, [(name, None if name in numeric else value) for name, value in sorted(values.items())]))
 
 
-def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) -> tuple[list[str], list[SweepFigure]]:
+def _figures(
+    cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str], metric: Metric
+) -> tuple[list[str], list[SweepFigure]]:
     """What was varied in these cells, and the figures of it."""
     values_of = {name: sorted({values[name] for values, _ in cells}) for name in numeric if name in cells[0][0]}
     varied = [name for name, values in values_of.items() if len(values) > 1]
@@ -71,33 +73,38 @@ def _figures(cells: Sequence[tuple[_Settings, Result]], numeric: Sequence[str]) 
     lines: dict[tuple[float, ...], dict[float, Result]] = {}
     for values, result in sorted(cells, key=lambda cell: [cell[0][name] for name in others]):
         lines.setdefault(tuple(values[name] for name in others), {})[values[abscissa]] = result
-    curves = [_curve(others, fixed, line) for fixed, line in lines.items()]
+    curves = [_curve(others, fixed, line, metric) for fixed, line in lines.items()]
+    unit = with_unit(metric.heading, metric)
     lines_of = f", for each {' and '.join(heading(name) for name in others)}" if others else ""
-    title = f"mIoU by {heading(abscissa)}{lines_of}"
-    figures = [SweepFigure("curves", title, draw_curves(curves, heading(abscissa), _SCORE))]
+    title = f"{metric.heading} by {heading(abscissa)}"
+    figures = [SweepFigure("curves", f"{title}{lines_of}", draw_curves(curves, heading(abscissa), unit))]
     if len(others) == 1:
         rows, cols = values_of[others[0]], values_of[abscissa]
         grid = np.full((len(rows), len(cols)), np.nan)
         for (row,), line in lines.items():
             for col, result in line.items():
-                grid[rows.index(row), cols.index(col)] = 100 * result.metrics.miou
+                grid[rows.index(row), cols.index(col)] = _score(result, metric)
         row_labels, col_labels = ([f"{value:.12g}" for value in values] for values in (rows, cols))
-        figure = draw_heat_map(grid, row_labels, col_labels, heading(others[0]), heading(abscissa), _SCORE)
-        figures.append(SweepFigure("heatmap", f"mIoU by {heading(abscissa)} and {heading(others[0])}", figure))
+        figure = draw_heat_map(grid, row_labels, col_labels, heading(others[0]), heading(abscissa), unit)
+        figures.append(SweepFigure("heatmap", f"{title} and {heading(others[0])}", figure))
     return varied, figures
 
 
-def _curve(names: Sequence[str], values: Sequence[float], line: dict[float, Result]) -> Curve:
+def _curve(names: Sequence[str], values: Sequence[float], line: dict[float, Result], metric: Metric) -> Curve:
     label = ", ".join(f"{heading(name)}={value:.12g}" for name, value in zip(names, values, strict=True))
     x = tuple(sorted(line))
-    cells = [line[value] for value in x]
-    y = tuple(100 * cell.metrics.miou for cell in cells)
-    told = [scored_images(cell) >= FEWEST_IMAGES for cell in cells]
-    if not any(told):
+    y = tuple(_score(line[value], metric) for value in x)
+    ends = [shown_interval(line[value], metric) for value in x]
+    if not any(ends):
         return Curve(label, x, y)
-    ends = [cell.metrics.miou_ci95 if known else (math.nan,) * 2 for cell, known in zip(cells, told, strict=True)]
-    low, high = (tuple(100 * pair[end] for pair in ends) for end in (0, 1))
+    low, high = (tuple(metric.scale * pair[end] if pair else math.nan for pair in ends) for end in (0, 1))
     return Curve(label, x, y, low, high)
+
+
+def _score(result: Result, metric: Metric) -> float:
+    """In the unit of tables; NaN where the result has none."""
+    value = result.scores[metric.name].value
+    return math.nan if value is None else metric.scale * value
 
 
 def _told_apart(drawn: Sequence[tuple[Result, dict[str, str], SweepFigure]], swept: set[str]) -> list[SweepFigure]:

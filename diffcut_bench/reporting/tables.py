@@ -36,22 +36,14 @@ class Table:
     """Rows of text under headings: one form for the terminal, Markdown, LaTeX, CSV and HTML.
 
     Texts are as they are: each form escapes them for its medium.
-
-    Attributes:
-        name: stem of its files, as far as it is fit for one.
-        title: over the table.
-        columns: headings.
-        rows: a text for each column.
-        notes: what a reader must know, under the table.
-        shared: what all rows have in common, in one line.
     """
 
-    name: str
+    name: str  # stem of its files, as far as it is fit for one
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
-    shared: str = ""
+    rows: tuple[tuple[str, ...], ...]  # a text for each column
+    notes: tuple[str, ...] = ()  # what a reader must know, under the table
+    shared: str = ""  # what all rows have in common, in one line
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -155,29 +147,41 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
         for name in told.names
     ]
     metrics = [metric for metric in known_metrics().values() if any(metric.name in result.scores for result in cells)]
-    names: list[str] = []
-    for metric in metrics:
-        interval = "95 % interval" if not names else "its 95 % interval"
-        names += [metric.heading, interval] if metric.has_interval_column else [metric.heading]
-    columns += [Column(name, numeric=True) for name in (*names, "images")]
-    rows = [
-        (
-            *(texts[name] for name in told.names),
-            *(text for metric in metrics for text in _score_texts(metric, result)),
-            f"{scored_images(result)}{' (limited)' if result.limited else ''}",
-        )
-        for result, texts in zip(cells, told.texts, strict=True)
-    ]
+    rows = [[*texts.values()] for texts in told.texts]
+    for number, metric in enumerate(metrics):
+        interval = ["its 95 % interval" if number else "95 % interval"] if metric.has_interval_column else []
+        columns += number_columns(metric.heading, *interval)
+        for row, result in zip(rows, cells, strict=True):
+            row += score_texts(result, metric)[: 1 + len(interval)]
+    columns += number_columns("images")
+    for row, result in zip(rows, cells, strict=True):
+        row.append(f"{scored_images(result)}{' (limited)' if result.limited else ''}")
     notes = [*footer(cells), *(metric.about for metric in metrics if metric.about)]
     if any(scored_images(result) < FEWEST_IMAGES for result in cells):
         notes.append(NO_INTERVAL)
-    return Table(name, title, tuple(columns), tuple(rows), tuple(notes), " ".join(shared))
+    return Table(name, title, tuple(columns), tuple(map(tuple, rows)), tuple(notes), " ".join(shared))
 
 
-def _score_texts(metric: Metric, result: Result) -> list[str]:
-    score = result.scores.get(metric.name, Score(None))
-    interval = [interval_text(score.ci95, scored_images(result), metric)] if metric.has_interval_column else []
-    return [metric.text(score.value), *interval]
+def number_columns(*names: str) -> tuple[Column, ...]:
+    """Columns of numbers."""
+    return tuple(Column(name, numeric=True) for name in names)
+
+
+def leading_metric() -> Metric:
+    """The metric that cards, curves and bars show; every result has it."""
+    return known_metrics()["miou"]
+
+
+def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
+    """A result's score and its 95 % interval; a dash for what it has not."""
+    value = result.scores.get(metric.name, Score(None)).value
+    return metric.text(value), interval_text(shown_interval(result, metric), metric)
+
+
+def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of a result's score; None where it has none, or of too few images."""
+    few = scored_images(result) < FEWEST_IMAGES
+    return None if few else result.scores.get(metric.name, Score(None)).ci95
 
 
 def scored_images(result: Result) -> int:
@@ -185,59 +189,41 @@ def scored_images(result: Result) -> int:
     return result.dataset.n_images - len(result.failures)
 
 
-def percent(fraction: float) -> str:
-    """A fraction as tables show it: 0.652 as 65.2; NaN as a dash."""
-    return "–" if fraction != fraction else f"{100 * fraction:.1f}".replace("-", "−")
-
-
-def interval_text(ends: Sequence[float] | None, images: int, metric: Metric | None = None) -> str:
-    """Both ends of an interval of a metric's score, or of fractions; a dash where there is none, or too few images."""
-    text = percent if metric is None else metric.text
-    if ends is None or images < FEWEST_IMAGES or any(end != end for end in ends):
+def interval_text(ends: Sequence[float] | None, metric: Metric) -> str:
+    """Both ends of an interval of a metric's score; a dash where there is none."""
+    if ends is None or any(end != end for end in ends):
         return "–"
-    return f"{text(ends[0])} – {text(ends[1])}"
+    return f"{metric.text(ends[0])} – {metric.text(ends[1])}"
 
 
 def footer(results: Sequence[Result]) -> list[str]:
-    """What a reader must know: every protocol in force, what falls short of the published split, what is not scored."""
-    return [*protocols_in_force(results), *_limits(results), *_coverage(results)]
+    """What a reader must know: every protocol in force, what falls short of the published split, which share of the
+    pixels is void, and which classes no image holds."""
+    limits: list[str] = []
+    coverage: list[str] = []
+    for result in results:
+        dataset = result.dataset
+        if result.limited:
+            expected = f" of {dataset.n_expected}" if dataset.n_expected else ""
+            limits.append(f"limited: {dataset.n_images}{expected} images of {dataset.name}, no published figure")
+        if dataset.void_share:
+            share = f"{100 * dataset.void_share:.1f}" if dataset.void_share >= 0.0005 else "less than 0.1"
+            coverage.append(f"void: {share} % of the pixels of {dataset.name} are without annotation and count nowhere")
+        if dataset.unannotated:
+            names = ", ".join(dataset.unannotated[:_NAMED]) + (" …" if len(dataset.unannotated) > _NAMED else "")
+            of = f"{len(dataset.unannotated)} of {len(result.class_names)} classes"
+            coverage.append(f"never annotated in these {dataset.n_images} images of {dataset.name}: {of} ({names})")
+    return [*protocols_in_force(results), *dict.fromkeys([*limits, *coverage])]
 
 
 def protocols_in_force(results: Sequence[Result]) -> list[str]:
     """One line a protocol name; a choice that differs between cells of one name shows all its values."""
-    by_name: dict[str, dict[str, list[str]]] = {}
+    by_name: dict[str, dict[str, dict[str, None]]] = {}
     for result in results:
         choices = by_name.setdefault(text_of(result.protocol.get("name", "unknown")), {})
         for field, value in choices_in_force(result.protocol).items():
-            if str(value) not in choices.setdefault(field, []):
-                choices[field].append(str(value))
+            choices.setdefault(field, {})[str(value)] = None
     return [
         f"protocol {name}: " + ", ".join(f"{f}={'|'.join(v)}" for f, v in choices.items() if f != "name")
         for name, choices in by_name.items()
     ]
-
-
-def _limits(results: Sequence[Result]) -> list[str]:
-    lines: list[str] = []
-    for result in results:
-        if result.limited:
-            expected = f" of {result.dataset.n_expected}" if result.dataset.n_expected else ""
-            note = f"limited: {result.dataset.n_images}{expected} images of {result.dataset.name}, no published figure"
-            if note not in lines:
-                lines.append(note)
-    return lines
-
-
-def _coverage(results: Sequence[Result]) -> list[str]:
-    """What share of the pixels is void, and which classes no image holds, where results say so."""
-    lines: list[str] = []
-    for result in results:
-        dataset = result.dataset
-        if dataset.void_share:
-            share = f"{100 * dataset.void_share:.1f}" if dataset.void_share >= 0.0005 else "less than 0.1"
-            lines.append(f"void: {share} % of the pixels of {dataset.name} are without annotation and count nowhere")
-        if dataset.unannotated:
-            names = ", ".join(dataset.unannotated[:_NAMED]) + (" …" if len(dataset.unannotated) > _NAMED else "")
-            of = f"{len(dataset.unannotated)} of {len(result.class_names)} classes"
-            lines.append(f"never annotated in these {dataset.n_images} images of {dataset.name}: {of} ({names})")
-    return list(dict.fromkeys(lines))

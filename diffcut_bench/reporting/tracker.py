@@ -10,7 +10,10 @@ from diffcut_bench.store import Result
 
 
 class Tracker(Protocol):
-    """What ``tracker=NAME`` builds. Both methods return lines for the user; what they raise becomes such a line."""
+    """What ``tracker=NAME`` builds.
+
+    Both methods return lines for the user, such as where the run is; what they raise becomes such a line.
+    """
 
     def log_cell(
         self,
@@ -20,7 +23,19 @@ class Tracker(Protocol):
         outcomes: Callable[[int], Iterable[Outcome]],
         group: str | None = None,
     ) -> list[str]:
-        """A finished cell: its folder, what it scored, and a way to up to so many scored images."""
+        """Log a finished cell.
+
+        Args:
+            folder, result: of the cell.
+            dataset: that was scored.
+            outcomes: gives up to so many scored images.
+            group: name of the sweep or table that the cell belongs to.
+        """
 
     def log_sweep(self, name: str, results: Sequence[Result]) -> list[str]:
-        """A sweep, after its cells."""
+        """Log a sweep, after its cells.
+
+        Args:
+            name: of the sweep.
+            results: of its cells.
+        """

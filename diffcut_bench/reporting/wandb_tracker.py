@@ -1,5 +1,5 @@
-"""Finished cells and sweeps as runs of Weights & Biases. Results on disk stay the truth: whatever fails here becomes
-one line, and nothing here writes to the terminal or to the current directory."""
+"""Finished cells and sweeps as runs of Weights & Biases. Nothing here writes to the terminal or to the current
+directory."""
 
 import hashlib
 import io
@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.escaping import one_line
 from diffcut_bench.evaluation import contingency_table
 from diffcut_bench.reporting.figures import encode_figure
 from diffcut_bench.reporting.pictures import matched_classes
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number
 from diffcut_bench.reporting.sweeps import sweep_figures
+from diffcut_bench.reporting.tables import leading_metric, scored_images
+from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
@@ -37,7 +39,7 @@ _FINISH_S = 300.0  # for what is left to upload at the end of a run; W&B itself 
 
 
 @dataclass(frozen=True)
-class WandbTracker:
+class WandbTracker(Tracker):
     """``tracker=wandb``; docs/tracking.md shows what it logs.
 
     Attributes:
@@ -74,67 +76,45 @@ class WandbTracker:
         outcomes: Callable[[int], Iterable[Outcome]],
         group: str | None = None,
     ) -> list[str]:
-        """Log a finished cell, unless that was done before.
+        """Log a finished cell, unless ``wandb.json`` in its folder says that this was done before.
 
-        Args:
-            folder: of the cell; ``wandb.json`` in it says that it was logged, and where to.
-            result: of the cell.
-            dataset: that was scored.
-            outcomes: gives up to so many scored images; where it fails, the cell is logged without examples.
-            group: name of the sweep that the cell belongs to.
-
-        Returns:
-            Lines for the user: how to sync, where the run is, or what failed. Nothing is raised.
+        Where its scored images can't be had, the cell is logged without examples.
         """
-        lines: list[str] = []
-        with _failure_as_line(folder.name, lines):
-            if _is_logged(folder):
-                return []
-            rows = read_rows(folder)
-            images, missing = self._images(outcomes, dataset, rows)
-            choices = result.config.get("choices", {})
-            named = [choices[group] for group in ("dataset", "backbone", "segmenter") if choices.get(group)]
-            record = self._log(
-                {**_numbers(result), "classes": _table(_class_rows(result, rows)), **images},
-                id=result.key[:_ID_DIGITS],
-                name=folder.name,
-                job_type="cell",
-                group=self.group or group,
-                tags=list(dict.fromkeys([*self.tags, *named])),
-                config=_config(result),
-                commit=result.environment.git.get("commit"),
-            )
-            write_atomically(folder / _RECORD, json.dumps(record, indent=1) + "\n")
-            lines += [f"wandb: {folder.name} has no example segmentations there ({missing})"] if missing else []
-            lines.append(_where(record))
-        return lines
+        if _is_logged(folder):
+            return []
+        rows = read_rows(folder)
+        images, missing = self._images(outcomes, dataset, rows)
+        choices = result.config.get("choices", {})
+        named = [choices[group] for group in ("dataset", "backbone", "segmenter") if choices.get(group)]
+        record = self._log(
+            {**_numbers(result), "classes": _table(_class_rows(result, rows)), **images},
+            id=result.key[:_ID_DIGITS],
+            name=folder.name,
+            job_type="cell",
+            group=self.group or group,
+            tags=list(dict.fromkeys([*self.tags, *named])),
+            config=_config(result),
+            commit=result.environment.git.get("commit"),
+        )
+        write_atomically(folder / _RECORD, json.dumps(record, indent=1) + "\n")
+        lines = [f"wandb: {folder.name} has no example segmentations there ({missing})"] if missing else []
+        return [*lines, _where(record)]
 
     def log_sweep(self, name: str, results: Sequence[Result]) -> list[str]:
-        """Log a sweep as one more run of its group: its figures, and the table of its cells.
-
-        Args:
-            name: of the sweep; logging it again goes to the same run.
-            results: of its cells.
-
-        Returns:
-            Lines for the user, as in `log_cell`.
-        """
-        lines: list[str] = []
-        with _failure_as_line(f"sweep {name}", lines):
-            if not results:
-                return []
-            record = self._log(
-                {"cells": _table(_cell_rows(results)), **_figures(results)},
-                id=hashlib.sha256(name.encode()).hexdigest()[:_ID_DIGITS],
-                name=name,
-                job_type="sweep",
-                group=self.group or name,
-                tags=self.tags,
-                config={"cells": [result.key for result in results]},
-                commit=results[0].environment.git.get("commit"),
-            )
-            lines.append(_where(record))
-        return lines
+        """Log a sweep as one more run of its group, always the same: its figures, and the table of its cells."""
+        if not results:
+            return []
+        record = self._log(
+            {"cells": _table(_cell_rows(results)), **_figures(results)},
+            id=hashlib.sha256(name.encode()).hexdigest()[:_ID_DIGITS],
+            name=name,
+            job_type="sweep",
+            group=self.group or name,
+            tags=self.tags,
+            config={"cells": [result.key for result in results]},
+            commit=results[0].environment.git.get("commit"),
+        )
+        return [_where(record)]
 
     def _images(
         self, outcomes: Callable[[int], Iterable[Outcome]], dataset: SegmentationDataset, rows: Sequence[ImageRow]
@@ -146,7 +126,7 @@ class WandbTracker:
             for outcome in itertools.islice(outcomes(self.examples) if self.examples else (), self.examples):
                 images.append(_image(outcome, dataset, rows))
         except Exception as error:
-            missing = _in_one_line(error)
+            missing = f"{type(error).__name__}: {one_line(str(error))[:300]}"
         return {"examples": images} if images else {}, missing
 
     def _log(self, content: Mapping[str, Any], *, commit: str | None, **of_run: Any) -> dict[str, Any]:
@@ -202,19 +182,6 @@ class WandbTracker:
         if self.mode == "online":
             raise ValueError("no login; use `wandb login`, or tracker.mode=offline")
         return "offline"
-
-
-@contextmanager
-def _failure_as_line(what: str, lines: list[str]) -> Iterator[None]:
-    """What fails within this is added as a line; a SystemExit of the library must not end a run either."""
-    try:
-        yield
-    except (Exception, SystemExit) as error:
-        lines.append(f"wandb: {what} is not logged ({_in_one_line(error)}); its results on disk are complete")
-
-
-def _in_one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 @contextmanager
@@ -276,7 +243,7 @@ def _numbers(result: Result) -> dict[str, float]:
             found |= _with_ends(_of_class(name), value, score.per_class_ci95.get(own), of=f"/{own}")
     found |= {f"segments/{name}": value for name, value in asdict(result.segments_per_image).items()}
     found |= {f"timings/{name}": value for name, value in asdict(result.timings).items()}
-    found |= {"images": result.dataset.n_images - len(result.failures), "failures": len(result.failures)}
+    found |= {"images": scored_images(result), "failures": len(result.failures)}
     return {name: value for name, value in found.items() if value is not None and math.isfinite(value)}
 
 
@@ -317,12 +284,11 @@ def _figures(results: Sequence[Result]) -> dict[str, "wandb.Image"]:
     """The figures of a sweep."""
     import wandb
 
-    return {
-        f"miou_{drawn.name}": wandb.Image(
-            Image.open(io.BytesIO(encode_figure(drawn.figure, "png"))), caption=drawn.title
-        )
-        for drawn in sweep_figures(results)
-    }
+    pictures = {}
+    for drawn in sweep_figures(results):
+        png = Image.open(io.BytesIO(encode_figure(drawn.figure, "png")))
+        pictures[f"{leading_metric().name}_{drawn.name}"] = wandb.Image(png, caption=drawn.title)
+    return pictures
 
 
 def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageRow]) -> "wandb.Image":
@@ -334,7 +300,9 @@ def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageR
     if outcome.table is None:
         pixels = contingency_table(outcome.prediction, outcome.example.label, dataset.num_classes)
     else:  # clusters were matched once for the data set
-        pixels = _pixels_of_clusters(rows, dataset.num_classes)
+        entries = np.array([entry for row in rows for entry in row.table or ()], dtype=np.int64).reshape(-1, 3)
+        pixels = torch.zeros(dataset.num_classes, int(entries[:, 1].max(initial=dataset.num_classes - 1)) + 1).long()
+        np.add.at(pixels.numpy(), (entries[:, 0], entries[:, 1]), entries[:, 2])
     matched = matched_classes(pixels, outcome.criterion, outcome.surplus, named=outcome.named)
     class_of = np.append(np.where(matched < 0, unmatched, matched), unmatched)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
@@ -345,12 +313,3 @@ def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageR
     colours = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     caption = f"{outcome.example.id}, {len(np.unique(prediction))} segments"
     return wandb.Image(Image.fromarray(colours), masks=masks, caption=caption)
-
-
-def _pixels_of_clusters(rows: Sequence[ImageRow], num_classes: int) -> Tensor:
-    """Pixels of each class and cluster over all images [classes, clusters]."""
-    entries = [entry for row in rows for entry in row.table or ()]
-    table = torch.zeros(num_classes, max([num_classes, *(cluster + 1 for _, cluster, _ in entries)]), dtype=torch.long)
-    for class_id, cluster, pixels in entries:
-        table[class_id, cluster] += pixels
-    return table

@@ -11,11 +11,13 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.reporting import encode_figure, sweep_figures
 from diffcut_bench.reporting.figures import Curve, draw_class_bars, draw_curves, draw_heat_map, inline_svg
 from diffcut_bench.store import Result
 
 NAN = float("nan")
+MIOU = known_metrics()["miou"]
 RESULT = Result.from_json((DATA / "result_v1_before_identity.json").read_text())
 
 
@@ -30,7 +32,7 @@ def heat_map() -> Figure:
 
 
 def bars() -> Figure:
-    return draw_class_bars(["cat", "dog", "cow"], [20, NAN, 70], [10, NAN, NAN], [30, NAN, NAN])
+    return draw_class_bars({"cat": 0.2, "dog": None, "cow": 0.7}, {"cat": (0.1, 0.3), "dog": None}, MIOU)
 
 
 def cell(**settings: float | str) -> Result:
@@ -97,8 +99,14 @@ def test_no_curve_at_all_is_an_empty_figure():
 
 def test_an_unknown_cell_is_blank():
     axes = heat_map().axes[0]
-    places = {text.get_text(): text.get_position() for text in axes.texts}
-    assert places == {"34.9": (0.5, 0.5), "44.9": (0.5, 1.5), "27.6": (1.5, 1.5), "40.0": (0.5, 2.5), "1.0": (1.5, 2.5)}
+    positions = {text.get_text(): text.get_position() for text in axes.texts}
+    assert positions == {
+        "34.9": (0.5, 0.5),
+        "44.9": (0.5, 1.5),
+        "27.6": (1.5, 1.5),
+        "40.0": (0.5, 2.5),
+        "1.0": (1.5, 2.5),
+    }
     (mesh,) = [each for each in axes.collections if isinstance(each, QuadMesh)]
     assert np.ma.getmaskarray(mesh.get_array()).tolist() == [[False, True], [False, False], [False, False]]
     assert axes.get_ylim() == (3, 0), "the first row is on top"
@@ -117,7 +125,8 @@ def test_bars_are_sorted_and_absent_classes_left_out():
 
 @pytest.mark.parametrize("classes", [1, 21, 150])
 def test_bars_have_room_for_every_class(classes):
-    figure = draw_class_bars([f"class {n}" for n in range(classes)], [50.0] * classes, [40] * classes, [60] * classes)
+    names = [f"class {n}" for n in range(classes)]
+    figure = draw_class_bars(dict.fromkeys(names, 0.5), dict.fromkeys(names, (0.4, 0.6)), MIOU)
     figure.draw_without_rendering()
     labels = [label.get_window_extent() for label in figure.axes[0].get_yticklabels()]
     assert len(labels) == classes

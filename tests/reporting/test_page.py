@@ -4,22 +4,23 @@ from html.parser import HTMLParser
 
 import pytest
 
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.reporting import Column, Table, render_page
 from diffcut_bench.reporting.figures import Curve, draw_class_bars, draw_curves
 from diffcut_bench.reporting.page import (
     DatasetPart,
-    Drawing,
     GalleryPicture,
     Headline,
     Page,
     ReproductionPart,
     RunDetails,
-    verdict_places,
+    verdict_cells,
     verdict_tone,
 )
+from diffcut_bench.reporting.sweeps import SweepFigure
+from diffcut_bench.store import Score
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
-NAN = float("nan")
 EVIL = '<b>bold</b> & "q"'
 
 
@@ -74,21 +75,21 @@ def page(name: str = "voc") -> Page:
         title=name,
         lead=f"1 result on {name}",
         headlines=(
-            Headline(name, 49.25, 43.1, 57.6, f"{name}, tau=0.5", "11 images", False),
-            Headline("one image", 20, NAN, NAN, "diffcut", "1 of 9 images", True),
+            Headline(name, Score(0.4925, (0.431, 0.576)), f"{name}, tau=0.5", "11 images", False),
+            Headline("one image", Score(0.2), "diffcut", "1 of 9 images", True),
         ),
         reproductions=(
-            ReproductionPart(f"Table 1 {name}", verdicts),
-            ReproductionPart("Fig. 4", claims, draw_curves([Curve("x", (1,), (2,))], "tau", "mIoU (%)")),
+            ReproductionPart(f"Table 1 {name}", (verdicts,)),
+            ReproductionPart("Fig. 4", (claims,), draw_curves([Curve("x", (1,), (2,))], "tau", "mIoU (%)")),
         ),
         results=replace(table("results", (name,)), notes=(f"note {name}",), shared=f"shared {name}"),
-        sweeps=(Drawing(f"mIoU by tau: {name}", curves),),
+        sweeps=(SweepFigure("curves", f"mIoU by tau: {name}", curves),),
         datasets=(
             DatasetPart(
                 name,
                 f"settings {name}",
                 table("classes", (name,), title=name),
-                draw_class_bars([name], [20], [10], [30]),
+                draw_class_bars({name: 0.2}, {name: (0.1, 0.3)}, known_metrics()["miou"]),
                 (("Best", (picture,)), ("Worst", (picture,))),
                 (f"missing {name}",),
             ),
@@ -127,19 +128,10 @@ def test_every_link_within_the_page_leads_somewhere_and_ids_are_unique():
 def test_the_parts_stand_in_order():
     parsed = Parsed(render_page(page()))
     headings = [text for tag, text in parsed.texts if tag in ("h1", "h2")]
-    assert headings == [
-        "voc",
-        "Summary",
-        "The paper’s tables",
-        "All results",
-        "Sweeps",
-        "Classes",
-        "Gallery",
-        "Run details",
-    ]
-    assert [attrs["aria-label"] for attrs, _ in parsed.all("div") if attrs.get("class") == "scroll"] == [
-        *("T", "T", "T", "voc", "T")
-    ]
+    parts = "voc, Summary, The paper’s tables, All results, Sweeps, Classes, Gallery, Run details"
+    assert ", ".join(headings) == parts
+    labels = [attrs["aria-label"] for attrs, _ in parsed.all("div") if attrs.get("class") == "scroll"]
+    assert labels == ["T", "T", "T", "voc", "T"]
 
 
 def test_tables_scroll_in_a_box_of_their_own_and_pictures_have_words():
@@ -168,22 +160,20 @@ def test_every_name_is_escaped():
 def test_verdicts_are_badges_told_by_their_first_word():
     parsed = Parsed(render_page(page()))
     badges = [(tag.removeprefix("span.badge "), text) for tag, text in parsed.texts if tag.startswith("span.badge")]
-    assert badges == [
-        ("warn", "limited"),  # of the second card
-        *(("good", "reproduced 1"), ("bad", "differs 1"), ("warn", "limited 1")),
-        *(("idle", "not run 1"), ("idle", "not stated 1"), ("plain", "unheard 1")),
-        *(("good", "reproduced"), ("warn", "limited (a)")),
-        *(("bad", "differs"), ("idle", "not run (b)"), ("plain", "unheard of")),
-        ("idle", "not stated: why"),
-        ("warn", "limited"),  # of the run
-    ]
+    card, *counted, run = badges
+    assert card == run == ("warn", "limited")
+    told = ", ".join(f"{text}: {tone}" for tone, text in counted)
+    assert told == (
+        "reproduced 1: good, differs 1: bad, limited 1: warn, not run 1: idle, not stated 1: idle, unheard 1: plain, "
+        "reproduced: good, limited (a): warn, differs: bad, not run (b): idle, unheard of: plain, not stated: why: idle"
+    )
     assert verdict_tone("Reproduced: within") == "good"
     assert verdict_tone("") == "plain"
 
 
 def test_a_table_without_verdicts_has_none():
-    assert verdict_places(table("x", ("reproduced",))) == set()
-    assert verdict_places(table("x", ("", "verdict", "a", " "), columns=(Column("a"),) * 4)) == {(0, 2)}
+    assert verdict_cells(table("x", ("reproduced",))) == {}
+    assert verdict_cells(table("x", ("", "verdict", "a", " "), columns=(Column("a"),) * 4)) == {(0, 2): "a"}
 
 
 def luminance(colour: str) -> float:

@@ -13,7 +13,7 @@ from conftest import DATA, shapes_overrides, write_shapes
 from PIL import Image
 
 from diffcut_bench.cli import main
-from diffcut_bench.reporting.gallery import choose_images
+from diffcut_bench.reporting.details import choose_images
 from diffcut_bench.store import ImageRow, Result, read_rows
 
 TAUS = ("segmenter.tau=0.3,0.5", "segmenter.alpha=2,5")
@@ -73,9 +73,9 @@ def write_reproduction(folder: Path, name: str, **changes: object) -> None:
         "shared": "",
     }
     record = {"schema_version": 1, "name": name, "title": f"title of {name}", "table": table, "curves": None, **changes}
-    place = folder / "reproductions" / name / "reproduction.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps(record))
+    path = folder / "reproductions" / name / "reproduction.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(record))
 
 
 def test_a_sweep_becomes_a_page_with_tables_figures_and_pictures(swept, cli):

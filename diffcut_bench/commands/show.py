@@ -1,0 +1,34 @@
+"""``diffcut-bench show``: one finished cell in detail."""
+
+import argparse
+from pathlib import Path
+
+from diffcut_bench.commands.terminal import console, say
+from diffcut_bench.commands.words import CELL_HELP, find_cell
+from diffcut_bench.config import load_config
+from diffcut_bench.errors import UserError
+from diffcut_bench.reporting import class_table, rank_table, results_table
+from diffcut_bench.store import check_published
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own arguments."""
+    parser.add_argument("cell", metavar="CELL", help=CELL_HELP)
+    parser.add_argument("--images", type=int, default=5, help="best and worst images shown (default 5)")
+
+
+def show(options: argparse.Namespace) -> int:
+    """One finished cell: every class with its interval, the worst and best images.
+
+    Raises:
+        UserError: the cell is not found.
+    """
+    if options.images < 0:
+        raise UserError("--images takes a number from 0 on", f"--images {options.images}", "such as --images 3")
+    folder, result = find_cell(options.cell, Path(load_config(options.overrides).output_dir))
+    _, rows = check_published(folder)
+    results_table([(folder, result)]).print(console)
+    class_table(result, rows).print(console)
+    rank_table(rows, options.images).print(console)
+    say(f"result   {folder / 'result.json'}")
+    return 0
