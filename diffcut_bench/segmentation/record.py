@@ -19,7 +19,8 @@ from filelock import FileLock
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
 from diffcut_bench.segmentation.picture import Segmentation
-from diffcut_bench.store import cell_key, typed, unwritable, write_atomically
+from diffcut_bench.store import cell_key, unwritable, write_atomically
+from diffcut_bench.store.schema import typed
 
 SCHEMA_VERSION = 2
 _SETTINGS = 12  # digits of the key of the settings
