@@ -10,7 +10,8 @@ import pytest
 from conftest import DATA, finished_cells, shapes_overrides
 
 from diffcut_bench.config import load_config
-from diffcut_bench.scoring.passes import FinishedCell, run_cells
+from diffcut_bench.scoring.events import FinishedCell
+from diffcut_bench.scoring.passes import run_cells
 
 
 @pytest.fixture
@@ -78,7 +79,32 @@ def test_scores_that_are_not_those_of_the_rows_are_found(cli, done, tmp_path):
     (folder / "SHA256SUMS").unlink()
     found = cli("verify", tmp_path / "out")
     assert found.code == 1
-    assert "its mIoU is" in found.out
+    assert "its mIoU (" in found.out
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda scores: scores["miou"]["ci95"].reverse(), "its mIoU (ci95.0) is"),
+        (
+            lambda scores: scores["miou"]["per_class"].update(dict.fromkeys(scores["miou"]["per_class"], 0.99)),
+            "is 0.99",
+        ),
+        (lambda scores: scores["segments"].update(value=1.5), "its segments (value) is 1.5"),
+        (lambda scores: scores.update(jaccard={"value": 0.5}), "it has the score image Jaccard"),
+        (lambda scores: scores.update(unknown={"value": 0.5}), "fine"),
+    ],
+    ids=["interval", "class", "segments", "invented", "of another version"],
+)
+def test_every_score_is_that_of_the_rows(cli, done, tmp_path, change, said):
+    _, folder = done
+    raw = json.loads((folder / "result.json").read_text())
+    change(raw["scores"])
+    raw["metrics"]["miou_ci95"] = raw["scores"]["miou"]["ci95"]
+    raw["metrics"]["iou_per_class"] = raw["scores"]["miou"]["per_class"]
+    (folder / "result.json").write_text(json.dumps(raw))
+    (folder / "SHA256SUMS").unlink()
+    assert said in cli("verify", tmp_path / "out").out
 
 
 def test_another_cells_result_is_found(cli, done, tmp_path):

@@ -29,7 +29,6 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.interruption import held_back
 from diffcut_bench.reporting import Column, Table, encode_figure
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource, open_features
@@ -236,19 +235,14 @@ def _measure(
     """One backbone on the plan's pairs; of each image only the drawn patches' features are kept."""
     source = open_features(config, device)
     name = config.choices["backbone"]
-    for line in source.announce(images.dataset, images.indices(plan.ids)):
-        images.observer.say(line)
     features: list[Tensor] = []
-    try:
-        with images.observer.progress(name, "images") as report:
-            for patches, grid in zip(plan.patches, images.on_grid(source, plan.ids, config, grids), strict=True):
-                features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
-                report(len(features), len(plan.ids))
-    finally:
-        with held_back():
-            lines = source.close()
-        for line in lines:
-            images.observer.say(line)
+    with (
+        source.in_use(images.dataset, images.indices(plan.ids), images.observer.say),
+        images.observer.progress(name, "images") as report,
+    ):
+        for patches, grid in zip(plan.patches, images.on_grid(source, plan.ids, config, grids), strict=True):
+            features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
+            report(len(features), len(plan.ids))
     scores = pair_scores(features, plan)
     interval = auc_interval(scores, plan, seed=config.seed)
     curve = Curve(name, roc_points(scores, plan.same), auc(scores, plan.same), interval)

@@ -12,8 +12,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting import Tracker, draw_outcome, results_table
-from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
 

@@ -2,7 +2,9 @@
 
 import argparse
 import json
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from diffcut_bench.commands.features import say_damaged
@@ -68,11 +70,26 @@ def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
     protocol, names = build_protocol(result.protocol), result.class_names
     if protocol.matching == "dataset":
         rows = match_rows(rows, len(names), protocol)
-    for name, found in summarise(rows, names, result.protocol, result.environment.seed).items():
-        told = result.scores.get(name, found)
-        if (told.value is None) != (found.value is None) or abs((told.value or 0) - (found.value or 0)) > 1e-9:
-            heading = known_metrics()[name].heading
-            raise ValueError(f"its {heading} is {told.value}, and that of its rows {found.value}")
+    found = summarise(rows, names, result.protocol, result.environment.seed)
+    for name, metric in known_metrics().items():
+        if name not in result.scores:
+            continue
+        if name not in found:
+            raise ValueError(f"it has the score {metric.heading}, which its rows do not give")
+        told, due = (_numbers(asdict(score)) for score in (result.scores[name], found[name]))
+        if result.schema_version == 1:  # its intervals are of whatever rule was in force
+            told = {"value": told["value"]} if "value" in told else {}
+        for path, number in told.items():
+            if abs(number - due.get(path, math.inf)) > 1e-9:
+                raise ValueError(f"its {metric.heading} ({path}) is {number}, and that of its rows {due.get(path)}")
+
+
+def _numbers(node: object, name: str = "") -> dict[str, float]:
+    """Every number below a node of JSON, by its path."""
+    if isinstance(node, (dict, list, tuple)):
+        inner = node.items() if isinstance(node, dict) else enumerate(node)
+        return {path: n for key, each in inner for path, n in _numbers(each, f"{name}.{key}".lstrip(".")).items()}
+    return {name: float(node)} if isinstance(node, (int, float)) else {}
 
 
 def _check_journals(folder: Path) -> Iterator[str]:

@@ -12,8 +12,7 @@ from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction, Tuning
 from diffcut_bench.reproduction.tuning import tune_setting
 from diffcut_bench.reproduction.verdict import Measured
-from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.passes import pass_key, run_cells
 
 

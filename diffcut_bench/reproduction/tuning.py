@@ -8,8 +8,7 @@ from pathlib import Path
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction.spec import Tuning
-from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.passes import run_cell, run_cells
 from diffcut_bench.store import cell_key, write_atomically
 

@@ -15,7 +15,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol, choices_in_force
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
@@ -32,15 +32,6 @@ from diffcut_bench.store import (
     cell_key,
     join_progress,
 )
-
-
-@dataclass(frozen=True)
-class FinishedCell:
-    """Where a cell lies, its result, and whether it had been finished before."""
-
-    folder: Path
-    result: Result
-    skipped: bool
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from torch import Tensor
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FeatureSource
+from diffcut_bench.scoring.features import FeatureSource, backbone_identity
 from diffcut_bench.scoring.framing import Framing
-from diffcut_bench.scoring.identity import backbone_identity
 from diffcut_bench.store import cell_key
 
 _PATCHES = 8  # a side of the test images

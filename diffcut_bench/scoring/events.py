@@ -2,16 +2,23 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.pipeline import Outcome
+from diffcut_bench.store import Result
 
-if TYPE_CHECKING:
-    from diffcut_bench.scoring.cell import FinishedCell
+
+@dataclass(frozen=True)
+class FinishedCell:
+    """Where a cell lies, its result, and whether it had been finished before."""
+
+    folder: Path
+    result: Result
+    skipped: bool
 
 
 class Observer:
@@ -44,9 +51,9 @@ class Observer:
         """Write the picture of an image to the path."""
 
     def finished(
-        self, cell: "FinishedCell", dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]
+        self, cell: FinishedCell, dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]
     ) -> None:
         """A cell is on disk, as are all others of its pass; ``outcomes(n)`` scores its first n images once more."""
 
-    def end(self, ended: Sequence["FinishedCell | UserError"]) -> None:
+    def end(self, ended: Sequence[FinishedCell | UserError]) -> None:
         """The pass is over: how each cell ended; nothing where the pass itself failed."""

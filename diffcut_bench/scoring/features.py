@@ -15,9 +15,12 @@ from diffcut_bench.backbones import Backbone, Outline
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.interruption import held_back
+from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, Framing
-from diffcut_bench.scoring.identity import FEATURES_VERSION, backbone_identity
 from diffcut_bench.store import FeatureStore, StoreOptions, in_units
+
+# Raise when a change of ours changes features, so that stored ones are not taken for new ones.
+FEATURES_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -212,3 +215,13 @@ def outline_of(config: RunConfig, device_type: str, aspect: int = 1) -> Outline 
     except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
         return None
     return outline
+
+
+def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
+    """What the backbone says that its features depend on, and every setting that it says nothing about."""
+    fingerprint = backbone.fingerprint()
+    # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
+    known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
+    code = code_fingerprint([backbone], [settings])
+    own = {name: value for name, value in settings.items() if name not in known}
+    return own | fingerprint | ({"code": code} if code else {})

@@ -1,27 +1,23 @@
 """What a cell's key is the digest of: everything that can change its numbers, and nothing else."""
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from diffcut_bench.backbones import Backbone
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import choices_in_force
+from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-
-if TYPE_CHECKING:
-    from diffcut_bench.scoring.pipeline import Pipeline
+from diffcut_bench.scoring.pipeline import Pipeline
 
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
 NUMERICS_VERSION = 2
-# Raise when a change of ours changes features, so that stored ones are not taken for new ones.
-FEATURES_VERSION = 1
 
 
 def cell_identity(
-    config: RunConfig, pipeline: "Pipeline", dataset: SegmentationDataset, fingerprint: str
+    config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset, fingerprint: str
 ) -> dict[str, Any]:
     """Everything that can change the numbers. Batch size, workers and folders can't; the
     versions of other packages are recorded beside."""
@@ -46,13 +42,3 @@ def cell_identity(
         "device_type": features.device.type,
         "torch": torch.__version__.partition("+")[0],
     }
-
-
-def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str, Any]:
-    """What the backbone says that its features depend on, and every setting that it says nothing about."""
-    fingerprint = backbone.fingerprint()
-    # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
-    known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
-    code = code_fingerprint([backbone], [settings])
-    own = {name: value for name, value in settings.items() if name not in known}
-    return own | fingerprint | ({"code": code} if code else {})

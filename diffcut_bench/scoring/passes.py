@@ -20,8 +20,8 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.interruption import raise_if_interrupted
-from diffcut_bench.scoring.cell import FinishedCell, OpenedPass, RunningCell
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.cell import OpenedPass, RunningCell
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable, reopened
-from diffcut_bench.scoring.cell import FinishedCell
+from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images
 from diffcut_bench.scoring.summary import summarise_cell

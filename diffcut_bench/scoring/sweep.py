@@ -36,8 +36,7 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.escaping import counted
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
-from diffcut_bench.scoring.cell import FinishedCell
-from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, cell_key, read_result, write_atomically

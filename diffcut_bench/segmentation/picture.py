@@ -18,10 +18,10 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
-from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import prepare_example, resize_image
-from diffcut_bench.scoring.identity import FEATURES_VERSION, NUMERICS_VERSION, backbone_identity
+from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.store import write_atomically

@@ -168,6 +168,8 @@ class Result:
             raise ValueError("nested too deeply") from error
         raw = typed(dict[str, Any], raw, "result")
         version = typed(int, raw.get("schema_version"), "schema_version")
+        if version < 1:
+            raise ValueError(f"schema_version: 1 or more is due, not {version}")
         if version > SCHEMA_VERSION:
             raise NewerSchemaError(f"result.json has schema_version {version}; this program reads {SCHEMA_VERSION}")
         metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")

@@ -14,7 +14,7 @@ from diffcut_bench.backbones import DiffusionAttention, DiffusionEncoder
 from diffcut_bench.backbones.diffusion_attention import aggregate_attention
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.identity import backbone_identity
+from diffcut_bench.scoring.features import backbone_identity
 from diffcut_bench.scoring.passes import run_cell
 
 IMAGES = torch.rand(3, 3, 128, 128, generator=torch.Generator().manual_seed(0))

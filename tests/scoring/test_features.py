@@ -15,11 +15,10 @@ from safetensors.torch import load_file
 from diffcut_bench.backbones import Colour, EfficientNetLite0
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.features import FeatureSource, open_features
+from diffcut_bench.scoring.events import FinishedCell, Observer
+from diffcut_bench.scoring.features import FEATURES_VERSION, FeatureSource, open_features
 from diffcut_bench.scoring.framing import Framing
-from diffcut_bench.scoring.identity import FEATURES_VERSION
-from diffcut_bench.scoring.passes import FinishedCell, run_cell
+from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import list_sets
 
@@ -175,7 +174,7 @@ def test_a_result_knows_the_commit_and_the_files_of_its_weights(shapes, tmp_path
 
 def test_a_setting_that_the_fingerprint_forgets_is_in_the_key(shapes, tmp_path):
     source = FeatureSource(Colour(), Framing("center", 64, 64, "ignore"), torch.device("cpu"))
-    from diffcut_bench.scoring.identity import backbone_identity
+    from diffcut_bench.scoring.features import backbone_identity
 
     assert backbone_identity(source.backbone, {"own": 1, "suggests": {"tau": 1}, "stride": 7})["own"] == 1
     assert "suggests" not in backbone_identity(source.backbone, {"suggests": {}})
