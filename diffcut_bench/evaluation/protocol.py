@@ -59,6 +59,11 @@ class Protocol:
     name_pooling: Literal["pixels", "nearest_exact"] = "pixels"
     name_input: Literal["normalised", "unit"] = "normalised"
 
+    @property
+    def assignment(self) -> dict[str, Any]:
+        """Choices of the matching: keywords of `diffcut_bench.evaluation.assign_clusters` and of all that call it."""
+        return {"criterion": self.criterion, "surplus": self.surplus}
+
     def __post_init__(self) -> None:
         problems = []
         hints = get_type_hints(Protocol)

@@ -3,7 +3,7 @@
 import base64
 import colorsys
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.escaping import one_line
-from diffcut_bench.evaluation import Criterion, Surplus, assign_clusters, contingency_table
+from diffcut_bench.evaluation import assign_clusters, contingency_table
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 
@@ -104,7 +104,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
     colours = palette(dataset.num_classes)
     table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
-    matched = matched_classes(table, outcome.criterion, outcome.surplus, named=outcome.named)
+    matched = matched_classes(table, outcome.assignment, named=outcome.named)
     # A negative id picks the last colour.
     of_label = np.vstack([colours, np.full(3, _VOID_GREY, np.uint8)])
     of_cluster = np.vstack([colours, np.full(3, _UNMATCHED_GREY, np.uint8)])[matched]
@@ -123,12 +123,12 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     write_atomically(path, encode_png(np.pad(drawing, margin, constant_values=255)))
 
 
-def matched_classes(table: Tensor, criterion: Criterion, surplus: Surplus, *, named: bool = False) -> NDArray[np.int64]:
+def matched_classes(table: Tensor, assignment: Mapping[str, Any], *, named: bool = False) -> NDArray[np.int64]:
     """Class that each cluster matched, or that it is.
 
     Args:
         table: contingency table [classes, clusters].
-        criterion, surplus: of the matching.
+        assignment: choices of the matching, see `Protocol.assignment`.
         named: clusters are classes.
 
     Returns:
@@ -138,7 +138,7 @@ def matched_classes(table: Tensor, criterion: Criterion, surplus: Surplus, *, na
         return np.arange(table.shape[1], dtype=np.int64)
     classes = np.full(table.shape[1], -1, dtype=np.int64)
     present = table.sum(dim=1) > 0
-    for index, cluster in enumerate(assign_clusters(table, criterion, surplus).tolist()):
+    for index, cluster in enumerate(assign_clusters(table, **assignment).tolist()):
         if present[index] and cluster >= 0:
             classes[cluster] = index
     return classes

@@ -303,7 +303,7 @@ def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageR
         entries = np.array([entry for row in rows for entry in row.table or ()], dtype=np.int64).reshape(-1, 3)
         pixels = torch.zeros(dataset.num_classes, int(entries[:, 1].max(initial=dataset.num_classes - 1)) + 1).long()
         np.add.at(pixels.numpy(), (entries[:, 0], entries[:, 1]), entries[:, 2])
-    matched = matched_classes(pixels, outcome.criterion, outcome.surplus, named=outcome.named)
+    matched = matched_classes(pixels, outcome.assignment, named=outcome.named)
     class_of = np.append(np.where(matched < 0, unmatched, matched), unmatched)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
     masks = {

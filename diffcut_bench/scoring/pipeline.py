@@ -1,7 +1,7 @@
 """The only place that joins the stages: read -> features -> partition -> label map -> refinement -> counts."""
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,10 +16,8 @@ from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Counts,
-    Criterion,
     Protocol,
     ScoredImage,
-    Surplus,
     contingency_tables,
     count_matches,
     count_named,
@@ -99,7 +97,7 @@ class Outcome:
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
-        criterion, surplus: of the matching of clusters to classes.
+        assignment: choices of the matching of clusters to classes, see `Protocol.assignment`.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         named: the prediction holds classes, and nothing was matched.
         measured: what metrics that look at the image itself keep of it, by name.
@@ -110,8 +108,7 @@ class Outcome:
     segments: int
     counts: Counts
     pixels: int
-    criterion: Criterion = "overlap"
-    surplus: Surplus = "absent_class"
+    assignment: Mapping[str, Any] = field(default_factory=dict)
     table: Tensor | None = None
     named: bool = False
     measured: dict[str, list[float] | None] = field(default_factory=dict)
@@ -163,7 +160,7 @@ def score_together(
     Args:
         pipelines: they share features, device, and what their protocols say about crop, sizes and void.
         dataset: opened.
-        wanted: indices of the data set that each pipeline is to score.
+        wanted: indices of the data set that each pipeline is to score; what is taken out meanwhile is passed over.
         batch_size: images at a time.
         num_workers: processes that read.
 
@@ -302,7 +299,7 @@ def _counts(table: Tensor, protocol: Protocol) -> Counts:
         return Counts(none, none, none)
     if protocol.matching == "named":
         return count_named(table)
-    return count_matches(table, protocol.criterion, protocol.surplus)
+    return count_matches(table, **protocol.assignment)
 
 
 def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
@@ -406,8 +403,8 @@ class _Run:
         with self._stage("evaluate_s", [batch]):
             prediction = _numbered(protocol, prediction)
             if background is not None and namer is None:
-                rule, matching = protocol.background_rule, (protocol.criterion, protocol.surplus)
-                prediction = merge_backgrounds(prediction, labels, classes, background, rule, *matching)
+                rule, assignment = protocol.background_rule, protocol.assignment
+                prediction = merge_backgrounds(prediction, labels, classes, background, rule, **assignment)
         if pipeline.refiner is not None and images is not None:
             with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
@@ -426,8 +423,7 @@ class _Run:
                     segments[i],
                     _counts(tables[i], protocol),
                     pixels[i],
-                    protocol.criterion,
-                    protocol.surplus,
+                    protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     tables[i] if protocol.matching == "dataset" else None,
                     namer is not None,

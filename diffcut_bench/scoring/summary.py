@@ -66,7 +66,7 @@ def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -
         for class_id, cluster, pixels in row.table or ():
             table[class_id, cluster] = pixels
         tables.append(table)
-    counts = count_matches_together(tables, protocol.criterion, protocol.surplus)
+    counts = count_matches_together(tables, **protocol.assignment)
     return [
         replace(row, tp=tp.tolist(), fp=fp.tolist(), fn=fn.tolist())
         for row, (tp, fp, fn) in zip(rows, counts, strict=True)

@@ -1,7 +1,9 @@
+import inspect
+
 import pytest
 
 from diffcut_bench.config import load_config
-from diffcut_bench.evaluation import Protocol, choices_in_force
+from diffcut_bench.evaluation import Protocol, assign_clusters, choices_in_force
 
 RELEASED = {
     "name": "released",
@@ -23,6 +25,10 @@ RELEASED = {
 
 def test_the_released_choices_are_legal():
     assert Protocol(**RELEASED).background_rule == "unmatched"
+
+
+def test_every_choice_of_the_assignment_is_the_protocols():
+    assert list(Protocol(**RELEASED).assignment) == list(inspect.signature(assign_clusters).parameters)[1:]
 
 
 def test_all_problems_are_said_at_once():
