@@ -11,7 +11,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 2
-_NAN = float("nan")
 _reader = cache(TypeAdapter)  # of a type
 
 
@@ -43,7 +42,7 @@ class Metrics:
     miou: float  # fraction, mean over classes
     pixel_accuracy: float  # fraction
     miou_ci95: tuple[float, float]
-    pixel_accuracy_ci95: tuple[float, float] = (_NAN, _NAN)  # absent in older files
+    pixel_accuracy_ci95: tuple[float, float] | None = None  # absent in older files
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
     # Of named segments only (docs/open_vocabulary.md): mean over images of the mean IoU over an image's classes.
@@ -148,7 +147,9 @@ class Result:
             del values["scores"]
         later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
-        later += [(values["metrics"], f"{name}_ci95") for name in ("iou_per_class", "mean_image_jaccard")]
+        later += [
+            (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")
+        ]
         for holder, name in [*later, (values["metrics"], "mean_image_jaccard")]:
             if not holder[name] and holder[name] not in (0, []):  # of an older file, which is written back as it was
                 del holder[name]

@@ -63,6 +63,8 @@ def test_unknown_fields_are_passed_over_and_later_ones_get_defaults():
     result = Result.from_json(json.dumps(raw))
     assert result.protocol == {}
     assert result.timings.wall_s > 0
+    assert result.scores["pixel_accuracy"].ci95 is None
+    assert "pixel_accuracy_ci95" not in json.loads(result.to_json())["metrics"]
 
 
 def test_a_newer_schema_is_refused():
