@@ -115,12 +115,15 @@ class PictureSegmenter:
     def identity(self) -> dict[str, Any]:
         """Everything but the picture that its segments and their names depend on."""
         config, pipeline = self._config, self._pipeline
+        options = {group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer")}
+        stages = (pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner, self._namer)
         return {
             "numerics_version": NUMERICS_VERSION,
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
-            **{group: getattr(config, group) for group in ("segmenter", "upsampler", "refiner", "namer", "protocol")},
-            "code": code_fingerprint([pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner]),
+            **options,
+            "protocol": config.protocol,
+            "code": code_fingerprint(stages, options.values()),
             "words": self._namer and self._namer.identity(),
             "classes": self._class_names,
             "device_type": pipeline.features.device.type,
