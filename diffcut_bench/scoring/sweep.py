@@ -41,7 +41,8 @@ from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, cell_key, read_result, write_atomically
 
-_READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change the recursion
+_RECURSIVE = "diffcut_bench.segmenters.DiffCut"
+_READ_FROM_TREE = ("tau", "label_codes")  # settings of it that do not change the recursion
 _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one pass after the other, in here
 _PASS = "sweep_pass"  # the key by which a launcher's job is told its pass
 # Our yaml of a launcher has the plugin's name, so Hydra fills it up from the plugin's own, and warns that it does.
@@ -259,6 +260,7 @@ def _loky_follows() -> Iterator[None]:
 def _shared_work(configs: Sequence[RunConfig]) -> str:
     """What the cells of a pass do once for all of them."""
     trees = {json.dumps({n: v for n, v in c.segmenter.items() if n not in _READ_FROM_TREE}) for c in configs}
-    if all("tau" in config.segmenter for config in configs) and len(trees) < len(configs):
-        return f"  once an image: reading, features, cosines, and {len(trees)} recursions, from which every tau is read"
+    if all(config.segmenter.get("_target_") == _RECURSIVE for config in configs) and len(trees) < len(configs):
+        recursions = counted(len(trees), "recursion")
+        return f"  once an image: reading, features, cosines, and {recursions}, from which every tau is read"
     return "  once an image: reading and features"

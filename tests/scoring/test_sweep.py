@@ -12,7 +12,8 @@ from joblib.externals.loky import get_reusable_executor
 from submitit import Job
 
 from diffcut_bench import interruption
-from diffcut_bench.config import conf_dir
+from diffcut_bench.config import conf_dir, load_config
+from diffcut_bench.scoring.sweep import _shared_work
 
 # Four passes; in each one cell that is fine and one that is not.
 CELLS = ("backbone=efficientnet_lite0,colour", "limit=1,2", "segmenter.tau=0.4,2")
@@ -117,6 +118,15 @@ def test_slurm_is_asked_for_what_the_yaml_says(cli, place, tmp_path, monkeypatch
     wanted = ("array=0-1%2", "gpus-per-node=1", "cpus-per-task=8", "mem=64GB", "time=1440", "partition=fast")
     assert {f"#SBATCH --{option}" for option in wanted} <= asked
     assert "#SBATCH --job-name=diffcut_bench" in asked
+
+
+def test_only_a_recursion_is_said_to_be_shared():
+    for segmenter, told in (
+        ("diffcut", "1 recursion, from which every tau is read"),
+        ("tokencut", "reading and features"),
+    ):
+        configs = [load_config([f"segmenter={segmenter}", f"segmenter.tau={tau}"]) for tau in (0.2, 0.4)]
+        assert _shared_work(configs).endswith(told)
 
 
 def test_an_unknown_launcher_is_guessed_at(cli, place):
