@@ -100,7 +100,7 @@ class RunningCell:
         self.config, self.opened, self.dataset = config, opened, opened.dataset
         self.workers, self.observer = opened.workers, opened.observer
         self.pipeline = Pipeline.of(config, opened.features, namer, segmenter)
-        _check_stages(config, self.pipeline, self.dataset)
+        _check_matching(config, self.pipeline, self.dataset)
         self.identity = cell_identity(config, self.pipeline, self.dataset, opened.fingerprint)
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
@@ -288,19 +288,15 @@ def picture_path(folder: Path, image_id: str) -> Path:
     return folder / f"{image_id.replace('%', '%25').replace('/', '%2F')}.png"
 
 
-def _check_stages(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
-    """Raise a UserError for stages that do not go together."""
+def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
+    """Raise a UserError for stages that do not go with the matching of the protocol."""
     segmenter, protocol = pipeline.segmenter, pipeline.protocol
-    where, backbone = (f"{group}={config.choices.get(group)}" for group in ("segmenter", "backbone"))
-    taken, given = segmenter.attention_channels, pipeline.features.backbone.attention_channels
-    if taken is not None and taken != given:
-        what = f"the segmenter takes the last {taken} channels for attention, and the backbone gives {given} of it"
-        raise UserError(what, f"{where} {backbone}", f"segmenter.attention_channels={given}")
     if protocol.matching == "named" and pipeline.namer is None:
         raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
     if protocol.matching != "dataset":
         return
     # One matching for the data set: cluster ids have to mean the same in all images, and to reach it unchanged.
+    where = f"segmenter={config.choices.get('segmenter')}"
     if not segmenter.consistent_ids:
         what = "matching=dataset needs cluster ids that mean the same in every image"
         where = f"{where} numbers the segments of each image anew"

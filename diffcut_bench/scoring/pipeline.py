@@ -80,6 +80,11 @@ class Pipeline:
             choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
         protocol = build_protocol(choices)
         method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
+        taken, given = method.attention_channels, features.backbone.attention_channels
+        if taken is not None and taken != given:
+            what = f"the segmenter takes the last {taken} channels for attention, and the backbone gives {given} of it"
+            where = " ".join(f"{group}={config.choices.get(group)}" for group in ("segmenter", "backbone"))
+            raise UserError(what, where, f"segmenter.attention_channels={given}")
         upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
         if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
             what = "concepts are assigned to segments of patches, and this segmenter's are finer"

@@ -92,6 +92,8 @@ def test_checks_its_arguments():
 
 def test_channels_that_are_no_attention_are_not_taken_for_it(cli, shapes, tmp_path):
     base = [*shapes_overrides(shapes, tmp_path), "segmenter=found", "backbone=efficientnet_lite0", "limit=1"]
-    done = cli("run", *base, "segmenter.attention_channels=6")
-    assert done.code == 2
-    assert "the segmenter takes the last 6 channels for attention, and the backbone gives 0" in done.err
+    picture = next((shapes / "images").glob("*"))
+    for command in (("run",), ("segment", picture)):
+        done = cli(*command, *base, "segmenter.attention_channels=6")
+        assert done.code == 2
+        assert "the segmenter takes the last 6 channels for attention, and the backbone gives 0" in done.err
