@@ -29,11 +29,11 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, encode_figure
+from diffcut_bench.reporting import Column, Table, encode_figure, number_columns
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Example, Framing, prepare_example, seen_choices
-from diffcut_bench.scoring.passes import open_dataset
+from diffcut_bench.scoring.passes import data_fingerprint, open_dataset
 from diffcut_bench.scoring.reading import example_loader, read_ahead, read_label
 from diffcut_bench.store import DatasetRecord, Failure, cell_key, write_atomically
 
@@ -58,7 +58,7 @@ class Measurement:
         for row in self.record["backbones"]:
             interval = "{:.3f} – {:.3f}".format(*row["auc_ci95"]) if _has_interval(self.record) else "–"
             rows.append((row["name"], f"{row['auc']:.3f}", interval, *counts))
-        columns = (Column("backbone"), *(Column(name, numeric=True) for name in names))
+        columns = (Column("backbone"), *number_columns(*names))
         return Table("coherence", "Semantic coherence", columns, tuple(rows), tuple(_notes(self.record)))
 
 
@@ -95,7 +95,7 @@ def measure_coherence(
     config = configs[0]
     device = choose_device(config.device)
     whole = open_dataset(config)
-    dataset = whole.select(config.limit)
+    dataset = whole.select(config.limit, config.limit_seed)
     source = _Images(config, dataset, observer)
     for image in images or ():
         if image not in source.index:
@@ -106,10 +106,7 @@ def measure_coherence(
     needed = sorted({image for pair in pairs for image in pair} | set(images or ()))
     grids, failures = source.read_grids(needed, sampling.grid)
     plan = make_plan(grids, pairs, dataset.background, sampling)
-    try:
-        described = DatasetRecord(dataset.name, dataset.fingerprint(), len(dataset), whole.n_expected)
-    except ValueError as error:
-        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
+    described = DatasetRecord(dataset.name, data_fingerprint(dataset), len(dataset), whole.n_expected)
     for failure in failures:
         if failure.id in (images or ()):
             raise UserError(failure.error, f"--mark-images: {failure.id}", "mend the file, or name another image")

@@ -155,11 +155,7 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
     if not indices:
         raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
     features = open_features(config, device)
-    try:
-        fingerprint = dataset.fingerprint()
-    except ValueError as error:
-        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
-    return OpenedPass(whole, dataset, indices, fingerprint, features, together, observer)
+    return OpenedPass(whole, dataset, indices, data_fingerprint(dataset), features, together, observer)
 
 
 def pass_key(config: RunConfig) -> str:
@@ -179,6 +175,18 @@ def open_dataset(config: RunConfig, report: Callable[[int, int], None] | None = 
     if isinstance(built, Benchmark):
         built = open_benchmark(built, Path(config.data_dir), config.prepared, config.num_proc, report)
     return replace(built, max_pixels=config.max_pixels)
+
+
+def data_fingerprint(dataset: SegmentationDataset) -> str:
+    """SHA-256 of the ids, files and label meaning of a data set.
+
+    Raises:
+        UserError: a file can't be read.
+    """
+    try:
+        return dataset.fingerprint()
+    except ValueError as error:
+        raise UserError(f"{error}", f"dataset={dataset.name}", "fetch or unpack this file again") from error
 
 
 def without_preparing(config: RunConfig) -> RunConfig:

@@ -76,6 +76,12 @@ def test_neither_batch_size_nor_order_changes_the_result(measure, monkeypatch):
     assert comparable(measure("--patches", "16")) == comparable(record)
 
 
+def test_images_are_drawn_at_random_with_a_seed(measure):
+    first, drawn = (measure("limit=3", *words)["dataset"] for words in ((), ("limit_seed=1",)))
+    assert first["n_images"] == drawn["n_images"] == 3
+    assert first["fingerprint"] != drawn["fingerprint"]
+
+
 def test_whole_images_of_any_aspect_ratio(measure, shapes):
     """151×92: the aspect ratio in pixels of the network's input and of the scored label differ by a row of patches."""
     for folder in ("images", "labels"):
