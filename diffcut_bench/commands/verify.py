@@ -68,9 +68,7 @@ def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
     if not result.protocol or not rows:
         return
     protocol, names = build_protocol(result.protocol), result.class_names
-    if protocol.matching == "dataset":
-        rows = match_rows(rows, len(names), protocol)
-    found = summarise(rows, names, result.protocol, result.environment.seed)
+    found = summarise(match_rows(rows, len(names), protocol), names, result.protocol, result.environment.seed)
     for name, metric in known_metrics().items():
         if name not in result.scores:
             continue

@@ -13,7 +13,7 @@ import torch
 from diffcut_bench.config import RunConfig
 from diffcut_bench.environment import choose_device, device_name, is_here, matrix_rate
 from diffcut_bench.errors import UserError
-from diffcut_bench.reporting import Column, Table
+from diffcut_bench.reporting import Column, Table, number_columns
 from diffcut_bench.reproduction.outlook import Lack, Outlook, look_ahead
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction, load_reproduction
@@ -207,7 +207,7 @@ def _table(
 ) -> Table:
     priced = [price for price in prices if price]
     shown = _PRICES if any(price.published is not None for price in priced) else _PRICES[:-1]
-    columns = [*map(Column, ("cell", "column", "state")), *(Column(name, numeric=True) for name in shown if priced)]
+    columns = (*map(Column, ("cell", "column", "state")), *number_columns(*(shown if priced else ())))
     rows = []
     to_run = [cell for cell in cells if cell.config is not None]
     for cell, outlook, price in zip(to_run, outlooks, prices, strict=True):
@@ -217,7 +217,7 @@ def _table(
         rows.append((f"{cell.name} {point}".strip(), cell.column, state, *texts)[: len(columns)])
     for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
         rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
-    return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows))
+    return Table(reproduction.name, reproduction.title, columns, tuple(rows))
 
 
 def _state(outlook: Outlook) -> str:

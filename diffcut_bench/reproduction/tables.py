@@ -7,7 +7,15 @@ from string import ascii_lowercase
 from typing import Any
 
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, protocols_in_force, scored_images, stored_curves, write_figure
+from diffcut_bench.reporting import (
+    Column,
+    Table,
+    number_columns,
+    protocols_in_force,
+    scored_images,
+    stored_curves,
+    write_figure,
+)
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
@@ -63,10 +71,9 @@ def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> T
     for name in dict.fromkeys(each.cell.name for each in outcomes):
         own = {each.cell.column: each for each in outcomes if each.cell.name == name}
         rows += _block(name, own, list(reproduction.columns), measure, reasons)
-    columns = [Column("method"), Column("")]
-    columns += [Column(name, numeric=True) for name in reproduction.columns]
+    columns = (Column("method"), Column(""), *number_columns(*reproduction.columns))
     notes = [f"({letter}) {why}" for why, letter in reasons.items()] + _notes(reproduction, outcomes)
-    return Table(reproduction.name, reproduction.title, tuple(columns), tuple(rows), tuple(notes), measure.name)
+    return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), measure.name)
 
 
 def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
@@ -79,7 +86,7 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
     seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
-    columns = (*map(Column, names), *(Column(name, numeric=True) for name in numeric), Column("verdict"))
+    columns = (*map(Column, names), *number_columns(*numeric), Column("verdict"))
     rows = []
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
