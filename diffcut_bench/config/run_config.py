@@ -1,4 +1,5 @@
-"""From command-line overrides to a checked `RunConfig`. Only this room and the command line know Hydra."""
+"""From command-line overrides to a checked `RunConfig`. Besides this room only sweeps know Hydra: launchers are its
+plugins."""
 
 import math
 import re

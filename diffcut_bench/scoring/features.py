@@ -1,13 +1,13 @@
 """Where features come from: the store if it has them, else the backbone. Nothing else runs a backbone."""
 
 import math
+import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-import hydra.utils
 import torch
 from torch import Tensor
 
@@ -209,7 +209,7 @@ def outline_of(config: RunConfig, device_type: str, aspect: int = 1) -> Outline 
         aspect: longer side of the pictures over the shorter one.
     """
     try:
-        kind: Any = hydra.utils.get_class(str(config.backbone.get("_target_")))
+        kind: Any = pkgutil.resolve_name(str(config.backbone.get("_target_")))
         image_size = build_protocol(config.protocol).image_size
         outline: Outline | None = kind.outline(config.backbone, image_size, device_type, aspect)
     except Exception:  # of a backbone of others, or of settings out of range, which the run itself will name
