@@ -30,6 +30,7 @@ from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import Column, Table, encode_figure, number_columns
+from diffcut_bench.scoring.cell import check_failures
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Example, Framing, prepare_example, seen_choices
@@ -174,11 +175,7 @@ class _Images:
                     shape = grid_shape(label.shape[0], label.shape[1], longer)
                     grids[item.id] = label_patches(label, self.dataset.num_classes, shape)
                 report(done, len(ids))
-        allowed = self._config.max_failures
-        if allowed is not None and len(failures) > allowed:
-            last = failures[-1]
-            what = f"{len(failures)} images can't be read, more than max_failures={allowed}; {last.error}"
-            raise UserError(what, last.id, "mend the data, or raise max_failures")
+        check_failures(failures, self._config.max_failures)
         return grids, failures
 
     def pictures(self, ids: Sequence[str], grids: dict[str, PatchGrid], mark: Mark) -> list[Picture]:

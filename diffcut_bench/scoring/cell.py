@@ -118,7 +118,7 @@ class RunningCell:
             self.observer.say(line)
         if finished is None:
             return None
-        _check_failures(finished.failures, self.config.max_failures)
+        check_failures(finished.failures, self.config.max_failures)
         self.workers.on_leader(lambda: self._draw_missing(self.cell.finished_dir / "pictures"))
         return FinishedCell(self.cell.finished_dir, finished, skipped=True)
 
@@ -197,7 +197,7 @@ class RunningCell:
         self.todo -= batch.indices
         self.failures += batch.failures.values()
         try:
-            _check_failures(self.failures, self.config.max_failures)
+            check_failures(self.failures, self.config.max_failures)
         except UserError as error:
             self.error = error
             self.todo.clear()
@@ -217,7 +217,7 @@ class RunningCell:
     def _write(self, progress: Progress) -> Result:
         config, protocol = self.config, self.pipeline.protocol
         _check_scored(progress, self.dataset, protocol)
-        _check_failures(list(progress.failures.values()), config.max_failures)
+        check_failures(list(progress.failures.values()), config.max_failures)
         self._draw_missing(self.cell.work_dir / "pictures")
         whole, images = self.opened.whole, len(self.ids)
         record = DatasetRecord(self.dataset.name, self.opened.fingerprint, images, whole.n_expected, len(whole))
@@ -262,7 +262,8 @@ def _changed_packages(result: Result) -> list[str]:
     return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
 
 
-def _check_failures(failures: Sequence[Failure], allowed: int | None) -> None:
+def check_failures(failures: Sequence[Failure], allowed: int | None) -> None:
+    """Raise a UserError for more failures than are allowed; None: any number is."""
     if allowed is not None and len(failures) > allowed:
         what = f"{len(failures)} failed, more than max_failures={allowed}; the last: {failures[-1].error}"
         raise UserError(what, failures[-1].id, "mend the data, or raise max_failures")

@@ -425,14 +425,14 @@ class _Run:
                 Outcome(
                     example,
                     predicted,
-                    segments[i],
-                    _counts(tables[i], protocol),
-                    pixels[i],
-                    protocol.assignment,
+                    segments=segments[i],
+                    counts=_counts(tables[i], protocol),
+                    pixels=pixels[i],
+                    assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
-                    tables[i] if protocol.matching == "dataset" else None,
-                    namer is not None,
-                    measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
+                    table=tables[i] if protocol.matching == "dataset" else None,
+                    named=namer is not None,
+                    measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
                 for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
             ]
