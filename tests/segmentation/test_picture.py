@@ -8,6 +8,7 @@ from PIL import Image
 
 import diffcut_bench
 import diffcut_bench.segmentation.picture as segmentation
+from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 
 FAST = "protocol.image_size=256"
@@ -141,3 +142,14 @@ def test_large_pictures_are_refined_at_a_bounded_size(monkeypatch):
     # Enlarged six times: borders run along blocks.
     changes = np.flatnonzero((np.diff(result.labels, axis=1) != 0).any(axis=0)) + 1
     assert set((changes % 6).tolist()) == {0}
+
+
+def test_the_code_of_a_namer_from_outside_is_in_the_key():
+    class Namer:
+        def identity(self):
+            return {}
+
+    segmenter = segmentation.PictureSegmenter(load_config(["protocol=strict", "backbone=colour"]))
+    assert segmenter.identity()["code"] == {}
+    segmenter._namer = Namer()
+    assert Namer.__module__ in segmenter.identity()["code"]
