@@ -8,6 +8,7 @@ only while both of its pictures do. Several processes may add to one folder.
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class SegmentRecord:
             entry = self._entry(record["images"], image, digest)
             name = self._name(entry, image, record)
             # A kill before the new entry is there leaves pictures without one: the next call knows their name as free.
-            write_atomically(self._unfinished, name)
+            write_atomically(self._unfinished, os.fsencode(name))
             if entry is not None:
                 record["images"].remove(entry)
                 self._write(record)
@@ -149,7 +150,7 @@ class SegmentRecord:
             return str(entry["labels"]).removesuffix("_labels.png")
         taken = {path.name.lower() for path in self.folder.glob("*_labels.png")}
         if self._unfinished.is_file():
-            taken.discard(f"{self._unfinished.read_text()}_labels.png".lower())
+            taken.discard(f"{os.fsdecode(self._unfinished.read_bytes())}_labels.png".lower())
         taken |= {str(each["labels"]).lower() for each in record["images"]}
         names = itertools.chain([image.stem], (f"{image.stem}-{number}" for number in itertools.count(2)))
         return next(name for name in names if f"{name}_labels.png".lower() not in taken)
@@ -173,7 +174,7 @@ def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is none.
     """
-    record = typed(dict[str, Any], record, "the file")
+    typed(dict[str, Any], record, "the file")  # looked at, not taken: it has no names that are not Unicode
     if record.get("schema_version") not in (1, SCHEMA_VERSION):
         raise ValueError(f"version {record.get('schema_version')}; known: 1 and {SCHEMA_VERSION}")
     if record["schema_version"] == 1:

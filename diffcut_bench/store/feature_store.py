@@ -284,9 +284,9 @@ class StoredSet:
 
     def describe(self) -> str:
         """What the features are of, in one line: weights, layer, sizes, and the precision that is kept."""
-        if self.identity is None:
+        backbone = (self.identity or {}).get("backbone", {})
+        if self.identity is None or not isinstance(backbone, dict):
             return "key.json can't be read"
-        backbone = self.identity.get("backbone", {})
         flat = {**backbone, **{name: value for name, value in self.identity.items() if name != "backbone"}}
         told = [f"{name} {flat[name]}" for name in _TOLD if name in flat]
         computed = backbone.get("dtype", backbone.get("unet_dtype", "float32"))

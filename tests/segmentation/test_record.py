@@ -1,6 +1,7 @@
 """The folder that `diffcut-bench segment` writes: nothing in it is lost, whatever happens."""
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -121,6 +122,13 @@ def test_no_picture_of_an_earlier_call_is_written_over(record, tmp_path):
     assert len(shades) == 4
     (tmp_path / "segments" / "lone_labels.png").write_bytes(b"of a record that was lost")
     assert record.add(*written(tmp_path, "lone.png"))["labels"] == "lone-2_labels.png"
+
+
+def test_a_name_that_is_not_unicode_is_segmented_once(record, tmp_path):
+    image, result = written(tmp_path, os.fsdecode(b"a\xff.png"))
+    record.add(image, result)
+    again = SegmentRecord(tmp_path / "segments", {"segmenter": {"tau": 0.5}}, {"tau": 0.5})
+    assert again.find(image)["labels"] == os.fsdecode(b"a\xff_labels.png")
 
 
 def test_a_kill_between_pictures_and_entry_costs_no_name(record, tmp_path, monkeypatch):

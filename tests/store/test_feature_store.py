@@ -86,6 +86,13 @@ def test_a_damaged_key_does_not_cost_the_set(tmp_path, text):
     assert open_set(kept.folder).verify() == (3, [])
 
 
+@pytest.mark.parametrize("text", ["{", '{"backbone": 3}', '{"backbone": ["x"]}'])
+def test_a_damaged_key_is_told_in_the_list(tmp_path, text):
+    (filled(tmp_path).folder / "key.json").write_text(text)
+    (found,) = list_sets(tmp_path)
+    assert found.describe() == "key.json can't be read"
+
+
 def test_a_shard_of_another_set_is_set_aside(tmp_path):
     kept, another = filled(tmp_path), store(tmp_path, {"backbone": "another"})
     another.put("image7", FEATURES[0])
