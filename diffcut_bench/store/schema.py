@@ -189,7 +189,8 @@ class NewerSchemaError(ValueError):
 def typed(hint: Any, value: Any, where: str = "") -> Any:
     """Plain JSON as what a type says: dataclasses, lists, tuples, dictionaries and unions of these, checked strictly.
 
-    Fields that a dataclass does not know are passed over.
+    Fields that a dataclass does not know are passed over. What text holds that is no Unicode becomes ``?``: of texts
+    that may hold such, as names of files may, keep the value that was checked.
 
     Args:
         hint: the type.
