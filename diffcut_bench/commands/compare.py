@@ -52,10 +52,7 @@ def compare(options: argparse.Namespace) -> int:
         where = " and ".join(options.cells)
         raise UserError("the cells have no image in common", where, "compare cells of one data set")
     images = image_table(common[0]), image_table(common[1])
-    differences = compare_images(*images, first.protocol, seed=options.draw)
-    for name in list(differences):
-        if known_metrics()[name].inapplicable(second.protocol):
-            del differences[name]
+    differences = compare_images(*images, (first.protocol, second.protocol), seed=options.draw)
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
     notes += [f"paired bootstrap over {len(ids)} images, 2000 resamples; the second cell less the first"]
     left_out = sum(map(len, own)) - 2 * len(ids)

@@ -57,7 +57,7 @@ def score_images(
 
 
 def compare_images(
-    first: ImageTable, second: ImageTable, choices: Mapping[str, Any], resamples: int = 2000, seed: int = 42
+    first: ImageTable, second: ImageTable, choices: Sequence[Mapping[str, Any]], resamples: int = 2000, seed: int = 42
 ) -> dict[str, PairedDifference]:
     """The paired bootstrap of two methods on the same images: every score that both have, by the metric's name.
 
@@ -66,7 +66,7 @@ def compare_images(
 
     Args:
         first, second: of each method, the same image in the same row.
-        choices: of the protocol, by name.
+        choices: of the first's protocol and of the second's, by name.
         resamples, seed: of the bootstrap.
 
     Raises:
@@ -74,9 +74,9 @@ def compare_images(
     """
     if len(first.pixels) != len(second.pixels):
         raise ValueError(f"paired images differ in number: {len(first.pixels)} and {len(second.pixels)}")
-    sides = (first, second)
-    metrics = [m for m in known_metrics().values() if not any(m.missing_in(images, choices) for images in sides)]
-    one, other = (resample(images, metrics, choices, resamples, seed) for images in sides)
+    sides = list(zip((first, second), choices, strict=True))
+    metrics = [metric for metric in known_metrics().values() if not any(metric.missing_in(*side) for side in sides)]
+    one, other = (resample(images, metrics, own, resamples, seed) for images, own in sides)
     return {metric.name: paired_difference(*one[i], *other[i]) for i, metric in enumerate(metrics)}
 
 

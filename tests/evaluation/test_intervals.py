@@ -85,7 +85,7 @@ def test_the_interval_of_a_data_sets_miou_covers_the_truth_in_about_95_percent_o
 
 def difference(generator: np.random.Generator, gain: float):
     first, second = data_set(generator, 60, gain)
-    return compare_images(first, second, {}, resamples=400, seed=3)["miou"]
+    return compare_images(first, second, ({}, {}), resamples=400, seed=3)["miou"]
 
 
 def test_the_paired_bootstrap_finds_a_planted_difference_that_the_intervals_hide():
@@ -114,12 +114,12 @@ def test_the_paired_bootstrap_does_not_find_an_absent_difference():
 
 def test_a_method_does_not_differ_from_itself_and_signs_follow_the_order():
     first, second = data_set(np.random.default_rng(8), 30, 0.05)
-    same = compare_images(first, first, {})["miou"]
+    same = compare_images(first, first, ({}, {}))["miou"]
     assert same.difference[0] == 0
     assert same.interval[:, 0].tolist() == [0, 0]
     assert same.p_value[0] == 1
-    there = compare_images(first, second, {})["miou"]
-    back = compare_images(second, first, {})["miou"]
+    there = compare_images(first, second, ({}, {}))["miou"]
+    back = compare_images(second, first, ({}, {}))["miou"]
     assert there.difference[0] == pytest.approx(-back.difference[0].item())
     assert there.interval[0, 0] == pytest.approx(-back.interval[1, 0].item())
     assert there.p_value[0] == back.p_value[0] < 0.01
@@ -128,4 +128,10 @@ def test_a_method_does_not_differ_from_itself_and_signs_follow_the_order():
 def test_pairs_have_to_be_pairs():
     first, second = data_set(np.random.default_rng(9), 30)[0], data_set(np.random.default_rng(9), 20)[0]
     with pytest.raises(ValueError, match="30 and 20"):
-        compare_images(first, second, {})
+        compare_images(first, second, ({}, {}))
+
+
+def test_each_method_is_scored_under_its_own_protocol():
+    images = ImageTable(*torch.tensor([[[3, 0]], [[1, 0]], [[0, 0]]]), torch.tensor([4]), torch.tensor([2]))
+    told = compare_images(images, images, ({"absent_classes": "nan"}, {"absent_classes": "zero"}), resamples=50)["miou"]
+    assert (told.first[0].item(), told.second[0].item()) == (0.75, 0.375)
