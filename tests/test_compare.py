@@ -165,3 +165,9 @@ def test_rows_that_can_not_be_read_are_a_user_error(cli, two, tmp_path):
         assert done.code == 2
         assert "not what was written" in done.err
         assert len(done.err.strip().splitlines()) == 3
+
+
+def test_an_override_is_no_cell(cli, tmp_path):
+    done = cli("compare", "abc", f"output_dir={tmp_path}")
+    assert done.code == 2
+    assert "two cells are compared, and one is named" in done.err

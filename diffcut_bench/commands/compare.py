@@ -39,6 +39,8 @@ def compare(options: argparse.Namespace) -> int:
     Raises:
         UserError: a cell is not found, or the two can't be compared.
     """
+    if "=" in options.cells[1] and not Path(options.cells[1]).exists():
+        raise UserError("two cells are compared, and one is named", options.cells[1], "diffcut-bench compare CELL CELL")
     output_dir = Path(load_config(options.overrides).output_dir)
     cells = [find_cell(name, output_dir) for name in options.cells]
     first, second = (result for _, result in cells)
