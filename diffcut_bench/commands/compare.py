@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffcut_bench.commands.terminal import console
-from diffcut_bench.commands.words import CELL_HELP, find_cell
+from diffcut_bench.commands.words import CELL_HELP, find_cell, split_words
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import FEWEST_IMAGES, ImageTable, PairedDifference, compare_images, known_metrics
@@ -39,10 +39,11 @@ def compare(options: argparse.Namespace) -> int:
     Raises:
         UserError: a cell is not found, or the two can't be compared.
     """
-    if "=" in options.cells[1] and not Path(options.cells[1]).exists():
-        raise UserError("two cells are compared, and one is named", options.cells[1], "diffcut-bench compare CELL CELL")
+    names, words = split_words(options.cells)
+    if words:
+        raise UserError("two cells are compared, and one is named", words[0], "diffcut-bench compare CELL CELL")
     output_dir = Path(load_config(options.overrides).output_dir)
-    cells = [find_cell(name, output_dir) for name in options.cells]
+    cells = [find_cell(name, output_dir) for name in names]
     first, second = (result for _, result in cells)
     if first.class_names != second.class_names:
         where = f"{first.dataset.name} and {second.dataset.name}"
@@ -51,7 +52,7 @@ def compare(options: argparse.Namespace) -> int:
     common = common_images(own)
     ids = [row.id for row in common[0]]
     if not ids:
-        where = " and ".join(options.cells)
+        where = " and ".join(names)
         raise UserError("the cells have no image in common", where, "compare cells of one data set")
     images = image_table(common[0]), image_table(common[1])
     differences = compare_images(*images, (first.protocol, second.protocol), seed=options.draw)
