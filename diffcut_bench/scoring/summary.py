@@ -97,7 +97,7 @@ def summarise_cell(
     rows = match_rows(rows, len(class_names), protocol)
     void = [row.void for row in rows if row.void is not None]
     pixels = sum(void) + sum(row.pixels for row in rows)
-    annotated = [sum(row.tp[i] + row.fn[i] for row in rows) for i in range(len(class_names))]
+    annotated = image_table(rows).images_per_class().tolist()
     segments = [row.segments for row in rows]
     return rows, {
         "limited": record.n_images < max(record.n_available or 0, record.n_expected or 0),
