@@ -28,7 +28,7 @@ Importing this names the device. It is there inside ``with`` alone.
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +40,6 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.flop_counter import flop_registry
 
@@ -67,6 +66,7 @@ _NO_KERNEL = {
     *("empty", "empty_strided", "empty_like", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh"),
     *("resize_", "set_", "is_pinned", "is_same_size", "_has_compatible_shallow_copy_type", "_fused_sdp_choice"),
 }
+_ATTENTION = "_scaled_dot_product_fused_attention_overrideable"
 _COPIES = {"copy_", "_copy_from", "_to_copy"}
 _OVERWRITES = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_"}
 _PICKS = {"index", "index_select", "gather", "embedding", "take"}
@@ -205,6 +205,10 @@ class Pretended(TorchDispatchMode):
 
     active: "Pretended | None" = None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else torch imports its compiler, for seconds
+
     def __init__(self) -> None:
         super().__init__()
         self.counts = Counts()
@@ -289,7 +293,7 @@ def _place() -> str:
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One operation: on the tensors inside, checked and counted where the device takes part."""
-    leaves, spec = tree_flatten((args, kwargs))
+    leaves = [*_leaves(args), *_leaves(tuple(kwargs.values()))]
     ours = [leaf for leaf in leaves if isinstance(leaf, PretendedTensor)]
     wanted = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
     if not ours and wanted != DEVICE.type:
@@ -300,28 +304,40 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     _check_generators(leaves)
     if name == "_fused_sdp_choice":
         return torch.nn.attention.SDPBackend.OVERRIDEABLE.value
-    on_device = wanted == DEVICE.type or (bool(ours) and wanted is None)
-    inside = [_inside(leaf) for leaf in leaves]
-    given, named = tree_unflatten(inside, spec)
+    given, named = _mapped(_inside, args), {key: _mapped(_inside, value) for key, value in kwargs.items()}
     if named.get("pin_memory"):
         named["pin_memory"] = False
-    if name == "_scaled_dot_product_fused_attention_overrideable":
-        found = _attention(*given, **named)
-    else:
-        found = func(*given, **named)
+    found = (_attention if name == _ATTENTION else func)(*given, **named)
+    on_device = wanted == DEVICE.type or wanted is None
     _count(func, name, args, kwargs, given, named, found, on_device)
     # What an operation changed is returned as the tensor that it was given.
-    wrappers = {id(leaf.inside): leaf for leaf in ours}
+    known = {id(leaf.inside): leaf for leaf in ours} | {id(leaf): leaf for leaf in hosts}
     for leaf in ours:
         if leaf.shape != leaf.inside.shape:
             raise NotImplementedError(f"{func} changes the shape of a tensor in place")
 
-    def wrapped(tensor: Tensor) -> Tensor:
-        return wrappers[id(tensor)] if id(tensor) in wrappers else PretendedTensor(tensor)
+    def wrapped(leaf: Any) -> Any:
+        if not on_device or not isinstance(leaf, Tensor):
+            return leaf
+        return known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
 
-    if name in ("copy_", "_copy_from") and not isinstance(args[0], PretendedTensor):
-        return args[0]  # a copy to the host
-    return tree_map_only(Tensor, wrapped, found) if on_device else found
+    return _mapped(wrapped, found)
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _leaves(each)
+    else:
+        yield value
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """The same lists and tuples, with the function of what is in them."""
+    if isinstance(value, (list, tuple)):
+        made = [_mapped(function, each) for each in value]
+        return tuple(made) if isinstance(value, tuple) else made
+    return function(value)
 
 
 def _inside(leaf: Any) -> Any:
@@ -455,8 +471,8 @@ def _moved(func: Any, name: str, given: tuple[Any, ...], named: dict[str, Any], 
     inputs = [*given, *(value for key, value in named.items() if key not in written)]
     if name in _OVERWRITES:
         inputs = inputs[1:]
-    sizes = [_size(leaf) for leaf in tree_flatten(inputs)[0] if isinstance(leaf, Tensor)]
-    results = [_size(leaf) for leaf in tree_flatten(found)[0] if isinstance(leaf, Tensor)]
+    sizes = [_size(leaf) for leaf in _leaves(inputs) if isinstance(leaf, Tensor)]
+    results = [_size(leaf) for leaf in _leaves(found) if isinstance(leaf, Tensor)]
     if name in _PICKS and results:
         sizes[0] = min(sizes[0], results[0])
     elif name in _PUTS and len(sizes) > 1:
@@ -467,7 +483,7 @@ def _moved(func: Any, name: str, given: tuple[Any, ...], named: dict[str, Any], 
 
 def _flops(func: Any, given: tuple[Any, ...], named: dict[str, Any], found: Any) -> int:
     name = func.overloadpacket.__name__.rstrip("_")
-    if name == "_scaled_dot_product_fused_attention_overrideable":
+    if name == _ATTENTION:
         name, given, found = "_scaled_dot_product_flash_attention", given[:3], found[0]
     formula = flop_registry.get(getattr(torch.ops.aten, name, None))
     return 0 if formula is None else int(formula(*given, **named, out_val=found))
@@ -516,12 +532,12 @@ def _cast(name: str, dtype: torch.dtype | None) -> None:
     def run(*args: Any, **kwargs: Any) -> Any:
         wanted = dtype or torch.get_autocast_dtype(DEVICE.type)
 
-        def cast(tensor: Tensor) -> Tensor:
-            half = tensor.dtype in (torch.float16, torch.bfloat16, torch.float32)
-            return tensor.to(wanted) if half and isinstance(tensor, PretendedTensor) else tensor
+        def cast(leaf: Any) -> Any:
+            casts = isinstance(leaf, PretendedTensor) and leaf.is_floating_point() and leaf.dtype != torch.float64
+            return leaf.to(wanted) if casts else leaf
 
         with torch._C._ExcludeDispatchKeyGuard(below):
-            return packet(*tree_map_only(Tensor, cast, args), **tree_map_only(Tensor, cast, kwargs))
+            return packet(*_mapped(cast, args), **{key: _mapped(cast, value) for key, value in kwargs.items()})
 
     _autocast.impl(name, run)
 
