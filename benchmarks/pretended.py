@@ -29,7 +29,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +39,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from torch.utils.flop_counter import flop_registry
 
@@ -141,15 +141,16 @@ class PretendedTensor(Tensor):
 
     @staticmethod
     def __new__(cls, inside: Tensor) -> Self:
-        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
-            cls,
-            inside.size(),
-            strides=inside.stride(),
-            storage_offset=inside.storage_offset(),
-            dtype=inside.dtype,
-            layout=inside.layout,
-            device=DEVICE,
-        )
+        with torch.inference_mode(False):  # views of a tensor may be made in and out of that mode
+            return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+                cls,
+                inside.size(),
+                strides=inside.stride(),
+                storage_offset=inside.storage_offset(),
+                dtype=inside.dtype,
+                layout=inside.layout,
+                device=DEVICE,
+            )
 
     def __init__(self, inside: Tensor) -> None:
         self.inside = inside
@@ -298,6 +299,9 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     wanted = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
     if not ours and wanted != DEVICE.type:
         return func(*args, **kwargs)
+    if func._can_decompose():  # in inference mode, where nothing has taken it apart yet
+        with _dispatched():
+            return func.decompose(*args, **kwargs)
     name = func.overloadpacket.__name__
     hosts = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not isinstance(leaf, PretendedTensor)]
     _check_devices(func, name, args, ours, hosts)
@@ -322,6 +326,20 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return known[id(leaf)] if id(leaf) in known else PretendedTensor(leaf)
 
     return _mapped(wrapped, found)
+
+
+@contextmanager
+def _dispatched() -> Iterator[None]:
+    """Operations within are seen by the active accelerator, as those are that it is called for itself."""
+    accelerator = Pretended.active
+    if accelerator is None or accelerator in _get_current_dispatch_mode_stack():
+        yield
+        return
+    TorchDispatchMode.__enter__(accelerator)
+    try:
+        yield
+    finally:
+        TorchDispatchMode.__exit__(accelerator, None, None, None)
 
 
 def _leaves(value: Any) -> Iterator[Any]:
