@@ -1,4 +1,4 @@
-"""Backbones of every family on the pretended accelerator, on tiny checkpoints: features are the CPU's, rounding aside."""
+"""Every family of backbones on the pretended accelerator, on tiny checkpoints: the features are those of the CPU."""
 
 from collections.abc import Callable
 from pathlib import Path
