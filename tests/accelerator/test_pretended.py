@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, one_hot, scaled_dot_product_attention
 
-from benchmarks.pretended import CROSSING_S, DEVICE, KERNEL_S, Counts, Pretended
+from benchmarks.launches import CROSSING_S, KERNEL_S, Counts
+from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.evaluation import matching, number_by_first_pixel
 from diffcut_bench.ncut import cosine_matrix
 from diffcut_bench.refinement import median_filter
@@ -243,7 +244,7 @@ def test_counts_add_up():
     counts = Counts()
     counts.kernel("a:1", 2, 3 * 10**12, 0)
     counts.kernel("a:1", 1, 0, 50 * 10**12)
-    counts.upload("a:2", 0, blocking=True)
+    counts.upload("a:2", torch.zeros(0), blocking=True)
     assert counts.modelled_s == pytest.approx(2 + 4 * KERNEL_S + CROSSING_S)
     assert counts.kernels == {"a:1": 3, "a:2": 1}
 
