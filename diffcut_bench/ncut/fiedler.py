@@ -90,14 +90,13 @@ def _dense(weights: Tensor, scale: Tensor, trivial: Tensor) -> Tensor:
 
 def _block(weights: Tensor, degree: Tensor) -> Tensor:
     """Indicators by rounds of block iteration, each of the graphs that the last one left unsolved."""
-    block = start_block(degree.shape[1]).to(degree.device, degree.dtype).expand(len(degree), -1, -1)
+    block = start_block(degree.shape[1], degree.dtype).to(degree.device).expand(len(degree), -1, -1)
     indicators = torch.zeros_like(degree)
     unsolved = torch.arange(len(degree), device=degree.device)
     for _ in range(ROUNDS):
         found = improve(weights[unsolved], degree[unsolved], block)
         indicators[unsolved] = found.indicator
-        left = ~found.solved
-        unsolved, block = unsolved[left], found.block[left]
+        unsolved, block = unsolved[found.unsolved], found.block[found.unsolved]
         if not len(unsolved):
             return indicators
     indicators[unsolved] = last_resort(weights[unsolved], degree[unsolved], indicators[unsolved])
