@@ -74,6 +74,20 @@ def test_stages_refuse_what_is_elsewhere(accelerator, what):
         stage(first, second.to(DEVICE))
 
 
+@pytest.mark.parametrize(
+    "what", [what for what, (_, first, *_) in STAGES.items() if first.dim() > 2 and len(first) == 3]
+)
+def test_the_host_waits_no_more_for_a_larger_batch(accelerator, what):
+    stage, *inputs = STAGES[what]
+    waits = []
+    for images in (1, 3):
+        there = [each[:images].to(DEVICE) for each in inputs]
+        accelerator.taken()
+        stage(*there)
+        waits.append(accelerator.taken().crossings.total())
+    assert waits[0] == waits[1] <= 2
+
+
 def test_tables_are_counted_there_and_come_to_the_host(accelerator):
     inputs = PREDICTION, LABEL
     counts = compare(accelerator, lambda p, t: contingency_tables(p, t, CLASSES), *inputs, gives=HOST)
