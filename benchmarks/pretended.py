@@ -69,6 +69,15 @@ class PretendedTensor(Tensor):
     ) -> Any:
         return _run(func, args, kwargs or {})
 
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: "PretendedTensor") -> None:  # as modules do that change their precision
+        self.inside = value.inside
+        Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+
     def tolist(self) -> Any:
         _counts().download(_place(), self)
         return self.inside.tolist()
