@@ -33,9 +33,9 @@ INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_ind
 _STAGED = 1 << 16  # bytes that CUDA takes from pageable memory without making the host wait
 # Operations that are several kernels on a GPU, about.
 _KERNELS: Mapping[str, int] = {
-    **dict.fromkeys(("sort", "topk", "_embedding_bag", "_embedding_bag_forward_only"), 2),
-    **dict.fromkeys(("nonzero", "bincount", "masked_select", "native_group_norm", "linalg_cholesky_ex"), 3),
+    **dict.fromkeys(("sort", "topk", "nonzero", "bincount", "masked_select", "native_group_norm"), 3),
     **dict.fromkeys(("_unique2", "unique_consecutive", "unique_dim", "linalg_inv_ex", "_linalg_solve_ex"), 6),
+    "linalg_cholesky_ex": 3,
 }
 # Batched `eigh` and `svd` solve matrices beyond this size one after the other: 1.8 ms for one of 100×100 is on record.
 _BATCHED_UP_TO, _ONE_BY_ONE = 32, 300

@@ -26,7 +26,6 @@ from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode_stack
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -34,6 +33,7 @@ import diffcut_bench
 from benchmarks.launches import ATTENTION, COPIES, INDEXING, Counts, leaves
 
 _PACKAGE = str(Path(diffcut_bench.__file__).parent) + os.sep
+_PINNED = "_pretended_pinned"  # marks a storage
 _FILLING = {"masked_fill", "masked_fill_", "fill_"}
 
 
@@ -68,6 +68,15 @@ class PretendedTensor(Tensor):
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return _run(func, args, kwargs or {})
+
+    @property
+    def data(self) -> Tensor:
+        return self.detach()
+
+    @data.setter
+    def data(self, value: "PretendedTensor") -> None:  # as modules do that change their precision
+        self.inside = value.inside
+        Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
 
     def tolist(self) -> Any:
         _counts().download(_place(), self)
@@ -122,7 +131,6 @@ class Pretended(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self.generators: dict[int, torch.Generator] = {}
-        self._pinned: list[StorageWeakRef] = []
         self._patches = ExitStack()
 
     def taken(self) -> Counts:
@@ -136,12 +144,11 @@ class Pretended(TorchDispatchMode):
         Pretended.active = self
         for owner, name, stand_in in (
             (torch, "Generator", _Generator),
-            (torch.Tensor, "pin_memory", self._pin),
-            (torch.Tensor, "is_pinned", self._is_pinned),
+            (torch.Tensor, "pin_memory", _pin),
+            (torch.Tensor, "is_pinned", _is_pinned),
             (torch.accelerator, "synchronize", _synchronize),
         ):
-            made = _as_method(stand_in) if owner is torch.Tensor else stand_in
-            self._patches.enter_context(patch.object(owner, name, made))
+            self._patches.enter_context(patch.object(owner, name, stand_in))
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -158,26 +165,19 @@ class Pretended(TorchDispatchMode):
     ) -> Any:
         return _run(func, args, kwargs or {})
 
-    def _pin(self, tensor: Tensor, device: object = None) -> Tensor:
-        if isinstance(tensor, PretendedTensor):
-            raise RuntimeError(f"cannot pin a tensor on {DEVICE}: only dense CPU tensors can be pinned")
-        if self._is_pinned(tensor):
-            return tensor
-        pinned = tensor.clone()
-        self._pinned = [each for each in self._pinned if not each.expired()]
-        self._pinned.append(StorageWeakRef(pinned.untyped_storage()))
-        return pinned
 
-    def _is_pinned(self, tensor: Tensor, device: object = None) -> bool:
-        if isinstance(tensor, PretendedTensor):
-            return False
-        # A weak reference keeps the storage's address from being given away.
-        return StorageWeakRef(tensor.untyped_storage()).cdata in {each.cdata for each in self._pinned}
+def _pin(tensor: Tensor, device: object = None) -> Tensor:
+    if isinstance(tensor, PretendedTensor):
+        raise RuntimeError(f"cannot pin a tensor on {DEVICE}: only dense CPU tensors can be pinned")
+    if _is_pinned(tensor):
+        return tensor
+    pinned = tensor.clone()
+    setattr(pinned.untyped_storage(), _PINNED, True)
+    return pinned
 
 
-def _as_method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A plain function, which a class binds to its objects."""
-    return lambda tensor, *args, **kwargs: function(tensor, *args, **kwargs)
+def _is_pinned(tensor: Tensor, device: object = None) -> bool:
+    return not isinstance(tensor, PretendedTensor) and hasattr(tensor.untyped_storage(), _PINNED)
 
 
 def _synchronize(device: object = None) -> None:

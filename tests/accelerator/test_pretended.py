@@ -104,6 +104,23 @@ def test_changes_in_place_reach_views_and_the_original(square):
     assert row.tolist() == [3.0] * 4
 
 
+def test_a_module_can_change_its_precision_and_layout_there(square):
+    module = torch.nn.Conv2d(1, 2, 3)
+    there = torch.nn.Conv2d(1, 2, 3).to(DEVICE)
+    there.load_state_dict(module.state_dict())
+    there.to(memory_format=torch.channels_last)
+    images = square[None, None]
+    torch.testing.assert_close(there(images).cpu(), module(images.cpu()))
+    found = there.half()(images.half())
+    assert found.dtype == torch.float16 and found.cpu().dtype == torch.float16
+
+
+def test_shapes_that_change_in_place_are_refused(square):
+    for change in (square.t_, lambda: square[:2].squeeze_().unsqueeze_(0)):
+        with pytest.raises(NotImplementedError, match="in place"):
+            change()
+
+
 def test_it_is_there_inside_with_alone():
     assert not torch.accelerator.is_available()
     with Pretended():
