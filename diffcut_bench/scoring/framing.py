@@ -191,7 +191,9 @@ def prepare_example(
     seen = framing.seen
     pixels = None
     if picture is not None:
-        pixels = seen.cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1)).contiguous()
+        colours = seen.cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        # By NumPy: for a copy of this size torch would start threads of its own beside those that compute.
+        pixels = torch.from_numpy(np.ascontiguousarray(colours.numpy()))
     scored = framing.scored_label(seen.cropped(torch.from_numpy(label)))
     return Example(index, id, framing, (label.shape[0], label.shape[1]), scored, pixels)
 
