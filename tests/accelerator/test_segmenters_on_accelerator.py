@@ -81,7 +81,8 @@ OF_PICTURES = {
 def test_segmenters_of_pictures_take_those_of_the_device(accelerator, what):
     images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     segmenter = as_segmenter(OF_PICTURES[what])
-    found, expected = (segmenter(Inputs(images=given)) for given in (uploaded(images), images))
+    sizes = [(24, 32)] * 2
+    found, expected = (segmenter(Inputs(images=given, scored_sizes=sizes)) for given in (uploaded(images), images))
     assert [each.tolist() for each in found] == [each.tolist() for each in expected]
 
 
