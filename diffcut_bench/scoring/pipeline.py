@@ -98,7 +98,7 @@ class Outcome:
 
     Attributes:
         example: what went in.
-        prediction: cluster ids at the scored resolution, on the host; class ids where they are named.
+        predicted: `prediction`, where it was made.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
@@ -109,7 +109,7 @@ class Outcome:
     """
 
     example: Example
-    prediction: Tensor
+    predicted: Tensor
     segments: int
     counts: Counts
     pixels: int
@@ -117,6 +117,11 @@ class Outcome:
     table: Tensor | None = None
     named: bool = False
     measured: dict[str, list[float] | None] = field(default_factory=dict)
+
+    @property
+    def prediction(self) -> Tensor:
+        """Cluster ids at the scored resolution, on the host; class ids where they are named."""
+        return self.predicted.cpu()
 
 
 @dataclass(eq=False)
@@ -291,10 +296,10 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 
-def _count_segments(segments: Tensor) -> list[int]:
-    """Numbers that occur in each image [batch, rows, cols]."""
+def _count_segments(segments: Tensor) -> Tensor:
+    """Numbers that occur in each image [batch, rows, cols]; on the host when the device is through with its work."""
     ordered = segments.flatten(1).sort(dim=1).values
-    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).tolist()
+    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:
@@ -362,7 +367,7 @@ class _Run:
     @torch.inference_mode()
     def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
         labels = self._stacked([example.label for example in group])
-        inputs = self._inputs(takers, group, labels)
+        inputs = self._inputs(takers, group)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
@@ -372,13 +377,13 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, prediction, counts, labels, inputs.images)
+                outcomes[batch] = self._score(batch, group, prediction, counts.tolist(), labels, inputs.images)
         return outcomes
 
     def _stacked(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack(tensors).to(self.device, non_blocking=True)
 
-    def _inputs(self, takers: Sequence[Batch], group: list[Example], labels: Tensor) -> Inputs:
+    def _inputs(self, takers: Sequence[Batch], group: list[Example]) -> Inputs:
         """What the stages of the pipelines need of a group."""
         needs = frozenset().union(*(batch.pipeline.segmenter.needs for batch in takers))
         images = features = counts = None
@@ -388,7 +393,7 @@ class _Run:
             with self._stage("features_s", [batch for batch in takers if "features" in batch.pipeline.segmenter.needs]):
                 features = self.features.of(group)
         if "class_counts" in needs:
-            counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
+            counts = [max(len(label[label >= 0].unique()), 1) for label in (example.label for example in group)]
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
         return Inputs(features, images, counts, [example.id for example in group], rescale)
@@ -420,21 +425,20 @@ class _Run:
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
             tables = contingency_tables(prediction, labels, classes)
-            pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
             return [
                 Outcome(
                     example,
-                    predicted,
+                    prediction[i],
                     segments=segments[i],
                     counts=_counts(tables[i], protocol),
-                    pixels=pixels[i],
+                    pixels=int(tables[i].sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
                     named=namer is not None,
                     measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
-                for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+                for i, example in enumerate(group)
             ]
 
     @contextmanager
