@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from benchmarks.pretended import Pretended
 from diffcut_bench.cli import main
 from diffcut_bench.evaluation import metrics
 from diffcut_bench.scoring.events import Observer
@@ -39,6 +40,13 @@ def shared() -> Path:
     if not place:
         pytest.skip("DIFFCUT_SHARED is not set")
     return Path(place)
+
+
+@pytest.fixture
+def accelerator() -> Iterator[Pretended]:
+    """A pretended accelerator, there while the test runs."""
+    with Pretended() as pretended:
+        yield pretended
 
 
 @dataclass(frozen=True)
