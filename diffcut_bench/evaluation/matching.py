@@ -185,7 +185,7 @@ def merge_backgrounds(
         else:
             merged = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
         ids[:count][merged[:count]] = count
-    return becomes.to(prediction.device).gather(1, prediction.flatten(1)).view_as(prediction)
+    return becomes.to(prediction.device, non_blocking=True).gather(1, prediction.flatten(1)).view_as(prediction)
 
 
 def count_matches(

@@ -41,6 +41,7 @@ def numbers(high: int, *shape: int, low: int = 0, seed: int = 0) -> torch.Tensor
 FEATURES, PARTITION = random(3, 8, 6, 6) - 0.5, numbers(7, 3, 6, 6)
 PICTURES, PREDICTION = random(3, 3, 24, 24), numbers(9, 3, 24, 24, seed=1)
 LABEL = numbers(CLASSES, 3, 24, 24, low=-1, seed=2)
+LARGE = numbers(9, 3, 96, 96, seed=1), numbers(CLASSES, 3, 96, 96, low=-1, seed=2)
 
 STAGES: dict[str, Any] = {
     "concepts": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES, PARTITION),
@@ -74,11 +75,30 @@ def test_stages_refuse_what_is_elsewhere(accelerator, what):
         stage(first, second.to(DEVICE))
 
 
-def test_tables_are_counted_there_and_come_to_the_host(accelerator):
-    inputs = PREDICTION, LABEL
-    counts = compare(accelerator, lambda p, t: contingency_tables(p, t, CLASSES), *inputs, gives=HOST)
-    assert computed_there(counts, inputs)
-    assert counts.crossings.total() <= 2  # for the batch
+def tables(prediction: torch.Tensor, label: torch.Tensor) -> list[torch.Tensor]:
+    return contingency_tables(prediction, label, CLASSES)
+
+
+def test_tables_are_counted_there_and_come_to_the_host_in_one_copy(accelerator):
+    counts = compare(accelerator, tables, *LARGE, gives=HOST)
+    assert computed_there(counts, LARGE)
+    assert counts.crossings.total() == 1  # for the batch
+
+
+def test_tables_of_more_clusters_than_supposed_are_counted_again(accelerator):
+    many = PREDICTION + 300 * (PREDICTION == 2), LABEL
+    assert compare(accelerator, tables, *many, gives=HOST).crossings.total() == 2
+    merged = compare(accelerator, lambda p, t: merge_backgrounds(p, t, CLASSES, 0, "unmatched"), *many)
+    assert merged.crossings.total() == 2
+
+
+@pytest.mark.parametrize(("prediction", "label"), [(-1, 0), (-(2**40), 0), (0, CLASSES), (0, -2), (0, 2**40)])
+def test_ids_out_of_range_do_not_leave_the_tables(accelerator, prediction, label):
+    """On a GPU an index out of range would end the process."""
+    wrong = [where.index_fill(2, torch.tensor(5), value) for where, value in ((PREDICTION, prediction), (LABEL, label))]
+    for ids in (wrong, uploaded(wrong)):
+        with pytest.raises(ValueError, match="ids must"):
+            tables(*ids)
 
 
 @pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
@@ -87,10 +107,9 @@ def test_backgrounds_are_merged_there(accelerator, rule, surplus):
     def merged(prediction, label):
         return merge_backgrounds(prediction, label, CLASSES, 0, rule, surplus=surplus)
 
-    inputs = PREDICTION, LABEL
-    counts = compare(accelerator, merged, *inputs)
-    assert rule == "one_to_one" or computed_there(counts, inputs)
-    assert counts.crossings.total() <= 4  # for the batch
+    counts = compare(accelerator, merged, *LARGE)
+    assert rule == "one_to_one" or computed_there(counts, LARGE)
+    assert counts.crossings.total() == (rule != "one_to_one")  # for the batch
 
 
 @pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
@@ -104,10 +123,10 @@ def test_counts_of_an_image_are_the_hosts(accelerator, surplus):
 
 
 def test_what_metrics_measure_is_the_hosts(accelerator):
-    tables = contingency_tables(PREDICTION, LABEL, CLASSES)
+    of_images = tables(PREDICTION, LABEL)
     there = uploaded((PREDICTION, LABEL))
     for image in range(3):
-        own, other = (ScoredImage(p[image], t[image], tables[image]) for p, t in ((PREDICTION, LABEL), there))
+        own, other = (ScoredImage(p[image], t[image], of_images[image]) for p, t in ((PREDICTION, LABEL), there))
         assert measure_image(other, {}) == measure_image(own, {})
 
 
