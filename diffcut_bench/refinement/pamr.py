@@ -74,12 +74,12 @@ def _neighbourhoods(image: Tensor, dilations: Sequence[int]) -> Iterator[tuple[s
     shifts = [(dy * d, dx * d) for d in dilations for dy, dx in _OFFSETS]
     batch, _, height, width = image.shape
     together = min(_at_once(height * width * len(shifts), image.device), batch)
-    row, col, number = (torch.arange(count, device=image.device).int() for count in (height, width, together))
-    down, across = torch.tensor(shifts, device=image.device).int().unbind(dim=1)
+    number, row, col = (torch.arange(n, dtype=torch.int32, device=image.device) for n in (together, height, width))
+    down, across = torch.tensor(shifts, dtype=torch.int32).to(image.device, non_blocking=True).unbind(dim=1)
     rows = (row[:, None] + down).clamp(0, height - 1) + height * number[:, None, None]  # images × rows × neighbours
     cols = (col[:, None] + across).clamp(0, width - 1)
     neighbours = (width * rows[:, :, None] + cols).flatten()
-    starts = torch.arange(0, len(neighbours), len(shifts), device=image.device).int()
+    starts = torch.arange(0, len(neighbours), len(shifts), dtype=torch.int32, device=image.device)
     for first in range(0, batch, together):
         images = slice(first, first + together)
         affinity = _colour_affinity(_at_least_float32(image[images]), shifts, max(dilations), centres=len(dilations))

@@ -23,7 +23,7 @@ from diffcut_bench.evaluation import (
     number_by_first_pixel,
 )
 from diffcut_bench.naming import ClipEncoder, Namer
-from diffcut_bench.naming.namer import pool_segments
+from diffcut_bench.naming.namer import best_synonyms, pool_segments
 from diffcut_bench.refinement import assign_concepts, median_filter, pamr, refine_labels, upsample_nearest
 
 HOST = torch.device("cpu")
@@ -101,6 +101,20 @@ def test_ids_out_of_range_do_not_leave_the_tables(accelerator, prediction, label
             tables(*ids)
 
 
+def test_refinement_asks_as_much_for_a_batch_as_for_an_image(accelerator):
+    one, all_of_them = (
+        compare(accelerator, refine_labels, PICTURES[:images], PREDICTION[:images]) for images in (1, len(PICTURES))
+    )
+    assert all_of_them.kernels.total() == one.kernels.total() < 100
+    assert all_of_them.crossings.total() == one.crossings.total() == 2
+
+
+def test_synonyms_are_compared_at_once(accelerator):
+    counts = compare(accelerator, lambda s: best_synonyms(s, [1, 3, 2] * 20), random(30, 120))
+    assert counts.kernels.total() < 10
+    assert not counts.crossings
+
+
 @pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
 @pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
 def test_backgrounds_are_merged_there(accelerator, rule, surplus):
@@ -176,7 +190,10 @@ def test_coherence_is_the_hosts(accelerator):
     grids = {f"i{n}": PatchGrid(generator.integers(0, 3, (5, 5)), np.ones((5, 5))) for n in range(4)}
     plan = make_plan(grids, draw_pairs(list(grids), options), None, options)
     features = [random(len(labels), 6, seed=n) - 0.5 for n, labels in enumerate(plan.labels)]
-    assert np.array_equal(pair_scores(uploaded(features), plan), pair_scores(features, plan))
+    there = uploaded(features)
+    accelerator.taken()
+    assert np.array_equal(pair_scores(there, plan), pair_scores(features, plan))
+    assert accelerator.taken().crossings.total() == 1  # for all pairs
     grid = random(6, 4, 4)
     assert np.array_equal(
         similarity_map(grid[:, 1, 2].to(DEVICE), grid.to(DEVICE)), similarity_map(grid[:, 1, 2], grid)
