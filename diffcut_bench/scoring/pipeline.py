@@ -22,7 +22,7 @@ from diffcut_bench.evaluation import (
     count_matches,
     count_named,
     measure_image,
-    merge_backgrounds,
+    merge_and_count,
     number_by_first_pixel,
 )
 from diffcut_bench.naming import ClassNamer
@@ -411,11 +411,12 @@ class _Run:
         pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
         with self._stage("evaluate_s", [batch]):
-            prediction = _numbered(protocol, prediction)
+            prediction, tables = _numbered(protocol, prediction), None
             if background is not None and namer is None:
                 rule, assignment = protocol.background_rule, protocol.assignment
-                prediction = merge_backgrounds(prediction, labels, classes, background, rule, **assignment)
+                prediction, tables = merge_and_count(prediction, labels, classes, background, rule, **assignment)
         if pipeline.refiner is not None and images is not None:
+            tables = None  # they are of what was refined
             with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if namer is not None:  # after the refiner, which works on segments
@@ -424,7 +425,7 @@ class _Run:
                 seen = self._stacked([example.image for example in group if example.image is not None])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
-            tables = contingency_tables(prediction, labels, classes)
+            tables = tables or contingency_tables(prediction, labels, classes)
             return [
                 Outcome(
                     example,

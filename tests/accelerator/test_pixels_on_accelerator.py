@@ -19,6 +19,7 @@ from diffcut_bench.evaluation import (
     count_matches,
     match_image,
     measure_image,
+    merge_and_count,
     merge_backgrounds,
     number_by_first_pixel,
 )
@@ -121,9 +122,13 @@ def test_backgrounds_are_merged_there(accelerator, rule, surplus):
     def merged(prediction, label):
         return merge_backgrounds(prediction, label, CLASSES, 0, rule, surplus=surplus)
 
+    def counted_as_well(prediction, label):
+        return merge_and_count(prediction, label, CLASSES, 0, rule, surplus=surplus)[1]
+
     counts = compare(accelerator, merged, *LARGE)
     assert rule == "one_to_one" or computed_there(counts, LARGE)
     assert counts.crossings.total() == (rule != "one_to_one")  # for the batch
+    assert compare(accelerator, counted_as_well, *LARGE, gives=HOST).crossings.total() == 1
 
 
 @pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
