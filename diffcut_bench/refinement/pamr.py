@@ -92,26 +92,27 @@ def _colour_affinity(image: Tensor, shifts: list[tuple[int, int]], reach: int, c
     padded = pad(image, [reach] * 4, mode="replicate")
     near = [_shifted(padded, shift, reach) for shift in shifts]
     together = _at_once(image.numel(), image.device)
-    if together == 1:
-        groups = [each[None] for each in near]  # no copies
-    else:
-        groups = [torch.stack(near[first : first + together]) for first in range(0, len(near), together)]
+
+    def groups() -> Iterator[Tensor]:
+        for first in range(0, len(near), together):
+            yield near[first][None] if together == 1 else torch.stack(near[first : first + together])
+
     values = len(shifts) + centres  # the centre counts once for each dilation (9 values a neighbourhood)
     total = centres * image
-    for group in groups:
-        total = _plus_each(total, group)
+    for group in groups():
+        total = _add_each(total, group)
     mean = total / values
     squares = centres * (image - mean).square()
-    for group in groups:
-        squares = _plus_each(squares, (group - mean).square_())
-    scale = _SIGMA_FLOOR + _SIGMA_SCALE * (squares / (values - 1)).sqrt()
-    return torch.cat([(group - image).abs_().div_(-scale).mean(dim=2) for group in groups]).softmax(dim=0)
+    for group in groups():
+        squares = _add_each(squares, (group - mean).square_())
+    scale = -(_SIGMA_FLOOR + _SIGMA_SCALE * (squares / (values - 1)).sqrt())
+    return torch.cat([(group - image).abs_().div_(scale).mean(dim=2) for group in groups()]).softmax(dim=0)
 
 
-def _plus_each(total: Tensor, terms: Tensor) -> Tensor:
-    """The total plus one term after the other, so that its bits do not depend on how many come together."""
+def _add_each(total: Tensor, terms: Tensor) -> Tensor:
+    """The total, which is given away, plus one term after the other: its bits do not depend on how many there are."""
     if len(terms) == 1:
-        return total + terms[0]
+        return total.add_(terms[0])
     rows = torch.cat([total[None], terms]).flatten(1)
     # A bag's rows are added in their order, by one kernel.
     return embedding_bag(torch.arange(len(rows), device=rows.device)[None], rows, mode="sum").view_as(total)
