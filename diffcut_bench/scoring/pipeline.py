@@ -367,7 +367,7 @@ class _Run:
     @torch.inference_mode()
     def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
         labels = self._stacked([example.label for example in group])
-        inputs = self._inputs(takers, group)
+        inputs = self._inputs(takers, group, labels)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
@@ -377,13 +377,13 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, prediction, counts.tolist(), labels, inputs.images)
+                outcomes[batch] = self._score(batch, group, prediction, counts, labels, inputs.images)
         return outcomes
 
     def _stacked(self, tensors: list[Tensor]) -> Tensor:
         return torch.stack(tensors).to(self.device, non_blocking=True)
 
-    def _inputs(self, takers: Sequence[Batch], group: list[Example]) -> Inputs:
+    def _inputs(self, takers: Sequence[Batch], group: list[Example], labels: Tensor) -> Inputs:
         """What the stages of the pipelines need of a group."""
         needs = frozenset().union(*(batch.pipeline.segmenter.needs for batch in takers))
         images = features = counts = None
@@ -393,7 +393,7 @@ class _Run:
             with self._stage("features_s", [batch for batch in takers if "features" in batch.pipeline.segmenter.needs]):
                 features = self.features.of(group)
         if "class_counts" in needs:
-            counts = [max(len(label[label >= 0].unique()), 1) for label in (example.label for example in group)]
+            counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
         return Inputs(features, images, counts, [example.id for example in group], rescale)
@@ -403,7 +403,7 @@ class _Run:
         batch: Batch,
         group: list[Example],
         prediction: Tensor,
-        segments: list[int],
+        segments: Tensor,
         labels: Tensor,
         images: Tensor | None,
     ) -> list[Outcome]:
@@ -430,7 +430,7 @@ class _Run:
                 Outcome(
                     example,
                     prediction[i],
-                    segments=segments[i],
+                    segments=int(segments[i]),
                     counts=_counts(tables[i], protocol),
                     pixels=int(tables[i].sum()),
                     assignment=protocol.assignment,
