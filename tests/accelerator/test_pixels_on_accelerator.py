@@ -39,6 +39,10 @@ def numbers(high: int, *shape: int, low: int = 0, seed: int = 0) -> torch.Tensor
     return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
+def tables(prediction: torch.Tensor, label: torch.Tensor) -> list[torch.Tensor]:
+    return contingency_tables(prediction, label, CLASSES)
+
+
 FEATURES, PARTITION = random(3, 8, 6, 6) - 0.5, numbers(7, 3, 6, 6)
 PICTURES, PREDICTION = random(3, 3, 24, 24), numbers(9, 3, 24, 24, seed=1)
 LABEL = numbers(CLASSES, 3, 24, 24, low=-1, seed=2)
@@ -76,13 +80,10 @@ def test_stages_refuse_what_is_elsewhere(accelerator, what):
         stage(first, second.to(DEVICE))
 
 
-def tables(prediction: torch.Tensor, label: torch.Tensor) -> list[torch.Tensor]:
-    return contingency_tables(prediction, label, CLASSES)
-
-
-def test_tables_are_counted_there_and_come_to_the_host_in_one_copy(accelerator):
-    counts = compare(accelerator, tables, *LARGE, gives=HOST)
-    assert computed_there(counts, LARGE)
+def test_tables_are_counted_there_and_come_to_the_host(accelerator):
+    inputs = LARGE
+    counts = compare(accelerator, tables, *inputs, gives=HOST)
+    assert computed_there(counts, inputs)
     assert counts.crossings.total() == 1  # for the batch
 
 
