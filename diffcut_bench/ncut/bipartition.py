@@ -35,10 +35,11 @@ def best_bipartition(
     points = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device)
     thresholds = low + (high - low) * (points / max(splitting_points - 1, 1))
     # A node's level is the number of thresholds below its y, and at threshold p the levels above p are the first side.
-    # So nodes of one level are never separated. Where there are more nodes than levels, each level becomes one node.
+    # So nodes of one level are never separated. Where there are more nodes than levels, each level becomes one node; on
+    # an accelerator the products are cheaper than the launches that this takes.
     level = torch.searchsorted(thresholds, indicator)
     level_of_node = level
-    if n > splitting_points + 1:
+    if n > splitting_points + 1 and weights.device.type == "cpu":
         weights, degree = _merge(weights, degree, level, splitting_points + 1)
         level_of_node = torch.arange(splitting_points + 1, device=level.device).expand(len(degree), -1)
     side = (level_of_node[:, :, None] > points).to(weights.dtype)  # items × nodes × splitting points

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from benchmarks.pretended import DEVICE, Counts, Pretended
+from benchmarks.launches import Counts
+from benchmarks.pretended import DEVICE, Pretended
 
 
 def uploaded(inputs: Any) -> Any:

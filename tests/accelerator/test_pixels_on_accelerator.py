@@ -70,6 +70,20 @@ def test_stages_are_the_hosts(accelerator, what):
     assert computed_there(compare(accelerator, stage, *inputs), inputs)
 
 
+@pytest.mark.parametrize(
+    "what", [what for what, (_, first, *_) in STAGES.items() if first.dim() > 2 and len(first) == 3]
+)
+def test_the_host_waits_no_more_for_a_larger_batch(accelerator, what):
+    stage, *inputs = STAGES[what]
+    waits = []
+    for images in (1, 3):
+        there = [each[:images].to(DEVICE) for each in inputs]
+        accelerator.taken()
+        stage(*there)
+        waits.append(accelerator.taken().crossings.total())
+    assert waits[0] == waits[1] <= 2
+
+
 @pytest.mark.parametrize("what", [what for what, (_, *inputs) in STAGES.items() if len(inputs) > 1])
 def test_stages_refuse_what_is_elsewhere(accelerator, what):
     """So that a stage which quietly went to the host would be seen."""

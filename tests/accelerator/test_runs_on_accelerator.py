@@ -1,11 +1,13 @@
 """Whole commands on the pretended accelerator: every image is counted as on the CPU, to the pixel."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import shapes_overrides
 from PIL import Image
+from text_checkpoints import write_checkpoint
 
 import diffcut_bench
 from benchmarks.pretended import DEVICE, Pretended
@@ -45,6 +47,41 @@ def test_a_run_counts_what_the_cpu_counts(cli, shapes, tmp_path, what):
     assert accelerator.counts.kernels.total() > 0
     assert len(found[0]) == 5 and not found[1]
     assert found == expected
+
+
+def test_named_segments_are_counted_as_on_the_cpu(cli, shapes, tmp_path):
+    write_checkpoint(tmp_path / "clip", "clip")
+    options = ["namer=clip_b16", f"namer.model={tmp_path / 'clip'}", "namer.image_size=32"]
+    options += ["dataset.class_names=[scene,disc,square]", "limit=3", "batch_size=2"]
+
+    def run(device):
+        done = cli("run", *shapes_overrides(shapes, tmp_path / device), f"device={device}", *options)
+        assert done.code == 0, done.err
+        return scored(tmp_path / device)
+
+    expected = run("cpu")
+    with Pretended():
+        found = run(DEVICE.type)
+    assert not found[1]
+    assert found == expected
+
+
+def test_coherence_is_measured_as_on_the_cpu(cli, shapes, tmp_path):
+    def measured(device):
+        out = tmp_path / device
+        overrides = [*shapes_overrides(shapes, out), f"device={device}", "protocol.image_size=256"]
+        done = cli("coherence", *overrides, "backbone=efficientnet_lite0,colour", "--background", "keep")
+        assert done.code == 0, done.err
+        (path,) = out.glob("coherence/*/coherence.json")
+        return json.loads(path.read_text())
+
+    expected = measured("cpu")
+    with Pretended() as accelerator:
+        found = measured(DEVICE.type)
+    assert accelerator.counts.kernels.total() > 0
+    assert (found["counts"], found["mark"]) == (expected["counts"], expected["mark"])
+    for one, other in zip(found["backbones"], expected["backbones"], strict=True):
+        assert one["auc"] == pytest.approx(other["auc"], abs=1e-4)
 
 
 def test_pictures_are_segmented_there(shapes):
