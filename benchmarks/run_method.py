@@ -44,7 +44,7 @@ _TAU_PATH_IMAGES = 8
 
 
 @dataclass(frozen=True)
-class _Subject:
+class Subject:
     """What is measured: examples of the data set, and features."""
 
     config: RunConfig
@@ -58,7 +58,7 @@ class _Subject:
 
 def run(options: argparse.Namespace) -> None:
     """Measure on images of a data set, print tables and write bench.json and cost.png."""
-    subject = _subject(options)
+    subject = open_subject(options)
     folder = Path(subject.config.output_dir) / "bench"
     record: dict[str, Any] = {
         "schema_version": 3,
@@ -119,7 +119,15 @@ def run(options: argparse.Namespace) -> None:
     say(f"figure   {folder / 'cost.png'}")
 
 
-def _subject(options: argparse.Namespace) -> _Subject:
+def open_subject(options: argparse.Namespace) -> Subject:
+    """What `run` measures.
+
+    Args:
+        options: ``overrides``, the number of ``images``, and ``features``: a file of them, or None for the backbone's.
+
+    Raises:
+        UserError: an option is not one that is measured, or data, weights or features are missing.
+    """
     config = load_config(options.overrides)
     if config.protocol["crop"] != "center":
         raise UserError("bench compares images of one size", "protocol.crop", "protocol.crop=center")
@@ -145,7 +153,7 @@ def _subject(options: argparse.Namespace) -> _Subject:
         background=dataset.background,
         rule=protocol.background_rule,
     )
-    return _Subject(config, dataset, protocol, segmenter, device, source, material)
+    return Subject(config, dataset, protocol, segmenter, device, source, material)
 
 
 def _read_features(path: Path) -> Tensor:
@@ -161,7 +169,7 @@ def _read_features(path: Path) -> Tensor:
     return nodes.transpose(1, 2).unflatten(2, (side, side))
 
 
-def _comparisons(subject: _Subject, options: argparse.Namespace) -> list[Comparison]:
+def _comparisons(subject: Subject, options: argparse.Namespace) -> list[Comparison]:
     segmenter, dataset = subject.segmenter, subject.dataset
 
     def load(workers: int) -> DataLoader[Any]:
@@ -185,7 +193,7 @@ def _comparisons(subject: _Subject, options: argparse.Namespace) -> list[Compari
     return rows
 
 
-def _stages(subject: _Subject, options: argparse.Namespace) -> list[Stage]:
+def _stages(subject: Subject, options: argparse.Namespace) -> list[Stage]:
     tau = subject.segmenter.tau
     largest_plain, limit = (64, None) if options.full else (_QUICK_PATCHES, _TEXTBOOK_S)
     sizes = [
@@ -206,7 +214,7 @@ def _stages(subject: _Subject, options: argparse.Namespace) -> list[Stage]:
     return rows
 
 
-def _rivals(subject: _Subject, options: argparse.Namespace) -> list[Rival]:
+def _rivals(subject: Subject, options: argparse.Namespace) -> list[Rival]:
     rows: list[Rival] = []
     patches = sorted(options.patches)
     for side in patches if options.full else patches[:2]:
@@ -217,7 +225,7 @@ def _rivals(subject: _Subject, options: argparse.Namespace) -> list[Rival]:
     return rows
 
 
-def _end_to_end(subject: _Subject, options: argparse.Namespace) -> list[dict[str, Any]]:
+def _end_to_end(subject: Subject, options: argparse.Namespace) -> list[dict[str, Any]]:
     """The whole program, journal and result file included: with an empty feature store, then with a full one."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:

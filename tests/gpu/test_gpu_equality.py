@@ -37,14 +37,16 @@ def random_labels(ids: int, batch: int = 3, size: int = 40, seed: int = 0) -> to
 @pytest.mark.parametrize(("tau", "alpha"), [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)])
 def test_the_cut_gives_the_released_partitions(tau, alpha):
     released = golden()
-    features, expected = torch.from_numpy(released["features"]), released[f"partition_tau{tau}_alpha{alpha}"]
+    images = 1 if DEVICE.type == "cpu" else len(released["features"])  # tests/ncut has all of them on the CPU
+    features = torch.from_numpy(released["features"])[:images]
+    expected = released[f"partition_tau{tau}_alpha{alpha}"][:images]
     labels = recursive_ncut(features.to(DEVICE), tau, alpha, label_codes="float32").cpu()
     assert all(same_partition(*pair) for pair in zip(labels, expected, strict=True))
 
 
 @pytest.mark.parametrize("alpha", [5, 10])
 def test_the_cut_of_a_batch_is_that_of_each_image_on_the_cpu(alpha):
-    features = real_features(4 if DEVICE.type == "cpu" else 64)
+    features = real_features(2 if DEVICE.type == "cpu" else 64)
     labels = recursive_ncut(features.to(DEVICE), 0.5, alpha).cpu()
     different = len(golden()["features"])
     for index, image in enumerate(labels):
