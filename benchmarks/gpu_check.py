@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
 
@@ -39,7 +38,6 @@ _NO_GPU = "not run: no GPU"
 _COLUMNS = (*map(Column, ("part", "what")), *number_columns("measured", "aim"), *map(Column, ("reached", "note")))
 # Name in the table's head, field of the machine's record.
 _VERSIONS = {"driver": "driver", "CUDA": "cuda", "cuDNN": "cudnn", "GiB": "memory_gib", "torch": "torch"}
-_NO_PROBLEM = {"properties", "system-out", "system-err"}  # children of a JUnit test case
 
 
 @dataclass(frozen=True)
@@ -173,9 +171,7 @@ def parts(plan: Plan) -> Iterator[Part]:
         record = folder / "bench" / "encoder.json"
         return Part(name, limit_s, ["-m", "benchmarks", *options], record, partial(encoder_rows, name), not_run)
 
-    tests = folder / "tests.xml"
-    pytest = ["-m", "pytest", "-v", "-m", "gpu", "tests/gpu", f"--junitxml={tests}", "-o", "junit_family=xunit1"]
-    yield Part("tests", 110, pytest, tests, test_rows)
+    yield own("tests", 110, plan)
     yield own("cut", 120, plan)
     eager = encoder("encoder", 140, "bfloat16" if plan.small else _PRECISIONS, "eager")
     yield eager
@@ -203,7 +199,7 @@ def run_part(part: Part, plan: Plan, limit_s: float) -> list[Row]:
     rows: list[Row] = []
     try:
         rows = part.rows(part.record)
-    except (OSError, ValueError, KeyError, ElementTree.ParseError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = reason or f"{part.record.name} can't be read: {error}"
     if reason and not any(row.is_wrong for row in rows):
         rows.append(Row(part.name, "the whole part", failed=True, note=f"{reason}; see {log.name}"))
@@ -214,7 +210,7 @@ def _ended(arguments: list[str], log: Path, limit_s: float, without_gpu: bool) -
     """Run Python on the arguments; why it did not end well, or None."""
     environment = dict(os.environ)
     if without_gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = ""
+        environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -241,28 +237,6 @@ def _ended(arguments: list[str], log: Path, limit_s: float, without_gpu: bool) -
 
 def _own_rows(record: Path) -> list[Row]:
     return [Row(**row) for row in json.loads(record.read_text())["rows"]]
-
-
-def test_rows(report: Path) -> list[Row]:
-    """A row for each test function of a JUnit report, and one for each figure that a test recorded."""
-    outcomes: dict[str, list[str]] = {}  # of each function: empty where it passed
-    figures: dict[str, float] = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        name = case.get("name", "").partition("[")[0].removeprefix("test_").replace("_", " ")
-        problems = [f"{child.tag} {child.get('message', '')}" for child in case if child.tag not in _NO_PROBLEM]
-        outcomes.setdefault(name, []).append(problems[0] if problems else "")
-        for each in case.iter("property"):
-            figures[each.get("name", "")] = float(each.get("value", "nan"))
-    rows = []
-    for name, told in outcomes.items():
-        ran = [outcome for outcome in told if not outcome.startswith("skipped")]
-        if not ran:
-            rows.append(Row("tests", name, note=f"not run: {told[0].removeprefix('skipped').strip()}"))
-            continue
-        first = next((outcome.splitlines()[0][:200] for outcome in ran if outcome), "")
-        passed = float(ran.count(""))
-        rows.append(Row("tests", name, passed, f"of {len(ran)}", float(len(ran)), is_check=True, note=first))
-    return rows + [Row("tests", name, value) for name, value in figures.items()]
 
 
 def encoder_rows(part: str, record: Path) -> list[Row]:

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from benchmarks.cut import textbook_within
 from benchmarks.report import write_record
 from benchmarks.run_method import open_subject
@@ -30,6 +32,7 @@ _TAU, _ALPHAS = 0.5, (5.0, 10.0)
 _PHOTOGRAPHS = 8  # different ones; batches hold copies
 # Aims for an H100 or H200.
 _LARGE, _CUT_RATIO, _CUT_IMAGES_PER_S, _CUT_ALONE_MS, _WHOLE_IMAGES_PER_S = 64, 300.0, 500.0, 30.0, 50.0
+_NOT_RUN = "not run: "
 _WHOLE_S = 20.0  # of encoding, so that the start counts little
 
 
@@ -128,7 +131,7 @@ def cut(plan: Plan) -> Iterator[Row]:
     stages around it, against their plain versions. Golden features if DIFFCUT_SHARED has them, else the backbone's."""
     shared = os.environ.get("DIFFCUT_SHARED")
     golden = None if shared is None else str(Path(shared) / "golden" / "recursive_ncut.npz")
-    options = Namespace(images=_PHOTOGRAPHS, features=golden, overrides=plan.all_overrides)
+    options = Namespace(images=min(_PHOTOGRAPHS, max(plan.batches)), features=golden, overrides=plan.all_overrides)
     material = open_subject(options).material.of_size(plan.patches, max(plan.batches))
     recursive_ncut(material.nodes[:1], _TAU)
     textbook_within(material.nodes[:1, :64], _TAU, _ALPHAS[0])  # libraries are loaded by the first call
@@ -237,16 +240,65 @@ def _photographs(root: Path, count: int) -> list[str]:
     return ["dataset=folder", *(f"dataset.{word}" for word in words)]
 
 
+def record_tests(place: str, record: Path) -> int:
+    """Run the tests of a GPU in a folder, and write after each what is known so far: a row for each test function, and
+    one for each figure that a test recorded (``record_property``).
+
+    Returns:
+        Exit code of pytest.
+    """
+    # Without pyproject's checks of shapes, which have to be there before the package is imported.
+    options = ["-o", "addopts=", "-p", "no:cacheprovider", "-v", "-m", "gpu", "--timeout=60"]
+    return int(pytest.main([*options, place], plugins=[_Recorder(record)]))
+
+
+class _Recorder:
+    """What pytest calls."""
+
+    def __init__(self, record: Path) -> None:
+        self.record = record
+        # By function and its parameters: nothing, why it was not run, or why it failed.
+        self.told: dict[str, dict[str, str]] = {}
+        self.figures: dict[str, float] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and report.passed:
+            return
+        name, _, parameters = report.nodeid.rpartition("::")[2].partition("[")
+        of_function = self.told.setdefault(name.removeprefix("test_").replace("_", " "), {})
+        if report.skipped:
+            told = _NOT_RUN + str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "")
+            of_function[parameters] = told.replace("Skipped: ", "")
+        else:
+            of_function[parameters] = report.longreprtext.strip().rpartition("\n")[2] if report.failed else ""
+        self.figures |= {name: float(str(value)) for name, value in report.user_properties}
+        write_record(self.record, {"rows": [asdict(row) for row in self.rows()]})
+
+    def rows(self) -> Iterator[Row]:
+        for name, by_parameters in self.told.items():
+            told = list(by_parameters.values())
+            ran = [each for each in told if not each.startswith(_NOT_RUN)]
+            if ran:
+                wrong, all_of_them = next(filter(None, ran), ""), float(len(ran))
+                yield Row("tests", name, float(ran.count("")), f"of {len(ran)}", all_of_them, is_check=True, note=wrong)
+            else:
+                yield Row("tests", name, note=told[0])
+        yield from (Row("tests", name, value) for name, value in self.figures.items())
+
+
 PARTS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {"cut": cut, "end_to_end": end_to_end}
 
 
 def main(name: str, plan_json: str) -> None:
     """Measure a part of a plan (`Plan` as JSON)."""
     plan = Plan(**json.loads(plan_json))
+    record = Path(plan.folder) / f"{name}.json"
+    if name == "tests":
+        sys.exit(record_tests("tests/gpu", record))
     rows: list[dict[str, Any]] = []
     for row in PARTS[name](plan):
         rows.append(asdict(row))
-        write_record(Path(plan.folder) / f"{name}.json", {"rows": rows})
+        write_record(record, {"rows": rows})
 
 
 if __name__ == "__main__":
