@@ -218,10 +218,10 @@ class _Clock(Observer):
             self.times.append((time.perf_counter(), done))
 
     @property
-    def images_per_s(self) -> float:
-        """After the first batch."""
+    def images_per_s(self) -> float | None:
+        """After the first batch; None where there was no other."""
         (first_s, first), (last_s, last) = self.times[0], self.times[-1]
-        return (last - first) / (last_s - first_s)
+        return (last - first) / (last_s - first_s) if last > first else None
 
 
 def _photographs(root: Path, count: int) -> list[str]:

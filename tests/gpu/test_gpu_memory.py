@@ -1,5 +1,6 @@
 """Memory of a GPU: what the cut takes is what was said, a limit is kept, and too large a batch is told."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,10 +28,16 @@ def smooth_features(images: int, side: int) -> torch.Tensor:
     return resized(small, side).flatten(2).mT.contiguous().to(DEVICE)
 
 
+def forget_unused() -> None:
+    """Give back what nobody holds any more, networks in cycles included."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 @contextmanager
 def memory_limited_to(size: float) -> Iterator[None]:
     """This process can allocate so many bytes of the GPU more than it holds."""
-    torch.cuda.empty_cache()
+    forget_unused()
     total = torch.cuda.get_device_properties(DEVICE).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + size) / total)
     try:
@@ -73,7 +80,7 @@ def test_a_batch_that_does_not_fit_is_told_and_smaller_ones_go_on(shapes, tmp_pa
         return run_cell(load_config([*words, f"device={DEVICE.type}", "features=memory", f"batch_size={batch_size}"]))
 
     run("warm", 1)
-    torch.cuda.empty_cache()
+    forget_unused()
     torch.cuda.reset_peak_memory_stats()
     held = torch.cuda.memory_reserved()
     expected = run("free", 1)
@@ -83,5 +90,6 @@ def test_a_batch_that_does_not_fit_is_told_and_smaller_ones_go_on(shapes, tmp_pa
             run("limited", 8)
         assert "smaller batch_size" in told.value.hint
         found = run("smaller", 1)
-    assert found.result.metrics.miou == expected.result.metrics.miou
+    # Libraries may take another algorithm where memory is short.
+    assert found.result.metrics.miou == pytest.approx(expected.result.metrics.miou, abs=0.02)
     assert not found.result.failures
