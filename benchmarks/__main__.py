@@ -1,4 +1,5 @@
-"""Speed of the method, stage by stage and as a whole; with ``--encoder`` of the diffusion encoder alone."""
+"""Speed of the method, stage by stage and as a whole; with ``--encoder`` of the diffusion encoder alone; with
+``--counts`` no speed, but what an accelerator would be asked to do."""
 
 import argparse
 import sys
@@ -25,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with signals_raised() as ending:
         try:
             options = _parser().parse_intermixed_args(arguments)
-            (run_method.run if options.encoder is None else run_encoder.run)(options)
+            if options.counts:
+                from benchmarks import run_counts  # an older torch has no devices that are written in Python
+
+                run_counts.run(options)
+            else:
+                (run_method.run if options.encoder is None else run_encoder.run)(options)
         except UserError as mistake:
             errors.print(str(mistake), markup=False, highlight=False, soft_wrap=True)
             return 2
@@ -50,10 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--images", type=_at_least(1), default=3, help="images of the data set to measure on (default 3)")
     add("--patches", type=_list_of(_at_least(2)), default="32,64,128", help="patches a side (default 32,64,128)")
-    add("--alphas", type=_list_of(_exponent), default="5,10", help="few segments to hundreds (default 5,10)")
+    add("--alphas", type=_list_of(_exponent), help="few segments to hundreds (default 5,10; with --counts 5,8,10)")
     add("--features", metavar="FILE.npz", help="an array `features` [images, nodes, channels], not the backbone's")
     add("--full", action="store_true", help="all sizes at all alphas, no limit on the plain versions")
-    add("--batches", type=_list_of(_at_least(1)), help="images at a time (default --images; with --encoder 1,4,16)")
+    batches = "images at a time (default --images; with --encoder 1,4,16; with --counts 1,8,64)"
+    add("--batches", type=_list_of(_at_least(1)), help=batches)
+    add("--counts", action="store_true", help="kernels, waits and bytes on a pretended accelerator, instead of speed")
     add = parser.add_argument_group("the diffusion encoder alone, with random weights").add_argument
     add("--encoder", metavar="NAME", type=_one_of(ARCHITECTURES), help=" | ".join(ARCHITECTURES))
     add("--precisions", type=_list_of(_one_of(PRECISIONS)), help=f"some of {', '.join(PRECISIONS)} (default all)")

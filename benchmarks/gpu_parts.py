@@ -24,6 +24,7 @@ from benchmarks.stages import Stage, measure_stages
 from diffcut_bench.config import load_config
 from diffcut_bench.datasets.base import undecoded
 from diffcut_bench.datasets.sample import sample
+from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.ncut import recursive_ncut
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.passes import run_cell
@@ -291,6 +292,7 @@ PARTS: Mapping[str, Callable[[Plan], Iterator[Row]]] = {"cut": cut, "end_to_end"
 
 def main(name: str, plan_json: str) -> None:
     """Measure a part of a plan (`Plan` as JSON)."""
+    keep_freed_memory()  # as the command line does
     plan = Plan(**json.loads(plan_json))
     record = Path(plan.folder) / f"{name}.json"
     if name == "tests":

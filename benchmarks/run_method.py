@@ -40,6 +40,7 @@ _TAUS = [round(0.05 * step, 2) for step in range(1, 19)] + [0.93, 0.95]
 # Where not everything is asked for, larger grids are measured at the first alpha alone, and on fewer images.
 _QUICK_PATCHES = 32
 _TEXTBOOK_S = 10.0
+_ALPHAS = (5.0, 10.0)
 _TAU_PATH_IMAGES = 8
 
 
@@ -58,6 +59,7 @@ class Subject:
 
 def run(options: argparse.Namespace) -> None:
     """Measure on images of a data set, print tables and write bench.json and cost.png."""
+    options.alphas = options.alphas or list(_ALPHAS)
     subject = open_subject(options)
     folder = Path(subject.config.output_dir) / "bench"
     record: dict[str, Any] = {

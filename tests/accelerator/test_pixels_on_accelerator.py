@@ -1,0 +1,178 @@
+"""Upsampling, refinement, matching, naming and coherence on the pretended accelerator: results are the CPU's."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import text_checkpoints
+import torch
+from device_runs import compare, computed_there, uploaded
+
+from benchmarks.pretended import DEVICE
+from diffcut_bench.coherence.heatmaps import similarity_map
+from diffcut_bench.coherence.roc import cosine, pair_scores
+from diffcut_bench.coherence.sampling import PatchGrid, SamplingOptions, draw_pairs, grid_features, make_plan
+from diffcut_bench.evaluation import (
+    ImageCounts,
+    ScoredImage,
+    contingency_tables,
+    count_matches,
+    match_image,
+    measure_image,
+    merge_backgrounds,
+    number_by_first_pixel,
+)
+from diffcut_bench.naming import ClipEncoder, Namer
+from diffcut_bench.naming.namer import pool_segments
+from diffcut_bench.refinement import assign_concepts, median_filter, pamr, refine_labels, upsample_nearest
+
+HOST = torch.device("cpu")
+CLASSES = 5
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def numbers(high: int, *shape: int, low: int = 0, seed: int = 0) -> torch.Tensor:
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+FEATURES, PARTITION = random(3, 8, 6, 6) - 0.5, numbers(7, 3, 6, 6)
+PICTURES, PREDICTION = random(3, 3, 24, 24), numbers(9, 3, 24, 24, seed=1)
+LABEL = numbers(CLASSES, 3, 24, 24, low=-1, seed=2)
+
+STAGES: dict[str, Any] = {
+    "concepts": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES, PARTITION),
+    "concepts, cosine": (lambda f, p: assign_concepts(f, p, (24, 24), "cosine"), FEATURES, PARTITION),
+    "concepts, half precision": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES.half(), PARTITION),
+    "nearest": (lambda p: upsample_nearest(p, (24, 24)), PARTITION),
+    "pamr": (lambda i, m: pamr(i, m, iterations=3), PICTURES, random(3, 4, 24, 24)),
+    "median": (median_filter, PREDICTION),
+    "refined labels": (lambda i, p: refine_labels(i, p, iterations=3), PICTURES, PREDICTION),
+    "numbered": (number_by_first_pixel, PREDICTION),
+    "pooled": (lambda d, s: pool_segments(d, s), FEATURES, PREDICTION),
+    "pooled, nearest exact": (lambda d, s: pool_segments(d, s, "nearest_exact"), FEATURES, PREDICTION),
+    "cosine of patches": (cosine, random(9, 6), random(7, 6, seed=3)),
+    "features on a grid": (lambda f: grid_features(f, (4, 5)), FEATURES[0]),
+}
+
+
+@pytest.mark.parametrize("what", STAGES)
+def test_stages_are_the_hosts(accelerator, what):
+    stage, *inputs = STAGES[what]
+    assert computed_there(compare(accelerator, stage, *inputs), inputs)
+
+
+@pytest.mark.parametrize("what", [what for what, (_, *inputs) in STAGES.items() if len(inputs) > 1])
+def test_stages_refuse_what_is_elsewhere(accelerator, what):
+    """So that a stage which quietly went to the host would be seen."""
+    stage, first, second = STAGES[what]
+    with pytest.raises(RuntimeError, match="same device"):
+        stage(first.to(DEVICE), second)
+    with pytest.raises(RuntimeError, match="same device"):
+        stage(first, second.to(DEVICE))
+
+
+@pytest.mark.parametrize(
+    "what", [what for what, (_, first, *_) in STAGES.items() if first.dim() > 2 and len(first) == 3]
+)
+def test_the_host_waits_no_more_for_a_larger_batch(accelerator, what):
+    stage, *inputs = STAGES[what]
+    waits = []
+    for images in (1, 3):
+        there = [each[:images].to(DEVICE) for each in inputs]
+        accelerator.taken()
+        stage(*there)
+        waits.append(accelerator.taken().crossings.total())
+    assert waits[0] == waits[1] <= 2
+
+
+def test_tables_are_counted_there_and_come_to_the_host(accelerator):
+    inputs = PREDICTION, LABEL
+    counts = compare(accelerator, lambda p, t: contingency_tables(p, t, CLASSES), *inputs, gives=HOST)
+    assert computed_there(counts, inputs)
+    assert counts.crossings.total() <= 2  # for the batch
+
+
+@pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
+@pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
+def test_backgrounds_are_merged_there(accelerator, rule, surplus):
+    def merged(prediction, label):
+        return merge_backgrounds(prediction, label, CLASSES, 0, rule, surplus=surplus)
+
+    inputs = PREDICTION, LABEL
+    counts = compare(accelerator, merged, *inputs)
+    assert rule == "one_to_one" or computed_there(counts, inputs)
+    assert counts.crossings.total() <= 4  # for the batch
+
+
+@pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
+def test_counts_of_an_image_are_the_hosts(accelerator, surplus):
+    def counted(prediction, label):
+        tables = contingency_tables(prediction, label, CLASSES)
+        alone = match_image(prediction[0], label[0], CLASSES, background=0, surplus=surplus)
+        return [*(count_matches(table, surplus=surplus) for table in tables), alone]
+
+    compare(accelerator, counted, PREDICTION, LABEL, gives=HOST)
+
+
+def test_what_metrics_measure_is_the_hosts(accelerator):
+    tables = contingency_tables(PREDICTION, LABEL, CLASSES)
+    there = uploaded((PREDICTION, LABEL))
+    for image in range(3):
+        own, other = (ScoredImage(p[image], t[image], tables[image]) for p, t in ((PREDICTION, LABEL), there))
+        assert measure_image(other, {}) == measure_image(own, {})
+
+
+def test_the_metric_of_counts_can_live_there(accelerator):
+    found = []
+    for device in (HOST, DEVICE):
+        metric = ImageCounts(num_classes=CLASSES, resamples=10).to(device)
+        for index, table in enumerate(contingency_tables(PREDICTION, LABEL, CLASSES)):
+            metric.update(index, count_matches(table), int(table.sum()))
+        found.append({name: value.cpu() for name, value in metric.compute().items()})
+    assert found[0].keys() == found[1].keys()
+    for name, value in found[0].items():
+        assert torch.equal(value, found[1][name].to(value)) or value.isnan().any()
+
+
+def test_colours_are_named_there(accelerator):
+    classes = ["red", "green", "blue"]
+    segments = numbers(4, 2, 16, 16)
+
+    def named(images, segments):
+        names = Namer(Colours()).for_classes(classes, None, images.device)(images, segments)
+        return names.labels, names.classes, names.scores
+
+    class Colours(text_checkpoints.Colours):
+        def text(self, texts):
+            return super().text(texts).to(self.device)
+
+    inputs = random(2, 3, 64, 64), segments
+    assert computed_there(compare(accelerator, named, *inputs), inputs)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_names_of_a_network_are_the_hosts(accelerator, tmp_path, kind):
+    text_checkpoints.write_checkpoint(tmp_path, kind)
+
+    def named(images, segments):
+        encoder = ClipEncoder(kind, str(tmp_path), image_size=16)
+        names = Namer(encoder).for_classes(["cat", "sofa", "disc"], None, images.device)(images, segments)
+        return names.labels, names.classes
+
+    compare(accelerator, named, random(2, 3, 16, 16), numbers(3, 2, 16, 16))
+
+
+def test_coherence_is_the_hosts(accelerator):
+    generator = np.random.default_rng(0)
+    options = SamplingOptions(patches=10, pairs="both")
+    grids = {f"i{n}": PatchGrid(generator.integers(0, 3, (5, 5)), np.ones((5, 5))) for n in range(4)}
+    plan = make_plan(grids, draw_pairs(list(grids), options), None, options)
+    features = [random(len(labels), 6, seed=n) - 0.5 for n, labels in enumerate(plan.labels)]
+    assert np.array_equal(pair_scores(uploaded(features), plan), pair_scores(features, plan))
+    grid = random(6, 4, 4)
+    assert np.array_equal(
+        similarity_map(grid[:, 1, 2].to(DEVICE), grid.to(DEVICE)), similarity_map(grid[:, 1, 2], grid)
+    )

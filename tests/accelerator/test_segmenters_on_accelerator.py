@@ -1,0 +1,103 @@
+"""Every segmenter on the pretended accelerator: its segments are the CPU's, and are where the features are."""
+
+import pytest
+import torch
+from conftest import blobs
+from device_runs import compare, computed_there, uploaded
+
+from diffcut_bench import segmenters
+from diffcut_bench.config import conf_dir, instantiate, load_config
+from diffcut_bench.scoring.framing import Framing, prepare_prediction
+from diffcut_bench.segmenters import Inputs, as_segmenter
+
+SIDE, CHANNELS = 12, 16
+
+
+def maps(images: int = 3, positive: bool = False) -> torch.Tensor:
+    """Feature maps of images that differ, with structure: [images, channels, SIDE, SIDE]."""
+    nodes = torch.cat([blobs(6, SIDE**2 // 6, CHANNELS, noise=0.15, seed=seed)[0] for seed in range(images)])
+    made = nodes.mT.unflatten(2, (SIDE, SIDE)).contiguous()
+    return made.abs() if positive else made
+
+
+def attention(images: int = 2, side: int = 8) -> torch.Tensor:
+    """For each patch a distribution over as many keys, with structure."""
+    nodes = torch.cat([blobs(4, side**2 // 4, CHANNELS, seed=seed)[0] for seed in range(images)])
+    return (nodes @ nodes.mT / 0.3).softmax(dim=2).mT.unflatten(2, (side, side)).contiguous()
+
+
+# What is decided on the device; the others fetch their patches' matrix or features, by design.
+ON_DEVICE = {
+    "diffcut": (segmenters.DiffCut(tau=0.7, alpha=6), maps()),
+    "coarse": (segmenters.DiffCut(tau=0.7, alpha=6, approximation="coarse_to_fine", coarse_patches=36), maps()),
+    "diffseg of features": (segmenters.DiffSeg(anchors=4, resolution=32), maps()),
+    "diffseg of attention": (segmenters.DiffSeg(anchors=4, resolution=32, threshold=0.5), attention()),
+    "found": (segmenters.Found(), maps()),
+    "found by attention": (segmenters.Found(attention_channels=4), maps(positive=True)),
+    "lost": (segmenters.Lost(expansion=20), maps()),
+    "patches": (segmenters.Patches(), maps()),
+    "tokencut": (segmenters.TokenCut(), maps()),
+}
+WITH_HOST = {
+    "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
+    "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
+    "kway_ncut": (segmenters.KWayNCut(alpha=4), maps()),
+    "kway_ncut, linear": (segmenters.KWayNCut(alpha=4, volume="linear"), maps()),
+    "maskcut by lanczos": (segmenters.MaskCut(eigenvector_sign="peak", fill_holes=True), maps()),
+    "maskcut by lapack": (segmenters.MaskCut(), maps()),
+    "spectral": (segmenters.Spectral(clusters=4, alpha=4), maps()),
+    "spectral by kmeans": (segmenters.Spectral(clusters=4, alpha=4, discretisation="kmeans", seeds=3), maps()),
+}
+
+
+@pytest.mark.parametrize("what", [*ON_DEVICE, *WITH_HOST])
+def test_segments_are_the_hosts(accelerator, what):
+    method, features = (ON_DEVICE | WITH_HOST)[what]
+    counts = compare(accelerator, method, features)
+    assert counts.kernels.total() > 0
+    if what in ON_DEVICE:
+        assert what == "patches" or method(features).amax() > 0
+        assert computed_there(counts, features)
+
+
+def test_counts_of_annotated_classes_are_taken(accelerator):
+    for method in (segmenters.KMeans(seeds=2), segmenters.Spectral(clusters="annotated", alpha=4)):
+        compare(accelerator, lambda features, method=method: method(features, [2, 4, 3]), maps())
+
+
+OF_PICTURES = {
+    "grid": segmenters.UniformGrid(2, 3),
+    "one_segment": segmenters.OneSegment(),
+    "slic": segmenters.Slic(segments=5),
+    "felzenszwalb": segmenters.Felzenszwalb(scale=20, min_size=8),
+}
+
+
+@pytest.mark.parametrize("what", OF_PICTURES)
+def test_segmenters_of_pictures_take_those_of_the_device(accelerator, what):
+    images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
+    segmenter = as_segmenter(OF_PICTURES[what])
+    found, expected = (segmenter(Inputs(images=given)) for given in (uploaded(images), images))
+    assert [each.tolist() for each in found] == [each.tolist() for each in expected]
+
+
+def test_precomputed_segments_need_no_device(accelerator, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
+    framing = Framing("none", 32, 16, "ignore", 4)
+
+    def rescale(ids, covers="image"):
+        return prepare_prediction(ids, (10, 20), framing, covers=covers)
+
+    segments = segmenters.Precomputed(str(tmp_path))("a", rescale)
+    assert segments.device.type == "cpu" and segments.unique().tolist() == [3]
+
+
+def test_every_option_is_tried_here():
+    tried = {type(method) for method, _ in (ON_DEVICE | WITH_HOST).values()} | {type(m) for m in OF_PICTURES.values()}
+    for path in (conf_dir() / "segmenter").glob("*.yaml"):
+        extra = ["segmenter.folder=."] if path.stem == "precomputed" else []
+        config = load_config([f"segmenter={path.stem}", *extra])
+        assert type(instantiate("segmenter", config.segmenter)) in {*tried, segmenters.Precomputed}, path.stem
