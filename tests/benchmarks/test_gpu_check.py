@@ -19,7 +19,7 @@ from benchmarks.gpu_parts import Plan, Row
 _OF_A_GPU = {
     "the cut waits at most once a level",
     "further taus of a tree wait for nothing",
-    "concept assignment waits for nothing",
+    "concept assignment waits at most once a batch",
     "pamr waits for nothing",
     "counting does not wait for each image",
     "the cut of a large grid takes what was predicted",
