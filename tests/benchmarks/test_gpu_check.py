@@ -25,8 +25,9 @@ _OF_A_GPU = {
     "the cut of a large grid takes what was predicted",
     "a batch that does not fit is told and smaller ones go on",
     "fastest sound precision: peak memory",
-    "the whole part",  # of the compiled encoder
+    "the whole part",  # of `_COMPILED`
 }
+_COMPILED = ["compiled encoder", "compiled end to end"]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_in_small_every_part_runs_on_the_cpu(check, tmp_path):
     record = json.loads((tmp_path / "gpu_check" / "gpu_check.json").read_text())
     logs = [path.read_text()[-2000:] for path in (tmp_path / "gpu_check").glob("*.log")]
     assert done.code == 0, [done.err, *logs]
-    assert list(record["seconds"]) == ["tests", "cut", "encoder", "compiled encoder", "end to end"]
+    assert list(record["seconds"]) == ["tests", "cut", "encoder", "end to end", *_COMPILED]
     rows = [Row(**row) for row in record["rows"]]
     assert {row.what for row in rows if row.note == "not run: no GPU"} == _OF_A_GPU
     assert [row for row in rows if row.value is None and row.what not in _OF_A_GPU] == []
@@ -218,10 +219,23 @@ def test_an_encoder_that_fails_in_one_setting_is_told(tmp_path):
     assert gpu_check.fastest_sound(path) == gpu_check.fastest_sound(tmp_path / "none") == {}
 
 
-def test_the_limits_of_the_parts_make_ten_minutes(tmp_path):
-    plan = Plan("cuda", str(tmp_path), False, [])
-    assert sum(part.limit_s for part in gpu_check.parts(plan)) <= gpu_check._ALL_S == 600
-    assert not any(part.not_run for part in gpu_check.parts(plan))
+def test_the_limits_of_the_parts_make_ten_minutes_and_what_is_faster_compiled_runs_compiled(tmp_path):
+    def not_run(eager: float, compiled: float) -> str:
+        told = []
+        for part in gpu_check.parts(Plan("cuda", str(tmp_path), False, [])):
+            told.append(part)
+            if "encoder" in part.name:
+                best = {"images_per_s": eager if part.name == "encoder" else compiled, "precision": "float32"}
+                part.record.parent.mkdir(exist_ok=True)
+                part.record.write_text(json.dumps({"fastest_sound": best}))
+        assert sum(part.limit_s for part in told) <= gpu_check._ALL_S == 600
+        *others, last = told
+        assert not any(part.not_run for part in others)
+        assert "float32" in others[-1].arguments, "compiled in the precision that is fastest without"
+        return last.not_run
+
+    assert not_run(eager=30.0, compiled=40.0) == ""
+    assert "not faster" in not_run(eager=40.0, compiled=30.0)
 
 
 def test_ctrl_c_ends_the_part_and_the_command(check, tmp_path, monkeypatch):
