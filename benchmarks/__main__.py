@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import isfinite
 from typing import NoReturn, TypeVar
 
-from benchmarks import run_counts, run_encoder, run_method
+from benchmarks import run_encoder, run_method
 from benchmarks.encoder import MODES, PRECISIONS
 from benchmarks.random_weights import ARCHITECTURES
 from diffcut_bench.commands.terminal import errors
@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_intermixed_args(arguments)
             if options.counts:
+                from benchmarks import run_counts  # an older torch has no devices that are written in Python
+
                 run_counts.run(options)
             else:
                 (run_method.run if options.encoder is None else run_encoder.run)(options)

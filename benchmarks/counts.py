@@ -6,17 +6,19 @@ Nothing here prints or writes.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_args
 
 from torch import Tensor
 
 from benchmarks.cut import mean_segments, share_equal
+from benchmarks.launches import Counts
 from benchmarks.material import Material, tiled
-from benchmarks.pretended import DEVICE, Counts, Pretended
+from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.config import load_config
 from diffcut_bench.evaluation import contingency_tables, count_matches, merge_backgrounds
-from diffcut_bench.ncut import affinity, ncut_tree, recursive_ncut
+from diffcut_bench.ncut import NCutTree, affinity, ncut_tree, recursive_ncut
 from diffcut_bench.ncut.settings import LabelCodes
 from diffcut_bench.refinement import assign_concepts, refine_labels
 from diffcut_bench.scoring.passes import run_cell
@@ -128,8 +130,8 @@ def count_stages(
         equal = share_equal(found.cpu(), host_partition)
         yield Counted.of("cut", images, counts, alpha, segments, equal)
         tree = ncut_tree(nodes, tau, alpha)
-        for codes in ("exact", "float32"):
-            yield counted(f"{_TAUS} taus, {codes} codes", lambda codes=codes: [tree.labels(t, codes) for t in taus])[0]
+        for codes in get_args(LabelCodes):
+            yield counted(f"{_TAUS} taus, {codes} codes", partial(_read, tree, taus, codes))[0]
         del tree
         row, prediction = counted("concepts", lambda: assign_concepts(maps, grid, size))
         yield row
@@ -142,6 +144,10 @@ def count_stages(
             yield row
         yield counted("matching", lambda: [count_matches(t) for t in contingency_tables(merged, labels, classes)])[0]
         yield counted("pamr", lambda: refine_labels(photos, prediction))[0]
+
+
+def _read(tree: NCutTree, taus: Sequence[float], codes: LabelCodes) -> list[Tensor]:
+    return [tree.labels(tau, codes) for tau in taus]
 
 
 def count_run(overrides: Sequence[str], images: int) -> Iterator[Counted]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.counts import Counted, count_run, count_stages
-from benchmarks.pretended import BYTES_PER_S, CROSSING_S, FLOPS_PER_S, KERNEL_S
+from benchmarks.launches import BYTES_PER_S, CROSSING_S, FLOPS_PER_S, KERNEL_S
 from benchmarks.report import machine, write_record
 from benchmarks.run_method import open_subject
 from diffcut_bench.commands.terminal import progress, say

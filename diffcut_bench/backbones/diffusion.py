@@ -213,7 +213,8 @@ class DiffusionEncoder(PretrainedBackbone):
         conditions: dict[str, Any] = {}
         if self._pooled is not None:
             height, width = images.shape[-2:]
-            ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype, device=images.device)
+            ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=dtype)
+            ids = ids.to(images.device, non_blocking=True)
             pooled = self._pooled.to(images.device, dtype).expand(len(images), -1)
             conditions["added_cond_kwargs"] = {"text_embeds": pooled, "time_ids": ids.expand(len(images), -1)}
         prompt = self._prompt.to(images.device, dtype).expand(len(images), -1, -1)
@@ -254,7 +255,10 @@ class DiffusionEncoder(PretrainedBackbone):
         deepest = None if self._whole else max(BLOCKS[block][1] for block in self.blocks)
         self.unet: Any = weights.read_unet(deepest, rounded, self._dtype("unet")).to(self.device)
         self.vae: Any = weights.read_vae(rounded, self._dtype("vae")).to(self.device)
-        self._prompt, self._pooled = weights.empty_prompt(rounded, self._dtype("prompt"), self.device)
+        prompt, pooled = weights.empty_prompt(rounded, self._dtype("prompt"), self.device)
+        # Here and not with every batch: an accelerator is waited for at each small upload.
+        self._prompt, self._pooled = prompt.to(self.device), None if pooled is None else pooled.to(self.device)
+        self._timestep = self._timestep.to(self.device)
         if self._options["channels_last"]:
             self.unet.to(memory_format=torch.channels_last)
             self.vae.to(memory_format=torch.channels_last)

@@ -11,12 +11,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffcut_bench.ncut.bipartition import best_bipartition
-from diffcut_bench.ncut.fiedler import fiedler_vector
+from diffcut_bench.ncut.block import ROUNDS, improve, start_block
+from diffcut_bench.ncut.fiedler import fiedler_vector, last_resort, solver_on
 from diffcut_bench.ncut.settings import NCutSettings
 from diffcut_bench.ncut.tree import ImageTree
 
 # Padded entries that a batch may hold, and beyond them their share, before the next batch begins.
 _FREE_PADDING, _PADDING_SHARE = 1 << 18, 0.25
+# Entries that an accelerator works on, padding or not, while the kernels of a batch are launched.
+_LAUNCHED_ENTRIES = 1 << 25
+# A batch may begin where sizes have fallen to this share.
+_SMALLER = 0.85
 
 
 class Subgraph(NamedTuple):
@@ -27,12 +32,14 @@ class Subgraph(NamedTuple):
         size: number of patches.
         parent: number of the cut that made it, counted over the batch; -1: none did, it is the whole image.
         first_side: whether it is the ``y > threshold`` side of that cut.
+        rounds: of block iteration that have left it unsolved.
     """
 
     image: int
     size: int
     parent: int
     first_side: bool
+    rounds: int = 0
 
 
 def cut_recursively(
@@ -54,66 +61,126 @@ def cut_recursively(
     level = [Subgraph(image, n, -1, False) for image in range(images)]
     # Sub-graphs of a level are disjoint: one number a patch says which holds it; len(level): none any more.
     owner = torch.arange(images, device=device).repeat_interleave(n)
+    rounds = _Rounds(weights) if solver_on(device, settings.solver) == "block" else None
     divided: list[Subgraph] = []  # by each cut made; `costs` and `sides` are of the same cuts
     costs, sides = [weights.new_zeros(0)], [torch.zeros(0, n, dtype=torch.bool, device=device)]
     while level:
-        cost, above = _bipartitions(weights, owner, [each.size for each in level], settings, batch_entries)
-        below_tau = cost < max_tau
-        # The half that holds each patch: 2s and 2s + 1 are the first and the other side of sub-graph s, `none` stands
-        # for patches that leave the recursion (their sub-graph is not cut, or they have an affinity of zero).
-        none = 2 * len(level)
-        goes_on = torch.cat([below_tau, below_tau.new_zeros(1)])[owner] & alive
-        half = torch.where(goes_on, 2 * owner + ~above, none)
-        half_sizes = half.new_zeros(none + 1).scatter_add_(0, half, torch.ones_like(half))
-        # The level's one transfer to the host: whether each sub-graph is cut, and the size of each half.
-        decisions: list[int] = torch.cat([below_tau.to(half.dtype), half_sizes[:none]]).tolist()
+        cost, above, unsolved = _bipartitions(weights, owner, level, settings, batch_entries, rounds)
+        cut = (cost < max_tau) & ~unsolved
+        # Where each patch goes: 2s and 2s + 1 are the first and the other side of sub-graph s, stays + s is s itself,
+        # for another round, and `none` is out of the recursion: its sub-graph is not cut, or it has a zero affinity.
+        stays, none = 2 * len(level), 3 * len(level)
+        heir = torch.where(cut[owner] & alive, 2 * owner + ~above, none)
+        if rounds:
+            heir = torch.where(unsolved[owner], stays + owner, heir)
+        sizes = heir.new_zeros(none + 1).scatter_add_(0, heir, torch.ones_like(heir))
+        # The level's one transfer to the host: whether each sub-graph is cut, and how many patches go where.
+        decisions: list[int] = torch.cat([cut[:-1].to(heir.dtype), sizes[:none]]).tolist()
         chosen = [number for number, yes in enumerate(decisions[: len(level)]) if yes]
-        if not chosen:
+        # What has two patches or more is looked at again; where nothing goes the size is 0.
+        opened = {number: size for number, size in enumerate(decisions[len(level) :]) if size > 1}
+        if not chosen and not opened:
             break
-        index, image = _on(device, chosen), _on(device, [level[number].image for number in chosen])
+        renumbered = {number: new for new, number in enumerate(opened)}
+        uploaded = torch.tensor(
+            [
+                *chosen,
+                *(level[number].image for number in chosen),
+                *(renumbered.get(number, len(opened)) for number in range(none + 1)),
+            ]
+        ).to(device, non_blocking=True)
+        index, image, new_owner = uploaded.split([len(chosen), len(chosen), none + 1])
         costs.append(cost[index])
         sides.append((owner.view(images, n)[image] == index[:, None]) & above.view(images, n)[image])
+        if rounds:
+            rounds.begin_anew(heir < stays if max(opened, default=0) >= stays else None)
         cut_of = {number: len(divided) + made for made, number in enumerate(chosen)}
         divided += [level[number] for number in chosen]
-        # Halves of two patches and more are the next level. Those of sub-graphs that are not cut have size 0.
-        opened = {number: size for number, size in enumerate(decisions[len(level) :]) if size > 1}
         level = [
             Subgraph(level[number // 2].image, size, cut_of[number // 2], number % 2 == 0)
+            if number < stays
+            else level[number - stays]._replace(rounds=level[number - stays].rounds + 1)
             for number, size in opened.items()
         ]
-        renumbered = {number: new for new, number in enumerate(opened)}
-        owner = _on(device, [renumbered.get(number, len(level)) for number in range(none + 1)])[half]
+        owner = new_owner[heir]
     return _depth_first(images, divided, torch.cat(costs), torch.cat(sides))
 
 
+class _Rounds:
+    """Rounds of block iteration on the sub-graphs of a level: those left unsolved go on in the next level's.
+
+    Attributes:
+        block: vectors of the iteration, a row a patch; in the last row what padding reads and writes.
+    """
+
+    def __init__(self, weights: Float[Tensor, "images nodes nodes"]) -> None:
+        images, n = weights.shape[:2]
+        start = start_block(n, weights.dtype).to(weights.device, non_blocking=True)
+        self._start = torch.nn.functional.pad(start.repeat(images, 1), (0, 0, 0, 1))
+        self.block = self._start.clone()
+
+    def improve(self, blocks: Tensor, degree: Tensor, members: Tensor, batch: list[Subgraph]) -> tuple[Tensor, Tensor]:
+        """Indicators of a batch, and which of them are not settled yet."""
+        found = improve(blocks, degree, self.block[members])
+        self.block[members] = found.block
+        indicators, unsolved = found.indicator, found.unsolved
+        last = [item for item, each in enumerate(batch) if each.rounds + 1 == ROUNDS]
+        if last:
+            indicators[last] = last_resort(blocks[last], degree[last], indicators[last])
+            unsolved[last] = False
+        return indicators, unsolved
+
+    def begin_anew(self, patches: Bool[Tensor, " patches"] | None) -> None:
+        """These patches, or all of them, are in sub-graphs that no round has seen."""
+        if patches is None:
+            self.block.copy_(self._start)
+        else:
+            self.block[:-1] = torch.where(patches[:, None], self._start[:-1], self.block[:-1])
+
+
 def _bipartitions(
-    weights: Tensor, owner: Tensor, sizes: list[int], settings: NCutSettings, batch_entries: int
-) -> tuple[Float[Tensor, " subgraphs"], Bool[Tensor, " patches"]]:
-    """NCut of the best bipartition of every open sub-graph, and the side that each patch is on."""
-    total, n, device = len(owner), weights.shape[-1], weights.device
+    weights: Tensor,
+    owner: Tensor,
+    level: list[Subgraph],
+    settings: NCutSettings,
+    batch_entries: int,
+    rounds: _Rounds | None,
+) -> tuple[Float[Tensor, " entries"], Bool[Tensor, " patches"], Bool[Tensor, " entries"]]:
+    """NCut of the best bipartition of every open sub-graph, the side that each patch is on, and which sub-graphs need
+    another round. The last entries are of patches in no sub-graph: never cut."""
+    total, device = len(owner), weights.device
+    sizes = [each.size for each in level]
     patches = torch.cat([owner.argsort(stable=True), owner.new_full((1,), total)])  # by sub-graph; last: no patch
-    starts = torch.tensor(sizes).cumsum(0) - torch.tensor(sizes)
-    cost = weights.new_zeros(len(sizes))
+    cost = weights.new_full((len(level) + 1,), torch.inf)
     above = torch.zeros(total + 1, dtype=torch.bool, device=device)
-    for batch in _batches(sizes, batch_entries):
-        largest = max(sizes[number] for number in batch)
-        index = torch.tensor(batch)
-        slot = torch.arange(largest)
-        padding = slot >= torch.tensor([sizes[number] for number in batch])[:, None]
-        members = patches[(starts[index][:, None] + slot).masked_fill(padding, total).to(device, non_blocking=True)]
-        if largest == n:  # whole images, in order
+    unsolved = torch.zeros(len(level) + 1, dtype=torch.bool, device=device)
+    whole_images = len(level) == len(weights) and sum(sizes) == total  # in their order
+    batches = list((_batches if device.type == "cpu" else _few_batches)(sizes, batch_entries))
+    order = torch.tensor([number for batch in batches for number in batch])
+    size = torch.tensor(sizes)
+    # Of each sub-graph, batch by batch: its number, its size, and where its patches begin.
+    table = torch.stack([order, size[order], (size.cumsum(0) - size)[order]]).to(device, non_blocking=True)
+    for batch, part in zip(batches, table.split([len(batch) for batch in batches], dim=1), strict=True):
+        numbers, items, first = part
+        slot = torch.arange(sizes[batch[0]], device=device)
+        padding = slot >= items[:, None]
+        members = patches[(first[:, None] + slot).masked_fill_(padding, total)]
+        if whole_images:
             blocks = weights[batch[0] : batch[-1] + 1]
         else:
             blocks = _gather(weights, members.clamp_max(total - 1), batch_entries)
-            if padding.any():
-                outside = padding.to(device, non_blocking=True)
-                blocks.masked_fill_(outside[:, None, :], 0).masked_fill_(outside[:, :, None], 0)
+            if sizes[batch[-1]] < sizes[batch[0]]:
+                blocks.masked_fill_(padding[:, None, :] | padding[:, :, None], 0)
         degree = blocks.sum(dim=2)
-        indicator = fiedler_vector(blocks, degree, settings.solver)
+        if rounds:
+            indicator, left = rounds.improve(blocks, degree, members, [level[number] for number in batch])
+            unsolved.index_copy_(0, numbers, left)
+        else:
+            indicator = fiedler_vector(blocks, degree, settings.solver)
         least, side = best_bipartition(blocks, degree, indicator, settings.splitting_points)
-        cost[index.to(device, non_blocking=True)] = least
+        cost.index_copy_(0, numbers, least)
         above.scatter_(0, members.flatten(), side.flatten())
-    return cost, above[:-1]
+    return cost, above[:-1], unsolved
 
 
 def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
@@ -130,6 +197,29 @@ def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
         padded += largest**2
         useful += sizes[number] ** 2
     yield batch
+
+
+def _few_batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
+    """Those batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`."""
+    order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+    begins = [0]
+    for position, number in enumerate(order):
+        if sizes[number] <= _SMALLER * sizes[order[begins[-1]]]:
+            begins.append(position)
+    # By dynamic programming: of each end of a batch, the least time up to there and where its last batch begins.
+    least: list[tuple[float, int]] = [(0, 0)]
+    ends = [*begins[1:], len(order)]
+    for end in ends:
+        costs = (
+            (time + _LAUNCHED_ENTRIES + (end - begin) * sizes[order[begin]] ** 2, number)
+            for number, ((time, _), begin) in enumerate(zip(least, begins, strict=False))
+        )
+        least.append(min(costs))
+    number = len(ends)
+    while number:
+        end, number = ends[number - 1], least[number][1]
+        at_once = max(entries // sizes[order[begins[number]]] ** 2, 1)
+        yield from (order[first : min(first + at_once, end)] for first in range(begins[number], end, at_once))
 
 
 def _gather(weights: Tensor, members: Tensor, entries: int) -> Float[Tensor, "items nodes nodes"]:

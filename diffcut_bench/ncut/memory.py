@@ -3,8 +3,9 @@
 from diffcut_bench.ncut.fiedler import DENSE_UP_TO
 from diffcut_bench.ncut.settings import Solver
 
-# N×N matrices alive at once: W and its largest sub-graph; the dense solver adds M, its eigenvectors and its workspace.
-_MATRICES: dict[Solver, int] = {"lanczos": 2, "eigh": 6}
+# N×N matrices alive at once: W and its largest sub-graph; block iteration adds M, the dense solver its eigenvectors and
+# its workspace as well.
+_MATRICES: dict[Solver, int] = {"lanczos": 2, "block": 3, "eigh": 6}
 
 
 class GraphTooLargeError(ValueError):

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 from diffcut_bench.ncut.arguments import check_choice, check_count, check_number, check_positive
 
-Solver = Literal["lanczos", "eigh"]
+Solver = Literal["lanczos", "block", "eigh"]
 ZeroAffinity = Literal["drop", "keep"]
 LabelCodes = Literal["exact", "float32"]
 
@@ -15,7 +15,9 @@ class NCutSettings:
     """How graphs are cut. Tau and alpha, which are varied while these stay, are given beside them.
 
     Args:
-        solver: see `fiedler_vector`.
+        solver: of the eigenvectors. ``lanczos``: one vector a graph, iterated by Lanczos' method; on an accelerator
+            ``block`` takes its place. ``block``: sixteen vectors a graph, which the host never has to wait for.
+            ``eigh``: the whole spectrum, always dense.
         zero_affinity: ``drop``: below the root a patch with an affinity of exactly 0 takes no part in further cuts
             (the released computation); ``keep``: every patch stays in its sub-graph.
         label_codes: ``exact``: patches share a segment if they lie on the same side of every cut; ``float32``: the

@@ -33,10 +33,20 @@ class ImageTree:
     @cached_property
     def reached_at(self) -> Float[Tensor, " cuts"]:
         """The recursion makes a cut at every tau above this: the greatest cost among it and the cuts that led to it."""
-        reached: list[float] = []
-        for cost, parent in zip(self.costs.tolist(), self.parents, strict=True):
-            reached.append(cost if parent < 0 else max(cost, reached[parent]))
-        return torch.tensor(reached, dtype=self.costs.dtype, device=self.costs.device)
+        return torch.tensor(_reached_at([self])[0], dtype=self.costs.dtype, device=self.costs.device)
+
+
+def _reached_at(trees: list[ImageTree]) -> list[list[float]]:
+    """`ImageTree.reached_at` of all trees, by one transfer to the host."""
+    costs = iter(torch.cat([tree.costs for tree in trees]).tolist())
+    reached: list[list[float]] = []
+    for tree in trees:
+        one: list[float] = []
+        for parent in tree.parents:
+            cost = next(costs)
+            one.append(cost if parent < 0 else max(cost, one[parent]))
+        reached.append(one)
+    return reached
 
 
 @dataclass(frozen=True)
@@ -50,19 +60,22 @@ class _Regions:
         region: last region that holds the patch when every cut is made.
         within: for each region the last earlier one that holds it; 0 for region 0.
         reached_at: of the region's cut; −inf for region 0, inf where an image has fewer cuts than another.
+        reached_on_host: of each image's cuts, for what the host has to know of them.
         bits: for the patches of each region, the cuts whose first side they are on.
     """
 
     region: Int[Tensor, "batch nodes"]
     within: Int[Tensor, "batch regions"]
     reached_at: Float[Tensor, "batch regions"]
+    reached_on_host: list[list[float]]
     bits: Bool[Tensor, "batch cuts regions"]
 
     @classmethod
     def of(cls, trees: list[ImageTree]) -> "_Regions":
         pad = torch.nn.utils.rnn.pad_sequence
         sides = pad([tree.sides for tree in trees], batch_first=True)  # batch × cuts × patches
-        reached = pad([tree.reached_at for tree in trees], batch_first=True, padding_value=torch.inf)
+        on_host = _reached_at(trees)
+        reached = pad([torch.tensor(one) for one in on_host], batch_first=True, padding_value=torch.inf)
         (batch, cuts, n), device = sides.shape, sides.device
         region = _last_region(sides)
         # First sides are nested or disjoint, so an earlier one that holds a patch of a later one holds all of it.
@@ -74,7 +87,8 @@ class _Regions:
         return cls(
             region,
             torch.nn.functional.pad(_last_region(holds), (1, 0)),
-            torch.nn.functional.pad(reached, (1, 0), value=-torch.inf),
+            torch.nn.functional.pad(reached, (1, 0), value=-torch.inf).to(trees[0].costs, non_blocking=True),
+            on_host,
             sides.gather(2, member[:, None].expand(-1, cuts, -1)),
         )
 
@@ -85,7 +99,8 @@ class _Regions:
         if label_codes == "float32":
             cuts = made[:, 1:]
             first = cuts.to(torch.uint8).argsort(dim=1, descending=True, stable=True)  # made ones first, in their order
-            first = first[:, : int(cuts.sum(dim=1).max()) if cuts.numel() else 0]
+            limit = torch.tensor(tau, dtype=self.reached_at.dtype).item()  # as the cuts on the device are compared with
+            first = first[:, : max(sum(reached < limit for reached in image) for image in self.reached_on_host)]
             bits = self.bits.gather(1, first[:, :, None].expand(-1, -1, self.bits.shape[2]))
             # Each region's sum becomes its rank among the sums; equal ones share a rank.
             codes = _float32_codes(bits, cuts.sum(dim=1))
@@ -129,14 +144,18 @@ def _float32_codes(
     Only the first ``counts`` cuts of an image take part.
     """
     code = torch.zeros(len(sides), sides.shape[2], dtype=torch.float32, device=sides.device)
-    step = torch.ones_like(code[:, :1])
-    for cut, side in enumerate(sides.unbind(dim=1)):
-        # Not a bit of 0 for the others: an infinite step times 0 is NaN.
-        takes_part = (cut < counts)[:, None]
-        code = torch.where(takes_part, code + step * side, code)
-        step = torch.where(takes_part, code.amax(dim=1, keepdim=True) + 1, step)
-        # Overflowed sums stay NaN: there is no need to add up the hundreds of cuts that may follow.
-        if cut % _CHECK_EVERY == _CHECK_EVERY - 1 and bool((code.isnan().all(dim=1) | ~takes_part[:, 0]).all()):
+    takes_part = torch.arange(sides.shape[1] + 1, device=sides.device)[:, None, None] < counts[:, None]
+    bits = (sides & takes_part[:-1].transpose(0, 1)).to(torch.float32)
+    step = takes_part[0].to(
+        torch.float32
+    )  # 0 for the others: a bit of 0 is not enough, an infinite step times 0 is NaN
+    for cut, bit in enumerate(bits.unbind(dim=1)):
+        code = torch.addcmul(code, step, bit)
+        step = torch.where(takes_part[cut + 1], code.amax(dim=1, keepdim=True) + 1, 0.0)
+        # Overflowed sums stay NaN: there is no need to add up the hundreds of cuts that may follow. An accelerator
+        # adds them sooner than it is asked.
+        asked = cut % _CHECK_EVERY == _CHECK_EVERY - 1 and code.device.type == "cpu"
+        if asked and bool((code.isnan().all(dim=1) | ~takes_part[cut, :, 0]).all()):
             break
     return code.nan_to_num(nan=-1.0, posinf=torch.inf)  # every NaN is one segment there
 

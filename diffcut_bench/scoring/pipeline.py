@@ -22,7 +22,7 @@ from diffcut_bench.evaluation import (
     count_matches,
     count_named,
     measure_image,
-    merge_backgrounds,
+    merge_and_count,
     number_by_first_pixel,
 )
 from diffcut_bench.naming import ClassNamer
@@ -108,7 +108,7 @@ class Outcome:
 
     Attributes:
         example: what went in.
-        prediction: cluster ids at the scored resolution, on the host; class ids where they are named.
+        predicted: `prediction`, where it was made.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
@@ -119,7 +119,7 @@ class Outcome:
     """
 
     example: Example
-    prediction: Tensor
+    predicted: Tensor
     segments: int
     counts: Counts
     pixels: int
@@ -127,6 +127,11 @@ class Outcome:
     table: Tensor | None = None
     named: bool = False
     measured: dict[str, list[float] | None] = field(default_factory=dict)
+
+    @property
+    def prediction(self) -> Tensor:
+        """Cluster ids at the scored resolution, on the host; class ids where they are named."""
+        return self.predicted.cpu()
 
 
 @dataclass(eq=False)
@@ -306,10 +311,10 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 
-def _count_segments(segments: Tensor) -> list[int]:
-    """Numbers that occur in each image [batch, rows, cols]."""
+def _count_segments(segments: Tensor) -> Tensor:
+    """Numbers that occur in each image [batch, rows, cols]; on the host when the device is through with its work."""
     ordered = segments.flatten(1).sort(dim=1).values
-    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).tolist()
+    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:
@@ -412,7 +417,7 @@ class _Run:
         group: Sequence[Example],
         there: Sequence[Example],
         prediction: Tensor,
-        segments: list[int],
+        segments: Tensor,
         labels: Tensor,
         images: Tensor | None,
     ) -> list[Outcome]:
@@ -420,11 +425,12 @@ class _Run:
         pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
         with self._stage("evaluate_s", [batch]):
-            prediction = _numbered(protocol, prediction)
+            prediction, tables = _numbered(protocol, prediction), None
             if background is not None and namer is None:
                 rule, assignment = protocol.background_rule, protocol.assignment
-                prediction = merge_backgrounds(prediction, labels, classes, background, rule, **assignment)
+                prediction, tables = merge_and_count(prediction, labels, classes, background, rule, **assignment)
         if pipeline.refiner is not None and images is not None:
+            tables = None  # they are of what was refined
             with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if namer is not None:  # after the refiner, which works on segments
@@ -433,22 +439,21 @@ class _Run:
                 seen = torch.stack([example.image for example in there])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
-            tables = contingency_tables(prediction, labels, classes)
-            pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
+            tables = tables or contingency_tables(prediction, labels, classes)
             return [
                 Outcome(
                     example,
-                    predicted,
-                    segments=segments[i],
+                    prediction[i],
+                    segments=int(segments[i]),
                     counts=_counts(tables[i], protocol),
-                    pixels=pixels[i],
+                    pixels=int(tables[i].sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
                     named=namer is not None,
                     measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
-                for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+                for i, example in enumerate(group)
             ]
 
     @contextmanager

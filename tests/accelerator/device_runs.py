@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from benchmarks.pretended import DEVICE, Counts, Pretended
+from benchmarks.launches import Counts
+from benchmarks.pretended import DEVICE, Pretended
+from diffcut_bench.evaluation import number_by_first_pixel
 
 
 def uploaded(inputs: Any) -> Any:
@@ -49,6 +51,15 @@ def compare(
             torch.testing.assert_close(ours.cpu(), theirs, rtol=tolerance, atol=tolerance)
     accelerator.taken()
     return counts
+
+
+def renumbered(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """A stage whose partitions are numbered in the order in which their segments begin: numbers carry no meaning."""
+
+    def run(*inputs: Any) -> Any:
+        return [number_by_first_pixel(found.flatten(1)[:, None]) for found in tree_leaves(stage(*inputs))]
+
+    return run
 
 
 def computed_there(counts: Counts, inputs: Any) -> bool:

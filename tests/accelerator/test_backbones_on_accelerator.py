@@ -70,7 +70,7 @@ def test_vision_transformers(accelerator, tmp_path, family):
         assert computed_there(counts, SMALL), asked
 
 
-@pytest.mark.parametrize("asked", [{}, {"block": ["E64", "E32"]}, {"block": "D32", "channels_last": True}])
+@pytest.mark.parametrize("asked", [{"block": ["E64", "E32"]}, {"block": "D32", "channels_last": True}])
 def test_diffusion_encoders(accelerator, diffusion, asked):
     folder, options = diffusion
     single = {"unet_dtype": "float32", "prompt_dtype": "float32"}
@@ -115,7 +115,7 @@ def test_noise_is_drawn_where_it_is_asked_for(accelerator, diffusion, generator)
     torch.testing.assert_close(encoder.latents(IMAGES.to(DEVICE)).cpu(), expected, rtol=TOLERANCE, atol=TOLERANCE)
 
 
-def test_weights_go_up_once(accelerator, diffusion):
+def test_after_the_first_batch_nothing_is_waited_for(accelerator, diffusion):
     folder, options = diffusion
     encoder = DiffusionEncoder("tiny", folder, **options).to(DEVICE)
     images = IMAGES.to(DEVICE)
@@ -123,8 +123,8 @@ def test_weights_go_up_once(accelerator, diffusion):
     accelerator.taken()
     encoder(images)
     counts = accelerator.taken()
-    assert counts.uploaded_bytes < sum(weights.nbytes for weights in encoder.parameters()) / 20
-    assert counts.downloaded_bytes == 0
+    assert counts.uploaded_bytes < 100
+    assert (counts.downloaded_bytes, counts.crossings.total()) == (0, 0)
 
 
 def test_images_elsewhere_are_refused_by_a_network(accelerator, tmp_path):

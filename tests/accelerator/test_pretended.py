@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn.functional import conv2d, one_hot, scaled_dot_product_attention
 
-from benchmarks.pretended import CROSSING_S, DEVICE, KERNEL_S, Counts, Pretended
+from benchmarks.launches import CROSSING_S, KERNEL_S, Counts
+from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.evaluation import matching, number_by_first_pixel
 from diffcut_bench.ncut import cosine_matrix
 from diffcut_bench.refinement import median_filter
@@ -101,6 +102,23 @@ def test_changes_in_place_reach_views_and_the_original(square):
     assert square[1].tolist() == [0.0] * 4
     square.fill_(3)
     assert row.tolist() == [3.0] * 4
+
+
+def test_a_module_can_change_its_precision_and_layout_there(square):
+    module = torch.nn.Conv2d(1, 2, 3)
+    there = torch.nn.Conv2d(1, 2, 3).to(DEVICE)
+    there.load_state_dict(module.state_dict())
+    there.to(memory_format=torch.channels_last)
+    images = square[None, None]
+    torch.testing.assert_close(there(images).cpu(), module(images.cpu()))
+    found = there.half()(images.half())
+    assert found.dtype == torch.float16 and found.cpu().dtype == torch.float16
+
+
+def test_shapes_that_change_in_place_are_refused(square):
+    for change in (square.t_, lambda: square[:2].squeeze_().unsqueeze_(0)):
+        with pytest.raises(NotImplementedError, match="in place"):
+            change()
 
 
 def test_it_is_there_inside_with_alone():
@@ -244,7 +262,7 @@ def test_counts_add_up():
     counts = Counts()
     counts.kernel("a:1", 2, 3 * 10**12, 0)
     counts.kernel("a:1", 1, 0, 50 * 10**12)
-    counts.upload("a:2", 0, blocking=True)
+    counts.upload("a:2", torch.zeros(0), blocking=True)
     assert counts.modelled_s == pytest.approx(2 + 4 * KERNEL_S + CROSSING_S)
     assert counts.kernels == {"a:1": 3, "a:2": 1}
 

@@ -1,11 +1,13 @@
 """Whole commands on the pretended accelerator: every image is counted as on the CPU, to the pixel."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import shapes_overrides
 from PIL import Image
+from text_checkpoints import write_checkpoint
 
 import diffcut_bench
 from benchmarks.pretended import DEVICE, Pretended
@@ -19,7 +21,8 @@ RUNS = {
     "pamr": ["refiner=pamr"],
     "slic": ["segmenter=slic"],
     "kmeans": ["segmenter=kmeans", "segmenter.seeds=2"],
-    "tokencut": ["segmenter=tokencut", "backbone=efficientnet_lite0"],
+    # At its own tau these small pictures are complete graphs, which any vector divides as well as any other.
+    "tokencut": ["segmenter=tokencut", "segmenter.tau=0.6", "backbone=efficientnet_lite0"],
     "diffseg": ["segmenter=diffseg", "backbone=efficientnet_lite0", "segmenter.resolution=32"],
     "workers": ["num_workers=1", "features=store"],
 }
@@ -47,6 +50,41 @@ def test_a_run_counts_what_the_cpu_counts(cli, shapes, tmp_path, what):
     assert found == expected
 
 
+def test_named_segments_are_counted_as_on_the_cpu(cli, shapes, tmp_path):
+    write_checkpoint(tmp_path / "clip", "clip")
+    options = ["namer=clip_b16", f"namer.model={tmp_path / 'clip'}", "namer.image_size=32"]
+    options += ["dataset.class_names=[scene,disc,square]", "limit=3", "batch_size=2"]
+
+    def run(device):
+        done = cli("run", *shapes_overrides(shapes, tmp_path / device), f"device={device}", *options)
+        assert done.code == 0, done.err
+        return scored(tmp_path / device)
+
+    expected = run("cpu")
+    with Pretended():
+        found = run(DEVICE.type)
+    assert not found[1]
+    assert found == expected
+
+
+def test_coherence_is_measured_as_on_the_cpu(cli, shapes, tmp_path):
+    def measured(device):
+        out = tmp_path / device
+        overrides = [*shapes_overrides(shapes, out), f"device={device}", "protocol.image_size=256"]
+        done = cli("coherence", *overrides, "backbone=efficientnet_lite0,colour", "--background", "keep")
+        assert done.code == 0, done.err
+        (path,) = out.glob("coherence/*/coherence.json")
+        return json.loads(path.read_text())
+
+    expected = measured("cpu")
+    with Pretended() as accelerator:
+        found = measured(DEVICE.type)
+    assert accelerator.counts.kernels.total() > 0
+    assert (found["counts"], found["mark"]) == (expected["counts"], expected["mark"])
+    for one, other in zip(found["backbones"], expected["backbones"], strict=True):
+        assert one["auc"] == pytest.approx(other["auc"], abs=1e-4)
+
+
 def test_pictures_are_segmented_there(shapes):
     def segments():
         with Image.open(next((shapes / "images").iterdir())) as picture:
@@ -68,3 +106,18 @@ def test_the_device_is_found_and_named(accelerator):
     accelerator.taken()
     synchronize(DEVICE)
     assert [place.partition(":")[0] for place in accelerator.counts.crossings] == ["environment.py"]
+
+
+@pytest.mark.parametrize(("refiner", "waits"), [("pamr", 2), ("none", 1)])
+def test_from_label_maps_to_counts_a_batch_is_waited_for_as_often_as_an_image(cli, shapes, tmp_path, refiner, waits):
+    def crossings(batch_size):
+        overrides = shapes_overrides(shapes, tmp_path / str(batch_size))
+        with Pretended() as accelerator:
+            batch = [f"limit={batch_size}", f"batch_size={batch_size}", f"refiner={refiner}"]
+            assert cli("run", *overrides, "device=pretend", *batch).code == 0
+        rooms = ("evaluation", "refinement", "scoring/checks.py")
+        return {place: n for place, n in accelerator.counts.crossings.items() if place.startswith(rooms)}
+
+    found = crossings(4)
+    assert found == crossings(1)
+    assert sum(count for place, count in found.items() if place.startswith("evaluation")) == waits

@@ -1,12 +1,15 @@
 """Every segmenter on the pretended accelerator: its segments are the CPU's, and are where the features are."""
 
+import re
+
 import pytest
 import torch
 from conftest import blobs
-from device_runs import compare, computed_there, uploaded
+from device_runs import compare, computed_there, renumbered, uploaded
+from PIL import Image
 
 from diffcut_bench import segmenters
-from diffcut_bench.config import conf_dir, instantiate, load_config
+from diffcut_bench.config import conf_dir
 from diffcut_bench.scoring.framing import Framing, prepare_prediction
 from diffcut_bench.segmenters import Inputs, as_segmenter
 
@@ -54,11 +57,29 @@ WITH_HOST = {
 @pytest.mark.parametrize("what", [*ON_DEVICE, *WITH_HOST])
 def test_segments_are_the_hosts(accelerator, what):
     method, features = (ON_DEVICE | WITH_HOST)[what]
-    counts = compare(accelerator, method, features)
+    counts = compare(accelerator, renumbered(method), features)
     assert counts.kernels.total() > 0
     if what in ON_DEVICE:
         assert what == "patches" or method(features).amax() > 0
         assert computed_there(counts, features)
+
+
+TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut")
+TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack")
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+def test_copies_of_an_image_ask_for_no_more_than_one(accelerator, what):
+    method, features = (ON_DEVICE | WITH_HOST)[what]
+    one, three = (compare(accelerator, method, features[:1].repeat(images, 1, 1, 1)) for images in (1, 3))
+    assert three.kernels.total() == one.kernels.total()
+    assert three.crossings.total() == one.crossings.total()
+
+
+def test_what_has_an_own_number_of_proposals_is_waited_for_as_often(accelerator):
+    method, features = ON_DEVICE["diffseg of features"]
+    one, three = (compare(accelerator, method, features[:images]) for images in (1, 3))
+    assert three.crossings.total() == one.crossings.total() < 5
 
 
 def test_counts_of_annotated_classes_are_taken(accelerator):
@@ -84,8 +105,6 @@ def test_segmenters_of_pictures_take_those_of_the_device(accelerator, what):
 
 
 def test_precomputed_segments_need_no_device(accelerator, tmp_path):
-    from PIL import Image
-
     Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
     framing = Framing("none", 32, 16, "ignore", 4)
 
@@ -97,8 +116,8 @@ def test_precomputed_segments_need_no_device(accelerator, tmp_path):
 
 
 def test_every_option_is_tried_here():
-    tried = {type(method) for method, _ in (ON_DEVICE | WITH_HOST).values()} | {type(m) for m in OF_PICTURES.values()}
+    methods = [*(method for method, _ in (ON_DEVICE | WITH_HOST).values()), *OF_PICTURES.values()]
+    tried = {type(method).__name__ for method in methods} | {"Precomputed"}
     for path in (conf_dir() / "segmenter").glob("*.yaml"):
-        extra = ["segmenter.folder=."] if path.stem == "precomputed" else []
-        config = load_config([f"segmenter={path.stem}", *extra])
-        assert type(instantiate("segmenter", config.segmenter)) in {*tried, segmenters.Precomputed}, path.stem
+        (target,) = re.findall(r"_target_: diffcut_bench\.segmenters\.(\w+)", path.read_text())
+        assert target in tried, path.stem

@@ -9,8 +9,8 @@ from conftest import SMALL, blobs, program
 
 from benchmarks.__main__ import main
 from benchmarks.counts import Counted, count_stages
+from benchmarks.launches import CROSSING_S, KERNEL_S, Counts
 from benchmarks.material import Material
-from benchmarks.pretended import CROSSING_S, KERNEL_S, Counts
 from benchmarks.run_counts import line_table, stage_table
 
 STAGES = [
@@ -64,7 +64,7 @@ def test_without_a_background_there_is_no_rule():
 def test_batches_stand_beside_each_other():
     counts = Counts()
     counts.kernel("ncut/fiedler.py:7", 5, 3_000_000, 0)
-    counts.upload("ncut/levels.py:9", 8, blocking=True)
+    counts.upload("ncut/levels.py:9", torch.zeros(2), blocking=True)
     rows = [Counted.of("cut", images, counts, 5.0, 3.0, equal=1.0) for images in (1, 8)]
     table = stage_table([*rows, Counted.of("end to end", 8, counts)])
     assert table.title == "Batches of 1 / 8"

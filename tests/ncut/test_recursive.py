@@ -16,7 +16,7 @@ from diffcut_bench.ncut.tree import _float32_codes, contiguous
 GOLDEN: list[tuple[float, int]] = [(0.5, 5), (0.4, 8), (0.6, 5), (0.3, 8)]
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize(("tau", "alpha"), GOLDEN)
 def test_equals_the_released_partition_of_coffee(solver, tau, alpha):
     golden = np.load(DATA / "recursive_ncut_coffee.npz")
@@ -26,7 +26,7 @@ def test_equals_the_released_partition_of_coffee(solver, tau, alpha):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize(("tau", "alpha"), GOLDEN)
 def test_equals_all_released_partitions(shared, solver, tau, alpha):
     golden = np.load(shared / "golden" / "recursive_ncut.npz")
@@ -35,13 +35,13 @@ def test_equals_all_released_partitions(shared, solver, tau, alpha):
     assert [same_partition(ours, released) for ours, released in zip(labels, expected, strict=True)] == [True] * 8
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 def test_recovers_planted_groups(solver):
     features, truth = blobs(7, 40)
     assert same_partition(recursive_ncut(features, 0.5, 10, solver=solver, zero_affinity="keep")[0], truth)
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize("zero_affinity", ["drop", "keep"])
 @pytest.mark.parametrize("label_codes", ["exact", "float32"])
 def test_blocks_that_hardly_touch_are_told_apart(solver, zero_affinity, label_codes):
@@ -139,18 +139,18 @@ def test_half_precision_is_computed_in_single():
     assert torch.equal(recursive_ncut(features, 0.7, 8), recursive_ncut(features.float(), 0.7, 8))
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 def test_one_patch_is_one_segment(solver, tau):
     assert recursive_ncut(torch.rand(2, 1, 4), tau, 10, solver=solver).tolist() == [[0], [0]]
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 def test_identical_features_are_one_segment(solver):
     assert recursive_ncut(torch.full((1, 100, 320), 0.3), 0.99, 10, solver=solver).max() == 0
 
 
-@pytest.mark.parametrize("solver", ["lanczos", "eigh"])
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize("zero_affinity", ["drop", "keep"])
 def test_affinities_that_underflow_are_no_crash(solver, zero_affinity):
     labels = recursive_ncut(torch.rand(1, 64, 8), 0.9, 1e6, solver=solver, zero_affinity=zero_affinity)
