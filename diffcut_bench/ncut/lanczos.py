@@ -76,8 +76,10 @@ def _lanczos(weights: Tensor, scale: Tensor, trivial: Tensor) -> tuple[Tensor, l
                 unsolved = [unsolved[item] for item in keep]
                 if not unsolved or k + 1 == steps:
                     break
-                weights, scale, basis, tridiagonal = weights[keep], scale[keep], basis[keep], tridiagonal[keep]
-                vector, beta, live = vector[keep], beta[keep], live[keep]
+                # A range is a view; to copy large matrices takes as long as tens of products.
+                rest = slice(keep[0], keep[-1] + 1) if len(keep) == keep[-1] - keep[0] + 1 else keep
+                weights, scale, basis, tridiagonal = weights[rest], scale[rest], basis[rest], tridiagonal[rest]
+                vector, beta, live = vector[rest], beta[rest], live[rest]
         if k + 1 < steps:
             tridiagonal[:, k, k + 1] = tridiagonal[:, k + 1, k] = beta * live
             basis[:, k + 2] = torch.where(live[:, None], vector[:, 0] / beta[:, None], 0.0)

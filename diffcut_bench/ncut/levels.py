@@ -167,6 +167,8 @@ def _bipartitions(
         members = patches[(first[:, None] + slot).masked_fill_(padding, total)]
         if whole_images:
             blocks = weights[batch[0] : batch[-1] + 1]
+        elif device.type == "cpu":
+            blocks = _pick(weights, members, [level[number] for number in batch])
         else:
             blocks = _gather(weights, members.clamp_max(total - 1), batch_entries)
             if sizes[batch[-1]] < sizes[batch[0]]:
@@ -222,8 +224,17 @@ def _few_batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
         yield from (order[first : min(first + at_once, end)] for first in range(begins[number], end, at_once))
 
 
+def _pick(weights: Tensor, members: Tensor, batch: list[Subgraph]) -> Float[Tensor, "items nodes nodes"]:
+    """Affinities among the members of each sub-graph, one after the other: a processor's way."""
+    blocks = weights.new_zeros(*members.shape, members.shape[1])
+    for block, patches, (image, size, *_) in zip(blocks, members % weights.shape[-1], batch, strict=True):
+        own = patches[:size]
+        block[:size, :size] = weights[image].index_select(0, own).index_select(1, own)
+    return blocks
+
+
 def _gather(weights: Tensor, members: Tensor, entries: int) -> Float[Tensor, "items nodes nodes"]:
-    """Affinities among the members of each sub-graph."""
+    """Affinities among the members of each sub-graph, few kernels for all: an accelerator's way."""
     (items, size), n = members.shape, weights.shape[-1]
     column = (members % n)[:, None]
     rows = max(2 * entries // (items * n), 1)

@@ -128,6 +128,17 @@ def test_fewer_different_patches_than_clusters():
     assert KMeans(9)(torch.rand(1, 2, 1, 2)).max() == 1
 
 
+@pytest.mark.parametrize("spherical", [False, True])
+def test_images_together_are_clustered_as_each_alone(spherical):
+    """As on an accelerator; they differ in their clusters, one has none to find."""
+    points = torch.cat([blobs(groups, 30 // groups, noise=0.3, seed=groups)[0] for groups in (2, 3, 5, 6)])
+    points[3] = points[3, 0]
+    method, clusters = KMeans(spherical=spherical, seeds=4), [2, 7, 1, 6]
+    together = method.cluster_together(points, clusters)
+    for labels, image, count in zip(together, points, clusters, strict=True):
+        assert torch.equal(labels, method.cluster(image, count))
+
+
 def test_annotated_classes_are_counted_by_the_pipeline(shapes, tmp_path):
     base = [*shapes_overrides(shapes, tmp_path), "refiner=none", "segmenter=kmeans"]
     counted = run_cell(load_config([*base, "protocol.image_size=256"]))

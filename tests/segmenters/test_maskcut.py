@@ -140,6 +140,18 @@ def test_images_do_not_influence_each_other():
         assert torch.equal(segmenter(features), torch.cat([segmenter(each[None]) for each in features]))
 
 
+def test_rounds_of_images_together_are_those_of_each_alone():
+    """As on an accelerator; the images end after different numbers of rounds."""
+    features = random_features(4, seed=1)
+    features[2] = features[2, :, :1, :1]
+    method = MaskCut(eigenvector_sign="peak", tau=0.3)
+    nodes, (rows, cols) = features.flatten(2).mT, features.shape[2:]
+    together = method._masks_together(nodes, rows, cols)
+    assert len({int(masks.any(axis=(1, 2)).sum()) for masks in together}) > 1
+    for image, masks in zip(nodes, together, strict=True):
+        assert np.array_equal(masks, method._masks_together(image[None], rows, cols)[0])
+
+
 def test_a_turned_image_has_turned_masks_where_the_sign_is_fixed():
     features = random_features(4, seed=2, rows=10, cols=10)
     segmenter = MaskCut(tau=0.4, eigenvector_sign="peak")
