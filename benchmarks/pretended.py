@@ -74,7 +74,8 @@ class PretendedTensor(Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: "PretendedTensor") -> None:  # as modules do that change their precision
+    def data(self, value: Tensor) -> None:  # as modules do that change their precision
+        assert isinstance(value, PretendedTensor)
         self.inside = value.inside
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
 

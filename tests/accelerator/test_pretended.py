@@ -191,6 +191,7 @@ WAITS_NOT = {
     "arithmetic": lambda x: (x * 2).sum(dim=1).argmax(),
     "mask as numbers": lambda x: x.where(x > 3, 0.0).masked_fill(x > 5, 1.0),
     "device index": lambda x: x[torch.arange(2, device=DEVICE)],
+    "repeat_interleave of a known size": lambda x: x[0].repeat_interleave(x[0].long(), output_size=6),
     "one_hot": lambda x: one_hot(x.long(), 16),
     "cholesky_ex": lambda x: torch.linalg.cholesky_ex(x @ x.T),
     "scalar from the host": lambda x: x + torch.tensor(1.0),
