@@ -215,6 +215,31 @@ def test_the_host_does_not_wait(accelerator, square, what):
     assert accelerator.counts.crossings.total() == 0
 
 
+READS = {
+    "tolist": lambda soon: soon.tolist(),
+    "numpy": lambda soon: soon.numpy(),
+    "asarray": np.asarray,
+    "item": lambda soon: soon[0, 0].item(),
+    "sum": lambda soon: soon.sum(),
+    "upload": lambda soon: soon.to(DEVICE),
+}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("what", READS)
+def test_host_memory_is_not_read_before_it_is_there(square, what, pinned):
+    if pinned:
+        soon = torch.empty(4, 4).pin_memory().copy_(square, non_blocking=True)
+    else:
+        soon = square.to("cpu", non_blocking=True)
+    row = soon[1]  # a view reads nothing
+    with pytest.raises(RuntimeError, match="before pretend:0 has written it"):
+        READS[what](soon)
+    assert square.max().item() == 15  # for which the host waits
+    assert row.tolist() == [4, 5, 6, 7]
+    READS[what](soon)
+
+
 def test_uploads_are_told_apart(accelerator):
     torch.ones(10).to(DEVICE)
     torch.ones(10).pin_memory().to(DEVICE, non_blocking=True)
