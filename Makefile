@@ -1,20 +1,24 @@
 # Every target sets up what it needs; nothing has to be installed by hand but Python 3.11 or newer.
 PYTHON ?= python3
 VENV ?= .venv
+# Pins torch to the build of CI. A GPU may want another: make gpu-check VENV=.venv-gpu CONSTRAINTS= makes an environment
+# with the newest torch. VENV may also be an environment of yours: without the pins it keeps the torch that it has.
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two processes: each test process computes with one thread of its own.
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench clean
+.PHONY: help demo test slow lint types bench gpu-check clean
 
 help:  ## show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-6s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
 
-$(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[demo,dev,launchers]'
+$(READY): pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) \
+		--editable '.[demo,dev,launchers]'
 	@touch $@
 
 demo: $(READY)  ## segment and score real photographs, sweep tau and alpha; report under outputs/
@@ -37,6 +41,9 @@ types: $(READY)  ## check types, strictly
 
 bench: $(READY)  ## measure speed against the textbook version, as ratios; flags: make bench ARGS="--help"
 	$(BIN)/python -m benchmarks $(ARGS)
+
+gpu-check: $(READY)  ## on a machine with a CUDA GPU: its tests, cut, encoder, end to end, in ten minutes; in small: ARGS=--small
+	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:  ## remove the environment and caches; outputs/ stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis

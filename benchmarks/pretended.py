@@ -249,7 +249,9 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             accelerator.check_is_there(host)
     wanted = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
     if not ours and wanted != DEVICE.type:
-        return func(*args, **kwargs)
+        pins = bool(kwargs.pop("pin_memory", False)) and Pretended.active is not None
+        made = func(*args, **kwargs)
+        return made.pin_memory() if pins else made
     if func._can_decompose():  # in inference mode, where nothing has taken it apart yet
         with _dispatched():
             return func.decompose(*args, **kwargs)

@@ -10,7 +10,7 @@ from benchmarks.timing import timed
 
 
 def compare_workers(load: Callable[[int], Iterable[Sequence[object]]]) -> Comparison:
-    """Decoding, cropping and resizing in two worker processes (ours) against one (theirs).
+    """Decoding and cropping in two worker processes (ours) against one (theirs).
 
     Args:
         load: from a number of workers to an iterator over batches of the same images. The first batch is not timed: it

@@ -32,7 +32,8 @@ from diffcut_bench.reporting import encode_figure
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.passes import open_dataset, run_cell
-from diffcut_bench.scoring.reading import example_loader
+from diffcut_bench.scoring.reading import Wanted, example_loader
+from diffcut_bench.scoring.upload import upload
 from diffcut_bench.segmenters import DiffCut
 from diffcut_bench.store import write_atomically
 
@@ -141,16 +142,17 @@ def open_subject(options: argparse.Namespace) -> Subject:
     protocol = build_protocol(config.protocol)
     backbone = instantiate("backbone", config.backbone).to(device)
     source = FeatureSource(backbone, Framing.of(protocol, backbone), device)
-    loader = example_loader(dataset, list(range(len(dataset))), source, batch_size=1)
-    examples = [item for batch in loader for item in batch if isinstance(item, Example)]
+    wanted = [Wanted(index, features=True, pixels=True) for index in range(len(dataset))]
+    loader = example_loader(dataset, wanted, source, batch_size=1)
+    examples = upload([item for batch in loader for item in batch if isinstance(item, Example)], device)
     if options.features is None:
         features = torch.cat([source.of([example]) for example in examples])
     else:
         features = _read_features(Path(options.features))[: options.images].to(device)
     material = Material(
         features=features,
-        photos=torch.stack([example.eval_image for example in examples]).to(device),
-        labels=torch.stack([example.label for example in examples]).to(device),
+        photos=torch.stack([example.eval_image for example in examples]),
+        labels=torch.stack([example.label for example in examples]),
         num_classes=dataset.num_classes,
         background=dataset.background,
         rule=protocol.background_rule,
@@ -176,7 +178,8 @@ def _comparisons(subject: Subject, options: argparse.Namespace) -> list[Comparis
 
     def load(workers: int) -> DataLoader[Any]:
         indices = list(range(len(dataset))) * max(48 // len(dataset), 1)
-        return example_loader(dataset, indices, subject.source, batch_size=1, num_workers=workers)
+        wanted = [Wanted(index, pixels=True) for index in indices]
+        return example_loader(dataset, wanted, subject.source, batch_size=1, num_workers=workers)
 
     nodes = tiled(subject.material.nodes, min(options.images, _TAU_PATH_IMAGES))
     works: list[Callable[[], Comparison]] = [

@@ -107,5 +107,7 @@ def _work(segmenter: Any, features: Tensor, material: Material) -> Callable[[], 
     """What gives the partition of every image."""
     labels = [material.labels[index % len(material.labels)] for index in range(len(features))]
     counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
-    segment, inputs = as_segmenter(segmenter), Inputs(features, material.photos, counts)
+    height, width = material.labels.shape[1:]
+    inputs = Inputs(features, material.photos, counts, scored_sizes=[(height, width)] * len(features))
+    segment = as_segmenter(segmenter)
     return lambda: list(segment(inputs))

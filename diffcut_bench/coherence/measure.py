@@ -35,7 +35,8 @@ from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import FeatureSource, open_features
 from diffcut_bench.scoring.framing import Example, Framing, prepare_example, seen_choices
 from diffcut_bench.scoring.passes import data_fingerprint, open_dataset
-from diffcut_bench.scoring.reading import example_loader, read_ahead, read_label
+from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead, read_label
+from diffcut_bench.scoring.upload import upload
 from diffcut_bench.store import DatasetRecord, Failure, cell_key, write_atomically
 
 
@@ -191,13 +192,14 @@ class _Images:
     ) -> Iterator[Tensor]:
         """Features [channels, rows, cols] of each image's patches."""
         size, workers = config.batch_size, config.num_workers
-        loader = example_loader(self.dataset, self.indices(ids), source, batch_size=size, num_workers=workers)
+        wanted = [Wanted(index, features=True) for index in self.indices(ids)]
+        loader = example_loader(self.dataset, wanted, source, batch_size=size, num_workers=workers)
         for batch in read_ahead(loader):
             for item in batch:
                 if isinstance(item, Failure):
                     raise UserError(item.error, item.id, "the file was readable before; run again")
                 rows, cols = grids[item.id].labels.shape
-                yield grid_features(source.of([item])[0], (rows, cols))
+                yield grid_features(source.of(upload([item], source.device))[0], (rows, cols))
 
     def indices(self, ids: Sequence[str]) -> list[int]:
         return [self.index[image] for image in ids]
@@ -211,7 +213,8 @@ class _Images:
         framing = Framing(protocol.crop, protocol.image_size, eval_size=protocol.image_size, void="ignore")
         for image, index in zip(ids, self.indices(ids), strict=True):
             try:
-                picture, label = read_label(self.dataset, index, framing.void)
+                pair = self.dataset.pair(index)
+                picture, label = pair.image.rgb(), read_label(pair, framing.void)
             except (ValueError, OSError) as error:
                 yield Failure(image, str(error))
                 continue

@@ -20,8 +20,7 @@ _CHUNK = 64  # resamples at a time
 
 def cosine(first: Float[Tensor, "n channels"], second: Float[Tensor, "m channels"]) -> Float[Tensor, "n m"]:
     """Cosine similarities in [−1, 1], rounded to multiples of 2⁻²⁰; 0 with a feature that is zero."""
-    scores = normalize(first.float(), dim=1) @ normalize(second.float(), dim=1).T
-    return ((scores / _STEP).round() * _STEP).clamp(-1, 1)
+    return _rounded(_unit(first) @ _unit(second).T)
 
 
 def pair_scores(features: Sequence[Float[Tensor, "_ channels"]], plan: Plan) -> NDArray[np.float32]:
@@ -31,13 +30,22 @@ def pair_scores(features: Sequence[Float[Tensor, "_ channels"]], plan: Plan) -> 
         features: of each image's drawn patches, in the order of ``plan.ids``.
         plan: what to compare. Within an image a patch is compared with those after it.
     """
-    scores = []
-    for a, b in plan.pairs:
-        table = cosine(features[a], features[b])
-        if a == b:
-            table = table[torch.ones_like(table, dtype=torch.bool).triu(1)]
-        scores.append(table.flatten().cpu().numpy())
-    return np.concatenate(scores)
+    unit = [_unit(each) for each in features]
+    # All come to the host together, so that an accelerator is waited for once.
+    scores = torch.cat([_rounded(unit[a] @ unit[b].T).flatten() for a, b in plan.pairs]).cpu()
+    found = []
+    sizes = [(len(unit[a]), len(unit[b])) for a, b in plan.pairs]
+    for (a, b), size, table in zip(plan.pairs, sizes, scores.split([n * m for n, m in sizes]), strict=True):
+        found.append(table.view(size).numpy()[np.triu_indices(size[0], 1)] if a == b else table.numpy())
+    return np.concatenate(found)
+
+
+def _unit(features: Tensor) -> Tensor:
+    return normalize(features.float(), dim=1)
+
+
+def _rounded(scores: Tensor) -> Tensor:
+    return ((scores / _STEP).round() * _STEP).clamp(-1, 1)
 
 
 def auc(scores: NDArray[np.float32], same: NDArray[np.bool_]) -> float:

@@ -1,7 +1,7 @@
 """Data sets: one file each, from the originals on disk to (id, image, label) records and class maps."""
 
 from diffcut_bench.datasets.ade20k import ade20k
-from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup
+from diffcut_bench.datasets.base import VOID, Pair, SegmentationDataset, label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, names_in
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.cityscapes import cityscapes27
@@ -25,6 +25,7 @@ __all__ = [
     "Archive",
     "Benchmark",
     "Card",
+    "Pair",
     "Pairs",
     "SegmentationDataset",
     "ade20k",

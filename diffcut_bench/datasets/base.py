@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffcut_bench.datasets.decoding import MAX_PIXELS, conversion, decode, decode_rgb, grey_step
+from diffcut_bench.datasets.decoding import MAX_PIXELS, StoredPicture, conversion, decode, grey_step
 from diffcut_bench.errors import UserError
 
 VOID = -1
@@ -72,6 +72,16 @@ class SegmentationDataset(LabelledData):
         indices = range(limit) if seed is None else np.sort(np.random.default_rng(seed).permutation(len(self))[:limit])
         return replace(self, records=self.records.select(indices))
 
+    def pair(self, index: int) -> "Pair":
+        """One image and its label, of which no more than the image's header is read yet.
+
+        Raises:
+            ValueError: the image can't be read, is no picture, or is too large; the message names the file.
+        """
+        row = self._row(index)
+        image = StoredPicture(_bytes(row["image"]), row["image"]["path"], self.max_pixels)
+        return Pair(self, image, row["label"])
+
     def read(self, index: int) -> tuple[Image.Image, NDArray[np.int64]]:
         """Decode one image and its class map.
 
@@ -82,13 +92,8 @@ class SegmentationDataset(LabelledData):
             ValueError: a file can't be decoded or is too large, sizes differ, or a label value is unknown; the message
                 names the file.
         """
-        row = self._row(index)
-        image = decode_rgb(_bytes(row["image"]), row["image"]["path"], self.max_pixels)
-        raw, where = self._raw_label(row["label"]), row["label"]["path"]
-        if raw.shape != image.size[::-1]:
-            size = f"{raw.shape[1]}×{raw.shape[0]}"
-            raise ValueError(f"{where}: label is {size} but its image is {image.width}×{image.height}")
-        return image, self.class_map(raw, where)
+        pair = self.pair(index)
+        return pair.image.rgb(), pair.classes()
 
     def raw_label(self, index: int) -> NDArray[np.integer]:
         """Raw label values [height, width].
@@ -178,6 +183,38 @@ class SegmentationDataset(LabelledData):
         for column in ("image", "label"):
             row[column]["path"] = row[column]["path"] or f"{column} of {row['id']}"
         return row
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One image and its label, not decoded: whoever wants classes or colours asks for them.
+
+    Attributes:
+        dataset: that it is of.
+        image: its file.
+        label: path and bytes.
+    """
+
+    dataset: SegmentationDataset
+    image: StoredPicture
+    label: Encoded
+
+    def classes(self) -> NDArray[np.int64]:
+        """Class ids [height, width] with −1 for void.
+
+        Raises:
+            ValueError: the label can't be decoded, is of another size than the image, or has an unknown value; the
+                message names the file.
+        """
+        raw, where = self.dataset._raw_label(self.label), self.label["path"]
+        if raw.shape != self.image.size:
+            size, (height, width) = f"{raw.shape[1]}×{raw.shape[0]}", self.image.size
+            raise ValueError(f"{where}: label is {size} but its image is {width}×{height}")
+        return self.dataset.class_map(raw, where)
+
+    def digest(self) -> str:
+        """`SegmentationDataset.image_digest`, without reading the file again."""
+        return hashlib.sha256(self.image.data + self.image.conversion).hexdigest()
 
 
 def label_lookup(classes: dict[int, int], void: Sequence[int] = (), size: int = 256) -> NDArray[np.int64]:

@@ -3,6 +3,8 @@ and how each kind becomes 8-bit RGB."""
 
 import io
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,53 +19,86 @@ _SIXTEEN = 65535
 _CONVERSION = b"\0white beneath alpha, scaled by depth"
 
 
-def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The stored pixels in the file's own mode; the EXIF orientation is not applied.
+class StoredPicture:
+    """The content of a picture's file: its header is read at once, its pixels are decoded when they are asked for.
 
     Args:
         data: content of the file.
         where: name of the file in errors.
-        max_pixels: largest width times height that is decoded; checked before any pixel is.
+        max_pixels: largest width times height that is taken.
+
+    Attributes:
+        data: as given.
+        size: height and width.
+        conversion: what to hash beside ``data`` when something computed from the colours is kept: nothing where the
+            colours are the stored ones, else a name for how transparent pictures and deep grey are converted.
 
     Raises:
-        ValueError: larger than that, damaged, or no picture.
+        ValueError: larger than that, or no picture.
     """
-    try:
-        picture = _open(data, max_pixels)
-        if picture.format == "EPS":  # Pillow would start Ghostscript on it
-            raise ValueError("EPS is a program, not pixels; convert it to PNG")
+
+    def __init__(self, data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> None:
+        self.data, self._where, self._max_pixels = data, where, max_pixels
+        with self._named():
+            picture = self._picture = _open(data, max_pixels)
+            if picture.format == "EPS":  # Pillow would start Ghostscript on it
+                raise ValueError("EPS is a program, not pixels; convert it to PNG")
         needed = picture.width * picture.height
-        if needed <= max_pixels:
-            picture.load()
-            return picture
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{where}: larger than max_pixels={max_pixels} allows ({error})") from error
-    except UnidentifiedImageError as error:  # its text is the address of our buffer
-        raise ValueError(f"{where}: can't be decoded (no picture format that is known)") from error
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
-        raise ValueError(f"{where}: can't be decoded ({error})") from error
-    raise ValueError(
-        f"{where}: {picture.width}×{picture.height} pixels are more than max_pixels={max_pixels}; "
-        f"max_pixels={needed} takes it, with about {max(needed * 48 >> 30, 1)} GiB of memory"
-    )
+        if needed > max_pixels:
+            raise ValueError(
+                f"{where}: {picture.width}×{picture.height} pixels are more than max_pixels={max_pixels}; "
+                f"max_pixels={needed} takes it, with about {max(needed * 48 >> 30, 1)} GiB of memory"
+            )
+        self.size = (picture.height, picture.width)
+        self.conversion = _conversion(picture)
+
+    def decoded(self) -> Image.Image:
+        """The stored pixels in the file's own mode; the EXIF orientation is not applied.
+
+        Raises:
+            ValueError: damaged.
+        """
+        with self._named():
+            self._picture.load()
+        return self._picture
+
+    def rgb(self, *, upright: bool = False) -> Image.Image:
+        """8-bit RGB (`to_rgb`), its depth taken from the file.
+
+        Args:
+            upright: apply the EXIF orientation. Annotations are made on the pixels as stored, so data sets don't.
+
+        Raises:
+            ValueError: as `decoded` and `to_rgb` do; the message names the file.
+        """
+        picture = self.decoded()
+        maximum = _stored_maximum(picture, self.data)
+        try:
+            return to_rgb(ImageOps.exif_transpose(picture) if upright else picture, maximum)
+        except ValueError as error:
+            raise ValueError(f"{self._where}: {error}") from error
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Within, whatever Pillow raises is a ValueError that names the file."""
+        try:
+            yield
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise ValueError(f"{self._where}: larger than max_pixels={self._max_pixels} allows ({error})") from error
+        except UnidentifiedImageError as error:  # its text is the address of our buffer
+            raise ValueError(f"{self._where}: can't be decoded (no picture format that is known)") from error
+        except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files
+            raise ValueError(f"{self._where}: can't be decoded ({error})") from error
+
+
+def decode(data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`StoredPicture.decoded` of the content of a file."""
+    return StoredPicture(data, where, max_pixels).decoded()
 
 
 def decode_rgb(data: bytes, where: str, max_pixels: int = MAX_PIXELS, *, upright: bool = False) -> Image.Image:
-    """A picture as 8-bit RGB (`to_rgb`), its depth taken from the file.
-
-    Args:
-        data, where, max_pixels: see `decode`.
-        upright: apply the EXIF orientation. Annotations are made on the pixels as stored, so data sets don't.
-
-    Raises:
-        ValueError: as `decode` and `to_rgb` do; the message names the file.
-    """
-    picture = decode(data, where, max_pixels)
-    maximum = _stored_maximum(picture, data)
-    try:
-        return to_rgb(ImageOps.exif_transpose(picture) if upright else picture, maximum)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    """`StoredPicture.rgb` of the content of a file."""
+    return StoredPicture(data, where, max_pixels).rgb(upright=upright)
 
 
 def to_rgb(picture: Image.Image, maximum: int = _SIXTEEN) -> Image.Image:
@@ -100,14 +135,16 @@ def to_rgb(picture: Image.Image, maximum: int = _SIXTEEN) -> Image.Image:
 
 
 def conversion(data: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
-    """What to hash beside a picture's bytes when something computed from its colours is kept: nothing where the colours
-    are the stored ones, else a name for how transparent pictures and grey of more than 8 bits are converted."""
+    """`StoredPicture.conversion` of the content of any file, also of one that is no picture or too large."""
     try:
         with _open(data, max_pixels) as picture:
-            converted = picture.mode.startswith("I") or picture.has_transparency_data
-    except Exception:  # not a picture: decoding it will say what is wrong
-        converted = False
-    return _CONVERSION if converted else b""
+            return _conversion(picture)
+    except Exception:  # decoding it will say what is wrong
+        return b""
+
+
+def _conversion(picture: Image.Image) -> bytes:
+    return _CONVERSION if picture.mode.startswith("I") or picture.has_transparency_data else b""
 
 
 def grey_step(data: bytes) -> int:

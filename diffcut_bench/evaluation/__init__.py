@@ -15,6 +15,7 @@ from diffcut_bench.evaluation.matching import (
     count_matches_together,
     count_named,
     match_image,
+    merge_and_count,
     merge_backgrounds,
     number_by_first_pixel,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "known_metrics",
     "match_image",
     "measure_image",
+    "merge_and_count",
     "merge_backgrounds",
     "number_by_first_pixel",
     "percentile_interval",

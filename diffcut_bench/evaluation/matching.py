@@ -13,6 +13,9 @@ Criterion = Literal["overlap", "iou"]
 Surplus = Literal["absent_class", "unmatched"]
 
 IGNORED = -1
+# Clusters that an accelerator has room for while it is not known how many there are; where there are more, it counts
+# again.
+_SUPPOSED_CLUSTERS = 256
 
 
 class Counts(NamedTuple):
@@ -40,23 +43,39 @@ def contingency_tables(
     Raises:
         ValueError: shapes differ, or an id is out of range.
     """
-    prediction, label = prediction.long(), label.long()
+    tables, clusters = _count_pixels(prediction.long(), label.long(), num_classes)
+    return [table[1:, : max(num_classes, count)] for table, count in zip(tables, clusters, strict=True)]
+
+
+def _count_pixels(prediction: Tensor, label: Tensor, num_classes: int) -> tuple[Tensor, list[int]]:
+    """Tables [batch, 1 + classes, columns], the first row for the pixels that are left out; and the number after the
+    greatest cluster id of each image."""
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {list(prediction.shape)} and label {list(label.shape)} differ in shape")
-    extremes = [f(ids.flatten(1), dim=1) for ids in (prediction, label) for f in (torch.amin, torch.amax)]
-    least, most, least_label, most_label = torch.stack(extremes).tolist()
+    supposed = int(prediction.max()) + 1 if prediction.device.type == "cpu" else _SUPPOSED_CLUSTERS
+    extremes, tables = _fetch_counts(prediction, label, num_classes, max(num_classes, supposed))
+    least, most, least_label, most_label = extremes.tolist()
     if min(least) < 0:
         raise ValueError(f"cluster ids must be >= 0, found {min(least)}")
     if min(least_label) < IGNORED or max(most_label) >= num_classes:
         raise ValueError(f"label ids must lie in -1..{num_classes - 1}, found {min(least_label)}..{max(most_label)}")
-    columns = max(num_classes, max(most) + 1)
-    image = torch.arange(len(label), device=label.device)[:, None, None]
-    # One bin more than there are cells takes the pixels that are left out.
-    cells = ((image * num_classes + label) * columns + prediction).masked_fill(label == IGNORED, -1)
-    counts = cells.new_zeros(len(label) * num_classes * columns + 1)
-    counts.scatter_add_(0, cells.flatten() + 1, cells.new_ones(()).expand(cells.numel()))
-    tables = counts[1:].view(len(label), num_classes, columns).cpu()
-    return [table[:, : max(num_classes, clusters + 1)] for table, clusters in zip(tables, most, strict=True)]
+    if max(most) >= tables.shape[2]:
+        _, tables = _fetch_counts(prediction, label, num_classes, max(most) + 1)
+    return tables, [each + 1 for each in most]
+
+
+def _fetch_counts(prediction: Tensor, label: Tensor, num_classes: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Extremes of cluster and label ids [4, batch] and tables [batch, 1 + classes, columns], in one copy to the host;
+    the tables mean nothing where an id is out of range."""
+    extremes = torch.stack([*prediction.flatten(1).aminmax(dim=1), *label.flatten(1).aminmax(dim=1)])
+    size = torch.Size((len(label), num_classes + 1, columns))
+    first_cells = torch.arange(columns, size.numel() + columns, (num_classes + 1) * columns, device=label.device)
+    cells = torch.add(prediction, label, alpha=columns).add_(first_cells[:, None, None]).clamp_(0, size.numel() - 1)
+    counts = torch.zeros(size.numel(), dtype=torch.int32, device=label.device)
+    counts.scatter_add_(0, cells.flatten(), counts.new_ones(()).expand(cells.numel()))
+    found = torch.cat([extremes.flatten().view(torch.int32), counts]).cpu()
+    numbers = 2 * extremes.numel()
+    return found[:numbers].view(torch.int64).view(extremes.shape), found[numbers:].long().view(size)
 
 
 def contingency_table(
@@ -151,23 +170,49 @@ def merge_backgrounds(
     """
     if rule == "one_to_one":
         return prediction
+    return merge_and_count(prediction, label, num_classes, background, rule, criterion, surplus)[0]
+
+
+def merge_and_count(
+    prediction: Integer[Tensor, "batch height width"],
+    label: Integer[Tensor, "batch height width"],
+    num_classes: int,
+    background: int,
+    rule: BackgroundRule,
+    criterion: Criterion = "overlap",
+    surplus: Surplus = "absent_class",
+) -> tuple[Integer[Tensor, "batch height width"], list[Int[Tensor, "classes clusters"]]]:
+    """`merge_backgrounds`, and `contingency_tables` of what it gives; pixels are counted, and come over, once for both.
+
+    Args:
+        prediction, label, num_classes, background, rule, criterion, surplus: see `merge_backgrounds`.
+
+    Raises:
+        ValueError: shapes differ, or an id is out of range.
+    """
+    if rule == "one_to_one":
+        return prediction, contingency_tables(prediction, label, num_classes)
     if not 0 <= background < num_classes:
         raise ValueError(f"background must be a class id from 0 to {num_classes - 1}, not {background}")
     prediction = prediction.long()
-    tables = contingency_tables(prediction, label, num_classes)
-    merged = torch.zeros(len(tables), max(table.shape[1] for table in tables), dtype=torch.bool)
-    clusters = prediction.amax(dim=(1, 2)) + 1
-    for row, table, count in zip(merged, tables, clusters.tolist(), strict=True):
-        foreground = torch.cat([table[:background], table[background + 1 :]])
+    tables, clusters = _count_pixels(prediction, label.long(), num_classes)
+    becomes = torch.arange(max(clusters)).repeat(len(tables), 1)
+    merged_tables = []
+    for ids, table, count in zip(becomes, tables, clusters, strict=True):
+        of_classes = table[1:, : max(num_classes, count)]
+        foreground = torch.cat([of_classes[:background], of_classes[background + 1 :]])
         if rule == "unmatched":
             present = foreground.sum(dim=1) > 0
-            row[:] = True
+            merged = torch.ones(of_classes.shape[1], dtype=torch.bool)
             kept = assign_clusters(foreground[:, : max(num_classes - 1, count)], criterion, surplus)[present]
-            row[kept[kept >= 0]] = False
+            merged[kept[kept >= 0]] = False
         else:
-            row[: table.shape[1]] = table[background] > (foreground.amax(dim=0) if len(foreground) else 0)
-    is_merged = merged.to(prediction.device).gather(1, prediction.flatten(1)).view_as(prediction)
-    return torch.where(is_merged, clusters[:, None, None], prediction)
+            merged = of_classes[background] > (foreground.amax(dim=0) if len(foreground) else 0)
+        ids[:count][merged[:count]] = count
+        after = table.new_zeros(len(table), max(num_classes, count + 1)).index_add_(1, ids[:count], table[:, :count])
+        merged_tables.append(after[1:, : max(num_classes, count + bool(after[:, count].any()))])
+    becomes = becomes.to(prediction.device, non_blocking=True)
+    return becomes.gather(1, prediction.flatten(1)).view_as(prediction), merged_tables
 
 
 def count_matches(
@@ -258,8 +303,8 @@ def match_image(
     predictions, labels = prediction[None], label[None]
     if surplus == "unmatched":
         predictions = number_by_first_pixel(predictions)
-    merged = merge_backgrounds(predictions, labels, num_classes, background, background_rule, criterion, surplus)
-    return count_matches(contingency_tables(merged, labels, num_classes)[0], criterion, surplus)
+    _, (table,) = merge_and_count(predictions, labels, num_classes, background, background_rule, criterion, surplus)
+    return count_matches(table, criterion, surplus)
 
 
 def iou_per_class(

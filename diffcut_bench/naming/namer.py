@@ -144,7 +144,11 @@ def best_synonyms(
     similarities: Float[Tensor, "segments words"], synonyms: Sequence[int]
 ) -> Float[Tensor, "segments classes"]:
     """Greatest similarity among the synonyms of each class; ``synonyms`` says how many words each has, in order."""
-    return torch.stack([own.amax(dim=1) for own in similarities.split(list(synonyms), dim=1)], dim=1)
+    words = similarities.T.contiguous()  # so that whole rows are compared
+    of_word = torch.arange(len(synonyms)).repeat_interleave(torch.tensor(synonyms))
+    best = words.new_full((len(synonyms), len(similarities)), -torch.inf)
+    index = of_word.to(words.device, non_blocking=True)[:, None].expand_as(words)
+    return best.scatter_reduce_(0, index, words, "amax").T.contiguous()
 
 
 class Namer:

@@ -31,7 +31,7 @@ def best_bipartition(
     """
     shape, n = degree.shape[:-1], degree.shape[-1]
     weights, degree, indicator = weights.reshape(-1, n, n), degree.reshape(-1, n), indicator.reshape(-1, n)
-    low, high = _MARGIN * indicator.amin(dim=1, keepdim=True), _MARGIN * indicator.amax(dim=1, keepdim=True)
+    low, high = (_MARGIN * extreme for extreme in indicator.aminmax(dim=1, keepdim=True))
     points = torch.arange(splitting_points, dtype=indicator.dtype, device=indicator.device)
     thresholds = low + (high - low) * (points / max(splitting_points - 1, 1))
     # A node's level is the number of thresholds below its y, and at threshold p the levels above p are the first side.
@@ -43,9 +43,10 @@ def best_bipartition(
         weights, degree = _merge(weights, degree, level, splitting_points + 1)
         level_of_node = torch.arange(splitting_points + 1, device=level.device).expand(len(degree), -1)
     side = (level_of_node[:, :, None] > points).to(weights.dtype)  # items × nodes × splitting points
-    cut = ((1 - side) * (weights @ side)).sum(dim=1)
+    other = 1 - side
+    cut = (other * (weights @ side)).sum(dim=1)
     volume_above = (degree[:, None] @ side)[:, 0]
-    volume_below = (degree[:, None] @ (1 - side))[:, 0]
+    volume_below = (degree[:, None] @ other)[:, 0]
     cost, best = (cut / volume_above + cut / volume_below).nan_to_num(nan=torch.inf).min(dim=1)
     return cost.view(shape), (level > best[:, None]).view(*shape, n)
 

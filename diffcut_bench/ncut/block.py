@@ -35,18 +35,18 @@ class Round(NamedTuple):
 
     Attributes:
         indicator: see `fiedler_vector`; what it holds for unsolved graphs is not settled yet.
-        solved: whether the residual is within the tolerance.
+        unsolved: whether the residual is above the tolerance.
         block: where the next round goes on.
     """
 
     indicator: Float[Tensor, "items nodes"]
-    solved: Bool[Tensor, " items"]
+    unsolved: Bool[Tensor, " items"]
     block: Float[Tensor, "items nodes vectors"]
 
 
-def start_block(nodes: int) -> Float[Tensor, "nodes vectors"]:
-    """Where the first round starts, on the host and in double precision: see `golden_start`."""
-    return golden_start(nodes * _VECTORS).view(_VECTORS, nodes).T
+def start_block(nodes: int, dtype: torch.dtype) -> Float[Tensor, "nodes vectors"]:
+    """Where the first round starts, on the host: see `golden_start`."""
+    return golden_start(nodes * _VECTORS).view(_VECTORS, nodes).T.to(dtype)
 
 
 def improve(
@@ -64,29 +64,31 @@ def improve(
     matrix = deflated(weights, scale, trivial, eigenvalue=0)
     for _ in range(_POWERS):
         block = matrix @ block
-    block, size = _orthonormal(block)
-    shift = torch.zeros_like(size)
+    block, size = _independent(block)
+    shift = None
     for products in _FILTERS:
         block, shift = _filtered(matrix, shift, block, products)
-        block, _ = _orthonormal(block)
+        block = _orthonormal(block)
     image = matrix @ block
     ritz = leading(block.mT @ image)[:, None]
     vector, its_image = (ritz @ block.mT)[:, 0], (ritz @ image.mT)[:, 0]
     length = vector.square().sum(dim=1, keepdim=True)
     value = (vector * its_image).sum(dim=1, keepdim=True) / length
-    error = (its_image - value * vector).norm(dim=1)
+    error = torch.addcmul(its_image, value, vector, value=-1).norm(dim=1)
     flat = size <= _NOTHING_LEFT
     solved = (error <= tolerance(degree.dtype)) & (length[:, 0] > _LEAST_LENGTH) | flat
-    return Round(indicator(scale, vector.masked_fill(flat[:, None], 0)), solved, block)
+    return Round(indicator(scale, vector.masked_fill(flat[:, None], 0)), ~solved, block)
 
 
-def _filtered(matrix: Tensor, shift: Tensor, block: Tensor, products: int) -> tuple[Tensor, Tensor]:
+def _filtered(matrix: Tensor, shift: Tensor | None, block: Tensor, products: int) -> tuple[Tensor, Tensor]:
     """Chebyshev polynomial of M times the block: small where M's eigenvalues lie between 0 and what the block has least
     of, growing with ``products`` above. ``matrix`` is M less ``shift`` on its diagonal; the new shift is returned."""
     first = matrix @ block
-    least, most = (block * first).sum(dim=1).aminmax(dim=1)  # Rayleigh quotients of its vectors, less the shift
-    half = torch.maximum(least + shift, (most + shift) * _LEAST_BOUND).clamp_min(_LEAST_HALF) / 2
-    further = half - shift
+    least, most = (block * first).sum(dim=1).aminmax(dim=1)  # Rayleigh quotients of its vectors
+    if shift is not None:
+        least, most = least + shift, most + shift
+    half = torch.maximum(least, most * _LEAST_BOUND).clamp_min(_LEAST_HALF) / 2
+    further = half if shift is None else half - shift
     matrix.diagonal(dim1=1, dim2=2).sub_(further[:, None])
     stretch = half.reciprocal()[:, None, None]
     last, this = block, stretch * torch.addcmul(first, further[:, None, None], block, value=-1)
@@ -96,20 +98,24 @@ def _filtered(matrix: Tensor, shift: Tensor, block: Tensor, products: int) -> tu
     return this, half
 
 
-def _orthonormal(block: Tensor) -> tuple[Tensor, Tensor]:
-    """A basis of the block's span, by Cholesky's factorisation, twice; and the square sum of the block.
+def _independent(block: Tensor) -> tuple[Tensor, Tensor]:
+    """A basis of the block's span, nearly orthonormal, by Cholesky's factorisation; and the block's square sum.
 
     What the span has too few dimensions for becomes vectors of almost no length.
     """
-    ridge = _RIDGE_EPS * torch.finfo(block.dtype).eps
     gram = block.mT @ block
     diagonal = gram.diagonal(dim1=1, dim2=2)
     size = diagonal.sum(dim=1)
-    diagonal.add_((ridge * size)[:, None])
-    block = _solve(gram, block)
-    gram = block.mT @ block
-    gram.diagonal(dim1=1, dim2=2).add_(ridge)
+    diagonal.add_((_RIDGE_EPS * torch.finfo(block.dtype).eps * size)[:, None])
     return _solve(gram, block), size
+
+
+def _orthonormal(block: Tensor) -> Tensor:
+    """The basis that Cholesky's factorisation makes of `_independent`'s: orthonormal to rounding."""
+    block, _ = _independent(block)
+    gram = block.mT @ block
+    gram.diagonal(dim1=1, dim2=2).add_(_RIDGE_EPS * torch.finfo(block.dtype).eps)
+    return _solve(gram, block)
 
 
 def _solve(gram: Tensor, block: Tensor) -> Tensor:

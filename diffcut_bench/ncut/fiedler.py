@@ -13,7 +13,7 @@ from torch import Tensor
 from diffcut_bench.ncut.block import ROUNDS, improve, start_block
 from diffcut_bench.ncut.lanczos import lanczos, restarted
 from diffcut_bench.ncut.settings import Solver
-from diffcut_bench.ncut.spectral import deflated, indicator, scale_and_trivial
+from diffcut_bench.ncut.spectral import deflated, golden_start, indicator, scale_and_trivial
 
 # Above this many nodes the whole spectrum costs minutes and several times W's memory: the best vector found is taken.
 DENSE_UP_TO = 4096
@@ -90,15 +90,19 @@ def _dense(weights: Tensor, scale: Tensor, trivial: Tensor) -> Tensor:
 
 def _block(weights: Tensor, degree: Tensor) -> Tensor:
     """Indicators by rounds of block iteration, each of the graphs that the last one left unsolved."""
-    block = start_block(degree.shape[1]).to(degree.device, degree.dtype).expand(len(degree), -1, -1)
+    block = start_block(degree.shape[1], degree.dtype).to(degree.device).expand(len(degree), -1, -1)
     indicators = torch.zeros_like(degree)
     unsolved = torch.arange(len(degree), device=degree.device)
     for _ in range(ROUNDS):
         found = improve(weights[unsolved], degree[unsolved], block)
         indicators[unsolved] = found.indicator
-        left = ~found.solved
-        unsolved, block = unsolved[left], found.block[left]
+        unsolved, block = unsolved[found.unsolved], found.block[found.unsolved]
         if not len(unsolved):
-            return indicators
-    indicators[unsolved] = last_resort(weights[unsolved], degree[unsolved], indicators[unsolved])
-    return indicators
+            break
+    else:
+        indicators[unsolved] = last_resort(weights[unsolved], degree[unsolved], indicators[unsolved])
+    # Graphs whose second eigenvalue is 0 have none: of all vectors, which are equally good, the one that Lanczos takes.
+    scale, trivial = scale_and_trivial(degree)
+    start = golden_start(degree.shape[1]).to(degree.dtype).to(degree.device) * (scale > 0)
+    start = start - (start * trivial).sum(dim=1, keepdim=True) * trivial
+    return torch.where(indicators.any(dim=1, keepdim=True), indicators, indicator(scale, start))

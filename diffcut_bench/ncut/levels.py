@@ -16,9 +16,12 @@ from diffcut_bench.ncut.fiedler import fiedler_vector, last_resort, solver_on
 from diffcut_bench.ncut.settings import NCutSettings
 from diffcut_bench.ncut.tree import ImageTree
 
-# Padded entries that a batch may hold, and beyond them their share, before the next batch begins. An accelerator spends
-# about as long on the launches of a batch's kernels as on this many entries.
-_FREE_PADDING, _FREE_PADDING_ON_ACCELERATORS, _PADDING_SHARE = 1 << 18, 1 << 25, 0.25
+# Padded entries that a batch may hold, and beyond them their share, before the next batch begins.
+_FREE_PADDING, _PADDING_SHARE = 1 << 18, 0.25
+# Entries that an accelerator works on, padding or not, while the kernels of a batch are launched.
+_LAUNCHED_ENTRIES = 1 << 25
+# A batch may begin where sizes have fallen to this share.
+_SMALLER = 0.85
 
 
 class Subgraph(NamedTuple):
@@ -67,13 +70,12 @@ def cut_recursively(
         # Where each patch goes: 2s and 2s + 1 are the first and the other side of sub-graph s, stays + s is s itself,
         # for another round, and `none` is out of the recursion: its sub-graph is not cut, or it has a zero affinity.
         stays, none = 2 * len(level), 3 * len(level)
-        pad = torch.nn.functional.pad
-        heir = torch.where(pad(cut, (0, 1))[owner] & alive, 2 * owner + ~above, none)
+        heir = torch.where(cut[owner] & alive, 2 * owner + ~above, none)
         if rounds:
-            heir = torch.where(pad(unsolved, (0, 1))[owner], stays + owner, heir)
+            heir = torch.where(unsolved[owner], stays + owner, heir)
         sizes = heir.new_zeros(none + 1).scatter_add_(0, heir, torch.ones_like(heir))
         # The level's one transfer to the host: whether each sub-graph is cut, and how many patches go where.
-        decisions: list[int] = torch.cat([cut.to(heir.dtype), sizes[:none]]).tolist()
+        decisions: list[int] = torch.cat([cut[:-1].to(heir.dtype), sizes[:none]]).tolist()
         chosen = [number for number, yes in enumerate(decisions[: len(level)]) if yes]
         # What has two patches or more is looked at again; where nothing goes the size is 0.
         opened = {number: size for number, size in enumerate(decisions[len(level) :]) if size > 1}
@@ -113,7 +115,7 @@ class _Rounds:
 
     def __init__(self, weights: Float[Tensor, "images nodes nodes"]) -> None:
         images, n = weights.shape[:2]
-        start = start_block(n).to(weights.device, weights.dtype, non_blocking=True)
+        start = start_block(n, weights.dtype).to(weights.device, non_blocking=True)
         self._start = torch.nn.functional.pad(start.repeat(images, 1), (0, 0, 0, 1))
         self.block = self._start.clone()
 
@@ -121,7 +123,7 @@ class _Rounds:
         """Indicators of a batch, and which of them are not settled yet."""
         found = improve(blocks, degree, self.block[members])
         self.block[members] = found.block
-        indicators, unsolved = found.indicator, ~found.solved
+        indicators, unsolved = found.indicator, found.unsolved
         last = [item for item, each in enumerate(batch) if each.rounds + 1 == ROUNDS]
         if last:
             indicators[last] = last_resort(blocks[last], degree[last], indicators[last])
@@ -143,57 +145,81 @@ def _bipartitions(
     settings: NCutSettings,
     batch_entries: int,
     rounds: _Rounds | None,
-) -> tuple[Float[Tensor, " subgraphs"], Bool[Tensor, " patches"], Bool[Tensor, " subgraphs"]]:
+) -> tuple[Float[Tensor, " entries"], Bool[Tensor, " patches"], Bool[Tensor, " entries"]]:
     """NCut of the best bipartition of every open sub-graph, the side that each patch is on, and which sub-graphs need
-    another round."""
+    another round. The last entries are of patches in no sub-graph: never cut."""
     total, device = len(owner), weights.device
-    sizes = torch.tensor([each.size for each in level])
+    sizes = [each.size for each in level]
     patches = torch.cat([owner.argsort(stable=True), owner.new_full((1,), total)])  # by sub-graph; last: no patch
-    starts = sizes.cumsum(0) - sizes
-    cost = weights.new_zeros(len(level))
+    cost = weights.new_full((len(level) + 1,), torch.inf)
     above = torch.zeros(total + 1, dtype=torch.bool, device=device)
-    unsolved = torch.zeros(len(level), dtype=torch.bool, device=device)
-    whole_images = len(level) == len(weights) and int(sizes.sum()) == total  # in their order
-    free_padding = _FREE_PADDING if device.type == "cpu" else _FREE_PADDING_ON_ACCELERATORS
-    for batch in _batches(sizes.tolist(), batch_entries, free_padding):
-        index = torch.tensor(batch)
-        slot = torch.arange(level[batch[0]].size)
-        padding = slot >= sizes[index][:, None]
-        members = patches[(starts[index][:, None] + slot).masked_fill(padding, total).to(device, non_blocking=True)]
+    unsolved = torch.zeros(len(level) + 1, dtype=torch.bool, device=device)
+    whole_images = len(level) == len(weights) and sum(sizes) == total  # in their order
+    batches = list((_batches if device.type == "cpu" else _few_batches)(sizes, batch_entries))
+    order = torch.tensor([number for batch in batches for number in batch])
+    size = torch.tensor(sizes)
+    # Of each sub-graph, batch by batch: its number, its size, and where its patches begin.
+    table = torch.stack([order, size[order], (size.cumsum(0) - size)[order]]).to(device, non_blocking=True)
+    for batch, part in zip(batches, table.split([len(batch) for batch in batches], dim=1), strict=True):
+        numbers, items, first = part
+        slot = torch.arange(sizes[batch[0]], device=device)
+        padding = slot >= items[:, None]
+        members = patches[(first[:, None] + slot).masked_fill_(padding, total)]
         if whole_images:
             blocks = weights[batch[0] : batch[-1] + 1]
         else:
             blocks = _gather(weights, members.clamp_max(total - 1), batch_entries)
-            if padding.any():
-                outside = members == total
-                blocks.masked_fill_(outside[:, None, :] | outside[:, :, None], 0)
+            if sizes[batch[-1]] < sizes[batch[0]]:
+                blocks.masked_fill_(padding[:, None, :] | padding[:, :, None], 0)
         degree = blocks.sum(dim=2)
-        where = index.to(device, non_blocking=True)
         if rounds:
             indicator, left = rounds.improve(blocks, degree, members, [level[number] for number in batch])
-            unsolved.index_copy_(0, where, left)
+            unsolved.index_copy_(0, numbers, left)
         else:
             indicator = fiedler_vector(blocks, degree, settings.solver)
         least, side = best_bipartition(blocks, degree, indicator, settings.splitting_points)
-        cost.index_copy_(0, where, least)
+        cost.index_copy_(0, numbers, least)
         above.scatter_(0, members.flatten(), side.flatten())
     return cost, above[:-1], unsolved
 
 
-def _batches(sizes: list[int], entries: int, free_padding: int) -> Iterator[list[int]]:
+def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
     """Sub-graphs of similar sizes, so that little is padded and that ``entries`` are not passed."""
     batch: list[int] = []
     padded = useful = 0
     for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
         largest = sizes[batch[0]] if batch else sizes[number]
         waste = padded + largest**2 - useful - sizes[number] ** 2
-        if batch and ((len(batch) + 1) * largest**2 > entries or waste > max(free_padding, _PADDING_SHARE * useful)):
+        if batch and ((len(batch) + 1) * largest**2 > entries or waste > max(_FREE_PADDING, _PADDING_SHARE * useful)):
             yield batch
             batch, padded, useful, largest = [], 0, 0, sizes[number]
         batch.append(number)
         padded += largest**2
         useful += sizes[number] ** 2
     yield batch
+
+
+def _few_batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
+    """Those batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`."""
+    order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+    begins = [0]
+    for position, number in enumerate(order):
+        if sizes[number] <= _SMALLER * sizes[order[begins[-1]]]:
+            begins.append(position)
+    # By dynamic programming: of each end of a batch, the least time up to there and where its last batch begins.
+    least: list[tuple[float, int]] = [(0, 0)]
+    ends = [*begins[1:], len(order)]
+    for end in ends:
+        costs = (
+            (time + _LAUNCHED_ENTRIES + (end - begin) * sizes[order[begin]] ** 2, number)
+            for number, ((time, _), begin) in enumerate(zip(least, begins, strict=False))
+        )
+        least.append(min(costs))
+    number = len(ends)
+    while number:
+        end, number = ends[number - 1], least[number][1]
+        at_once = max(entries // sizes[order[begins[number]]] ** 2, 1)
+        yield from (order[first : min(first + at_once, end)] for first in range(begins[number], end, at_once))
 
 
 def _gather(weights: Tensor, members: Tensor, entries: int) -> Float[Tensor, "items nodes nodes"]:

@@ -1,6 +1,6 @@
 """Pixel-adaptive mask refinement and the median filter after it. Knows tensors only."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag, pad
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _SIGMA_SCALE = 0.1
 _SIGMA_FLOOR = 1e-8
-# Mask values that are refined at once (64 MiB in float32); if there are more, the segments are split into parts.
+# Values of masks, neighbours or colours that are worked on at once (64 MiB in float32); more are split into parts.
 _CHUNK_VALUES = 1 << 24
 
 
@@ -36,55 +36,92 @@ def pamr(
     Returns:
         Refined masks; they sum to one over the masks where the input does.
     """
-    return _propagation(image, iterations, dilations)(masks)
+    refined = []
+    for images, neighbours in _neighbourhoods(image, dilations):
+        table = _at_least_float32(masks[images]).flatten(2).mT.contiguous()
+        refined.append(neighbours.average(table, iterations).mT)
+    return torch.cat(refined).view(masks.shape).to(masks.dtype)
 
 
-def _propagation(image: Tensor, iterations: int, dilations: Sequence[int]) -> Callable[[Tensor], Tensor]:
-    """The iterations as a function of the masks; masks do not influence each other, so they may be given in parts.
+@dataclass(frozen=True)
+class _Neighbourhoods:
+    """Which pixels of some images are averaged, in tables with a row for each pixel, image after image.
 
-    The values of a pixel are one row of a table, so that an iteration is a weighted sum of the rows of its neighbours.
+    So an iteration is a weighted sum of the rows of a pixel's neighbours, of all these images at once.
+
+    Attributes:
+        rows: of the neighbours of each pixel.
+        weights: of these neighbours, in the same order.
+        starts: of each pixel's neighbours among all.
     """
+
+    rows: Int[Tensor, " neighbours"]
+    weights: Float[Tensor, " neighbours"]
+    starts: Int[Tensor, " pixels"]
+
+    def average(
+        self, masks: Float[Tensor, "batch pixels masks"], iterations: int
+    ) -> Float[Tensor, "batch pixels masks"]:
+        """Masks after the iterations. They do not influence each other, so they may be given in parts."""
+        table, weights = masks.flatten(0, 1), self.weights.to(masks.dtype)
+        for _ in range(iterations):
+            table = embedding_bag(self.rows, table, self.starts, mode="sum", per_sample_weights=weights)
+        return table.view(masks.shape)
+
+
+def _neighbourhoods(image: Tensor, dilations: Sequence[int]) -> Iterator[tuple[slice, _Neighbourhoods]]:
+    """Images that are refined together, a slice of the batch, and what their pixels are averaged over."""
     shifts = [(dy * d, dx * d) for d in dilations for dy, dx in _OFFSETS]
-    affinity = _colour_affinity(_at_least_float32(image), shifts, max(dilations), centres=len(dilations))
-    weights = affinity[:, :, 0].flatten(2).permute(1, 2, 0).contiguous()  # batch × pixels × neighbours
-    height, width = image.shape[-2:]
-    rows, cols = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
-    neighbours = torch.stack(
-        [
-            ((rows + dy).clamp(0, height - 1)[:, None] * width + (cols + dx).clamp(0, width - 1)).flatten()
-            for dy, dx in shifts
-        ],
-        dim=1,
-    ).int()
-
-    def propagate(masks: Tensor) -> Tensor:
-        refined = []
-        for weight, values in zip(weights, _at_least_float32(masks).flatten(2).transpose(1, 2), strict=True):
-            table, weight = values.contiguous(), weight.to(values.dtype)
-            for _ in range(iterations):
-                table = embedding_bag(neighbours, table, per_sample_weights=weight, mode="sum")
-            refined.append(table.T)
-        return torch.stack(refined).view(masks.shape).to(masks.dtype)
-
-    return propagate
+    batch, _, height, width = image.shape
+    together = min(_at_once(height * width * len(shifts), image.device), batch)
+    number, row, col = (torch.arange(n, dtype=torch.int32, device=image.device) for n in (together, height, width))
+    down, across = torch.tensor(shifts, dtype=torch.int32).to(image.device, non_blocking=True).unbind(dim=1)
+    rows = (row[:, None] + down).clamp(0, height - 1) + height * number[:, None, None]  # images × rows × neighbours
+    cols = (col[:, None] + across).clamp(0, width - 1)
+    neighbours = (width * rows[:, :, None] + cols).flatten()
+    starts = torch.arange(0, len(neighbours), len(shifts), dtype=torch.int32, device=image.device)
+    for first in range(0, batch, together):
+        images = slice(first, first + together)
+        affinity = _colour_affinity(_at_least_float32(image[images]), shifts, max(dilations), centres=len(dilations))
+        weights = affinity.flatten(2).permute(1, 2, 0).flatten()  # image, pixel, neighbour
+        yield images, _Neighbourhoods(neighbours[: len(weights)], weights, starts[: len(weights) // len(shifts)])
 
 
 def _colour_affinity(image: Tensor, shifts: list[tuple[int, int]], reach: int, centres: int) -> Tensor:
-    """Softmax over neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × 1 × h × w.
-
-    One neighbour at a time, so that no copy of the image for each neighbour is held.
-    """
+    """Softmax over neighbours of ``−|I(p) − I(q)| / (0.1·σ(p))``, colours averaged: neighbours × batch × h × w."""
     padded = pad(image, [reach] * 4, mode="replicate")
+    near = [_shifted(padded, shift, reach) for shift in shifts]
+    together = _at_once(image.numel(), image.device)
+
+    def groups() -> Iterator[Tensor]:
+        for first in range(0, len(near), together):
+            yield near[first][None] if together == 1 else torch.stack(near[first : first + together])
+
     values = len(shifts) + centres  # the centre counts once for each dilation (9 values a neighbourhood)
-    mean = (sum((_shifted(padded, shift, reach) for shift in shifts), start=centres * image)) / values
+    total = centres * image
+    for group in groups():
+        total = _add_each(total, group)
+    mean = total / values
     squares = centres * (image - mean).square()
-    for shift in shifts:
-        squares += (_shifted(padded, shift, reach) - mean).square()
-    scale = _SIGMA_FLOOR + _SIGMA_SCALE * (squares / (values - 1)).sqrt()
-    logits = torch.stack(
-        [-((_shifted(padded, shift, reach) - image).abs() / scale).mean(dim=1, keepdim=True) for shift in shifts]
-    )
-    return logits.softmax(dim=0)
+    for group in groups():
+        squares = _add_each(squares, (group - mean).square_())
+    scale = -(_SIGMA_FLOOR + _SIGMA_SCALE * (squares / (values - 1)).sqrt())
+    return torch.cat([(group - image).abs_().div_(scale).mean(dim=2) for group in groups()]).softmax(dim=0)
+
+
+def _add_each(total: Tensor, terms: Tensor) -> Tensor:
+    """The total, which is given away, plus one term after the other: its bits do not depend on how many there are."""
+    if len(terms) == 1:
+        return total.add_(terms[0])
+    rows = torch.cat([total[None], terms]).flatten(1)
+    # A bag's rows are added in their order, by one kernel.
+    return embedding_bag(torch.arange(len(rows), device=rows.device)[None], rows, mode="sum").view_as(total)
+
+
+def _at_once(values: int, device: torch.device) -> int:
+    """How many things of so many values are worked on together: one on the CPU, where it stays in the caches; on an
+    accelerator, which waits for each kernel to be launched, as many as there is room for."""
+    return 1 if device.type == "cpu" else max(_CHUNK_VALUES // values, 1)
 
 
 def _at_least_float32(image: Tensor) -> Tensor:
@@ -133,16 +170,20 @@ def refine_labels(
         Numbers of the masks: those of an image's segments, from 0 in ascending order of their ids in ``labels``.
     """
     labels = _renumber(labels, int(labels.max()) + 1)
-    segments = torch.arange(int(labels.max()) + 1, device=labels.device)
-    propagate = _propagation(image, iterations, dilations)
-    best = labels.new_zeros(labels.shape)
-    most = torch.full(labels.shape, -torch.inf, dtype=image.dtype, device=image.device)
-    for part in segments.split(max(_CHUNK_VALUES // labels.numel(), 1)):
-        masks = (labels[:, None] == part[:, None, None]).to(image.dtype)
-        value, index = propagate(masks).max(dim=1)
-        best = torch.where(value > most, part[index], best)  # the first wins a tie, as in an argmax over all masks
-        most = torch.maximum(value, most)
-    return median_filter(best)
+    counts = (labels.amax(dim=(1, 2)) + 1).tolist()
+    refined = []
+    for images, neighbours in _neighbourhoods(image, dilations):
+        pixels = labels[images].flatten(1)
+        best = torch.zeros_like(pixels)
+        most = torch.full(pixels.shape, -torch.inf, dtype=image.dtype, device=image.device)
+        segments = torch.arange(max(counts[images]), device=labels.device)
+        for part in segments.split(max(_CHUNK_VALUES // pixels.numel(), 1)):
+            masks = _at_least_float32((pixels[:, :, None] == part).to(image.dtype))
+            value, index = neighbours.average(masks, iterations).to(image.dtype).max(dim=2)
+            best = torch.where(value > most, part[index], best)  # the first wins a tie, as in an argmax over all masks
+            most = torch.maximum(value, most)
+        refined.append(best)
+    return median_filter(torch.cat(refined).view(labels.shape))
 
 
 def _renumber(labels: Tensor, ids: int) -> Tensor:

@@ -107,6 +107,7 @@ class RunningCell:
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
         ids: list[str] = self.dataset.records["id"][:]
         self.ids = {index: ids[index] for index in opened.indices}
+        self.shown = [index for index in self.ids if self.observer.draws and index < config.visualise]
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
         self.error: UserError | None = None
@@ -175,9 +176,10 @@ class RunningCell:
         return CellState(result, done, len(self.ids))
 
     def outcomes(self, indices: Sequence[int]) -> Iterator[Outcome]:
-        """Score images of the data set (again) to look at what comes out; nothing is counted or written."""
-        at_once, num_workers = self.config.batch_size, self.config.num_workers
-        for (batch,) in score_together([self.pipeline], self.dataset, [indices], at_once, num_workers):
+        """Score images of the data set (again) to look at what comes out, pictures and all; nothing is counted or
+        written."""
+        at_once, workers = self.config.batch_size, self.config.num_workers
+        for (batch,) in score_together([self.pipeline], self.dataset, [indices], at_once, workers, shown=indices):
             yield from batch.outcomes
 
     def first_outcomes(self, images: int) -> Iterator[Outcome]:
@@ -189,7 +191,7 @@ class RunningCell:
         if not batch.indices:
             return
         for outcome in batch.outcomes:
-            if self.observer.draws and outcome.example.index < self.config.visualise:
+            if outcome.example.index in self.shown:
                 path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
                 self.observer.draw(outcome, self.dataset, path)
         rows = [_row(outcome) for outcome in batch.outcomes]
@@ -243,8 +245,7 @@ class RunningCell:
 
     def _draw_missing(self, folder: Path) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
-        shown = {index: id for index, id in self.ids.items() if index < self.config.visualise and self.observer.draws}
-        missing = [index for index, id in shown.items() if not picture_path(folder, id).is_file()]
+        missing = [index for index in self.shown if not picture_path(folder, self.ids[index]).is_file()]
         for outcome in self.outcomes(missing) if missing else ():
             self.observer.draw(outcome, self.dataset, picture_path(folder, outcome.example.id))
 

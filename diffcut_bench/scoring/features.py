@@ -39,9 +39,9 @@ class StoredFeatures:
         """Channels, rows and columns of a feature map."""
         return rows * cols if self.channels is None else self.channels, rows, cols
 
-    def of(self, example: Example) -> Tensor | None:
-        """Features of an example, if the store has any of the shape that the backbone announces."""
-        return None if self.store is None else self.store.get(example.digest, self.shape(*example.grid))
+    def of(self, digest: str, grid: tuple[int, int]) -> Tensor | None:
+        """Features of the image with this digest, if the store has any of the shape that the backbone announces."""
+        return None if self.store is None else self.store.get(digest, self.shape(*grid))
 
 
 class FeatureSource:
@@ -72,22 +72,33 @@ class FeatureSource:
         An example that the reader found in the store brings its features along; the others are computed together, and
         stored. What is segmented is what the store gives back, so that the first run equals the second.
 
+        Args:
+            examples: on the device, see `upload`.
+
         Raises:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
         # The reader's look into the store is some time ago: a run of the same image may have filled it since.
-        found = [self.stored.of(example) if example.features is None else example.features for example in examples]
+        found = [
+            self.stored.of(example.digest, example.grid) if example.features is None else example.features
+            for example in examples
+        ]
         missing = [example for example, features in zip(examples, found, strict=True) if features is None]
         if missing:
-            images = [example.image for example in missing if example.image is not None]
-            computed = zip(missing, self.compute(torch.stack(images)), strict=True)
-            found = [self._kept(*next(computed)) if features is None else features for features in found]
-        stacked = [features.to(self.device, non_blocking=True) for features in found if features is not None]
+            inputs = torch.stack([example.image for example in missing])
+            computed = iter(self._kept(missing, self.compute(inputs)))
+            found = [next(computed) if features is None else features for features in found]
+        stacked = [features.to(self.device) for features in found if features is not None]
         return torch.stack(stacked).float()
 
-    def _kept(self, example: Example, features: Tensor) -> Tensor:
-        self.recomputed += example.digest in self._promised
-        return features if self.store is None else self.store.put(example.digest, features)
+    def _kept(self, examples: Sequence[Example], features: Tensor) -> Tensor:
+        """Features in the precision of the store, which has them from now on."""
+        if self.store is None:
+            return features
+        for example, each in zip(examples, features.cpu(), strict=True):
+            self.recomputed += example.digest in self._promised
+            self.store.put(example.digest, each)
+        return features.to(self.store.dtype)
 
     @torch.inference_mode()
     def compute(self, images: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """Framing: from a decoded pair to what the network sees and what is scored."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -40,12 +40,21 @@ class Seen:
         top, left, side = center_crop_box(pixels.shape[-2], pixels.shape[-1])
         return pixels[..., top : top + side, left : left + side]
 
-    def network_input(self, colours: Float[Tensor, "3 _ _"]) -> Float[Tensor, "3 rows cols"]:
-        """The network's input of a cropped picture."""
-        size = _scaled(colours.shape[1], colours.shape[2], self.image_size, self.stride)
+    def cropped_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the part that is looked at."""
+        side = center_crop_box(height, width)[2]
+        return (side, side) if self.crop == "center" else (height, width)
+
+    def input_size(self, rows: int, cols: int) -> tuple[int, int]:
+        """Height and width of the network's input of a cropped picture of this size."""
+        return _scaled(rows, cols, self.image_size, self.stride)
+
+    def network_input(self, pixels: UInt8[Tensor, "3 rows cols"]) -> Float[Tensor, "3 height width"]:
+        """The network's input of a cropped picture, colours in [0, 1], made where the pixels are."""
+        size = self.input_size(*pixels.shape[1:])
         if self.resized_for_backbone:
-            return interpolate(colours[None], size, mode="bilinear", antialias=True)[0]
-        return resize_image(colours, size)
+            return interpolate((pixels / 255)[None], size, mode="bilinear", antialias=True)[0]
+        return resize_image(pixels / 255, size)
 
 
 @dataclass(frozen=True)
@@ -78,15 +87,29 @@ class Framing:
         own = self.input_size is not None
         return Seen(self.crop, self.input_size or self.image_size, own, self.stride)
 
+    @property
+    def _scored(self) -> Seen:
+        """The way of labels and refinement images to the scored size, which is one for all networks."""
+        return Seen(self.crop, self.image_size, stride=self.stride if self.input_size is None else 1)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of the feature map of a whole picture of this size."""
+        rows, cols = self.seen.input_size(*self.seen.cropped_size(height, width))
+        return rows // self.stride, cols // self.stride
+
+    def eval_image(self, pixels: UInt8[Tensor, "3 rows cols"]) -> Float[Tensor, "3 height width"]:
+        """A cropped picture at the resolution that is scored, colours in [0, 1], made where the pixels are."""
+        if self.eval_size == "original":
+            return pixels / 255
+        return resize_image(self._scored.network_input(pixels), self.scored_size(*pixels.shape[1:]))
+
     def scored_label(self, classes: Int[Tensor, "rows cols"]) -> Int[Tensor, "height width"]:
         """A cropped label at the resolution that is scored: nearest-exact to the image's size, from there by floor."""
         if self.eval_size == "original":
             return classes
         rows, cols = classes.shape
-        resized_to = _scaled(rows, cols, self.image_size, self.stride if self.input_size is None else 1)
-        return _resize_label(
-            _resize_label(classes, resized_to, "nearest-exact"), self.scored_size(rows, cols), "nearest"
-        )
+        steps = (self._scored.input_size(rows, cols), "nearest-exact"), (self.scored_size(rows, cols), "nearest")
+        return _resize_label(classes, *steps)
 
     def scored_size(self, rows: int, cols: int) -> tuple[int, int]:
         """Height and width at which a cropped picture of this size is scored."""
@@ -105,38 +128,53 @@ def seen_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Example:
-    """One image ready for the pipeline.
+    """One image ready for the pipeline. Its picture is cropped, not resized: whoever needs it resizes it on his device.
 
     Attributes:
         index: in the data set.
         id: name in the data set.
-        image: network input, colours in [0, 1]; None where the features are there already.
-        eval_image: colours in [0, 1] at the resolution of the label, for refinement and pictures.
-        label: class ids at the scored resolution, −1 for void.
-        digest: SHA-256 of the image file; empty where features are not stored.
-        features: of the backbone, where they were stored [channels, rows, cols].
+        framing: of the protocol and the backbone.
         frame: height and width of the whole picture, before the crop.
-        grid: rows and columns of its feature map.
+        label: class ids at the scored resolution, −1 for void.
+        pixels: what is seen of the picture, 0..255; None where nobody looks at it.
+        digest: SHA-256 of the image file; empty where no features of it are looked for in a store.
+        features: of the backbone, where they were stored.
     """
 
     index: int
     id: str
-    image: Float[Tensor, "3 rows cols"] | None
-    eval_image: Float[Tensor, "3 height width"]
+    framing: Framing
+    frame: tuple[int, int]
     label: Int[Tensor, "height width"]
+    pixels: UInt8[Tensor, "3 rows cols"] | None = None
     digest: str = ""
     features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
-    frame: tuple[int, int] = (0, 0)
-    grid: tuple[int, int] = (0, 0)
 
-    def pin_memory(self) -> "Example":
-        """The same in page-locked memory, from where an accelerator can copy while it computes."""
-        pinned: dict[str, Any] = {n: value.pin_memory() for n, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **pinned)
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of its feature map."""
+        return self.framing.grid(*self.frame)
+
+    @property
+    def image(self) -> Float[Tensor, "3 rows cols"]:
+        """The network's input, colours in [0, 1], made where the pixels are."""
+        return self.framing.seen.network_input(self._seen_pixels)
+
+    @property
+    def eval_image(self) -> Float[Tensor, "3 height width"]:
+        """Colours in [0, 1] at the resolution of the label, for refinement and pictures; made where the pixels are."""
+        return self.framing.eval_image(self._seen_pixels)
+
+    @property
+    def _seen_pixels(self) -> Tensor:
+        assert self.pixels is not None, f"{self.id} was read without its picture"
+        return self.pixels
 
 
-def prepare_example(index: int, id: str, picture: Image.Image, label: NDArray[np.int64], framing: Framing) -> Example:
-    """Crop and resize one pair.
+def prepare_example(
+    index: int, id: str, picture: Image.Image | None, label: NDArray[np.int64], framing: Framing
+) -> Example:
+    """Crop a pair, and bring its label to the scored size.
 
     Under ``crop=center`` a square of side min(H, W) − 1 is resized to ``image_size``; under ``none`` the longer side
     is, and the other follows the aspect ratio. Images are resized bilinearly without antialiasing, labels
@@ -146,21 +184,18 @@ def prepare_example(index: int, id: str, picture: Image.Image, label: NDArray[np
 
     Args:
         index, id: of the image.
-        picture: RGB.
+        picture: RGB; None where nobody looks at it.
         label: class ids.
         framing: of the protocol and the backbone.
     """
     seen = framing.seen
-    colours = seen.cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1)).float() / 255
+    pixels = None
+    if picture is not None:
+        colours = seen.cropped(torch.from_numpy(np.array(picture)).permute(2, 0, 1))
+        # By NumPy: for a copy of this size torch would start threads of its own beside those that compute.
+        pixels = torch.from_numpy(np.ascontiguousarray(colours.numpy()))
     scored = framing.scored_label(seen.cropped(torch.from_numpy(label)))
-    image = seen.network_input(colours)
-    if framing.eval_size == "original":
-        eval_image = colours
-    else:
-        plain = image if framing.input_size is None else Seen(seen.crop, framing.image_size).network_input(colours)
-        eval_image = resize_image(plain, (scored.shape[0], scored.shape[1]))
-    grid = (image.shape[1] // framing.stride, image.shape[2] // framing.stride)
-    return Example(index, id, image, eval_image, scored, frame=label.shape, grid=grid)
+    return Example(index, id, framing, (label.shape[0], label.shape[1]), scored, pixels)
 
 
 def prepare_prediction(
@@ -184,15 +219,13 @@ def prepare_prediction(
     height, width = frame
     rows, cols = ids.shape
     if covers == "crop":
-        side = center_crop_box(height, width)[2]
-        size = framing.scored_size(*((side, side) if framing.crop == "center" else frame))
-        return _resize_label(ids, size, "nearest-exact")
+        return _resize_label(ids, (framing.scored_size(*framing.seen.cropped_size(*frame)), "nearest-exact"))
     if abs(rows / height - cols / width) * max(height, width) > max(height / rows, width / cols, 1):
         raise ValueError(
             f"the prediction is {cols}×{rows}, which is no {width}×{height} picture scaled; "
             "segmenter.covers=crop takes predictions of the crop that is scored"
         )
-    return framing.scored_label(framing.seen.cropped(_resize_label(ids, frame, "nearest-exact")))
+    return framing.scored_label(framing.seen.cropped(_resize_label(ids, (frame, "nearest-exact"))))
 
 
 def center_crop_box(height: int, width: int) -> tuple[int, int, int]:
@@ -206,8 +239,15 @@ def resize_image(image: Float[Tensor, "3 _ _"], size: tuple[int, int]) -> Float[
     return interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
 
 
-def _resize_label(label: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    return interpolate(label[None, None].float(), size, mode=mode)[0, 0].long()
+def _resize_label(label: Tensor, *steps: tuple[tuple[int, int], str]) -> Tensor:
+    """Nearest-neighbour resizing to one size after the other; of the label only what the last one keeps is touched."""
+    kept = []
+    for axis, length in enumerate(label.shape):
+        numbers = torch.arange(length, dtype=torch.float32, device=label.device)[None, None, :, None]
+        for size, mode in steps:
+            numbers = interpolate(numbers, (size[axis], 1), mode=mode)
+        kept.append(numbers.flatten().long())
+    return label[kept[0][:, None], kept[1]].long()
 
 
 def _scaled(height: int, width: int, longer: int, multiple_of: int) -> tuple[int, int]:

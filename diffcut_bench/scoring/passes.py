@@ -209,14 +209,16 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     """Score what the journals do not hold yet; of several processes each its share."""
     observer, workers, config = opened.observer, opened.workers, cells[0].config
     todo = set().union(*(cell.todo for cell in cells))
-    looked_at = set().union(*(cell.todo for cell in cells if "features" in cell.pipeline.segmenter.needs))
+    looked_at = set().union(*(cell.todo for cell in cells if cell.pipeline.needs_features))
     total = max(len(opened.indices[workers.rank :: workers.count]), len(todo))
     done = total - len(todo)
     with opened.features.in_use(opened.dataset, sorted(looked_at), observer.say):
         observer.scored(done, total)
         pipelines, wanted = [cell.pipeline for cell in cells], [cell.todo for cell in cells]
+        shown = set().union(*(cell.shown for cell in cells))
+        how = (config.batch_size, config.num_workers, shown)
         start = time.perf_counter()
-        for batches in score_together(pipelines, opened.dataset, wanted, config.batch_size, config.num_workers):
+        for batches in score_together(pipelines, opened.dataset, wanted, *how):
             # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
             wall, start = time.perf_counter() - start, time.perf_counter()
             counted = sum(batch.timings.wall_s for batch in batches)

@@ -22,16 +22,17 @@ from diffcut_bench.evaluation import (
     count_matches,
     count_named,
     measure_image,
-    merge_backgrounds,
+    merge_and_count,
     number_by_first_pixel,
 )
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.refinement import ConceptUpsampler
 from diffcut_bench.scoring.checks import check_label_map
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Example, prepare_prediction
-from diffcut_bench.scoring.reading import example_loader, read_ahead
+from diffcut_bench.scoring.framing import Example, prepare_prediction, resize_image
+from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead
 from diffcut_bench.scoring.time_limit import time_limit
+from diffcut_bench.scoring.upload import upload
 from diffcut_bench.segmenters import (
     GraphTooLargeError,
     Inputs,
@@ -59,6 +60,15 @@ class Pipeline:
     protocol: Protocol
     namer: ClassNamer | None = None
     max_seconds: float | None = None  # that segmenting an image may take
+
+    @property
+    def needs_features(self) -> bool:
+        return "features" in self.segmenter.needs
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether a stage looks at pictures of the scored size."""
+        return "images" in self.segmenter.needs or self.refiner is not None
 
     @classmethod
     def of(
@@ -98,7 +108,7 @@ class Outcome:
 
     Attributes:
         example: what went in.
-        prediction: cluster ids at the scored resolution, on the host; class ids where they are named.
+        predicted: `prediction`, where it was made.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
         pixels: scored pixels.
@@ -109,7 +119,7 @@ class Outcome:
     """
 
     example: Example
-    prediction: Tensor
+    predicted: Tensor
     segments: int
     counts: Counts
     pixels: int
@@ -117,6 +127,11 @@ class Outcome:
     table: Tensor | None = None
     named: bool = False
     measured: dict[str, list[float] | None] = field(default_factory=dict)
+
+    @property
+    def prediction(self) -> Tensor:
+        """Cluster ids at the scored resolution, on the host; class ids where they are named."""
+        return self.predicted.cpu()
 
 
 @dataclass(eq=False)
@@ -155,10 +170,12 @@ def score_together(
     wanted: Sequence[Collection[int]],
     batch_size: int,
     num_workers: int = 0,
+    shown: Collection[int] = (),
 ) -> Iterator[list[Batch]]:
     """Run pipelines over images of a data set, a batch at a time, in the order of the data set.
 
-    Each image is read once and its features are fetched once for all pipelines; segmenters that can share work do
+    Each image is read once, and decoded if some pipeline looks at its colours; its features are fetched once for all
+    pipelines; segmenters that can share work do
     (`sharing_groups`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
     where a network's rounding depends on it.
 
@@ -168,6 +185,7 @@ def score_together(
         wanted: indices of the data set that each pipeline is to score; what is taken out meanwhile is passed over.
         batch_size: images at a time.
         num_workers: processes that read.
+        shown: indices of images whose pictures somebody will look at in the outcomes; others may come without one.
 
     Yields:
         One `Batch` a pipeline. Time that pipelines share is divided among them.
@@ -176,61 +194,63 @@ def score_together(
         UserError: the device's memory is too small for the batch.
     """
     features = pipelines[0].features
-    loader = example_loader(
-        dataset,
-        sorted(set().union(*wanted)),
-        features,
-        batch_size=batch_size,
-        num_workers=num_workers,
-        pin_memory=features.device.type != "cpu",
-        keep_images=any(pipeline.namer for pipeline in pipelines),
-    )
+    asked = []
+    for index in sorted(set().union(*wanted)):
+        takers = [pipeline for pipeline, own in zip(pipelines, wanted, strict=True) if index in own]
+        pixels = index in shown or any(pipeline.needs_images or pipeline.namer is not None for pipeline in takers)
+        asked.append(Wanted(index, any(pipeline.needs_features for pipeline in takers), pixels))
+    loader = example_loader(dataset, asked, features, batch_size=batch_size, num_workers=num_workers)
     start = time.perf_counter()
     for items in read_ahead(loader):
         run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
         groups: dict[Any, list[Example]] = {}
         for item in items:
-            takers = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
+            batches = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
             if isinstance(item, Failure):
-                for batch in takers:
+                for batch in batches:
                     batch.fail(item)
-            elif takers:
+            elif batches:
                 shape = (item.grid, item.label.shape)
-                groups.setdefault((takers, shape), []).append(item)
-        for (takers, _), group in groups.items():
-            run.isolated(takers, group)
+                groups.setdefault((batches, shape), []).append(item)
+        for (batches, _), group in groups.items():
+            run.isolated(batches, group)
         yield run.end(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
 
 
 @torch.inference_mode()
-def segment_images(pipeline: Pipeline, images: Tensor, eval_images: Tensor) -> Tensor:
+def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int]) -> Tensor:
     """Segments of images without annotations.
 
     Args:
         pipeline: its protocol's similarity applies; nothing is matched.
-        images: network input [batch, 3, rows, cols], colours in [0, 1].
-        eval_images: the same images at the wanted resolution.
+        examples: of one size, with pixels.
+        size: height and width of what is wanted.
 
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
     """
-    segmenter, device = pipeline.segmenter, pipeline.features.device
+    segmenter, source = pipeline.segmenter, pipeline.features
     if segmenter.needs & {"image_ids", "rescale"}:
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
     if "class_counts" in segmenter.needs:
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
+    shape = (len(examples), *size)
     try:
-        features = pipeline.features.compute(images).float() if "features" in segmenter.needs else None
-        eval_images = eval_images.to(device)
-        inputs = Inputs(features, eval_images)
-        with time_limit(pipeline.max_seconds, ["picture"] * len(images)):
-            (segments,) = _segments([pipeline], inputs, eval_images.shape)
+        there = upload(examples, source.device)
+        features = images = None
+        if pipeline.needs_features:
+            features = source.compute(torch.stack([example.image for example in there])).float()
+        if pipeline.needs_images:
+            images = torch.stack([resize_image(example.eval_image, size) for example in there])
+        inputs = Inputs(features, images, scored_sizes=[size] * len(there))
+        with time_limit(pipeline.max_seconds, ["picture"] * len(there)):
+            (segments,) = _segments([pipeline], inputs, shape)
         if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
             return segments.cpu()
-        labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, eval_images.shape))
-        if pipeline.refiner is not None:
-            labels = check_label_map("refiner", pipeline.refiner(eval_images, labels), labels.shape)
+        labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, shape))
+        if pipeline.refiner is not None and images is not None:
+            labels = check_label_map("refiner", pipeline.refiner(images, labels), labels.shape)
         return labels.cpu()
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
@@ -291,10 +311,10 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 
-def _count_segments(segments: Tensor) -> list[int]:
-    """Numbers that occur in each image [batch, rows, cols]."""
+def _count_segments(segments: Tensor) -> Tensor:
+    """Numbers that occur in each image [batch, rows, cols]; on the host when the device is through with its work."""
     ordered = segments.flatten(1).sort(dim=1).values
-    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).tolist()
+    return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
 def _counts(table: Tensor, protocol: Protocol) -> Counts:
@@ -361,8 +381,9 @@ class _Run:
 
     @torch.inference_mode()
     def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
-        labels = self._stacked([example.label for example in group])
-        inputs = self._inputs(takers, group, labels)
+        there = upload(group, self.device)
+        labels = torch.stack([example.label for example in there])
+        inputs = self._inputs(takers, group, there)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
@@ -372,33 +393,31 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, prediction, counts, labels, inputs.images)
+                outcomes[batch] = self._score(batch, group, there, prediction, counts, labels, inputs.images)
         return outcomes
 
-    def _stacked(self, tensors: list[Tensor]) -> Tensor:
-        return torch.stack(tensors).to(self.device, non_blocking=True)
-
-    def _inputs(self, takers: Sequence[Batch], group: list[Example], labels: Tensor) -> Inputs:
-        """What the stages of the pipelines need of a group."""
-        needs = frozenset().union(*(batch.pipeline.segmenter.needs for batch in takers))
+    def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
+        """What the stages of the pipelines need of a group, which is on the host and on the device."""
         images = features = counts = None
-        if "images" in needs or any(batch.pipeline.refiner is not None for batch in takers):
-            images = self._stacked([example.eval_image for example in group])
-        if "features" in needs:
-            with self._stage("features_s", [batch for batch in takers if "features" in batch.pipeline.segmenter.needs]):
-                features = self.features.of(group)
-        if "class_counts" in needs:
-            counts = [max(len(label[label >= 0].unique()), 1) for label in labels]
+        if any(batch.pipeline.needs_images for batch in takers):
+            images = torch.stack([example.eval_image for example in there])
+        if users := [batch for batch in takers if batch.pipeline.needs_features]:
+            with self._stage("features_s", users):
+                features = self.features.of(there)
+        if any("class_counts" in batch.pipeline.segmenter.needs for batch in takers):
+            counts = [max(len(example.label[example.label >= 0].unique()), 1) for example in group]
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
-        return Inputs(features, images, counts, [example.id for example in group], rescale)
+        sizes = [(example.label.shape[0], example.label.shape[1]) for example in group]
+        return Inputs(features, images, counts, [example.id for example in group], rescale, sizes)
 
     def _score(
         self,
         batch: Batch,
-        group: list[Example],
+        group: Sequence[Example],
+        there: Sequence[Example],
         prediction: Tensor,
-        segments: list[int],
+        segments: Tensor,
         labels: Tensor,
         images: Tensor | None,
     ) -> list[Outcome]:
@@ -406,35 +425,35 @@ class _Run:
         pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
         with self._stage("evaluate_s", [batch]):
-            prediction = _numbered(protocol, prediction)
+            prediction, tables = _numbered(protocol, prediction), None
             if background is not None and namer is None:
                 rule, assignment = protocol.background_rule, protocol.assignment
-                prediction = merge_backgrounds(prediction, labels, classes, background, rule, **assignment)
+                prediction, tables = merge_and_count(prediction, labels, classes, background, rule, **assignment)
         if pipeline.refiner is not None and images is not None:
+            tables = None  # they are of what was refined
             with self._stage("refine_s", [batch]):
                 prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
         if namer is not None:  # after the refiner, which works on segments
             with self._stage("segment_s", [batch]):
                 # It sees what the backbone sees, of a better resolution than what may be scored.
-                seen = self._stacked([example.image for example in group if example.image is not None])
+                seen = torch.stack([example.image for example in there])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
-            tables = contingency_tables(prediction, labels, classes)
-            pixels = (labels >= 0).sum(dim=(1, 2)).tolist()
+            tables = tables or contingency_tables(prediction, labels, classes)
             return [
                 Outcome(
                     example,
-                    predicted,
-                    segments=segments[i],
+                    prediction[i],
+                    segments=int(segments[i]),
                     counts=_counts(tables[i], protocol),
-                    pixels=pixels[i],
+                    pixels=int(tables[i].sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
                     named=namer is not None,
                     measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )
-                for i, (example, predicted) in enumerate(zip(group, prediction.cpu(), strict=True))
+                for i, example in enumerate(group)
             ]
 
     @contextmanager

@@ -1,18 +1,18 @@
-"""Pairs of a data set on their way to the pipeline: decoded, cropped, resized, with features where they are stored."""
+"""Pairs of a data set on their way to the pipeline: decoded as far as somebody looks, cropped, with features where they
+are stored."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader
 
-from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.datasets import Pair, SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import is_interrupted, process_context
 from diffcut_bench.scoring.features import FeatureSource
@@ -22,70 +22,87 @@ from diffcut_bench.store import Failure
 T = TypeVar("T")
 
 
-class _Reader(torch.utils.data.Dataset[Example | Failure]):
-    """Decodes and resizes; an unreadable pair becomes a `Failure` instead of ending the run."""
+class Wanted(NamedTuple):
+    """An image of the data set, and what somebody wants of it besides its label.
 
-    def __init__(
-        self, dataset: SegmentationDataset, indices: Sequence[int], features: FeatureSource, keep_images: bool
-    ) -> None:
-        self.dataset, self.indices, self.keep_images = dataset, indices, keep_images
+    Attributes:
+        index: in the data set.
+        features: of the backbone.
+        pixels: to be looked at, by whatever stage or observer.
+    """
+
+    index: int
+    features: bool = False
+    pixels: bool = False
+
+
+class _Reader(torch.utils.data.Dataset[Example | Failure]):
+    """Decodes and crops what is wanted; an unreadable pair becomes a `Failure` instead of ending the run."""
+
+    def __init__(self, dataset: SegmentationDataset, wanted: Sequence[Wanted], features: FeatureSource) -> None:
+        self.dataset, self.wanted = dataset, wanted
         # Without the network: a worker process gets a copy of all that is here.
         self.framing, self.stored = features.framing, features.stored
         self.ids: list[str] = dataset.records["id"][:]
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.wanted)
 
     def __getitem__(self, position: int) -> Example | Failure:
-        index = self.indices[position]
+        index, with_features, with_pixels = self.wanted[position]
+        id, framing = self.ids[index], self.framing
+        digest, features = "", None
         try:
-            picture, label = read_label(self.dataset, index, self.framing.void)
-            digest = "" if self.stored.store is None else self.dataset.image_digest(index)
+            pair = self.dataset.pair(index)
+            if with_features and self.stored.store is not None:
+                digest = pair.digest()
+                features = self.stored.of(digest, framing.grid(*pair.image.size))
+            # Where all that is wanted is there, the colours are not decoded.
+            seen = with_pixels or (with_features and features is None)
+            picture = pair.image.rgb() if seen else None
+            example = prepare_example(index, id, picture, read_label(pair, framing.void), framing)
         except (ValueError, OSError) as error:
-            return Failure(self.ids[index], str(error), index)
-        example = replace(prepare_example(index, self.ids[index], picture, label, self.framing), digest=digest)
-        features = self.stored.of(example)
-        # Where the features are there, the image need not travel from a worker process.
-        return replace(
-            example, features=features, image=example.image if features is None or self.keep_images else None
-        )
+            return Failure(id, str(error), index)
+        return replace(example, digest=digest, features=features)
 
 
-def read_label(dataset: SegmentationDataset, index: int, void: str) -> tuple[Image.Image, NDArray[np.int64]]:
-    """Image and class map as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1."""
-    picture, label = dataset.read(index)
-    if void == "background" and dataset.background is not None:
-        label[label < 0] = dataset.background
-    return picture, label
+def read_label(pair: Pair, void: str) -> NDArray[np.int64]:
+    """Class map as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1.
+
+    Raises:
+        ValueError: as `Pair.classes` does.
+    """
+    label = pair.classes()
+    if void == "background" and pair.dataset.background is not None:
+        label[label < 0] = pair.dataset.background
+    return label
 
 
 def example_loader(
     dataset: SegmentationDataset,
-    indices: Sequence[int],
+    wanted: Sequence[Wanted],
     features: FeatureSource,
     *,
     batch_size: int,
     num_workers: int = 0,
-    pin_memory: bool = False,
-    keep_images: bool = False,
 ) -> DataLoader[Any]:
-    """Batches (lists) of `Example`, or `Failure` for a pair that can't be read, in the order of ``indices``.
+    """Batches (lists) of `Example`, or `Failure` for a pair that can't be read, in the order that is asked for.
+
+    Colours are decoded where pixels are wanted, or features that the store does not have: of any other picture the
+    header is read, for its size, and damage behind it does not matter.
 
     Args:
         dataset: opened.
-        indices: of images in the data set.
+        wanted: images, and what of them.
         features: whose framing says what is seen and scored, and whose store gives the features that it has.
         batch_size: items a list.
-        num_workers: processes that decode, crop and resize; 0: this one.
-        pin_memory: give tensors in page-locked memory, for an accelerator.
-        keep_images: give images also where their features are in the store.
+        num_workers: processes that decode and crop; 0: this one.
     """
     return DataLoader(
-        _Reader(dataset, indices, features, keep_images),
+        _Reader(dataset, wanted, features),
         batch_size=batch_size,
         num_workers=num_workers,
         collate_fn=list,
-        pin_memory=pin_memory,
         multiprocessing_context=process_context() if num_workers else None,
     )
 

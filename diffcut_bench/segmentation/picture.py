@@ -20,10 +20,11 @@ from diffcut_bench.refinement import upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import prepare_example, resize_image
+from diffcut_bench.scoring.framing import Example, prepare_example
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError
+from diffcut_bench.scoring.upload import upload
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -145,30 +146,30 @@ class PictureSegmenter:
         nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
         example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        assert example.image is not None
         segments = example.label
         try:
             # What a network sees of one colour varies with the distance to its padding.
             if (np.asarray(picture) != np.asarray(picture)[0, 0]).any():
-                segments = self._segments(example.image, example.eval_image)
+                segments = self._segments(example)
         except TookTooLongError as error:
             where = str(image) if isinstance(image, (str, Path)) else "this picture"
             raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
         device = self._pipeline.features.device
-        found = self._namer(example.image[None].to(device), segments[None].to(device))
+        (there,) = upload([example], device)
+        found = self._namer(there.image[None], segments[None].to(device))
         named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
         names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
         return Segmentation(pixels, segments.numpy(), names)
 
-    def _segments(self, image: Tensor, eval_image: Tensor) -> Tensor:
-        """Segments [height, width], contiguous from 0, of a network input and the picture at the wanted size."""
-        rows, cols = eval_image.shape[-2:]
-        scale = min(_LARGEST / max(rows, cols), 1)
-        refined = resize_image(eval_image, (max(round(rows * scale), 1), max(round(cols * scale), 1)))
-        labels = segment_images(self._pipeline, image[None], refined[None])
-        return upsample_nearest(labels, (rows, cols))[0].unique(return_inverse=True)[1]
+    def _segments(self, example: Example) -> Tensor:
+        """Segments [height, width], contiguous from 0, of a picture at the wanted size."""
+        height, width = example.label.shape
+        scale = min(_LARGEST / max(height, width), 1)
+        size = (max(round(height * scale), 1), max(round(width * scale), 1))
+        labels = segment_images(self._pipeline, [example], size)
+        return upsample_nearest(labels, (height, width))[0].unique(return_inverse=True)[1]
 
 
 def segment(

@@ -42,16 +42,16 @@ class AutoSC:
         patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
         labels = [self._clusters(image) for image in patches]
-        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
 
     def _clusters(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         cosines = scaled_cosines(patches[None])[0]
         greatest, clusters = -1.0, 1
         for alpha in self.alphas:
             spectrum = Spectrum.of(cosines.pow(alpha))
-            gaps = relative_gaps(spectrum.values)
-            if float(gaps.max()) > greatest:
-                greatest, clusters, best = float(gaps.max()), max(int(gaps.argmax()), 1), spectrum
+            gaps = relative_gaps(spectrum.values).tolist()
+            if max(gaps) > greatest:
+                greatest, clusters, best = max(gaps), max(gaps.index(max(gaps)), 1), spectrum
         chosen = spectrum if self.released_bug else best
         return cluster_by_pivoted_qr(chosen.vectors[:, :clusters])
 

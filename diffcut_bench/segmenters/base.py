@@ -18,7 +18,13 @@ Gives = Literal["partition", "finer_partition", "label_map"]
 GIVES: tuple[Gives, ...] = ("partition", "finer_partition", "label_map")
 
 # What a method may ask for by the names of its parameters: for the whole batch, or for one image at a time.
-_OF_IMAGE = {"image": "images", "class_count": "class_counts", "image_id": "image_ids", "rescale": "rescale"}
+_OF_IMAGE = {
+    "image": "images",
+    "class_count": "class_counts",
+    "image_id": "image_ids",
+    "rescale": "rescale",
+    "scored_size": "scored_sizes",
+}
 _KNOWN = ("features", "images", "class_counts", "image_ids", *_OF_IMAGE)
 
 
@@ -41,6 +47,7 @@ class Inputs:
         class_counts: classes annotated in each image.
         image_ids: names in the data set.
         rescale: of each image, for segment ids of another resolution.
+        scored_sizes: height and width of each image's label map.
     """
 
     features: Float[Tensor, "batch channels rows cols"] | None = None
@@ -48,6 +55,7 @@ class Inputs:
     class_counts: Sequence[int] | None = None
     image_ids: Sequence[str] | None = None
     rescale: Sequence[Rescale] | None = None
+    scored_sizes: Sequence[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,10 +105,11 @@ def as_segmenter(method: Callable[..., Any], gives: Gives | None = None) -> Segm
 
     What it needs is read from the names of its parameters: ``features`` [batch, channels, rows, cols], ``images``
     [batch, 3, height, width], ``class_counts``, ``image_ids``. One that names ``image`` [3, height, width],
-    ``class_count``, ``image_id`` or ``rescale`` (see `Rescale`) is called for one image at a time, and ``features`` are
-    then [channels, rows, cols]. Other parameters need a default. It gives whole numbers from 0 on, as a tensor or a
-    NumPy array: a segment for each patch [batch, rows, cols] if it takes features, else for each pixel [batch, height,
-    width]; without the first axis for one image.
+    ``class_count``, ``image_id``, ``scored_size`` (height and width) or ``rescale`` (see `Rescale`) is called for one
+    image at a time, and ``features`` are then [channels, rows, cols]. What no stage asks for is not computed: a
+    picture that nobody looks at is not even decoded. Other parameters need a default. It gives whole numbers from 0 on,
+    as a tensor or a NumPy array: a segment for each patch [batch, rows, cols] if it takes features, else for each pixel
+    [batch, height, width]; without the first axis for one image.
 
     Attributes of the function or object say what differs from that: ``needs`` (the parameters that are filled),
     ``gives``, ``consistent_ids``, ``attention_channels`` and ``immaterial`` (see `Segmenter`), and the methods

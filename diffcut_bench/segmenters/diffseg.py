@@ -57,7 +57,7 @@ class DiffSeg:
         """Partition of each feature map, of `resolution` along the longer side and the patches' aspect ratio."""
         rows, cols = features.shape[-2:]
         maps, keys = attention_maps(features, self.temperature)  # batch × patches × keys
-        anchors = anchor_indices(rows, cols, self.anchors).to(maps.device)
+        anchors = anchor_indices(rows, cols, self.anchors).to(maps.device, non_blocking=True)
         near = symmetric_kl(maps[:, anchors], maps, half=True) < self.threshold  # batch × anchors × patches
         near[:, torch.arange(len(anchors), device=maps.device), anchors] = True  # whatever rounding says
         proposals = _means(near, maps)
@@ -67,8 +67,10 @@ class DiffSeg:
             proposals, present = _means(groups, proposals), groups.any(dim=2)
         size = [max(round(side * self.resolution / max(rows, cols)), 1) for side in (rows, cols)]
         enlarged = partial(interpolate, size=size, mode="bilinear", align_corners=False)
-        found = [each[there].unflatten(1, keys) for each, there in zip(proposals, present, strict=True)]
-        return contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]))
+        # Those that are there come first.
+        counts = present.sum(dim=1).tolist()
+        found = [each[:count].unflatten(1, keys) for each, count in zip(proposals, counts, strict=True)]
+        return contiguous(torch.stack([enlarged(each[None])[0].argmax(dim=0) for each in found]), max(counts))
 
 
 def attention_maps(
@@ -132,7 +134,8 @@ def greedy_groups(
         Members of each group; images with fewer groups than others have empty ones at the end.
     """
     found = []
-    for close, there in zip(near.cpu(), present.cpu(), strict=True):
+    present = present.to("cpu", non_blocking=True)  # they are there when the pairs are
+    for close, there in zip(near.cpu(), present, strict=True):
         left, groups = there.clone(), []
         while left.any():
             first = int(left.int().argmax())
@@ -141,7 +144,7 @@ def greedy_groups(
             left &= ~group
             groups.append(group)
         found.append(torch.stack(groups))
-    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(near.device)
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(near.device, non_blocking=True)
 
 
 def anchor_indices(rows: int, cols: int, count: int) -> Int[Tensor, " anchors"]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize, one_hot, pad
 
 from diffcut_bench.ncut.affinity import unit_features
 from diffcut_bench.ncut.arguments import as_nodes, check_count
@@ -79,35 +80,58 @@ class KMeans(TakesClusters):
         if self.spherical:
             patches = unit_features(patches)
         counts = self.cluster_counts(len(patches), class_counts)
-        labels = [self.cluster(image, count) for image, count in zip(patches, counts, strict=True)]
-        return torch.stack(labels).unflatten(1, features.shape[2:])
+        # The CPU is through with an image when its own starts are.
+        together = 1 if patches.device.type == "cpu" else len(patches)
+        labels = [
+            self.cluster_together(patches[first : first + together], counts[first : first + together])
+            for first in range(0, len(patches), together)
+        ]
+        return torch.cat(labels).unflatten(1, features.shape[2:])
 
     def cluster(self, points: Float[Tensor, "points channels"], clusters: int) -> Int[Tensor, " points"]:
+        """`cluster_together` of one image."""
+        return self.cluster_together(points[None], [clusters])[0]
+
+    def cluster_together(
+        self, points: Float[Tensor, "batch points channels"], clusters: Sequence[int]
+    ) -> Int[Tensor, "batch points"]:
         """Clusters of least inertia (sum of squared distances to the centres) among several starts, all run together.
 
         Args:
-            points: of one image; at norm 1 if ``spherical``.
-            clusters: in place of the option.
+            points: of each image; at norm 1 if ``spherical``.
+            clusters: of each image, in place of the option.
 
         Returns:
-            Cluster ids, contiguous from 0.
+            Cluster ids, contiguous from 0 within each image.
         """
-        centres = points[first_centres(points, min(clusters, len(points)), self.seeds, self.seed)]
+        counts = [min(count, points.shape[1]) for count in clusters]
+        starts = [
+            pad(first_centres(image, count, self.seeds, self.seed), (0, max(counts) - count))
+            for image, count in zip(points.cpu(), counts, strict=True)
+        ]
+        image = torch.arange(len(points), device=points.device)
+        centres = points[image[:, None, None], torch.stack(starts).to(points.device, non_blocking=True)]
+        spare = None  # which of an image's centres are none, where others have more clusters
+        if min(counts) < max(counts):
+            spare = torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
+            spare = spare.to(points.device, non_blocking=True)
         before = None
         for _ in range(self.iterations):
-            distance, labels = squared_distances(points, centres).min(dim=2)
-            labels = _fill_empty(labels, distance, centres.shape[1])
+            distance, labels = _nearest(points, centres, spare)
+            labels = _fill_empty(labels, distance, centres.shape[2], spare)
+            # What is at rest stays so while other starts and images move.
             if before is not None and torch.equal(labels, before):
                 break
             before = labels
-            # seeds × clusters × points
-            members = torch.nn.functional.one_hot(labels, centres.shape[1]).mT.to(points.dtype)
-            sizes = members.sum(dim=2, keepdim=True)
-            centres = torch.where(sizes > 0, members @ points / sizes.clamp_min(1), centres)
+            # batch × seeds × clusters × points
+            members = one_hot(labels, centres.shape[2]).mT.to(points.dtype)
+            sizes = members.sum(dim=3, keepdim=True)
+            sums = _product(members.flatten(1, 2), points).view_as(centres)
+            centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
             if self.spherical:
-                centres = torch.nn.functional.normalize(centres, dim=2)
-        distance, labels = squared_distances(points, centres).min(dim=2)
-        return contiguous(labels[distance.sum(dim=1).argmin()][None])[0]
+                centres = normalize(centres, dim=3)
+        distance, labels = _nearest(points, centres, spare)
+        return contiguous(labels[image, distance.sum(dim=2).argmin(dim=1)], centres.shape[2])
 
 
 def first_centres(
@@ -122,7 +146,7 @@ def first_centres(
     chosen = [(draws[0] * len(host)).long()]
     nearest = torch.full((seeds, len(host)), torch.inf, dtype=torch.float64)
     for draw in draws[1:]:
-        nearest = nearest.minimum(squared_distances(host, host[chosen[-1]][:, None])[:, :, 0])
+        nearest = nearest.minimum(squared_distances(host[None], host[None, chosen[-1], None])[0, :, :, 0])
         # Where every point is a centre already, any will do.
         chance = nearest.masked_fill(nearest.sum(dim=1, keepdim=True) == 0, 1.0).cumsum(dim=1)
         drawn = torch.searchsorted(chance, draw[:, None] * chance[:, -1:], right=True)
@@ -131,21 +155,40 @@ def first_centres(
 
 
 def squared_distances(
-    points: Float[Tensor, "points channels"], centres: Float[Tensor, "seeds clusters channels"]
-) -> Float[Tensor, "seeds points clusters"]:
-    """Of every point to every centre of every start, in one product of matrices."""
-    products = (points @ centres.flatten(0, 1).T).unflatten(1, centres.shape[:2]).transpose(0, 1)
-    squares = points.square().sum(dim=1)[:, None] + centres.square().sum(dim=2)[:, None]
+    points: Float[Tensor, "batch points channels"], centres: Float[Tensor, "batch seeds clusters channels"]
+) -> Float[Tensor, "batch seeds points clusters"]:
+    """Of every point of an image to every centre of every start, in one product of matrices."""
+    products = _product(points, centres.flatten(1, 2).mT).unflatten(2, centres.shape[1:3]).transpose(1, 2)
+    squares = points.square().sum(dim=2)[:, None, :, None] + centres.square().sum(dim=3)[:, :, None]
     return (squares - 2 * products).clamp_min(0)
 
 
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    """Of the matrices of each image; of one image by the plain product, whose rounding is its own."""
+    return (first[0] @ second[0])[None] if len(first) == 1 else first @ second
+
+
+def _nearest(points: Tensor, centres: Tensor, spare: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Squared distance of every point to its nearest centre, and the number of that [batch, seeds, points]."""
+    distances = squared_distances(points, centres)
+    if spare is not None:
+        distances = distances.masked_fill(spare[:, None, None], torch.inf)
+    distance, labels = distances.min(dim=3)
+    return distance, labels
+
+
 def _fill_empty(
-    labels: Int[Tensor, "seeds points"], distance: Float[Tensor, "seeds points"], clusters: int
-) -> Int[Tensor, "seeds points"]:
+    labels: Int[Tensor, "batch seeds points"],
+    distance: Float[Tensor, "batch seeds points"],
+    clusters: int,
+    spare: Bool[Tensor, "batch clusters"] | None,
+) -> Int[Tensor, "batch seeds points"]:
     """Each cluster without points gets one of those farthest from their centres, which only lowers the inertia."""
-    used = torch.zeros(len(labels), clusters, dtype=torch.bool, device=labels.device).scatter_(1, labels, True)
-    empties = used.to(torch.uint8).argsort(dim=1, stable=True)  # first the empty clusters
-    farthest, points = distance.topk(clusters, dim=1)
+    used = torch.zeros(*labels.shape[:2], clusters, dtype=torch.bool, device=labels.device).scatter_(2, labels, True)
+    if spare is not None:
+        used |= spare[:, None]
+    empties = used.to(torch.uint8).argsort(dim=2, stable=True)  # first the empty clusters
+    farthest, points = distance.topk(clusters, dim=2)
     rank = torch.arange(clusters, device=labels.device)
-    takes = (rank < (~used).sum(dim=1, keepdim=True)) & (farthest > 0)
-    return labels.scatter(1, points, torch.where(takes, empties, labels.gather(1, points)))
+    takes = (rank < (~used).sum(dim=2, keepdim=True)) & (farthest > 0)
+    return labels.scatter(2, points, torch.where(takes, empties, labels.gather(2, points)))

@@ -56,7 +56,7 @@ class KWayNCut:
         patches = as_nodes(features)
         check_spectrum_fits(patches, self.max_memory_gib)
         labels = [self._cut(image) for image in patches]
-        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
 
     def _cut(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         # Dissimilar patches attract each other no more than unrelated ones, whether alpha is odd or even.
@@ -129,6 +129,7 @@ def ascend(
     """
     clusters, degree = int(labels.max()) + 1, weights.sum(dim=1)
     now = Association.of(weights, labels, clusters)
+    reached = now.objective
     least_rise = 16 * torch.finfo(weights.dtype).eps * clusters  # less is rounding
     for _ in range(iterations):
         gradient = now.gradient(degree, volume)
@@ -137,8 +138,9 @@ def ascend(
         for step in _STEPS:
             moved = torch.where(step * gain > greatest, target, labels)
             then = Association.of(weights, moved, clusters)
-            if then.objective > now.objective + least_rise:
-                labels, now = moved, then
+            objective = then.objective
+            if objective > reached + least_rise:
+                labels, now, reached = moved, then, objective
                 break
         else:
             break

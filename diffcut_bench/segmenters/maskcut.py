@@ -1,5 +1,6 @@
 """MaskCut: objects one after another, each a bipartition of the graph without those found before."""
 
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,6 +18,7 @@ from diffcut_bench.segmenters.objects import (
     binary_affinity,
     check_graph,
     component,
+    images_at_once,
     lapack_fiedler_vector,
 )
 
@@ -80,18 +82,38 @@ class MaskCut:
             ValueError: the features hold NaN or infinity.
         """
         rows, cols = features.shape[2:]
-        found = [torch.from_numpy(self._masks(nodes, rows, cols)) for nodes in as_nodes(features)]
-        return torch.stack(found).to(features.device)
+        nodes = as_nodes(features)
+        # On the CPU an image at a time: it stays in the caches.
+        together = 1 if nodes.device.type == "cpu" else images_at_once(nodes.shape[1])
+        found = [self._masks_together(group, rows, cols) for group in nodes.split(together)]
+        return torch.from_numpy(np.concatenate(found)).to(features.device, non_blocking=True)
 
-    def _masks(self, nodes: Float[Tensor, "nodes channels"], rows: int, cols: int) -> NDArray[np.bool_]:
-        """Masks [masks, rows, cols] of one image."""
+    def _masks_together(self, nodes: Float[Tensor, "batch nodes channels"], rows: int, cols: int) -> NDArray[np.bool_]:
+        """Masks [batch, masks, rows, cols]: each round finds the candidates of all images that want one."""
+        images = [self._masks(rows, cols) for _ in nodes]
+        found = np.zeros((len(nodes), self.masks, rows, cols), dtype=np.bool_)
+        wanted = {number: next(image) for number, image in enumerate(images)}
+        while wanted:
+            numbers, left = list(wanted), torch.from_numpy(np.stack(list(wanted.values())))
+            left = left.to(nodes.device, non_blocking=True).flatten(1)[:, :, None]
+            chosen = nodes if len(numbers) == len(nodes) else nodes[numbers]
+            for number, candidate in zip(numbers, self._candidates(chosen * left, rows, cols), strict=True):
+                try:
+                    wanted[number] = images[number].send(candidate)
+                except StopIteration as end:
+                    found[number] = end.value
+                    del wanted[number]
+        return found
+
+    def _masks(self, rows: int, cols: int) -> Generator[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Rounds of one image: gives the patches [rows, cols] that are left, is sent the most salient object of them,
+        and returns the masks [masks, rows, cols]."""
         masks = np.zeros((self.masks, rows, cols), dtype=np.bool_)
         covered, previous = np.zeros((2, rows, cols), dtype=np.bool_)
-        candidate = self._candidate(nodes, rows, cols)
+        candidate = yield ~covered
         for number in range(self.masks):
             if number and previous.any():
-                left = torch.from_numpy(~covered.reshape(-1, 1)).to(nodes.device)
-                candidate = self._candidate(nodes * left, rows, cols)
+                candidate = yield ~covered
             if number and candidate.mean() <= self.min_area:
                 break  # nothing is zeroed any more, so all later rounds end the same
             dropped = number and _iou(candidate, previous) > self.max_iou
@@ -102,13 +124,19 @@ class MaskCut:
                 break
         return np.stack([scipy.ndimage.binary_fill_holes(mask) for mask in masks]) if self.fill_holes else masks
 
-    def _candidate(self, nodes: Float[Tensor, "nodes channels"], rows: int, cols: int) -> NDArray[np.bool_]:
-        """The most salient object of a graph [rows, cols]."""
-        weights = binary_affinity(nodes[None], self.tau, self.eps)
-        if self.eigenvector_sign == "lapack" or len(nodes) < 2:
-            vector = lapack_fiedler_vector(weights[0].cpu().numpy())
+    def _candidates(
+        self, nodes: Float[Tensor, "batch nodes channels"], rows: int, cols: int
+    ) -> list[NDArray[np.bool_]]:
+        """The most salient object of each graph [rows, cols]."""
+        weights = binary_affinity(nodes, self.tau, self.eps)
+        if self.eigenvector_sign == "lapack" or nodes.shape[1] < 2:
+            vectors = [lapack_fiedler_vector(each) for each in weights.cpu().numpy()]
         else:
-            vector = fiedler_vector(weights, weights.sum(dim=2))[0].cpu().numpy()
+            vectors = list(fiedler_vector(weights, weights.sum(dim=2)).cpu().numpy())
+        return [self._salient(vector, rows, cols) for vector in vectors]
+
+    def _salient(self, vector: NDArray[np.float64], rows: int, cols: int) -> NDArray[np.bool_]:
+        """The object that a second eigenvector shows [rows, cols]."""
         foreground = (vector > vector.mean()).reshape(rows, cols)
         corners = foreground[[0, 0, -1, -1], [0, -1, 0, -1]].sum()
         if corners >= _CORNERS_OF_GROUND or not foreground.flat[np.abs(vector).argmax()]:

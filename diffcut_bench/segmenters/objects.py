@@ -77,9 +77,10 @@ def objects_at(
     masks: Bool[Tensor, "batch nodes"], seeds: Int[Tensor, " batch"], size: Sequence[int]
 ) -> Int[Tensor, "batch rows cols"]:
     """Segments of images of ``size`` patches: the part of each mask that is connected to its seed is 1, the rest 0."""
+    seeds = seeds.to("cpu", non_blocking=True)  # they are there when the masks are
     on_host = masks.unflatten(1, tuple(size)).cpu().numpy()
     found = [as_partition(component(mask, seed)[None]) for mask, seed in zip(on_host, seeds.tolist(), strict=True)]
-    return torch.stack(found).to(masks.device)
+    return torch.stack(found).to(masks.device, non_blocking=True)
 
 
 def check_graph(tau: object, eps: object) -> None:

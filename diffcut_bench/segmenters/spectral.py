@@ -55,7 +55,7 @@ class Spectral(TakesClusters):
         check_spectrum_fits(patches, self.max_memory_gib)
         counts = self.cluster_counts(len(patches), class_counts)
         labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
-        return contiguous(torch.stack(labels)).unflatten(1, features.shape[2:])
+        return contiguous(torch.stack(labels), max(counts)).unflatten(1, features.shape[2:])
 
     def _cut(self, patches: Float[Tensor, "nodes channels"], clusters: int) -> Int[Tensor, " nodes"]:
         embedding = Spectrum.of(affinity(patches[None], self.alpha)[0]).vectors[:, :clusters]

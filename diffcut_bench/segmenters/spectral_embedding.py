@@ -69,4 +69,4 @@ def cluster_by_pivoted_qr(embedding: Float[Tensor, "nodes clusters"]) -> Int[Ten
     rows = embedding.cpu().double().numpy()
     _, pivots = scipy.linalg.qr(rows.T, mode="r", pivoting=True)
     left, _, right = np.linalg.svd(rows[pivots[: rows.shape[1]]].T)
-    return torch.from_numpy(np.abs(rows @ left @ right).argmax(axis=1)).to(embedding.device)
+    return torch.from_numpy(np.abs(rows @ left @ right).argmax(axis=1)).to(embedding.device, non_blocking=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from diffcut_bench.ncut.arguments import check_count
@@ -27,9 +27,9 @@ class UniformGrid:
         check_count("rows", self.rows, 1)
         check_count("cols", self.cols, 1)
 
-    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, scored_size: tuple[int, int]) -> Int[Tensor, "height width"]:
         """Rectangle of each pixel, in raster order."""
-        height, width = image.shape[1:]
+        height, width = scored_size
         rows, cols = min(self.rows, height), min(self.cols, width)
         down, across = torch.arange(height) * rows // height, torch.arange(width) * cols // width
         return down[:, None] * cols + across
@@ -39,6 +39,6 @@ class UniformGrid:
 class OneSegment:
     """The whole picture."""
 
-    def __call__(self, image: Float[Tensor, "3 height width"]) -> Int[Tensor, "height width"]:
+    def __call__(self, scored_size: tuple[int, int]) -> Int[Tensor, "height width"]:
         """Zeros."""
-        return torch.zeros(image.shape[1:], dtype=torch.long)
+        return torch.zeros(scored_size, dtype=torch.long)

@@ -19,11 +19,12 @@ from diffcut_bench.evaluation import (
     count_matches,
     match_image,
     measure_image,
+    merge_and_count,
     merge_backgrounds,
     number_by_first_pixel,
 )
 from diffcut_bench.naming import ClipEncoder, Namer
-from diffcut_bench.naming.namer import pool_segments
+from diffcut_bench.naming.namer import best_synonyms, pool_segments
 from diffcut_bench.refinement import assign_concepts, median_filter, pamr, refine_labels, upsample_nearest
 
 HOST = torch.device("cpu")
@@ -38,9 +39,14 @@ def numbers(high: int, *shape: int, low: int = 0, seed: int = 0) -> torch.Tensor
     return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
 
 
+def tables(prediction: torch.Tensor, label: torch.Tensor) -> list[torch.Tensor]:
+    return contingency_tables(prediction, label, CLASSES)
+
+
 FEATURES, PARTITION = random(3, 8, 6, 6) - 0.5, numbers(7, 3, 6, 6)
 PICTURES, PREDICTION = random(3, 3, 24, 24), numbers(9, 3, 24, 24, seed=1)
 LABEL = numbers(CLASSES, 3, 24, 24, low=-1, seed=2)
+LARGE = numbers(9, 3, 96, 96, seed=1), numbers(CLASSES, 3, 96, 96, low=-1, seed=2)
 
 STAGES: dict[str, Any] = {
     "concepts": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES, PARTITION),
@@ -89,10 +95,40 @@ def test_stages_refuse_what_is_elsewhere(accelerator, what):
 
 
 def test_tables_are_counted_there_and_come_to_the_host(accelerator):
-    inputs = PREDICTION, LABEL
-    counts = compare(accelerator, lambda p, t: contingency_tables(p, t, CLASSES), *inputs, gives=HOST)
+    inputs = LARGE
+    counts = compare(accelerator, tables, *inputs, gives=HOST)
     assert computed_there(counts, inputs)
-    assert counts.crossings.total() <= 2  # for the batch
+    assert counts.crossings.total() == 1  # for the batch
+
+
+def test_tables_of_more_clusters_than_supposed_are_counted_again(accelerator):
+    many = PREDICTION + 300 * (PREDICTION == 2), LABEL
+    assert compare(accelerator, tables, *many, gives=HOST).crossings.total() == 2
+    merged = compare(accelerator, lambda p, t: merge_backgrounds(p, t, CLASSES, 0, "unmatched"), *many)
+    assert merged.crossings.total() == 2
+
+
+@pytest.mark.parametrize(("prediction", "label"), [(-1, 0), (-(2**40), 0), (0, CLASSES), (0, -2), (0, 2**40)])
+def test_ids_out_of_range_do_not_leave_the_tables(accelerator, prediction, label):
+    """On a GPU an index out of range would end the process."""
+    wrong = [where.index_fill(2, torch.tensor(5), value) for where, value in ((PREDICTION, prediction), (LABEL, label))]
+    for ids in (wrong, uploaded(wrong)):
+        with pytest.raises(ValueError, match="ids must"):
+            tables(*ids)
+
+
+def test_refinement_asks_as_much_for_a_batch_as_for_an_image(accelerator):
+    one, all_of_them = (
+        compare(accelerator, refine_labels, PICTURES[:images], PREDICTION[:images]) for images in (1, len(PICTURES))
+    )
+    assert all_of_them.kernels.total() == one.kernels.total() < 100
+    assert all_of_them.crossings.total() == one.crossings.total() == 2
+
+
+def test_synonyms_are_compared_at_once(accelerator):
+    counts = compare(accelerator, lambda s: best_synonyms(s, [1, 3, 2] * 20), random(30, 120))
+    assert counts.kernels.total() < 10
+    assert not counts.crossings
 
 
 @pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
@@ -101,10 +137,13 @@ def test_backgrounds_are_merged_there(accelerator, rule, surplus):
     def merged(prediction, label):
         return merge_backgrounds(prediction, label, CLASSES, 0, rule, surplus=surplus)
 
-    inputs = PREDICTION, LABEL
-    counts = compare(accelerator, merged, *inputs)
-    assert rule == "one_to_one" or computed_there(counts, inputs)
-    assert counts.crossings.total() <= 4  # for the batch
+    def counted_as_well(prediction, label):
+        return merge_and_count(prediction, label, CLASSES, 0, rule, surplus=surplus)[1]
+
+    counts = compare(accelerator, merged, *LARGE)
+    assert rule == "one_to_one" or computed_there(counts, LARGE)
+    assert counts.crossings.total() == (rule != "one_to_one")  # for the batch
+    assert compare(accelerator, counted_as_well, *LARGE, gives=HOST).crossings.total() == 1
 
 
 @pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
@@ -118,10 +157,10 @@ def test_counts_of_an_image_are_the_hosts(accelerator, surplus):
 
 
 def test_what_metrics_measure_is_the_hosts(accelerator):
-    tables = contingency_tables(PREDICTION, LABEL, CLASSES)
+    of_images = tables(PREDICTION, LABEL)
     there = uploaded((PREDICTION, LABEL))
     for image in range(3):
-        own, other = (ScoredImage(p[image], t[image], tables[image]) for p, t in ((PREDICTION, LABEL), there))
+        own, other = (ScoredImage(p[image], t[image], of_images[image]) for p, t in ((PREDICTION, LABEL), there))
         assert measure_image(other, {}) == measure_image(own, {})
 
 
@@ -171,7 +210,10 @@ def test_coherence_is_the_hosts(accelerator):
     grids = {f"i{n}": PatchGrid(generator.integers(0, 3, (5, 5)), np.ones((5, 5))) for n in range(4)}
     plan = make_plan(grids, draw_pairs(list(grids), options), None, options)
     features = [random(len(labels), 6, seed=n) - 0.5 for n, labels in enumerate(plan.labels)]
-    assert np.array_equal(pair_scores(uploaded(features), plan), pair_scores(features, plan))
+    there = uploaded(features)
+    accelerator.taken()
+    assert np.array_equal(pair_scores(there, plan), pair_scores(features, plan))
+    assert accelerator.taken().crossings.total() == 1  # for all pairs
     grid = random(6, 4, 4)
     assert np.array_equal(
         similarity_map(grid[:, 1, 2].to(DEVICE), grid.to(DEVICE)), similarity_map(grid[:, 1, 2], grid)

@@ -252,6 +252,7 @@ def test_what_is_pinned_is_known():
     with Pretended():
         plain = torch.ones(3)
         pinned = plain.pin_memory()
+        assert torch.empty(3, pin_memory=True).is_pinned() and not torch.empty(3).is_pinned()
         assert pinned.is_pinned() and pinned[1:].is_pinned() and pinned.pin_memory() is pinned
         assert not plain.is_pinned() and not pinned.clone().is_pinned()
         with pytest.raises(RuntimeError, match="cannot pin"):

@@ -112,3 +112,18 @@ def test_the_device_is_found_and_named(accelerator):
     accelerator.taken()
     synchronize(DEVICE)
     assert [place.partition(":")[0] for place in accelerator.counts.crossings] == ["environment.py"]
+
+
+@pytest.mark.parametrize(("refiner", "waits"), [("pamr", 2), ("none", 1)])
+def test_from_label_maps_to_counts_a_batch_is_waited_for_as_often_as_an_image(cli, shapes, tmp_path, refiner, waits):
+    def crossings(batch_size):
+        overrides = shapes_overrides(shapes, tmp_path / str(batch_size))
+        with Pretended() as accelerator:
+            batch = [f"limit={batch_size}", f"batch_size={batch_size}", f"refiner={refiner}"]
+            assert cli("run", *overrides, "device=pretend", *batch).code == 0
+        rooms = ("evaluation", "refinement", "scoring/checks.py")
+        return {place: n for place, n in accelerator.counts.crossings.items() if place.startswith(rooms)}
+
+    found = crossings(4)
+    assert found == crossings(1)
+    assert sum(count for place, count in found.items() if place.startswith("evaluation")) == waits

@@ -64,6 +64,24 @@ def test_segments_are_the_hosts(accelerator, what):
         assert computed_there(counts, features)
 
 
+TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut")
+TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack")
+
+
+@pytest.mark.parametrize("what", TOGETHER)
+def test_copies_of_an_image_ask_for_no_more_than_one(accelerator, what):
+    method, features = (ON_DEVICE | WITH_HOST)[what]
+    one, three = (compare(accelerator, method, features[:1].repeat(images, 1, 1, 1)) for images in (1, 3))
+    assert three.kernels.total() == one.kernels.total()
+    assert three.crossings.total() == one.crossings.total()
+
+
+def test_what_has_an_own_number_of_proposals_is_waited_for_as_often(accelerator):
+    method, features = ON_DEVICE["diffseg of features"]
+    one, three = (compare(accelerator, method, features[:images]) for images in (1, 3))
+    assert three.crossings.total() == one.crossings.total() < 5
+
+
 def test_counts_of_annotated_classes_are_taken(accelerator):
     for method in (segmenters.KMeans(seeds=2), segmenters.Spectral(clusters="annotated", alpha=4)):
         compare(accelerator, lambda features, method=method: method(features, [2, 4, 3]), maps())
@@ -81,7 +99,8 @@ OF_PICTURES = {
 def test_segmenters_of_pictures_take_those_of_the_device(accelerator, what):
     images = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(0))
     segmenter = as_segmenter(OF_PICTURES[what])
-    found, expected = (segmenter(Inputs(images=given)) for given in (uploaded(images), images))
+    sizes = [(24, 32)] * 2
+    found, expected = (segmenter(Inputs(images=given, scored_sizes=sizes)) for given in (uploaded(images), images))
     assert [each.tolist() for each in found] == [each.tolist() for each in expected]
 
 

@@ -93,7 +93,7 @@ def test_label_map_under_each_protocol(tmp_path, name, protocol):
     case.write(tmp_path, values(*case.raw))
     config = load_config([f"dataset={name}", f"dataset.root={tmp_path}", f"protocol={protocol}", *case.overrides])
     dataset = instantiate("dataset", config.dataset).from_originals()
-    _, label = read_label(dataset, 0, build_protocol(config.protocol).void)
+    label = read_label(dataset.pair(0), build_protocol(config.protocol).void)
     expected = [
         value if isinstance(value, int) else dataset.class_names.index(value) for value in getattr(case, protocol)
     ]

@@ -20,7 +20,7 @@ def test_background_can_be_left_out(tmp_path, void):
     assert objects.class_names == whole.class_names[:20]
     assert "background" not in objects.class_names
     assert objects.background is None
-    _, label = read_label(objects, 0, void)
+    label = read_label(objects.pair(0), void)
     assert label.ravel()[:5].tolist() == [VOID, 0, 14, 19, VOID]
     assert objects.fingerprint() != whole.fingerprint()
     with pytest.raises(ValueError, match=r"has 0\.\.20, 255"):

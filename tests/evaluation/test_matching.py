@@ -13,6 +13,7 @@ from diffcut_bench.evaluation import (
     contingency_tables,
     count_matches,
     match_image,
+    merge_and_count,
     merge_backgrounds,
 )
 
@@ -138,17 +139,33 @@ def test_ids_out_of_range_are_named(prediction, label, message):
         match_image(torch.tensor(prediction), torch.tensor(label), 3)
 
 
+@pytest.mark.parametrize("surplus", ["absent_class", "unmatched"])
 @pytest.mark.parametrize("rule", ["unmatched", "overlap", "one_to_one"])
-def test_a_batch_equals_its_images_one_by_one(rule):
+def test_a_batch_equals_its_images_one_by_one(rule, surplus):
     generator = torch.Generator().manual_seed(0)
-    label = torch.randint(-1, 5, (6, 8, 9), generator=generator)
-    # Images with fewer clusters than classes, and with more.
-    prediction = torch.stack([torch.randint(0, 1 + 3 * i, (8, 9), generator=generator) for i in range(6)])
-    merged = merge_backgrounds(prediction, label, 5, 4, rule)
+    label = torch.randint(-1, 5, (7, 8, 9), generator=generator)
+    # Images of a single segment, of fewer clusters than classes, and of more; one has no annotated pixel.
+    prediction = torch.stack([torch.randint(0, 1 + 3 * i, (8, 9), generator=generator) for i in range(7)])
+    label[3] = -1
+    label[5, :, :4], prediction[5, :, :4] = -1, 17  # the last cluster is on void alone
+    merged, counted = merge_and_count(prediction, label, 5, 4, rule, surplus=surplus)
     tables = contingency_tables(merged, label, 5)
-    for i in range(6):
-        alone = merge_background(prediction[i], label[i], 5, 4, rule)
+    assert torch.equal(merged, merge_backgrounds(prediction, label, 5, 4, rule, surplus=surplus))
+    for i in range(7):
+        alone = merge_background(prediction[i], label[i], 5, 4, rule, surplus=surplus)
         assert torch.equal(merged[i], alone)
         assert torch.equal(tables[i], contingency_table(alone, label[i], 5))
+        assert torch.equal(tables[i], counted[i])
         assert tables[i].shape[1] == max(5, int(alone.max()) + 1)
         assert int(tables[i].sum()) == int((label[i] >= 0).sum())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["unmatched", "overlap"]), st.integers(1, 5), st.integers(1, 9))
+def test_tables_of_merged_clusters_are_those_of_the_merged_prediction(seed, rule, classes, clusters):
+    generator = np.random.default_rng(seed)
+    label = torch.from_numpy(generator.integers(-1, classes, (2, 3, 4)))
+    prediction = torch.from_numpy(generator.integers(0, clusters, (2, 3, 4)))
+    merged, tables = merge_and_count(prediction, label, classes, classes - 1, rule)
+    for ours, recounted in zip(tables, contingency_tables(merged, label, classes), strict=True):
+        assert torch.equal(ours, recounted)

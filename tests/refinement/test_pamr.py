@@ -129,14 +129,31 @@ def test_option_does_what_the_function_does_and_checks_its_values():
         PamrRefiner(dilations=(0, 1))
 
 
-def test_segments_in_turns_give_the_same_labels(monkeypatch):
+def scene(images: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pictures, and labels of one segment in the first, of nine ids in the others."""
     generator = torch.Generator().manual_seed(3)
-    image = torch.rand(2, 3, 24, 20, generator=generator)
-    labels = torch.randint(0, 9, (2, 6, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    labels = torch.randint(0, 9, (images, 6, 5), generator=generator).repeat_interleave(4, 1).repeat_interleave(4, 2)
+    labels[0] = 4
+    return torch.rand(images, 3, 24, 20, generator=generator), labels
+
+
+def test_segments_in_turns_give_the_same_labels(monkeypatch):
+    image, labels = scene(2)
     whole = refine_labels(image, labels)
     for values in (1, 2 * labels.numel(), 5 * labels.numel()):
         monkeypatch.setattr(sys.modules["diffcut_bench.refinement.pamr"], "_CHUNK_VALUES", values)
         assert torch.equal(refine_labels(image, labels), whole)
+
+
+@pytest.mark.parametrize("together", [2, 3, 1000])
+def test_images_and_neighbours_together_as_on_an_accelerator_give_the_same_bits(monkeypatch, together):
+    image, labels = scene(5)
+    masks = torch.rand(5, 4, 24, 20)
+    separate = [refine_labels(image[i : i + 1], labels[i : i + 1])[0] for i in range(5)]
+    soft = pamr(image, masks)
+    monkeypatch.setattr(sys.modules["diffcut_bench.refinement.pamr"], "_at_once", lambda values, device: together)
+    assert torch.equal(pamr(image, masks), soft)
+    assert torch.equal(refine_labels(image, labels), torch.stack(separate))
 
 
 def test_each_image_of_a_batch_has_its_own_numbers():

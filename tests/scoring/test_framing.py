@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import interpolate
 
-from diffcut_bench.scoring.framing import Framing, center_crop_box, prepare_example
+from diffcut_bench.scoring.framing import Framing, _resize_label, center_crop_box, prepare_example
 
 
 def prepared(height: int, width: int, **choices: object):
@@ -52,3 +53,46 @@ def test_resizing_is_not_antialiased():
     example = prepare_example(0, "x", Image.fromarray(stripes), label, Framing("center", 32, 32, "ignore", 32))
     # Half-pixel centres fall between a light and a dark column each.
     assert torch.allclose(example.image, torch.full((3, 32, 32), 0.5), atol=0.01)
+
+
+@pytest.mark.parametrize("crop", ["center", "none"])
+@pytest.mark.parametrize("eval_size", [16, 96, "original"])
+@pytest.mark.parametrize(("image_size", "input_size"), [(64, None), (96, 80)])
+def test_bytes_become_what_colours_became(crop, eval_size, image_size, input_size):
+    """Made of floating-point colours, step by step, as it was before pictures travelled as bytes."""
+    choices = {"crop": crop, "image_size": image_size, "eval_size": eval_size, "input_size": input_size, "stride": 16}
+    picture, label, example = prepared(90, 131, **choices)
+    colours, classes = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255, torch.from_numpy(label)
+    if crop == "center":
+        top, left, side = center_crop_box(90, 131)
+        colours, classes = (part[..., top : top + side, left : left + side] for part in (colours, classes))
+
+    def scaled(longer, stride):
+        scale = longer / max(colours.shape[1:]) / stride
+        return [round(extent * scale) * stride for extent in colours.shape[1:]]
+
+    def resized(image, size, **options):
+        return interpolate(image[None], size, mode="bilinear", **options)[0]
+
+    plain = resized(colours, scaled(image_size, 1 if input_size else 16))
+    expected = plain if input_size is None else resized(colours, scaled(input_size, 16), antialias=True)
+    assert torch.equal(example.image, expected)
+    assert example.grid == (expected.shape[1] // 16, expected.shape[2] // 16)
+    if eval_size == "original":
+        assert torch.equal(example.eval_image, colours)
+        assert torch.equal(example.label, classes)
+        return
+    assert torch.equal(example.eval_image, resized(plain, scaled(eval_size, 1)))
+    large = interpolate(classes[None, None].float(), plain.shape[1:], mode="nearest-exact")
+    assert torch.equal(example.label, interpolate(large, scaled(eval_size, 1), mode="nearest")[0, 0].long())
+
+
+@pytest.mark.parametrize("height", [1, 2, 31, 64, 100, 374, 1023, 1024, 2048, 3000])
+def test_rows_and_columns_are_picked_as_from_the_whole_label(height):
+    label = torch.arange(height)[:, None].expand(height, 3)
+    for image_size, eval_size in ((1024, 128), (512, 320), (96, 96), (768, 1000)):
+        large = interpolate(label[None, None].float(), (image_size, 5), mode="nearest-exact")
+        expected = interpolate(large, (eval_size, 2), mode="nearest")[0, 0].long()
+        found = _resize_label(label, ((image_size, 5), "nearest-exact"), ((eval_size, 2), "nearest"))
+        assert torch.equal(found, expected)
+        assert torch.equal(_resize_label(label, ((image_size, 5), "nearest-exact")), large[0, 0].long())

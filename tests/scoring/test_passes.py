@@ -15,14 +15,14 @@ from conftest import SMALL, interrupting_after, shapes_overrides
 from PIL import Image
 
 from diffcut_bench.config import instantiate, load_config
-from diffcut_bench.datasets import prepared_folder
+from diffcut_bench.datasets import SegmentationDataset, prepared_folder
 from diffcut_bench.datasets.preparation import Manifest
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring import passes, pipeline, reading
+from diffcut_bench.scoring import passes, pipeline
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import open_features
-from diffcut_bench.scoring.reading import example_loader
+from diffcut_bench.scoring.reading import Wanted, example_loader
 from diffcut_bench.store import SCHEMA_VERSION, Failure, Result, Timings, read_rows
 
 
@@ -196,7 +196,8 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
 
     config = load_config(shapes_overrides(shapes, tmp_path / "out"))
     dataset, source = passes.open_dataset(config), open_features(replace(config, features={}), torch.device("cpu"))
-    examples = [batch[0] for batch in example_loader(dataset, range(8), source, batch_size=1)]
+    wanted = [Wanted(index, features=True) for index in range(8)]
+    examples = [batch[0] for batch in example_loader(dataset, wanted, source, batch_size=1)]
     poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0]
     monkeypatch.setattr(DiffCut, "together", classmethod(picky))
     cell = run(shapes, tmp_path / "out")
@@ -365,8 +366,8 @@ def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
     configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
     assert len({passes.pass_key(config) for config in configs}) == 1
     read = []
-    original = reading.read_label
-    monkeypatch.setattr(reading, "read_label", lambda d, i, v: read.append(i) or original(d, i, v))
+    original = SegmentationDataset.pair
+    monkeypatch.setattr(SegmentationDataset, "pair", lambda self, i: read.append(i) or original(self, i))
     together = passes.run_cells(configs)
     assert read == list(range(8)), "each image is read once"
     for own, cell in zip(choices, together, strict=True):

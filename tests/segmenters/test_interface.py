@@ -149,7 +149,8 @@ OPTIONS = {
     "diffseg": ({"features"}, "finer_partition"),
     "kmeans": ({"features", "class_counts"}, "partition"),
     "precomputed": ({"image_ids", "rescale"}, "label_map"),
-    **dict.fromkeys(("slic", "felzenszwalb", "grid", "one_segment"), ({"images"}, "label_map")),
+    **dict.fromkeys(("slic", "felzenszwalb"), ({"images"}, "label_map")),
+    **dict.fromkeys(("grid", "one_segment"), ({"scored_sizes"}, "label_map")),
 }
 
 
