@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import shapes_overrides
 
-from benchmarks.pretended import DEVICE, Counts, Pretended
+from benchmarks.launches import Counts
+from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.config import load_config
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.passes import run_cell
