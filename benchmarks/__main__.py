@@ -16,6 +16,9 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
 
+# What `counts` counts, whose module an older torch can't import.
+_COUNTED = ("cut", "affinity", "taus", "taus_float32", "concepts", "background", "matching", "pamr", "run")
+
 Value = TypeVar("Value")
 
 
@@ -27,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _parser().parse_intermixed_args(arguments)
             if options.counts:
-                from benchmarks import run_counts  # an older torch has no devices that are written in Python
+                from benchmarks import run_counts
 
                 run_counts.run(options)
             else:
@@ -61,7 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="all sizes at all alphas, no limit on the plain versions")
     batches = "images at a time (default --images; with --encoder 1,4,16; with --counts 1,8,64)"
     add("--batches", type=_list_of(_at_least(1)), help=batches)
-    add("--counts", action="store_true", help="kernels, waits and bytes on a pretended accelerator, instead of speed")
+    add = parser.add_argument_group(
+        "kernels, waits and bytes on a pretended accelerator, instead of speed"
+    ).add_argument
+    add("--counts", action="store_true", help="count them by stage, batch and alpha")
+    add("--stages", type=_list_of(_one_of(_COUNTED)), help=f"some of {', '.join(_COUNTED)} (default all)")
     add = parser.add_argument_group("the diffusion encoder alone, with random weights").add_argument
     add("--encoder", metavar="NAME", type=_one_of(ARCHITECTURES), help=" | ".join(ARCHITECTURES))
     add("--precisions", type=_list_of(_one_of(PRECISIONS)), help=f"some of {', '.join(PRECISIONS)} (default all)")

@@ -4,13 +4,10 @@ Counts do not depend on the machine's load or speed. `pretended` says what is co
 Nothing here prints or writes.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, get_args
-
-from torch import Tensor
+from typing import Any
 
 from benchmarks.cut import mean_segments, share_equal
 from benchmarks.launches import Counts
@@ -18,11 +15,11 @@ from benchmarks.material import Material, tiled
 from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.config import load_config
 from diffcut_bench.evaluation import contingency_tables, count_matches, merge_backgrounds
-from diffcut_bench.ncut import NCutTree, affinity, ncut_tree, recursive_ncut
-from diffcut_bench.ncut.settings import LabelCodes
+from diffcut_bench.ncut import affinity, ncut_tree, recursive_ncut
 from diffcut_bench.refinement import assign_concepts, refine_labels
 from diffcut_bench.scoring.passes import run_cell
 
+STAGES = ("cut", "affinity", "taus", "taus_float32", "concepts", "background", "matching", "pamr")
 _TAUS = 20
 _PLACES = 8  # lines that a row names, of each kind
 
@@ -32,7 +29,8 @@ class Counted:
     """One stage on one batch.
 
     Attributes:
-        stage: its name; ``cut`` is `recursive_ncut` whole, affinity and labels included.
+        stage: of `STAGES`: ``cut`` is `recursive_ncut` whole, affinity and labels included; ``taus`` are the labels of
+            20 taus of one tree, then of the same tree with ``float32`` codes. Or ``run, features …``: a whole run.
         images: of the batch.
         alpha: of the affinity; None where there is none.
         segments: mean an image; None where nothing is segmented.
@@ -93,61 +91,47 @@ class Counted:
 
 
 def count_stages(
-    material: Material, images: int, alpha: float, tau: float, label_codes: LabelCodes = "exact"
+    material: Material, images: int, alpha: float, tau: float, stages: Collection[str] = STAGES
 ) -> Iterator[Counted]:
-    """Count every stage after the backbone on features of one batch.
+    """Count stages after the backbone on features of one batch.
 
     Args:
         material: on the CPU.
         images: at a time, copies where there are not enough.
-        alpha, tau, label_codes: of the cut.
+        alpha, tau: of the cut.
+        stages: of `STAGES`.
 
     Yields:
-        A row for each stage, when it is done.
+        A row for each stage, when it is done; none for the background rule where there is no background.
     """
-    different = material.nodes[:images]
-    host_partition = tiled(recursive_ncut(different, tau, alpha, label_codes=label_codes), images)
+    partition = tiled(recursive_ncut(material.nodes[:images], tau, alpha), images)  # the CPU's
+    segments = mean_segments(partition)
     material = material.repeated(images)
-    labels, classes, background = material.labels, material.num_classes, material.background
-    size = (labels.shape[1], labels.shape[2])
-    segments = mean_segments(host_partition)
-    host_grid = host_partition.unflatten(1, material.features.shape[2:])
+    classes, background, size = material.num_classes, material.background, material.labels.shape[1:]
+    given = (material.features, material.nodes, material.photos, material.labels)
     taus = [tau * (step + 1) / _TAUS for step in range(_TAUS)]
     with Pretended() as accelerator:
-        maps, nodes, photos, labels, grid = (
-            each.to(DEVICE) for each in (material.features, material.nodes, material.photos, labels, host_grid)
-        )
-
-        def counted(stage: str, work: Callable[[], Any]) -> tuple[Counted, Any]:
-            accelerator.taken()
-            result = work()
-            return Counted.of(stage, images, accelerator.taken(), alpha, segments), result
-
-        yield counted("affinity", lambda: affinity(nodes, alpha))[0]
-        accelerator.taken()
-        found = recursive_ncut(nodes, tau, alpha, label_codes=label_codes)
-        counts = accelerator.taken()
-        equal = share_equal(found.cpu(), host_partition)
-        yield Counted.of("cut", images, counts, alpha, segments, equal)
-        tree = ncut_tree(nodes, tau, alpha)
-        for codes in get_args(LabelCodes):
-            yield counted(f"{_TAUS} taus, {codes} codes", partial(_read, tree, taus, codes))[0]
-        del tree
-        row, prediction = counted("concepts", lambda: assign_concepts(maps, grid, size))
-        yield row
-        merged: Tensor = prediction
-        if background is not None:
-            row, merged = counted(
-                "background rule",
-                lambda: merge_backgrounds(prediction, labels, classes, background, material.rule),
-            )
-            yield row
-        yield counted("matching", lambda: [count_matches(t) for t in contingency_tables(merged, labels, classes)])[0]
-        yield counted("pamr", lambda: refine_labels(photos, prediction))[0]
-
-
-def _read(tree: NCutTree, taus: Sequence[float], codes: LabelCodes) -> list[Tensor]:
-    return [tree.labels(tau, codes) for tau in taus]
+        maps, nodes, photos, labels = (each.to(DEVICE) for each in given)
+        grid = partition.to(DEVICE).unflatten(1, maps.shape[2:])
+        prediction = assign_concepts(maps, grid, (size[0], size[1]))
+        trees = [ncut_tree(nodes, tau, alpha)] if {"taus", "taus_float32"} & set(stages) else []
+        works: dict[str, Callable[[], Any]] = {
+            "cut": lambda: recursive_ncut(nodes, tau, alpha),
+            "affinity": lambda: affinity(nodes, alpha),
+            "taus": lambda: [trees[0].labels(each, "exact") for each in taus],
+            "taus_float32": lambda: [trees[0].labels(each, "float32") for each in taus],
+            "concepts": lambda: assign_concepts(maps, grid, (size[0], size[1])),
+            "background": lambda: merge_backgrounds(prediction, labels, classes, background or 0, material.rule),
+            "matching": lambda: [count_matches(table) for table in contingency_tables(prediction, labels, classes)],
+            "pamr": lambda: refine_labels(photos, prediction),
+        }
+        for stage, work in works.items():
+            if stage in stages and not (stage == "background" and background is None):
+                accelerator.taken()
+                found = work()
+                counts = accelerator.taken()
+                equal = share_equal(found.cpu(), partition) if stage == "cut" else None
+                yield Counted.of(stage, images, counts, alpha, segments, equal)
 
 
 def count_run(overrides: Sequence[str], images: int) -> Iterator[Counted]:
@@ -166,4 +150,4 @@ def count_run(overrides: Sequence[str], images: int) -> Iterator[Counted]:
         for features in ("computed", "stored"):
             with Pretended() as accelerator:
                 run_cell(config)
-            yield Counted.of(f"end to end, features {features}", images, accelerator.counts)
+            yield Counted.of(f"run, features {features}", images, accelerator.counts)

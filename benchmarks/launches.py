@@ -96,7 +96,7 @@ class Counts:
         if name == "_local_scalar_dense":
             self.download(place, args[0])
             return
-        if _waits(func, name, args):
+        if _waits(func, name, args, kwargs):
             self.crossings[place] += 1
         for index in args[1] if name in INDEXING else ():
             if isinstance(index, Tensor) and not is_there(index):
@@ -162,12 +162,14 @@ def leaves(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _waits(func: Any, name: str, args: Sequence[Any]) -> bool:
+def _waits(func: Any, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether the host waits for what the operation finds."""
     if name in INDEXING:
         # A mask becomes numbers, whose count the host needs; a scalar of the host is filled in without.
         fills = len(args) > 2 and isinstance(args[2], Tensor) and not is_there(args[2])
         return _has_mask(args[1]) and not fills
+    if name == "repeat_interleave" and kwargs.get("output_size") is not None:
+        return False
     return name in _CHECKED or not _VALUES_DECIDE.isdisjoint(func.tags)
 
 

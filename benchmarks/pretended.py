@@ -7,10 +7,16 @@
 
 It stands in for a GPU in tests (is everything on one device? are results those of the CPU?) and in the table of
 counts; `launches` says what is counted and by which model it takes time. Its tensors say that they are on `DEVICE` and
-hold a CPU tensor that does the work. As on CUDA an operation on tensors of both devices fails. Legal are 0-dimensional
-CPU tensors beside others where values are combined one by one, CPU tensors as indices (which are uploaded), and copies.
-A generator of the CPU draws no numbers for the device. NumPy can't see its tensors. `pin_memory` copies on the host and
-marks the copy. Under autocast the operations of CUDA's lists that networks here use are cast as there.
+hold a CPU tensor that does the work. As on CUDA
+
+* an operation on tensors of both devices fails. Legal are 0-dimensional CPU tensors beside others where values are
+  combined one by one, CPU tensors as indices (which are uploaded), and copies;
+* a generator of the CPU draws no numbers for the device, and NumPy can't see its tensors;
+* what a copy with ``non_blocking`` brings to the host is there once the host has waited for anything. Who reads it
+  earlier gets on a GPU whatever is there, and here an error;
+* autocast casts, of CUDA's lists, the operations that networks here use.
+
+`pin_memory` copies on the host and marks the copy.
 
 Importing this names the device. It is there inside ``with`` alone.
 """
@@ -33,7 +39,7 @@ import diffcut_bench
 from benchmarks.launches import ATTENTION, COPIES, INDEXING, Counts, leaves
 
 _PACKAGE = str(Path(diffcut_bench.__file__).parent) + os.sep
-_PINNED = "_pretended_pinned"  # marks a storage
+_PINNED, _COMING = "_pretended_pinned", "_pretended_coming"  # mark storages
 _FILLING = {"masked_fill", "masked_fill_", "fill_"}
 
 
@@ -74,7 +80,8 @@ class PretendedTensor(Tensor):
         return self.detach()
 
     @data.setter
-    def data(self, value: "PretendedTensor") -> None:  # as modules do that change their precision
+    def data(self, value: Tensor) -> None:  # as modules do that change their precision
+        assert isinstance(value, PretendedTensor)
         self.inside = value.inside
         Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
 
@@ -131,12 +138,30 @@ class Pretended(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.counts = Counts()
         self.generators: dict[int, torch.Generator] = {}
+        self._waited = 0
+        self._anything_coming = False
         self._patches = ExitStack()
 
     def taken(self) -> Counts:
         """What was counted so far; counting begins anew."""
         counts, self.counts = self.counts, Counts()
+        self._waited += counts.crossings.total()
         return counts
+
+    @property
+    def waited(self) -> int:
+        """How often the host has waited since the device is there."""
+        return self._waited + self.counts.crossings.total()
+
+    def send(self, tensor: Tensor) -> None:
+        """Mark a tensor of the host that the device writes while the host goes on."""
+        setattr(tensor.untyped_storage(), _COMING, self.waited)
+        self._anything_coming = True
+
+    def check_is_there(self, tensor: Tensor) -> None:
+        """Raise if a tensor of the host is still being written."""
+        if self._anything_coming and getattr(tensor.untyped_storage(), _COMING, None) == self.waited:
+            raise RuntimeError(f"host memory is read before {DEVICE} has written it: nothing was waited for")
 
     def __enter__(self) -> Self:
         if Pretended.active is not None:
@@ -146,6 +171,8 @@ class Pretended(TorchDispatchMode):
             (torch, "Generator", _Generator),
             (torch.Tensor, "pin_memory", _pin),
             (torch.Tensor, "is_pinned", _is_pinned),
+            (torch.Tensor, "tolist", _once_there(torch.Tensor.tolist)),
+            (torch.Tensor, "numpy", _once_there(torch.Tensor.numpy)),
             (torch.accelerator, "synchronize", _synchronize),
         ):
             self._patches.enter_context(patch.object(owner, name, stand_in))
@@ -164,6 +191,17 @@ class Pretended(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return _run(func, args, kwargs or {})
+
+
+def _once_there(read: Callable[..., Any]) -> Callable[..., Any]:
+    """A method of tensors of the host that no dispatch mode sees."""
+
+    def checked(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        if Pretended.active is not None:
+            Pretended.active.check_is_there(tensor)
+        return read(tensor, *args, **kwargs)
+
+    return checked
 
 
 def _pin(tensor: Tensor, device: object = None) -> Tensor:
@@ -204,6 +242,11 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """One operation: on the tensors inside, checked and counted where the device takes part."""
     values = [*leaves(args), *leaves(tuple(kwargs.values()))]
     ours = [leaf for leaf in values if isinstance(leaf, PretendedTensor)]
+    hosts = [leaf for leaf in values if isinstance(leaf, Tensor) and not isinstance(leaf, PretendedTensor)]
+    accelerator = Pretended.active
+    if accelerator is not None and not func.is_view:
+        for host in hosts:
+            accelerator.check_is_there(host)
     wanted = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
     if not ours and wanted != DEVICE.type:
         pins = bool(kwargs.pop("pin_memory", False)) and Pretended.active is not None
@@ -213,7 +256,6 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         with _dispatched():
             return func.decompose(*args, **kwargs)
     name = func.overloadpacket.__name__
-    hosts = [leaf for leaf in values if isinstance(leaf, Tensor) and not isinstance(leaf, PretendedTensor)]
     if ours and hosts:
         _check_devices(func, args, hosts)
     _check_generators(values)
@@ -222,9 +264,13 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given, named = _mapped(_inside, args), {key: _mapped(_inside, value) for key, value in kwargs.items()}
     if named.get("pin_memory"):
         named["pin_memory"] = False
-    found = (_attention if name == ATTENTION else func)(*given, **named)
+    found: Any = (_attention if name == ATTENTION else func)(*given, **named)
+    before = 0 if accelerator is None else accelerator.waited
     _counts().operation(_place(), func, args, kwargs, found)
     on_device = wanted == DEVICE.type or wanted is None
+    comes_down = name in COPIES and bool(ours) and (not on_device or any(found is host for host in hosts))
+    if accelerator is not None and comes_down and accelerator.waited == before:
+        accelerator.send(found)
     # What an operation changed is returned as the tensor that it was given.
     known = {id(leaf.inside): leaf for leaf in ours} | {id(leaf): leaf for leaf in hosts}
     for leaf in ours:

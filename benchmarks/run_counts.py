@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.counts import Counted, count_run, count_stages
+from benchmarks.counts import STAGES, Counted, count_run, count_stages
 from benchmarks.launches import BYTES_PER_S, CROSSING_S, FLOPS_PER_S, KERNEL_S
 from benchmarks.report import machine, write_record
 from benchmarks.run_method import open_subject
@@ -32,6 +32,7 @@ def run(options: argparse.Namespace) -> None:
         raise UserError("--counts and --encoder measure different things", "python -m benchmarks", "leave one out")
     options.overrides = [*options.overrides, "device=cpu"]  # of the features; what is counted is pretended
     subject = open_subject(options)
+    stages = options.stages or [*STAGES, "run"]
     batches, alphas = sorted(options.batches or _BATCHES), sorted(options.alphas or _ALPHAS)
     path = Path(subject.config.output_dir) / "bench" / "counts.json"
     record: dict[str, Any] = {
@@ -59,12 +60,14 @@ def run(options: argparse.Namespace) -> None:
     with progress("stages", "batches") as report:
         for done, (batch, alpha) in enumerate(settings):
             report(done, len(settings))
-            rows += map(keep, count_stages(subject.material, batch, alpha, subject.segmenter.tau))
+            rows += map(keep, count_stages(subject.material, batch, alpha, subject.segmenter.tau, stages))
         report(len(settings), len(settings))
     say(stage_table(rows).to_markdown())
-    overrides = [*options.overrides, f"data_dir={subject.config.data_dir}"]
-    whole = list(map(keep, count_run(overrides, len(subject.dataset))))
-    say(stage_table(whole).to_markdown())
+    whole: list[Counted] = []
+    if "run" in stages:
+        overrides = [*options.overrides, f"data_dir={subject.config.data_dir}"]
+        whole += map(keep, count_run(overrides, len(subject.dataset)))
+        say(stage_table(whole).to_markdown())
     say(line_table([row for row in rows if (row.images, row.alpha) == settings[-1]] + whole).to_markdown())
     say(f"record   {path}")
 

@@ -4,8 +4,8 @@ are stored."""
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from diffcut_bench.store import Failure
 T = TypeVar("T")
 
 
-class Wanted(NamedTuple):
+@dataclass(frozen=True)
+class Wanted:
     """An image of the data set, and what somebody wants of it besides its label.
 
     Attributes:
@@ -49,16 +50,16 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         return len(self.wanted)
 
     def __getitem__(self, position: int) -> Example | Failure:
-        index, with_features, with_pixels = self.wanted[position]
-        id, framing = self.ids[index], self.framing
+        wanted, framing = self.wanted[position], self.framing
+        index, id = wanted.index, self.ids[wanted.index]
         digest, features = "", None
         try:
             pair = self.dataset.pair(index)
-            if with_features and self.stored.store is not None:
+            if wanted.features and self.stored.store is not None:
                 digest = pair.digest()
                 features = self.stored.of(digest, framing.grid(*pair.image.size))
             # Where all that is wanted is there, the colours are not decoded.
-            seen = with_pixels or (with_features and features is None)
+            seen = wanted.pixels or (wanted.features and features is None)
             picture = pair.image.rgb() if seen else None
             example = prepare_example(index, id, picture, read_label(pair, framing.void), framing)
         except (ValueError, OSError) as error:

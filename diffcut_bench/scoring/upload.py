@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ def upload(examples: Sequence[Example], device: torch.device) -> list[Example]:
         numbers = [number for number, example in enumerate(there) if getattr(example, name) is not None]
         copies = _copied([getattr(there[number], name) for number in numbers], device) if numbers else []
         for number, copy in zip(numbers, copies, strict=True):
-            there[number] = replace(there[number], **{name: copy})
+            changed: dict[str, Any] = {name: copy}
+            there[number] = replace(there[number], **changed)
     return there
 
 

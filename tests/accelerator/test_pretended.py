@@ -191,6 +191,7 @@ WAITS_NOT = {
     "arithmetic": lambda x: (x * 2).sum(dim=1).argmax(),
     "mask as numbers": lambda x: x.where(x > 3, 0.0).masked_fill(x > 5, 1.0),
     "device index": lambda x: x[torch.arange(2, device=DEVICE)],
+    "repeat_interleave of a known size": lambda x: x[0].repeat_interleave(x[0].long(), output_size=6),
     "one_hot": lambda x: one_hot(x.long(), 16),
     "cholesky_ex": lambda x: torch.linalg.cholesky_ex(x @ x.T),
     "scalar from the host": lambda x: x + torch.tensor(1.0),
@@ -212,6 +213,31 @@ def test_the_host_waits(accelerator, square, what):
 def test_the_host_does_not_wait(accelerator, square, what):
     WAITS_NOT[what](square)
     assert accelerator.counts.crossings.total() == 0
+
+
+READS = {
+    "tolist": lambda soon: soon.tolist(),
+    "numpy": lambda soon: soon.numpy(),
+    "asarray": np.asarray,
+    "item": lambda soon: soon[0, 0].item(),
+    "sum": lambda soon: soon.sum(),
+    "upload": lambda soon: soon.to(DEVICE),
+}
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("what", READS)
+def test_host_memory_is_not_read_before_it_is_there(square, what, pinned):
+    if pinned:
+        soon = torch.empty(4, 4).pin_memory().copy_(square, non_blocking=True)
+    else:
+        soon = square.to("cpu", non_blocking=True)
+    row = soon[1]  # a view reads nothing
+    with pytest.raises(RuntimeError, match="before pretend:0 has written it"):
+        READS[what](soon)
+    assert square.max().item() == 15  # for which the host waits
+    assert row.tolist() == [4, 5, 6, 7]
+    READS[what](soon)
 
 
 def test_uploads_are_told_apart(accelerator):

@@ -23,7 +23,12 @@ RUNS = {
     "kmeans": ["segmenter=kmeans", "segmenter.seeds=2"],
     # At its own tau these small pictures are complete graphs, which any vector divides as well as any other.
     "tokencut": ["segmenter=tokencut", "segmenter.tau=0.6", "backbone=efficientnet_lite0"],
-    "diffseg": ["segmenter=diffseg", "backbone=efficientnet_lite0", "segmenter.resolution=32"],
+    "diffseg": [
+        "segmenter=diffseg",
+        "backbone=efficientnet_lite0",
+        "segmenter.resolution=32",
+        "segmenter.threshold=0.05",
+    ],
     "workers": ["num_workers=1", "features=store"],
 }
 
@@ -47,6 +52,7 @@ def test_a_run_counts_what_the_cpu_counts(cli, shapes, tmp_path, what):
         found = run(DEVICE.type)
     assert accelerator.counts.kernels.total() > 0
     assert len(found[0]) == 5 and not found[1]
+    assert max(row.segments for row in found[0]) > 1
     assert found == expected
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from conftest import shapes_overrides
 
-from benchmarks.pretended import DEVICE, Counts, Pretended
+from benchmarks.launches import Counts
+from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.config import load_config
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.passes import run_cell
@@ -88,11 +89,11 @@ def test_a_run_uploads_what_its_stages_look_at_and_no_more(shapes, tmp_path, mon
     sizes: list[int] = []
     note = Counts.upload
 
-    def noting(self, place, size, *, blocking):
+    def noting(self, place, tensor, *, blocking):
         if place.startswith("scoring/upload.py"):
-            sizes.append(size)
+            sizes.append(tensor.nbytes)
             assert not blocking
-        note(self, place, size, blocking=blocking)
+        note(self, place, tensor, blocking=blocking)
 
     monkeypatch.setattr(Counts, "upload", noting)
     for kinds in (computed, stored):
