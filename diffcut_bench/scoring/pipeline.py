@@ -1,6 +1,7 @@
 """The only place that joins the stages: read -> features -> partition -> label map -> refinement -> counts."""
 
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -357,7 +358,8 @@ class _Run:
         return self.batches
 
     def isolated(self, takers: Sequence[Batch], group: list[Example]) -> None:
-        """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost."""
+        """Run a group; if it fails, pipeline by pipeline and then image by image, so that only the culprit is lost; if
+        memory does not hold it, in halves."""
         try:
             for batch, outcomes in self._run(takers, group).items():
                 batch.outcomes += outcomes
@@ -365,14 +367,25 @@ class _Run:
         except UserError:  # such as damaged weights: nothing that another image could do better
             raise
         except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
-            if is_out_of_memory(error):
-                what, where = "the device's memory is too small for this batch", f"{self.device}, batch of {len(group)}"
-                hint = "use a smaller batch_size or protocol.image_size, or device=cpu"
-                raise UserError(what, where, hint) from error
+            too_large = is_out_of_memory(error)
+            if too_large and len(group) == len(takers) == 1:
+                hint = "use a smaller protocol.image_size, or device=cpu"
+                raise UserError("memory is too small for one image", str(self.device), hint) from error
             if len(group) == len(takers) == 1:
                 takers[0].fail(Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
                 return
-        if len(takers) > 1:
+        # From here on the error's traceback no longer holds what was in memory.
+        if too_large and len(group) > 1:
+            half = (len(group) + 1) // 2
+            warnings.warn(
+                f"memory on {self.device} is too small for a batch of {len(group)}, which goes on in halves; "
+                f"batch_size={half} would save the attempt",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self.isolated(takers, group[:half])
+            self.isolated(takers, group[half:])
+        elif len(takers) > 1:
             for batch in takers:
                 self.isolated([batch], group)
         else:

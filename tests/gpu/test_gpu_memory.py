@@ -1,4 +1,4 @@
-"""Memory of a GPU: what the cut takes is what was said, a limit is kept, and too large a batch is told."""
+"""Memory of a GPU: what the cut takes is what was said, a limit is kept, and too large a batch goes on in halves."""
 
 import gc
 from collections.abc import Iterator
@@ -12,7 +12,6 @@ from on_device import DEVICE, needs_cuda
 from benchmarks.material import resized
 from benchmarks.timing import peak_bytes
 from diffcut_bench.config import load_config
-from diffcut_bench.errors import UserError
 from diffcut_bench.ncut import needed_gib, recursive_ncut
 from diffcut_bench.scoring.passes import run_cell
 
@@ -73,7 +72,7 @@ def test_a_limit_on_memory_is_kept_and_changes_no_partition(record_property):
 
 
 @needs_cuda
-def test_a_batch_that_does_not_fit_is_told_and_smaller_ones_go_on(shapes, tmp_path):
+def test_a_batch_that_does_not_fit_goes_on_in_halves_and_says_so(shapes, tmp_path):
     def run(name: str, batch_size: int) -> object:
         sizes = ("protocol.image_size=1024", "protocol.eval_size=128", "segmenter.tau=0.9")
         words = [*shapes_overrides(shapes, tmp_path / name), *sizes]
@@ -85,11 +84,8 @@ def test_a_batch_that_does_not_fit_is_told_and_smaller_ones_go_on(shapes, tmp_pa
     held = torch.cuda.memory_reserved()
     expected = run("free", 1)
     one = torch.cuda.max_memory_reserved() - held
-    with memory_limited_to(1.2 * one):
-        with pytest.raises(UserError, match="memory is too small for this batch") as told:
-            run("limited", 8)
-        assert "smaller batch_size" in told.value.hint
-        found = run("smaller", 1)
+    with memory_limited_to(1.2 * one), pytest.warns(RuntimeWarning, match="too small for a batch of"):
+        found = run("limited", 8)
     # Libraries may take another algorithm where memory is short.
     assert found.result.metrics.miou == pytest.approx(expected.result.metrics.miou, abs=0.02)
     assert not found.result.failures

@@ -310,6 +310,24 @@ def test_out_of_memory_on_the_host_is_the_users_to_mend(shapes, tmp_path, monkey
         run(shapes, tmp_path / "out", "batch_size=1")
 
 
+def test_a_batch_that_memory_does_not_hold_goes_on_in_halves(shapes, tmp_path, monkeypatch):
+    expected = run(shapes, tmp_path / "free", "batch_size=2")
+    original, sizes = pipeline._Run._run, []
+
+    def cramped(self, takers, group):
+        sizes.append(len(group))
+        if len(group) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, takers, group)
+
+    monkeypatch.setattr(pipeline._Run, "_run", cramped)
+    with pytest.warns(RuntimeWarning, match="too small for a batch of 8, which goes on in halves; batch_size=4"):
+        found = run(shapes, tmp_path / "cramped", "batch_size=8")
+    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert numbers(found) == numbers(expected)
+    assert not found.result.failures
+
+
 def test_an_interrupted_overwrite_goes_on(shapes, tmp_path, monkeypatch):
     first = run(shapes, tmp_path / "out", "batch_size=1")
     runs = flaky_once(monkeypatch, KeyboardInterrupt())
