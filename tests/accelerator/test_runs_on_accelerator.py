@@ -77,7 +77,7 @@ def test_coherence_is_measured_as_on_the_cpu(cli, shapes, tmp_path):
     def measured(device):
         out = tmp_path / device
         overrides = [*shapes_overrides(shapes, out), f"device={device}", "protocol.image_size=256"]
-        done = cli("coherence", *overrides, "backbone=efficientnet_lite0,colour", "--background", "keep")
+        done = cli("coherence", *overrides, "backbone=colour", "--background", "keep")
         assert done.code == 0, done.err
         (path,) = out.glob("coherence/*/coherence.json")
         return json.loads(path.read_text())
