@@ -252,7 +252,8 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         pins = bool(kwargs.pop("pin_memory", False)) and Pretended.active is not None
         made = func(*args, **kwargs)
         return made.pin_memory() if pins else made
-    if func._can_decompose():  # in inference mode, where nothing has taken it apart yet
+    # In inference mode nothing has taken it apart yet. Torch writes resizing in Python too; a GPU has a kernel for it.
+    if func._can_decompose() and not func.overloadpacket.__name__.startswith(("upsample", "_upsample")):
         with _dispatched():
             return func.decompose(*args, **kwargs)
     name = func.overloadpacket.__name__

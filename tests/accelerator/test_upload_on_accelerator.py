@@ -58,7 +58,11 @@ def test_pictures_are_resized_there_to_what_the_host_would_make(accelerator):
     for ours, theirs in zip(upload(examples(), DEVICE), examples(), strict=True):
         if theirs.pixels is not None:
             for name in ("image", "eval_image"):
-                made = getattr(ours, name)
+                accelerator.taken()
+                with torch.inference_mode():
+                    made = getattr(ours, name)
+                counts = accelerator.taken()
+                assert counts.kernels.total() == {"image": 2, "eval_image": 3}[name] and not counts.crossings
                 assert made.device == DEVICE
                 assert torch.equal(made.cpu(), getattr(theirs, name))
 
