@@ -15,7 +15,7 @@ from torch import Tensor
 from diffcut_bench.ncut.spectral import deflated, golden_start, indicator, leading, scale_and_trivial, tolerance
 
 # Rounds after which a graph is taken for one that more of them would not solve.
-ROUNDS = 8
+ROUNDS = 7
 _VECTORS = 16
 # Products by M between orthonormalisations: plain powers first, whose result says where the filters have to end.
 _POWERS, _FILTERS = 4, (8, 8)
@@ -25,7 +25,9 @@ _RIDGE_EPS = 8.0
 _NOTHING_LEFT = 1e-34
 # Least end of the interval that a filter damps, against the greatest eigenvalue known: more would overflow.
 _LEAST_BOUND = 0.05
-_LEAST_HALF = 1e-6
+_LEAST_HALF = 1e-7
+# How far the trivial eigenvalue stays below all others, in units of the dtype's epsilon.
+_COMMON_EPS = 64.0
 # A Ritz vector shorter than this is made of vectors of almost no length, which stand for no eigenvector.
 _LEAST_LENGTH = 0.5
 
@@ -49,24 +51,36 @@ def start_block(nodes: int, dtype: torch.dtype) -> Float[Tensor, "nodes vectors"
     return golden_start(nodes * _VECTORS).view(_VECTORS, nodes).T.to(dtype)
 
 
+def effort_of(rounds: int) -> int:
+    """How hard a round after so many others tries: the first two alike, which is what nearly all graphs need."""
+    return max(rounds - 1, 0)
+
+
 def improve(
     weights: Float[Tensor, "items nodes nodes"],
     degree: Float[Tensor, "items nodes"],
     block: Float[Tensor, "items nodes vectors"],
+    effort: int = 0,
 ) -> Round:
     """One round.
 
     Args:
         weights, degree: see `fiedler_vector`.
         block: from the last round, or `start_block` at the first one.
+        effort: see `effort_of`; each step more doubles the number of filters.
     """
     scale, trivial = scale_and_trivial(degree)
     matrix = deflated(weights, scale, trivial, eigenvalue=0)
-    for _ in range(_POWERS):
-        block = matrix @ block
-    block, size = _independent(block)
+    if effort:
+        _spread(matrix, trivial, degree)
+        flat = torch.zeros_like(degree[:, 0], dtype=torch.bool)
+    else:
+        for _ in range(_POWERS):
+            block = matrix @ block
+        block, size = _independent(block)
+        flat = size <= _NOTHING_LEFT
     shift = None
-    for products in _FILTERS:
+    for products in _FILTERS * 2**effort:
         block, shift = _filtered(matrix, shift, block, products)
         block = _orthonormal(block)
     image = matrix @ block
@@ -75,9 +89,21 @@ def improve(
     length = vector.square().sum(dim=1, keepdim=True)
     value = (vector * its_image).sum(dim=1, keepdim=True) / length
     error = torch.addcmul(its_image, value, vector, value=-1).norm(dim=1)
-    flat = size <= _NOTHING_LEFT
     solved = (error <= tolerance(degree.dtype)) & (length[:, 0] > _LEAST_LENGTH) | flat
     return Round(indicator(scale, vector.masked_fill(flat[:, None], 0)), ~solved, block)
+
+
+def _spread(matrix: Tensor, trivial: Tensor, degree: Tensor) -> None:
+    """Subtract, in place, what all eigenvalues of M but the trivial one have in common.
+
+    Where nodes are hardly tied, eigenvalues lie close together near 1, and filters tell them apart only from the least
+    of them on. Gershgorin's circles bound it.
+    """
+    own = matrix.diagonal(dim1=1, dim2=2) + trivial.square()
+    common = 2 * own.masked_fill(degree == 0, 1).amin(dim=1) - 1 - _COMMON_EPS * torch.finfo(matrix.dtype).eps
+    common = common.clamp_min(0)[:, None]
+    matrix.diagonal(dim1=1, dim2=2).sub_(common)
+    matrix.baddbmm_((common * trivial)[:, :, None], trivial[:, None, :])
 
 
 def _filtered(matrix: Tensor, shift: Tensor | None, block: Tensor, products: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.ncut.block import ROUNDS, improve, start_block
+from diffcut_bench.ncut.block import ROUNDS, effort_of, improve, start_block
 from diffcut_bench.ncut.lanczos import lanczos, restarted
 from diffcut_bench.ncut.settings import Solver
 from diffcut_bench.ncut.spectral import deflated, golden_start, indicator, scale_and_trivial
@@ -93,8 +93,8 @@ def _block(weights: Tensor, degree: Tensor) -> Tensor:
     block = start_block(degree.shape[1], degree.dtype).to(degree.device).expand(len(degree), -1, -1)
     indicators = torch.zeros_like(degree)
     unsolved = torch.arange(len(degree), device=degree.device)
-    for _ in range(ROUNDS):
-        found = improve(weights[unsolved], degree[unsolved], block)
+    for rounds in range(ROUNDS):
+        found = improve(weights[unsolved], degree[unsolved], block, effort_of(rounds))
         indicators[unsolved] = found.indicator
         unsolved, block = unsolved[found.unsolved], found.block[found.unsolved]
         if not len(unsolved):

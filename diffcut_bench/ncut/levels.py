@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from diffcut_bench.ncut.bipartition import best_bipartition
-from diffcut_bench.ncut.block import ROUNDS, improve, start_block
+from diffcut_bench.ncut.block import ROUNDS, effort_of, improve, start_block
 from diffcut_bench.ncut.fiedler import fiedler_vector, last_resort, solver_on
 from diffcut_bench.ncut.settings import NCutSettings
 from diffcut_bench.ncut.tree import ImageTree
@@ -121,7 +121,7 @@ class _Rounds:
 
     def improve(self, blocks: Tensor, degree: Tensor, members: Tensor, batch: list[Subgraph]) -> tuple[Tensor, Tensor]:
         """Indicators of a batch, and which of them are not settled yet."""
-        found = improve(blocks, degree, self.block[members])
+        found = improve(blocks, degree, self.block[members], effort_of(batch[0].rounds))
         self.block[members] = found.block
         indicators, unsolved = found.indicator, found.unsolved
         last = [item for item, each in enumerate(batch) if each.rounds + 1 == ROUNDS]
@@ -155,7 +155,7 @@ def _bipartitions(
     above = torch.zeros(total + 1, dtype=torch.bool, device=device)
     unsolved = torch.zeros(len(level) + 1, dtype=torch.bool, device=device)
     whole_images = len(level) == len(weights) and sum(sizes) == total  # in their order
-    batches = list((_batches if device.type == "cpu" else _few_batches)(sizes, batch_entries))
+    batches = list(_batches(sizes, batch_entries) if device.type == "cpu" else _few_batches(level, batch_entries))
     order = torch.tensor([number for batch in batches for number in batch])
     size = torch.tensor(sizes)
     # Of each sub-graph, batch by batch: its number, its size, and where its patches begin.
@@ -201,27 +201,39 @@ def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
     yield batch
 
 
-def _few_batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
-    """Those batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`."""
-    order = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+def _few_batches(level: list[Subgraph], entries: int) -> Iterator[list[int]]:
+    """Batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`. Sub-graphs that need more
+    effort are apart."""
+    for effort in {effort_of(each.rounds) for each in level}:
+        numbers = [number for number, each in enumerate(level) if effort_of(each.rounds) == effort]
+        numbers.sort(key=lambda number: -level[number].size)
+        sizes = [level[number].size for number in numbers]
+        for first, end in _cheapest_parts(sizes):
+            at_once = max(entries // sizes[first] ** 2, 1)
+            yield from (numbers[begin : min(begin + at_once, end)] for begin in range(first, end, at_once))
+
+
+def _cheapest_parts(sizes: list[int]) -> list[tuple[int, int]]:
+    """Begin and end of each batch of sizes in descending order, by dynamic programming."""
     begins = [0]
-    for position, number in enumerate(order):
-        if sizes[number] <= _SMALLER * sizes[order[begins[-1]]]:
+    for position, size in enumerate(sizes):
+        if size <= _SMALLER * sizes[begins[-1]]:
             begins.append(position)
-    # By dynamic programming: of each end of a batch, the least time up to there and where its last batch begins.
+    ends = [*begins[1:], len(sizes)]
+    # Of each end of a batch: the least time up to there, and which batch is the last.
     least: list[tuple[float, int]] = [(0, 0)]
-    ends = [*begins[1:], len(order)]
     for end in ends:
         costs = (
-            (time + _LAUNCHED_ENTRIES + (end - begin) * sizes[order[begin]] ** 2, number)
+            (time + _LAUNCHED_ENTRIES + (end - begin) * sizes[begin] ** 2, number)
             for number, ((time, _), begin) in enumerate(zip(least, begins, strict=False))
         )
         least.append(min(costs))
+    parts = []
     number = len(ends)
     while number:
         end, number = ends[number - 1], least[number][1]
-        at_once = max(entries // sizes[order[begins[number]]] ** 2, 1)
-        yield from (order[first : min(first + at_once, end)] for first in range(begins[number], end, at_once))
+        parts.append((begins[number], end))
+    return parts
 
 
 def _pick(weights: Tensor, members: Tensor, batch: list[Subgraph]) -> Float[Tensor, "items nodes nodes"]:

@@ -11,7 +11,7 @@ import diffcut_bench.ncut.block as block
 import diffcut_bench.ncut.fiedler as fiedler
 import diffcut_bench.ncut.levels as levels
 from diffcut_bench.ncut import affinity, fiedler_vector, recursive_ncut
-from diffcut_bench.ncut.levels import _batches, _few_batches
+from diffcut_bench.ncut.levels import Subgraph, _batches, _few_batches
 
 
 def residual(weights: torch.Tensor, y: torch.Tensor) -> float:
@@ -129,16 +129,28 @@ def test_graphs_of_fewer_patches_than_vectors(size):
     assert (leads > 1 - 1e-4).all()
 
 
+def test_features_without_structure_need_no_dense_solver():
+    """Their eigenvalues lie within a thousandth of each other, near 1: hundreds of cuts of one patch each."""
+    features = torch.rand(1, 128, 320, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = recursive_ncut(features, 0.5, 10, solver="block")[0]
+    assert found.max() > 100
+    assert same_partition(found, recursive_ncut(features, 0.5, 10, solver="eigh")[0])
+
+
 def test_few_batches_hold_every_sub_graph_once_and_keep_to_the_limit():
     draw = random.Random(0)
     for entries in (1, 1 << 20, 1 << 27):
         for _ in range(50):
             sizes = [draw.choice([2, 3, 50, 400, draw.randint(2, 1024)]) for _ in range(draw.randint(1, 300))]
-            batches = list(_few_batches(sizes, entries))
+            level = [Subgraph(0, size, -1, False, rounds=draw.choice([0, 0, 1, 3])) for size in sizes]
+            batches = list(_few_batches(level, entries))
             assert sorted(number for batch in batches for number in batch) == list(range(len(sizes)))
             for batch in batches:
                 assert sizes[batch[0]] == max(sizes[number] for number in batch)
                 assert len(batch) == 1 or len(batch) * sizes[batch[0]] ** 2 <= entries
+                assert len({block.effort_of(level[number].rounds) for number in batch}) == 1
 
 
 def test_few_batches_take_an_accelerator_less_time_than_a_processors():
@@ -148,6 +160,7 @@ def test_few_batches_take_an_accelerator_less_time_than_a_processors():
     draw = random.Random(1)
     for images in (1, 8, 64):
         sizes = [draw.randint(300, 1024) for _ in range(images)] + [draw.randint(2, 200) for _ in range(12 * images)]
-        few, many = (list(batches(sizes, 1 << 27)) for batches in (_few_batches, _batches))
+        level = [Subgraph(0, size, -1, False) for size in sizes]
+        few, many = list(_few_batches(level, 1 << 27)), list(_batches(sizes, 1 << 27))
         assert time(few, sizes) <= time(many, sizes)
         assert time(few, sizes) <= time([sorted(range(len(sizes)), key=lambda number: -sizes[number])], sizes)
