@@ -202,8 +202,8 @@ def _batches(sizes: list[int], entries: int) -> Iterator[list[int]]:
 
 
 def _few_batches(level: list[Subgraph], entries: int) -> Iterator[list[int]]:
-    """Batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`. Sub-graphs that need more
-    effort are apart."""
+    """Batches of similar sizes that take an accelerator the least time, by `_LAUNCHED_ENTRIES`; apart where sub-graphs
+    need more effort."""
     for effort in {effort_of(each.rounds) for each in level}:
         numbers = [number for number, each in enumerate(level) if effort_of(each.rounds) == effort]
         numbers.sort(key=lambda number: -level[number].size)
