@@ -108,6 +108,16 @@ def example_loader(
     )
 
 
+def _use_one_thread() -> None:
+    """In the thread that reads: torch's operations start none of their own.
+
+    A second pool beside the main thread's is one too many for OpenMP, which then lets the threads of both sleep after
+    each operation: with two cores the cut took three times as long.
+    """
+    torch.get_num_threads()  # asked for once, or the first operation takes the main thread's number
+    torch.set_num_threads(1)
+
+
 def read_ahead(batches: Iterable[T]) -> Iterator[T]:
     """The batches; the next one is read in a thread while one is worked on.
 
@@ -116,7 +126,10 @@ def read_ahead(batches: Iterable[T]) -> Iterator[T]:
     """
     end = object()
     thread = ThreadPoolExecutor(1, thread_name_prefix="reader")
+    threads = torch.get_num_threads()
     try:
+        thread.submit(_use_one_thread).result()
+        torch.set_num_threads(threads)  # MKL's number is that of all threads
         # In the thread: begun in the main one, torch would raise a worker's death in the middle of whatever runs there.
         waiting = thread.submit(iter, batches).result()
         coming: Future[Any] = thread.submit(next, waiting, end)

@@ -14,7 +14,7 @@ from diffcut_bench.datasets.decoding import StoredPicture
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.passes import open_dataset, run_cell, run_cells
-from diffcut_bench.scoring.reading import Wanted, example_loader
+from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead
 from diffcut_bench.store import Failure, read_rows
 
 GRID = ("segmenter=grid", "backbone=none", "features=memory")
@@ -163,3 +163,21 @@ def test_another_process_reads_the_same(shapes, tmp_path):
             if one.pixels is not None:
                 assert torch.equal(one.pixels, other.pixels)
                 assert torch.equal(one.eval_image, other.eval_image)
+
+
+def test_the_thread_that_reads_starts_no_threads_of_its_own():
+    """With more threads than processors OpenMP lets all of them sleep after each operation, those that compute too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+
+        def batches():
+            for _ in range(3):
+                torch.rand(1 << 20).mul(2)  # large enough for several threads
+                yield torch.get_num_threads()
+
+        for reader in read_ahead(batches()):
+            assert reader == 1
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
