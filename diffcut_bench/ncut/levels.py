@@ -238,10 +238,14 @@ def _cheapest_parts(sizes: list[int]) -> list[tuple[int, int]]:
 
 def _pick(weights: Tensor, members: Tensor, batch: list[Subgraph]) -> Float[Tensor, "items nodes nodes"]:
     """Affinities among the members of each sub-graph, one after the other: a processor's way."""
-    blocks = weights.new_zeros(*members.shape, members.shape[1])
+    items, largest = members.shape
+    blocks = weights.new_empty(items, largest, largest)
     for block, patches, (image, size, *_) in zip(blocks, members % weights.shape[-1], batch, strict=True):
-        own = patches[:size]
-        block[:size, :size] = weights[image].index_select(0, own).index_select(1, own)
+        rows = weights[image].index_select(0, patches[:size])
+        if size == largest:
+            torch.index_select(rows, 1, patches, out=block)
+        else:
+            block.zero_()[:size, :size] = rows.index_select(1, patches[:size])
     return blocks
 
 
