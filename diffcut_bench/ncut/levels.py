@@ -253,7 +253,7 @@ def _gather(weights: Tensor, members: Tensor, entries: int) -> Float[Tensor, "it
     """Affinities among the members of each sub-graph, few kernels for all: an accelerator's way."""
     (items, size), n = members.shape, weights.shape[-1]
     column = (members % n)[:, None]
-    rows = max(2 * entries // (items * n), 1)
+    rows = max(entries // 2 // (items * n), 1)
     blocks = weights.new_empty(items, size, size)
     for first in range(0, size, rows):
         part = members[:, first : first + rows]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from diffcut_bench.ncut.affinity import scaled_cosines
 from diffcut_bench.ncut.arguments import check_features
+from diffcut_bench.ncut.fiedler import solver_on
 from diffcut_bench.ncut.levels import cut_recursively
 from diffcut_bench.ncut.memory import check_fits, needed_gib
 from diffcut_bench.ncut.settings import LabelCodes, NCutSettings, Solver, ZeroAffinity, check_tau_and_alpha
@@ -133,13 +134,14 @@ def cut_graphs(
     for max_tau, alpha in pairs:
         check_tau_and_alpha(max_tau, alpha)
     limit_gib, element_size = settings.max_memory_gib, like.element_size()
-    check_fits(nodes, element_size, settings.solver, limit_gib)
+    solver = solver_on(like.device, settings.solver)
+    check_fits(nodes, element_size, solver, limit_gib)
     entries = int(limit_gib * 2**30 / element_size)
     batch_entries = entries // 8 if like.device.type != "cpu" else min(entries // 8, _CACHED_ENTRIES)
     at_once, cached = max(entries // 2 // nodes**2, 1), max(batch_entries // nodes**2, 1)
     images: list[list[ImageTree]] = [[] for _ in pairs]
     # All pairs share the cosines where a copy of these fits beside W. Otherwise each pair has them computed anew.
-    share = needed_gib(nodes, element_size, settings.solver, len(pairs)) <= limit_gib
+    share = needed_gib(nodes, element_size, solver, len(pairs)) <= limit_gib
     for group in [range(len(pairs))] if share else [range(pair, pair + 1) for pair in range(len(pairs))]:
         for scaled in cosines(at_once, cached):
             for pair in group:

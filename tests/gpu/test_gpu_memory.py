@@ -53,14 +53,14 @@ def test_the_cut_of_a_large_grid_takes_what_was_predicted(side, record_property)
     recursive_ncut(smooth_features(1, 16), 0.5, 5)  # what libraries keep is not the cut's
     peak = peak_bytes(lambda: recursive_ncut(features, 0.5, 5), DEVICE)
     assert peak is not None
-    ratio = peak / _GIB / needed_gib(side**2, features.element_size())
+    ratio = peak / _GIB / needed_gib(side**2, features.element_size(), "block")
     record_property(f"peak memory of the cut over what was predicted, {side}×{side} patches", ratio)
     assert ratio <= _MARGIN
 
 
 def test_a_limit_on_memory_is_kept_and_changes_no_partition(record_property):
     features = smooth_features(6, 30 if DEVICE.type == "cpu" else 64)
-    limit = 2 * needed_gib(features.shape[1], features.element_size())  # of two images
+    limit = 2 * needed_gib(features.shape[1], features.element_size(), "block")  # of two images
     expected = recursive_ncut(features, 0.5, 5)
     found: list[torch.Tensor] = []
     peak = peak_bytes(lambda: found.append(recursive_ncut(features, 0.5, 5, max_memory_gib=limit)), DEVICE)
