@@ -211,8 +211,8 @@ def merge_and_count(
         ids[:count][merged[:count]] = count
         after = table.new_zeros(len(table), max(num_classes, count + 1)).index_add_(1, ids[:count], table[:, :count])
         merged_tables.append(after[1:, : max(num_classes, count + bool(after[:, count].any()))])
-    becomes = becomes.to(prediction.device, non_blocking=True)
-    return becomes.gather(1, prediction.flatten(1)).view_as(prediction), merged_tables
+    becomes = becomes.int().to(prediction.device, non_blocking=True)  # few enough bytes that nothing waits for the copy
+    return becomes.gather(1, prediction.flatten(1)).long().view_as(prediction), merged_tables
 
 
 def count_matches(
