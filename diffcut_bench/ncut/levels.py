@@ -110,7 +110,7 @@ class _Rounds:
     """Rounds of block iteration on the sub-graphs of a level: those left unsolved go on in the next level's.
 
     Attributes:
-        block: vectors of the iteration, a row a patch; in the last row what padding reads and writes.
+        block: vectors of the iteration, a row a patch; the last row, of zeros, is what padding reads.
     """
 
     def __init__(self, weights: Float[Tensor, "images nodes nodes"]) -> None:
@@ -123,6 +123,7 @@ class _Rounds:
         """Indicators of a batch, and which of them are not settled yet."""
         found = improve(blocks, degree, self.block[members], effort_of(batch[0].rounds))
         self.block[members] = found.block
+        self.block[-1].zero_()  # a graph without cuts leaves NaN, in its padding as well
         indicators, unsolved = found.indicator, found.unsolved
         last = [item for item, each in enumerate(batch) if each.rounds + 1 == ROUNDS]
         if last:

@@ -107,6 +107,29 @@ def test_graphs_whose_second_eigenvalue_is_zero_are_not_iterated_on():
     assert torch.isfinite(y).all() and y.any()
 
 
+def test_a_sub_graph_without_cuts_leaves_the_padding_of_others_alone(monkeypatch):
+    """Exact copies: nothing is left of their block, whatever it is divided by."""
+    plain, others = blobs(6, 20, noise=0.15, seed=1)[0], blobs(4, 30, noise=0.15, seed=3)[0]
+    copies = plain.clone()
+    copies[0, :40] = copies[0, 0]
+    others[0, :75] = others[0, 0]
+    features = torch.cat([plain, copies, others])
+    padding = []
+    original = levels._Rounds.improve
+
+    def noting(self, blocks, degree, members, batch):
+        found = original(self, blocks, degree, members, batch)
+        padding.append((bool(self.block[:-1].isnan().any()), bool(self.block[-1].any())))
+        return found
+
+    monkeypatch.setattr(levels._Rounds, "improve", noting)
+    found = recursive_ncut(features, 0.6, 6, zero_affinity="keep", solver="block")
+    assert any(vanished for vanished, _ in padding)
+    assert not any(written for _, written in padding)
+    expected = recursive_ncut(features, 0.6, 6, zero_affinity="keep")
+    assert all(same_partition(*pair) for pair in zip(found, expected, strict=True))
+
+
 def test_a_graph_without_a_positive_second_eigenvalue_is_solved():
     """No patch is like itself: the second eigenvalue of a complete graph is below 0."""
     weights = torch.ones(1, 60, 60) - torch.eye(60)
