@@ -107,27 +107,15 @@ def test_graphs_whose_second_eigenvalue_is_zero_are_not_iterated_on():
     assert torch.isfinite(y).all() and y.any()
 
 
-def test_a_sub_graph_without_cuts_leaves_the_padding_of_others_alone(monkeypatch):
-    """Exact copies: nothing is left of their block, whatever it is divided by."""
-    plain, others = blobs(6, 20, noise=0.15, seed=1)[0], blobs(4, 30, noise=0.15, seed=3)[0]
-    copies = plain.clone()
-    copies[0, :40] = copies[0, 0]
-    others[0, :75] = others[0, 0]
-    features = torch.cat([plain, copies, others])
-    padding = []
-    original = levels._Rounds.improve
-
-    def noting(self, blocks, degree, members, batch):
-        found = original(self, blocks, degree, members, batch)
-        padding.append((bool(self.block[:-1].isnan().any()), bool(self.block[-1].any())))
-        return found
-
-    monkeypatch.setattr(levels._Rounds, "improve", noting)
-    found = recursive_ncut(features, 0.6, 6, zero_affinity="keep", solver="block")
-    assert any(vanished for vanished, _ in padding)
-    assert not any(written for _, written in padding)
-    expected = recursive_ncut(features, 0.6, 6, zero_affinity="keep")
-    assert all(same_partition(*pair) for pair in zip(found, expected, strict=True))
+def test_what_a_round_could_not_divide_reaches_no_padding(monkeypatch):
+    """A graph without cuts has no span left to be made orthonormal: its vectors are NaN."""
+    vanished = block.Round(torch.zeros(2, 5), torch.zeros(2, dtype=torch.bool), torch.full((2, 5, 16), torch.nan))
+    monkeypatch.setattr(levels, "improve", lambda *_: vanished)
+    rounds = levels._Rounds(torch.ones(1, 8, 8))
+    members = torch.tensor([[0, 1, 2, 3, 4], [5, 6, 7, 8, 8]])  # 8: no patch
+    rounds.improve(torch.ones(2, 5, 5), torch.ones(2, 5), members, [Subgraph(0, 5, 0, True), Subgraph(0, 3, 0, False)])
+    assert rounds.block[:-1].isnan().all()
+    assert not rounds.block[-1].any()
 
 
 def test_a_graph_without_a_positive_second_eigenvalue_is_solved():
