@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
-    with signals_raised() as ending:
+    with warnings.catch_warnings(), signals_raised() as ending:
+        warnings.showwarning = _show_warning  # type: ignore[assignment]
         try:
             return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         except BaseException as error:
@@ -66,6 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
 
 
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+    """What a user should know in one line; what a developer should know with its place."""
+    place = "" if issubclass(category, RuntimeWarning) else f"{filename}:{lineno}: {category.__name__}: "
+    warn(f"warning: {place}{message}")
+
+
 def _mistake(error: BaseException) -> UserError | None:
     """What a user can mend; None: it keeps its traceback."""
     if isinstance(error, UserError):
@@ -75,7 +82,7 @@ def _mistake(error: BaseException) -> UserError | None:
 
         if not is_out_of_memory(error):
             return None
-        return UserError("not enough memory", "this command", "use a smaller batch_size or picture, or device=cpu")
+        return UserError("not enough memory", "this command", "use a smaller picture, or device=cpu")
     return None
 
 

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
 from diffcut_bench.evaluation import metrics
+from diffcut_bench.ncut import levels
 from diffcut_bench.scoring.events import Observer
 
 DATA = Path(__file__).parent / "data"
@@ -218,3 +219,17 @@ def blobs(
     truth = torch.arange(groups).repeat_interleave(size)
     features = centres[truth] + noise * torch.randn(groups * size, channels, generator=generator)
     return features[None], truth
+
+
+@pytest.fixture
+def passes(monkeypatch) -> list[int]:
+    """The number of open sub-graphs of each pass of the cut: one a level, and more where some need another round."""
+    counts: list[int] = []
+    original = levels._bipartitions
+
+    def counting(weights, owner, level, *others):
+        counts.append(len(level))
+        return original(weights, owner, level, *others)
+
+    monkeypatch.setattr(levels, "_bipartitions", counting)
+    return counts

@@ -52,7 +52,8 @@ def start_block(nodes: int, dtype: torch.dtype) -> Float[Tensor, "nodes vectors"
 
 
 def effort_of(rounds: int) -> int:
-    """How hard a round after so many others tries: the first two alike, which is what nearly all graphs need."""
+    """How often the number of filters is doubled in a round after so many others: not in the first two, which nearly
+    all graphs are solved by."""
     return max(rounds - 1, 0)
 
 
@@ -67,12 +68,12 @@ def improve(
     Args:
         weights, degree: see `fiedler_vector`.
         block: from the last round, or `start_block` at the first one.
-        effort: see `effort_of`; each step more doubles the number of filters.
+        effort: see `effort_of`.
     """
     scale, trivial = scale_and_trivial(degree)
-    matrix = deflated(weights, scale, trivial, eigenvalue=0)
+    matrix = deflated(weights, scale, trivial, moved_to=0)
     if effort:
-        _spread(matrix, trivial, degree)
+        _subtract_common(matrix, trivial, degree)
         flat = torch.zeros_like(degree[:, 0], dtype=torch.bool)
     else:
         for _ in range(_POWERS):
@@ -93,7 +94,7 @@ def improve(
     return Round(indicator(scale, vector.masked_fill(flat[:, None], 0)), ~solved, block)
 
 
-def _spread(matrix: Tensor, trivial: Tensor, degree: Tensor) -> None:
+def _subtract_common(matrix: Tensor, trivial: Tensor, degree: Tensor) -> None:
     """Subtract, in place, what all eigenvalues of M but the trivial one have in common.
 
     Where nodes are hardly tied, eigenvalues lie close together near 1, and filters tell them apart only from the least

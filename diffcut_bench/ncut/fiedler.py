@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.ncut.block import ROUNDS, effort_of, improve, start_block
-from diffcut_bench.ncut.lanczos import lanczos, restarted
+from diffcut_bench.ncut.lanczos import leading_vectors, restarted
 from diffcut_bench.ncut.settings import Solver
 from diffcut_bench.ncut.spectral import deflated, golden_start, indicator, scale_and_trivial
 
@@ -31,9 +31,9 @@ def fiedler_vector(
         weights: symmetric non-negative affinities, at least 2×2; disconnected graphs and isolated nodes are legal.
         degree: row sums of ``weights``.
         solver: see `NCutSettings`. Graphs that the iteration leaves unsolved go to the dense solver; those of more than
-            `DENSE_UP_TO` nodes never do: Lanczos is restarted while that halves its residual, a few times at most, and
-            the best vector found is taken. Its cut is a legal one, and all that an eigenvalue so close to the next can
-            decide.
+            `DENSE_UP_TO` nodes never do, and keep the best vector found (Lanczos is restarted before, a few times at
+            most, while that halves its residual). Its cut is a legal one, and all that an eigenvalue so close to the
+            next can decide.
 
     Returns:
         ``y``, one value a node; 0 for isolated nodes.
@@ -46,7 +46,7 @@ def fiedler_vector(
     if solver == "eigh":
         vectors = _dense(graphs, scale, trivial)
     else:
-        vectors, unsolved = lanczos(graphs, scale, trivial)
+        vectors, unsolved = leading_vectors(graphs, scale, trivial)
         if unsolved and graphs.shape[-1] <= DENSE_UP_TO:
             vectors[unsolved] = _dense(graphs[unsolved], scale[unsolved], trivial[unsolved])
         else:
@@ -70,12 +70,12 @@ def last_resort(
     By the dense solver on the host, and a warning says so: an accelerator's takes such matrices one by one. Graphs of
     more than `DENSE_UP_TO` nodes keep those that they have.
     """
-    items, nodes = degree.shape
-    if nodes > DENSE_UP_TO:
+    if degree.shape[1] > DENSE_UP_TO:
         return indicators.nan_to_num()
+    # The same words each time: Python shows them once.
     warnings.warn(
-        f"{items} sub-graphs of up to {nodes} patches were not solved by {ROUNDS} rounds of block iteration on "
-        f"{weights.device.type}; the dense solver takes them on the host",
+        f"some sub-graphs were not solved by block iteration on {weights.device.type}; the dense solver takes them on "
+        "the host, which is slow",
         RuntimeWarning,
         stacklevel=2,
     )

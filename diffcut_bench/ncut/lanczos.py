@@ -15,13 +15,17 @@ _RESTARTS, _CARRIED = 5, 100
 _FIRST_CHECK, _CHECK_GROWTH = 10, 1.2
 
 
-def lanczos(
+def leading_vectors(
     weights: Float[Tensor, "items nodes nodes"],
     scale: Float[Tensor, "items nodes"],
     trivial: Float[Tensor, "items nodes"],
 ) -> tuple[Float[Tensor, "items nodes"], list[int]]:
     """Leading eigenvectors of M in the complement of the trivial one, which is deflated, with full
     reorthogonalisation; small matrices are squared instead.
+
+    Args:
+        weights: affinities of each graph.
+        scale, trivial: see `scale_and_trivial`.
 
     Returns:
         The vectors, and the items that are left unsolved, whose vectors are the best yet.

@@ -278,14 +278,10 @@ def _depth_first(images: int, divided: list[Subgraph], costs: Tensor, sides: Ten
             pending += [(cut_of.get((image, cut, first_side)), len(parents[-1])) for first_side in (False, True)]
             parents[-1].append(parent)
             order.append(cut)
-    permutation = _on(costs.device, order)
+    # Few enough bytes that nothing waits for the copy.
+    permutation = torch.tensor(order, dtype=torch.int32).to(costs.device, non_blocking=True)
     counts = [len(image) for image in parents]
     return [
         ImageTree(*parts)
         for parts in zip(costs[permutation].split(counts), parents, sides[permutation].split(counts), strict=True)
     ]
-
-
-def _on(device: torch.device, numbers: list[int]) -> Tensor:
-    """The numbers on the device, which is not waited for."""
-    return torch.tensor(numbers, dtype=torch.int64).to(device, non_blocking=True)

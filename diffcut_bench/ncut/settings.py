@@ -23,7 +23,8 @@ class NCutSettings:
         label_codes: ``exact``: patches share a segment if they lie on the same side of every cut; ``float32``: the
             released code's rounding sums of bits, which merge segments from about 24 cuts on.
         splitting_points: thresholds tried for each cut.
-        max_memory_gib: working memory. Images are taken together as far as it allows; one takes two N×N matrices.
+        max_memory_gib: working memory. Images are taken together as far as it allows; one takes two N×N matrices, by
+            ``block`` three.
 
     Raises:
         ValueError: an argument is out of range; the message names it.

@@ -30,14 +30,18 @@ def deflated(
     weights: Float[Tensor, "items nodes nodes"],
     scale: Float[Tensor, "items nodes"],
     trivial: Float[Tensor, "items nodes"],
-    eigenvalue: int = -1,
+    moved_to: int = -1,
 ) -> Float[Tensor, "items nodes nodes"]:
-    """M with the trivial eigenvalue moved from 1 to −1, as are isolated nodes, so that neither ever leads; or all to 0,
-    so that a product by the matrix leaves nothing of them."""
+    """M with the trivial eigenvalue moved from 1, and those of isolated nodes from 0, so that none of them ever leads.
+
+    Args:
+        weights, scale, trivial: see `scale_and_trivial`.
+        moved_to: −1; or 0, where a product by the matrix is to leave nothing of their eigenvectors.
+    """
     matrix = (scale[:, :, None] * weights).mul_(scale[:, None, :])
-    matrix.baddbmm_(trivial[:, :, None], trivial[:, None, :], alpha=eigenvalue - 1)
-    if eigenvalue:
-        matrix.diagonal(dim1=1, dim2=2).add_((scale == 0).to(matrix.dtype), alpha=eigenvalue)
+    matrix.baddbmm_(trivial[:, :, None], trivial[:, None, :], alpha=moved_to - 1)
+    if moved_to:
+        matrix.diagonal(dim1=1, dim2=2).add_((scale == 0).to(matrix.dtype), alpha=moved_to)
     return matrix
 
 

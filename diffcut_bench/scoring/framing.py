@@ -128,7 +128,7 @@ def seen_choices(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Example:
-    """One image ready for the pipeline. Its picture is cropped, not resized: whoever needs it resizes it on his device.
+    """One image ready for the pipeline. Its picture is cropped, not resized: it is resized on the device that needs it.
 
     Attributes:
         index: in the data set.

@@ -176,9 +176,9 @@ def score_together(
     """Run pipelines over images of a data set, a batch at a time, in the order of the data set.
 
     Each image is read once, and decoded if some pipeline looks at its colours; its features are fetched once for all
-    pipelines; segmenters that can share work do
-    (`sharing_groups`). Nothing of this changes an outcome, nor does ``num_workers``; ``batch_size`` only
-    where a network's rounding depends on it.
+    pipelines; segmenters that can share work do (`sharing_groups`). Nothing of this changes an outcome, nor does
+    ``num_workers``; ``batch_size`` only where a network's rounding depends on it. A batch that memory does not hold
+    goes on in halves, and those that follow it in parts of that size.
 
     Args:
         pipelines: they share features, device, and what their protocols say about crop, sizes and void.
@@ -192,7 +192,7 @@ def score_together(
         One `Batch` a pipeline. Time that pipelines share is divided among them.
 
     Raises:
-        UserError: the device's memory is too small for the batch.
+        UserError: memory is too small for one image.
     """
     features = pipelines[0].features
     asked = []
@@ -201,9 +201,9 @@ def score_together(
         pixels = index in shown or any(pipeline.needs_images or pipeline.namer is not None for pipeline in takers)
         asked.append(Wanted(index, any(pipeline.needs_features for pipeline in takers), pixels))
     loader = example_loader(dataset, asked, features, batch_size=batch_size, num_workers=num_workers)
-    start = time.perf_counter()
+    start, at_once = time.perf_counter(), batch_size
     for items in read_ahead(loader):
-        run = _Run(pipelines, dataset, read_s=time.perf_counter() - start)
+        run = _Run(pipelines, dataset, time.perf_counter() - start, at_once)
         groups: dict[Any, list[Example]] = {}
         for item in items:
             batches = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
@@ -214,7 +214,9 @@ def score_together(
                 shape = (item.grid, item.label.shape)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
-            run.isolated(batches, group)
+            for first in range(0, len(group), at_once):
+                run.isolated(batches, group[first : first + at_once])
+        at_once = run.at_once
         yield run.end(wall_s=time.perf_counter() - start)
         start = time.perf_counter()
 
@@ -343,9 +345,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class _Run:
-    """One batch through all pipelines: what came out, what failed, and the time it took."""
+    """One batch through all pipelines: what came out, what failed, and the time it took.
 
-    def __init__(self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float) -> None:
+    Attributes:
+        at_once: images that memory holds, as far as is known.
+    """
+
+    def __init__(
+        self, pipelines: Sequence[Pipeline], dataset: SegmentationDataset, read_s: float, at_once: int
+    ) -> None:
+        self.at_once = at_once
         self.batches = [Batch(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
         self.dataset, self.features, self.device = dataset, pipelines[0].features, pipelines[0].features.device
 
@@ -376,10 +385,9 @@ class _Run:
                 return
         # From here on the error's traceback no longer holds what was in memory.
         if too_large and len(group) > 1:
-            half = (len(group) + 1) // 2
+            half = self.at_once = (len(group) + 1) // 2
             warnings.warn(
-                f"memory on {self.device} is too small for a batch of {len(group)}, which goes on in halves; "
-                f"batch_size={half} would save the attempt",
+                f"memory on {self.device} is too small for {len(group)} images at once; this goes on with {half}",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -17,13 +17,13 @@ from benchmarks.gpu_check import Part, encoder_rows, main
 from benchmarks.gpu_parts import Plan, Row
 
 _OF_A_GPU = {
-    "the cut waits at most once a level",
+    "the cut waits at most once a pass",
     "further taus of a tree wait for nothing",
     "concept assignment waits at most once a batch",
     "pamr waits for nothing",
     "counting does not wait for each image",
     "the cut of a large grid takes what was predicted",
-    "a batch that does not fit is told and smaller ones go on",
+    "a batch that does not fit goes on in halves and says so",
     "fastest sound precision: peak memory",
     "the whole part",  # of `_COMPILED`
 }

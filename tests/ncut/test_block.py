@@ -55,7 +55,7 @@ def test_what_the_rounds_leave_goes_to_the_dense_solver_and_is_said(weak, monkey
     monkeypatch.setattr(fiedler, "ROUNDS", 1)
     weights = affinity(torch.randn(2, 90, 10, generator=torch.Generator().manual_seed(0)), 2)
     degree = weights.sum(dim=2)
-    with pytest.warns(RuntimeWarning, match=r"2 sub-graphs of up to 90 patches were not solved by 1 rounds"):
+    with pytest.warns(RuntimeWarning, match="the dense solver takes them on the host"):
         found = fiedler_vector(weights, degree, "block")
     assert torch.equal(found, fiedler_vector(weights, degree, "eigh"))
 

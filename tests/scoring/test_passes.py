@@ -310,22 +310,37 @@ def test_out_of_memory_on_the_host_is_the_users_to_mend(shapes, tmp_path, monkey
         run(shapes, tmp_path / "out", "batch_size=1")
 
 
-def test_a_batch_that_memory_does_not_hold_goes_on_in_halves(shapes, tmp_path, monkeypatch):
-    expected = run(shapes, tmp_path / "free", "batch_size=2")
+@pytest.fixture
+def cramped(monkeypatch) -> list[int]:
+    """Memory that holds two images at once; the sizes of what was tried."""
     original, sizes = pipeline._Run._run, []
 
-    def cramped(self, takers, group):
+    def run_if_it_fits(self, takers, group):
         sizes.append(len(group))
         if len(group) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(self, takers, group)
 
-    monkeypatch.setattr(pipeline._Run, "_run", cramped)
-    with pytest.warns(RuntimeWarning, match="too small for a batch of 8, which goes on in halves; batch_size=4"):
+    monkeypatch.setattr(pipeline._Run, "_run", run_if_it_fits)
+    return sizes
+
+
+def test_a_batch_that_memory_does_not_hold_goes_on_in_halves(shapes, tmp_path, cramped):
+    expected = run(shapes, tmp_path / "free", "batch_size=2")
+    cramped.clear()
+    with pytest.warns(RuntimeWarning, match="too small for 8 images at once; this goes on with 4"):
         found = run(shapes, tmp_path / "cramped", "batch_size=8")
-    assert sizes == [8, 4, 2, 2, 4, 2, 2]
+    assert cramped == [8, 4, 2, 2, 4, 2, 2]
     assert numbers(found) == numbers(expected)
     assert not found.result.failures
+
+
+def test_what_memory_does_not_hold_is_tried_once_and_said_once(shapes, tmp_path, cramped, cli):
+    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"), "batch_size=4")
+    assert done.code == 0
+    assert cramped == [4, 2, 2, 2, 2]
+    assert done.err.count("warning: memory on cpu is too small for 4 images at once; this goes on with 2\n") == 1
+    assert "RuntimeWarning" not in done.err
 
 
 def test_an_interrupted_overwrite_goes_on(shapes, tmp_path, monkeypatch):
