@@ -21,7 +21,7 @@ _VECTORS = 16
 _POWERS, _FILTERS = 4, (8, 8)
 # Diagonal that a Gram matrix is given against rounding, in units of the dtype's epsilon.
 _RIDGE_EPS = 8.0
-# Square sum of a block whose third powers have vanished: M's second eigenvalue is about 0, so no cut costs less than 1.
+# Square sum of a block whose powers have vanished: M's second eigenvalue is about 0, so no cut costs less than 1.
 _NOTHING_LEFT = 1e-34
 # Least end of the interval that a filter damps, against the greatest eigenvalue known: more would overflow.
 _LEAST_BOUND = 0.05

@@ -4,7 +4,9 @@ One recursion at the largest tau answers every smaller one (`tree`); `levels` ma
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -143,15 +145,28 @@ def cut_graphs(
     # All pairs share the cosines where a copy of these fits beside W. Otherwise each pair has them computed anew.
     share = needed_gib(nodes, element_size, solver, len(pairs)) <= limit_gib
     for group in [range(len(pairs))] if share else [range(pair, pair + 1) for pair in range(len(pairs))]:
-        for scaled in cosines(at_once, cached):
-            for pair in group:
-                max_tau, alpha = pairs[pair]
-                # The last pair of a group needs no copy: its W takes the place of the cosines.
-                weights = scaled.pow_(alpha) if pair == group[-1] else scaled.pow(alpha)
-                images[pair] += cut_recursively(weights, max_tau, settings, batch_entries)
-                del weights  # before the next one is made
-            del scaled
+        with _exact_products(like.device):
+            for scaled in cosines(at_once, cached):
+                for pair in group:
+                    max_tau, alpha = pairs[pair]
+                    # The last pair of a group needs no copy: its W takes the place of the cosines.
+                    weights = scaled.pow_(alpha) if pair == group[-1] else scaled.pow(alpha)
+                    images[pair] += cut_recursively(weights, max_tau, settings, batch_entries)
+                    del weights  # before the next one is made
+                del scaled
     return [NCutTree(trees, max_tau, settings.label_codes) for trees, (max_tau, _) in zip(images, pairs, strict=True)]
+
+
+@contextmanager
+def _exact_products(device: torch.device) -> Iterator[None]:
+    """Within, products are of the numbers given, neither TF32 nor autocast's: eigenvectors need all their digits."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 def _scaled_cosines(

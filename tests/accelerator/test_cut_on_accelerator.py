@@ -94,6 +94,14 @@ def test_the_segmenter_shares_recursions_there(accelerator):
     assert computed_there(counts, features)
 
 
+def test_autocast_does_not_reach_the_cut(accelerator):
+    features = batch()
+    expected = recursive_ncut(features, 0.7, 6)
+    with torch.autocast(DEVICE.type, torch.float16):
+        found = recursive_ncut(features.to(DEVICE), 0.7, 6)
+    assert all(same_partition(*pair) for pair in zip(found.cpu(), expected, strict=True))
+
+
 def test_waits_do_not_grow_with_the_batch(accelerator):
     def waits(images):
         features = blobs(6, 20, noise=0.15)[0].expand(images, -1, -1).to(DEVICE)

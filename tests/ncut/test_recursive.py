@@ -139,6 +139,19 @@ def test_half_precision_is_computed_in_single():
     assert torch.equal(recursive_ncut(features, 0.7, 8), recursive_ncut(features.float(), 0.7, 8))
 
 
+@pytest.mark.parametrize("solver", ["lanczos", "block"])
+def test_neither_autocast_nor_fast_products_change_the_cut(solver):
+    features = blobs(6, 20, noise=0.15)[0]
+    expected = recursive_ncut(features, 0.7, 6, solver=solver)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(recursive_ncut(features, 0.7, 6, solver=solver), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
 @pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
 @pytest.mark.parametrize("tau", [0.5, 1.0])
 def test_one_patch_is_one_segment(solver, tau):
