@@ -16,12 +16,15 @@ def upload(examples: Sequence[Example], device: torch.device) -> list[Example]:
     Pixels go as they were decoded, a byte a colour, and become colours in [0, 1] and sizes there (`Framing`).
     """
     there = list(examples)
-    for name in ("label", "pixels", "features") if device.type != "cpu" else ():
+    if device.type == "cpu":
+        return there
+    for name in ("label", "pixels", "features"):
         numbers = [number for number, example in enumerate(there) if getattr(example, name) is not None]
-        copies = _copied([getattr(there[number], name) for number in numbers], device) if numbers else []
-        for number, copy in zip(numbers, copies, strict=True):
-            changed: dict[str, Any] = {name: copy}
-            there[number] = replace(there[number], **changed)
+        if numbers:
+            copies = _copied([getattr(there[number], name) for number in numbers], device)
+            for number, copy in zip(numbers, copies, strict=True):
+                changed: dict[str, Any] = {name: copy}
+                there[number] = replace(there[number], **changed)
     return there
 
 
