@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with signals_raised() as ending:
         try:
             options = _parser().parse_intermixed_args(arguments)
+            if options.stages and not options.counts:
+                raise UserError("only counts are of chosen stages", "--stages", "add --counts")
             if options.counts:
                 from benchmarks import run_counts
 

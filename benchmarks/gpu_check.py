@@ -83,7 +83,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(options: argparse.Namespace) -> int:
     device = open_device(options.device or ("cpu" if options.small else "cuda"))
     folder = Path(load_config(options.overrides).output_dir).absolute() / "gpu_check"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"can't be made ({error})", str(folder), "choose another output_dir") from error
     plan = Plan(device.type, str(folder), options.small, options.overrides)
     start, measured_on = time.monotonic(), {**machine(device), **_versions(device)}
     rows: list[Row] = []

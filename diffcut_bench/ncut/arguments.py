@@ -32,7 +32,7 @@ def check_choice(name: str, value: object, allowed: Sequence[str]) -> None:
 
 
 def check_features(features: Tensor) -> Float[Tensor, "batch nodes channels"]:
-    """The features, in single or double precision: half precision becomes float32.
+    """The features, in single or double precision: half precision becomes float32. No gradient goes through a cut.
 
     Raises:
         ValueError: they are not [batch, nodes, channels], are none, or hold NaN or infinity.
@@ -42,6 +42,7 @@ def check_features(features: Tensor) -> Float[Tensor, "batch nodes channels"]:
     if not torch.isfinite(features).all():
         bad = (~torch.isfinite(features)).any(dim=2).nonzero()[0].tolist()
         raise ValueError(f"features hold NaN or infinity, first in image {bad[0]} of the batch at patch {bad[1]}")
+    features = features.detach()
     return features if features.dtype in (torch.float32, torch.float64) else features.float()
 
 

@@ -26,6 +26,8 @@ _NOTHING_LEFT = 1e-34
 # Least end of the interval that a filter damps, against the greatest eigenvalue known: more would overflow.
 _LEAST_BOUND = 0.05
 _LEAST_HALF = 1e-7
+# Its greatest end, where a first round was not enough: more eigenvalues than the block has vectors may be the same.
+_MOST_BOUND = 0.97
 # How far the trivial eigenvalue stays below all others, in units of the dtype's epsilon.
 _COMMON_EPS = 64.0
 # A Ritz vector shorter than this is made of vectors of almost no length, which stand for no eigenvector.
@@ -82,7 +84,7 @@ def improve(
         flat = size <= _NOTHING_LEFT
     shift = None
     for products in _FILTERS * 2**effort:
-        block, shift = _filtered(matrix, shift, block, products)
+        block, shift = _filtered(matrix, shift, block, products, _MOST_BOUND if effort else None)
         block = _orthonormal(block)
     image = matrix @ block
     ritz = leading(block.mT @ image)[:, None]
@@ -107,13 +109,20 @@ def _subtract_common(matrix: Tensor, trivial: Tensor, degree: Tensor) -> None:
     matrix.baddbmm_((common * trivial)[:, :, None], trivial[:, None, :])
 
 
-def _filtered(matrix: Tensor, shift: Tensor | None, block: Tensor, products: int) -> tuple[Tensor, Tensor]:
+def _filtered(
+    matrix: Tensor, shift: Tensor | None, block: Tensor, products: int, share: float | None
+) -> tuple[Tensor, Tensor]:
     """Chebyshev polynomial of M times the block: small where M's eigenvalues lie between 0 and what the block has least
-    of, growing with ``products`` above. ``matrix`` is M less ``shift`` on its diagonal; the new shift is returned."""
+    of (or, if that is less, this share of what it has most of), growing with ``products`` above.
+
+    ``matrix`` is M less ``shift`` on its diagonal; the new shift is returned.
+    """
     first = matrix @ block
     least, most = (block * first).sum(dim=1).aminmax(dim=1)  # Rayleigh quotients of its vectors
     if shift is not None:
         least, most = least + shift, most + shift
+    if share is not None:
+        least = torch.minimum(least, most * share)
     half = torch.maximum(least, most * _LEAST_BOUND).clamp_min(_LEAST_HALF) / 2
     further = half if shift is None else half - shift
     matrix.diagonal(dim1=1, dim2=2).sub_(further[:, None])
@@ -133,7 +142,8 @@ def _independent(block: Tensor) -> tuple[Tensor, Tensor]:
     gram = block.mT @ block
     diagonal = gram.diagonal(dim1=1, dim2=2)
     size = diagonal.sum(dim=1)
-    diagonal.add_((_RIDGE_EPS * torch.finfo(block.dtype).eps * size)[:, None])
+    finfo = torch.finfo(block.dtype)
+    diagonal.add_((_RIDGE_EPS * finfo.eps * size).clamp_min(finfo.tiny)[:, None])  # a block of zeros stays one
     return _solve(gram, block), size
 
 

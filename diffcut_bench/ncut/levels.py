@@ -123,7 +123,7 @@ class _Rounds:
         """Indicators of a batch, and which of them are not settled yet."""
         found = improve(blocks, degree, self.block[members], effort_of(batch[0].rounds))
         self.block[members] = found.block
-        self.block[-1].zero_()  # a graph without cuts leaves NaN, in its padding as well
+        self.block[-1].zero_()  # what fails leaves NaN, in its padding as well
         indicators, unsolved = found.indicator, found.unsolved
         last = [item for item, each in enumerate(batch) if each.rounds + 1 == ROUNDS]
         if last:
@@ -156,7 +156,7 @@ def _bipartitions(
     above = torch.zeros(total + 1, dtype=torch.bool, device=device)
     unsolved = torch.zeros(len(level) + 1, dtype=torch.bool, device=device)
     whole_images = len(level) == len(weights) and sum(sizes) == total  # in their order
-    batches = list(_batches(sizes, batch_entries) if device.type == "cpu" else _few_batches(level, batch_entries))
+    batches = list(_few_batches(level, batch_entries) if rounds else _batches(sizes, batch_entries))
     order = torch.tensor([number for batch in batches for number in batch])
     size = torch.tensor(sizes)
     # Of each sub-graph, batch by batch: its number, its size, and where its patches begin.

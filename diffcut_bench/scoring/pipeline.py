@@ -337,10 +337,13 @@ def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
     return segments
 
 
+_OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an accelerator or the host had no memory left; torch has no class of its own for the host."""
+    """Whether an accelerator or the host had no memory left; for some of them and the host torch has words alone."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
     )
 
 

@@ -140,6 +140,17 @@ def test_graphs_of_fewer_patches_than_vectors(size):
     assert (leads > 1 - 1e-4).all()
 
 
+@pytest.mark.parametrize("noise", [0, 0.02])
+def test_more_equal_groups_than_vectors_need_no_dense_solver(noise):
+    """Twenty groups that hardly touch: twenty eigenvalues are 1."""
+    truth = torch.arange(20).repeat_interleave(12)
+    features = torch.eye(20)[truth] + noise * torch.randn(240, 20, generator=torch.Generator().manual_seed(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = recursive_ncut(features[None], 0.5, 10, solver="block", zero_affinity="keep")[0]
+    assert same_partition(found, truth)
+
+
 def test_features_without_structure_need_no_dense_solver():
     """Their eigenvalues lie within a thousandth of each other, near 1: hundreds of cuts of one patch each."""
     features = torch.rand(1, 128, 320, generator=torch.Generator().manual_seed(0))

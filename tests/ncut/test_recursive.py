@@ -134,6 +134,13 @@ def test_an_empty_batch_is_an_error():
         recursive_ncut(torch.zeros(0, 4, 3))
 
 
+@pytest.mark.parametrize("solver", ["lanczos", "block", "eigh"])
+def test_features_that_require_a_gradient_are_cut(solver):
+    features = blobs(5, 24, noise=0.15)[0].expand(3, -1, -1).clone()
+    expected = recursive_ncut(features, 0.7, 5, solver=solver)
+    assert torch.equal(recursive_ncut(features.requires_grad_(), 0.7, 5, solver=solver), expected)
+
+
 def test_half_precision_is_computed_in_single():
     features = torch.rand(1, 60, 8).half()
     assert torch.equal(recursive_ncut(features, 0.7, 8), recursive_ncut(features.float(), 0.7, 8))

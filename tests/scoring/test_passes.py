@@ -303,6 +303,15 @@ def test_max_failures_holds_for_the_last_image_and_for_finished_cells(shapes, tm
         run(shapes, tmp_path / "out", "max_failures=0")
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["CUDA error: out of memory", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"],
+)
+def test_memory_that_ran_out_is_known_by_its_words(words):
+    assert pipeline.is_out_of_memory(RuntimeError(words))
+    assert not pipeline.is_out_of_memory(ValueError(words))
+
+
 def test_out_of_memory_on_the_host_is_the_users_to_mend(shapes, tmp_path, monkeypatch):
     error = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
     flaky_once(monkeypatch, error)
