@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, TextIO
 
 from diffcut_bench import __version__
 from diffcut_bench.commands.terminal import console, warn
@@ -49,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
-    with warnings.catch_warnings(), signals_raised() as ending:
-        warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = _show_warning
+    with signals_raised() as ending:
         try:
             return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
         except BaseException as error:
@@ -67,10 +67,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
-    """What a user should know in one line; what a developer should know with its place."""
-    place = "" if issubclass(category, RuntimeWarning) else f"{filename}:{lineno}: {category.__name__}: "
-    warn(f"warning: {place}{message}")
+_show_with_place = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """What a user should know is one line; all else, which is for developers, keeps its place in the code."""
+    if issubclass(category, RuntimeWarning):
+        warn(f"warning: {message}")
+    else:
+        _show_with_place(message, category, filename, lineno, file, line)
 
 
 def _mistake(error: BaseException) -> UserError | None:

@@ -90,13 +90,3 @@ def test_waits_are_counted_by_their_lines(monkeypatch):
         warnings.warn("something else", stacklevel=1)
     assert modes[-1] == 0
     assert len(places) == 3 and len(set(places)) == 1 and places[0].startswith("test_gpu_waiting.py:")
-
-
-def test_levels_are_counted_over_the_batch():
-    """On any machine: the counting itself."""
-    assert levels(tree_of([])) == 1
-    assert levels(tree_of([], [-1, 0, 1, 0], [-1])) == 4
-
-
-def tree_of(*parents: list[int]) -> NCutTree:
-    return NCutTree([ImageTree(torch.zeros(len(each)), each, torch.zeros(len(each), 9) > 0) for each in parents], 0.5)

@@ -5,7 +5,7 @@ from PIL import Image
 from diffcut_bench.datasets import sample
 from diffcut_bench.evaluation import match_image
 from diffcut_bench.reporting import draw_outcome, overlay, palette
-from diffcut_bench.scoring.framing import Example
+from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.pipeline import Outcome
 
 
@@ -28,7 +28,8 @@ def test_outcome_shows_matched_segments_in_the_colour_of_their_class(tmp_path):
     dataset = sample()
     label = torch.zeros(32, 32, dtype=torch.long)
     label[:, 16:] = 3
-    example = Example(0, "x", torch.zeros(3, 64, 64), torch.zeros(3, 32, 32), label)
+    framing = Framing("center", 64, 32, "ignore", 16)
+    example = Example(0, "x", framing, (64, 64), label, torch.zeros(3, 64, 64, dtype=torch.uint8))
     prediction = (label > 0).long() * 5
     outcome = Outcome(example, prediction, 2, match_image(prediction, label, dataset.num_classes), 1024)
     draw_outcome(outcome, dataset, tmp_path / "x.png")
