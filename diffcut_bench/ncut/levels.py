@@ -169,7 +169,7 @@ def _bipartitions(
         if whole_images:
             blocks = weights[batch[0] : batch[-1] + 1]
         elif device.type == "cpu":
-            blocks = _pick(weights, members, [level[number] for number in batch])
+            blocks = _pick(weights, members, [level[number] for number in batch], batch_entries)
         else:
             blocks = _gather(weights, members.clamp_max(total - 1), batch_entries)
             if sizes[batch[-1]] < sizes[batch[0]]:
@@ -237,16 +237,21 @@ def _cheapest_parts(sizes: list[int]) -> list[tuple[int, int]]:
     return parts
 
 
-def _pick(weights: Tensor, members: Tensor, batch: list[Subgraph]) -> Float[Tensor, "items nodes nodes"]:
+def _pick(weights: Tensor, members: Tensor, batch: list[Subgraph], entries: int) -> Float[Tensor, "items nodes nodes"]:
     """Affinities among the members of each sub-graph, one after the other: a processor's way."""
-    items, largest = members.shape
+    (items, largest), n = members.shape, weights.shape[-1]
     blocks = weights.new_empty(items, largest, largest)
-    for block, patches, (image, size, *_) in zip(blocks, members % weights.shape[-1], batch, strict=True):
-        rows = weights[image].index_select(0, patches[:size])
-        if size == largest:
-            torch.index_select(rows, 1, patches, out=block)
-        else:
-            block.zero_()[:size, :size] = rows.index_select(1, patches[:size])
+    rows = max(2 * entries // n, 1)
+    for block, patches, (image, size, *_) in zip(blocks, members % n, batch, strict=True):
+        own = patches[:size]
+        if size < largest:
+            block.zero_()
+        for part, into in zip(own.split(rows), block[:size].split(rows), strict=True):
+            picked = weights[image].index_select(0, part)
+            if size == largest:
+                torch.index_select(picked, 1, own, out=into)
+            else:
+                into[:, :size] = picked.index_select(1, own)
     return blocks
 
 
