@@ -55,14 +55,16 @@ def recursive_ncut(
     >>> recursive_ncut(features[None], tau=0.5, alpha=10).unique(return_counts=True)
     (tensor([0, 1]), tensor([3, 3]))
     """
-    settings = NCutSettings(
+    tree = ncut_tree(
+        features,
+        tau,
+        alpha,
         solver=solver,
         zero_affinity=zero_affinity,
         label_codes=label_codes,
         splitting_points=splitting_points,
         max_memory_gib=max_memory_gib,
     )
-    (tree,) = ncut_trees(features, [(tau, alpha)], settings)
     return tree.labels(tau)
 
 

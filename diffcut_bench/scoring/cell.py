@@ -107,7 +107,7 @@ class RunningCell:
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
         ids: list[str] = self.dataset.records["id"][:]
         self.ids = {index: ids[index] for index in opened.indices}
-        self.shown = [index for index in self.ids if self.observer.draws and index < config.visualise]
+        self.shown = {index for index in self.ids if self.observer.draws and index < config.visualise}
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
         self.error: UserError | None = None
@@ -245,7 +245,7 @@ class RunningCell:
 
     def _draw_missing(self, folder: Path) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
-        missing = [index for index in self.shown if not picture_path(folder, self.ids[index]).is_file()]
+        missing = [index for index in sorted(self.shown) if not picture_path(folder, self.ids[index]).is_file()]
         for outcome in self.outcomes(missing) if missing else ():
             self.observer.draw(outcome, self.dataset, picture_path(folder, outcome.example.id))
 

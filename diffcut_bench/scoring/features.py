@@ -88,7 +88,7 @@ class FeatureSource:
             inputs = torch.stack([example.image for example in missing])
             computed = iter(self._kept(missing, self.compute(inputs)))
             found = [next(computed) if features is None else features for features in found]
-        stacked = [features.to(self.device) for features in found if features is not None]
+        stacked = [features.to(self.device, non_blocking=True) for features in found if features is not None]
         return torch.stack(stacked).float()
 
     def _kept(self, examples: Sequence[Example], features: Tensor) -> Tensor:

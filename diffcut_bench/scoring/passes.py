@@ -216,9 +216,9 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
         observer.scored(done, total)
         pipelines, wanted = [cell.pipeline for cell in cells], [cell.todo for cell in cells]
         shown = set().union(*(cell.shown for cell in cells))
-        how = (config.batch_size, config.num_workers, shown)
+        at_once, num_workers = config.batch_size, config.num_workers
         start = time.perf_counter()
-        for batches in score_together(pipelines, opened.dataset, wanted, *how):
+        for batches in score_together(pipelines, opened.dataset, wanted, at_once, num_workers, shown):
             # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
             wall, start = time.perf_counter() - start, time.perf_counter()
             counted = sum(batch.timings.wall_s for batch in batches)
