@@ -49,7 +49,7 @@ def read_regular(path: str, most: int = 16 << 20) -> bytes:
 def is_path_option(key: str) -> bool:
     """Whether an option (``output_dir``, ``dataset.root``) holds a path, always or where it looks like one."""
     group, _, last = key.rpartition(".")
-    return "." not in group and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
+    return "." not in group.removeprefix("linker.") and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
 
 
 def is_hub_id(model: object) -> bool:

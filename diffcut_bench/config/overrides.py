@@ -17,7 +17,11 @@ from omegaconf import DictConfig
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expanded, is_path_option
 
-GROUPS = ("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "protocol", "tracker")
+GROUPS = (
+    *("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "linker", "protocol"),
+    "tracker",
+)
+LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
 _SEARCHPATH = "hydra.searchpath"
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
 _MOST_CELLS = 10_000  # each is composed before the first runs
@@ -88,6 +92,8 @@ def quote_if_needed(override: str) -> str:
     key, separator, value = override.partition("=")
     if not separator:
         return override
+    if key == LINKER_BACKBONE and value != "null" and not value.startswith("{"):
+        return f"backbone@{override}"
     if is_searchpath(override):
         return f"{key}=[{','.join(quoted(entry) for entry in _search_entries(override))}]"
     try:

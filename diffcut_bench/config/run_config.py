@@ -12,7 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
-from diffcut_bench.config.overrides import GROUPS, composed, known_options, quote_if_needed, refuse_without_effect
+from diffcut_bench.config.overrides import (
+    GROUPS,
+    LINKER_BACKBONE,
+    composed,
+    known_options,
+    quote_if_needed,
+    refuse_without_effect,
+)
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expand_options, is_hub_id
 
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 _LEAST = {"batch_size": 1, "max_pixels": 1, "num_proc": 1, "limit": 1}
 _LEAST |= dict.fromkeys(("num_workers", "visualise", "max_failures", "seed", "limit_seed"), 0)
 _MOST_PROCESSES = 1024  # more is a typing error, and would be started
-_OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing
+_OPTIONAL = ("features", "refiner", "namer", "linker", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
 
 
@@ -57,6 +64,7 @@ class RunConfig:
     max_seconds: float | None = None
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
+    linker: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
 
     def problems(self) -> list[str]:
@@ -104,7 +112,9 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
     except REFUSALS as error:
         raise explain(overrides, error) from error
     chosen = config.hydra.runtime.choices
-    return check_config(config, {group: chosen[group] for group in GROUPS if group in chosen})
+    choices = {group: chosen[group] for group in GROUPS if group in chosen}
+    inner = chosen.get(f"backbone@{LINKER_BACKBONE}")
+    return check_config(config, choices | ({LINKER_BACKBONE: inner} if inner else {}))
 
 
 def _unpin(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffcut_bench.config.mistakes import entries
-from diffcut_bench.config.overrides import GROUPS
+from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE
 from diffcut_bench.config.run_config import RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import is_hub_id, is_path_option
@@ -64,7 +64,7 @@ def _check_fields(stored: dict[Any, Any]) -> None:
 def option_words(choices: object, overrides: Sequence[str]) -> list[str]:
     """The options that a file names and the user does not, as overrides; texts that can't be an option are left out."""
     named = {word.partition("=")[0] for word in overrides}
-    found = [(group, choices.get(group)) for group in GROUPS] if isinstance(choices, dict) else []
+    found = [(group, choices.get(group)) for group in (*GROUPS, LINKER_BACKBONE)] if isinstance(choices, dict) else []
     return [
         f"{group}={option}"
         for group, option in found

@@ -31,6 +31,7 @@ from diffcut_bench.store import (
     Timings,
     cell_key,
     join_progress,
+    pack_prototypes,
 )
 
 
@@ -60,6 +61,7 @@ class OpenedPass:
         features: of its images.
         workers: the processes that work on it.
         observer: is told what happens.
+        linked_by: features that linkers compare, where they are not ``features``.
         namers: by their settings, since each holds a network of its own.
     """
 
@@ -70,6 +72,7 @@ class OpenedPass:
     features: FeatureSource
     workers: Workers
     observer: Observer
+    linked_by: FeatureSource | None = None
     namers: dict[str, ClassNamer | None] = field(default_factory=dict)
 
     def cell(self, config: RunConfig, segmenter: Callable[..., Any] | None = None) -> "RunningCell":
@@ -99,7 +102,7 @@ class RunningCell:
     ) -> None:
         self.config, self.opened, self.dataset = config, opened, opened.dataset
         self.workers, self.observer = opened.workers, opened.observer
-        self.pipeline = Pipeline.of(config, opened.features, namer, segmenter)
+        self.pipeline = Pipeline.of(config, opened.features, namer, segmenter, opened.linked_by)
         _check_matching(config, self.pipeline, self.dataset)
         self.identity = cell_identity(config, self.pipeline, self.dataset, opened.fingerprint)
         self.key = cell_key(self.identity)
@@ -224,7 +227,8 @@ class RunningCell:
         whole, images = self.opened.whole, len(self.ids)
         record = DatasetRecord(self.dataset.name, self.opened.fingerprint, images, whole.n_expected, len(whole))
         names = self.dataset.class_names
-        rows, summary = summarise_cell(progress.rows, record, names, protocol, config.seed, progress.timings)
+        linker, timings = self.pipeline.linker, progress.timings
+        rows, summary = summarise_cell(progress.rows, record, names, protocol, config.seed, timings, linker)
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
         # As others may see them: without paths of this machine.
         failures = [
@@ -295,14 +299,14 @@ def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: Segmentation
     segmenter, protocol = pipeline.segmenter, pipeline.protocol
     if protocol.matching == "named" and pipeline.namer is None:
         raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
-    if protocol.matching != "dataset":
+    if protocol.matching != "dataset" or pipeline.linker is not None:
         return
     # One matching for the data set: cluster ids have to mean the same in all images, and to reach it unchanged.
     where = f"segmenter={config.choices.get('segmenter')}"
     if not segmenter.consistent_ids:
         what = "matching=dataset needs cluster ids that mean the same in every image"
         where = f"{where} numbers the segments of each image anew"
-        raise UserError(what, where, "use protocol.matching=per_image")
+        raise UserError(what, where, "use protocol.matching=per_image, or add linker=kmeans (docs/linking.md)")
     if pipeline.refiner is not None:
         raise UserError("matching=dataset: a refiner numbers segments anew", where, "add refiner=none")
     if dataset.background is not None and protocol.background_rule != "one_to_one":
@@ -319,4 +323,6 @@ def _row(outcome: Outcome) -> ImageRow:
         table = torch.cat([entries, outcome.table[entries[:, 0], entries[:, 1]][:, None]], dim=1).tolist()
     example, pixels = outcome.example, outcome.pixels
     void = example.label.numel() - pixels
-    return ImageRow(example.index, example.id, outcome.segments, pixels, tp, fp, fn, table, void, outcome.measured)
+    measured = outcome.measured
+    packed = None if outcome.prototypes is None else pack_prototypes(outcome.prototypes.numpy())
+    return ImageRow(example.index, example.id, outcome.segments, pixels, tp, fp, fn, table, void, measured, packed)

@@ -4,7 +4,7 @@ import math
 import pkgutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -209,6 +209,16 @@ def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
     }
     store = FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
     return FeatureSource(backbone, framing, device, store)
+
+
+def open_linked(config: RunConfig, device: torch.device) -> FeatureSource | None:
+    """The features that a config's linker compares; None where they are the cell's own, or there is no linker.
+
+    Raises:
+        UserError: as `open_features` does.
+    """
+    backbone = config.linker.get("backbone")
+    return None if backbone is None else open_features(replace(config, backbone=backbone), device)
 
 
 def outline_of(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:

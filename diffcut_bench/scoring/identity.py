@@ -22,8 +22,9 @@ def cell_identity(
     """Everything that can change the numbers. Batch size, workers and folders can't; the
     versions of other packages are recorded beside."""
     features = pipeline.features
-    stages = (pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner, pipeline.namer, features.backbone)
-    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer")
+    stages: list[object] = [pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner, pipeline.namer]
+    stages += [features.backbone, pipeline.linker]
+    groups = ("dataset", "backbone", "segmenter", "upsampler", "refiner", "namer", "linker")
     code = code_fingerprint(stages, [getattr(config, group) for group in groups])
     return {
         "numerics_version": NUMERICS_VERSION,
@@ -35,6 +36,7 @@ def cell_identity(
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
+        **({} if pipeline.linker is None else {"linker": _linker_identity(config, pipeline)}),
         **({"code": code} if code else {}),
         "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
         "shard": config.shard,
@@ -42,3 +44,13 @@ def cell_identity(
         "device_type": features.device.type,
         "torch": torch.__version__.partition("+")[0],
     }
+
+
+def _linker_identity(config: RunConfig, pipeline: Pipeline) -> dict[str, Any]:
+    """Settings of the linker, and all that the features depend on that it compares, where they are not the cell's."""
+    source = pipeline.linked_by
+    if source is None:
+        return config.linker
+    stored = None if source.store is None else str(source.store.dtype)
+    of_backbone = {**backbone_identity(source.backbone, config.linker["backbone"]), **asdict(source.framing.seen)}
+    return {**config.linker, "backbone": {**of_backbone, "features_dtype": stored}}

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.features import open_features, open_linked
 from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
 from diffcut_bench.scoring.workers import workers
@@ -155,14 +156,15 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
     if not indices:
         raise UserError(f"shard {config.shard} holds no image", f"{len(dataset)} images", "use fewer shards")
     features = open_features(config, device)
-    return OpenedPass(whole, dataset, indices, data_fingerprint(dataset), features, together, observer)
+    linked = open_linked(config, device)
+    return OpenedPass(whole, dataset, indices, data_fingerprint(dataset), features, together, observer, linked)
 
 
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
-    own = {"segmenter", "upsampler", "refiner", "namer", "protocol", "seed", "tracker", "choices"}
+    own = {"segmenter", "upsampler", "refiner", "namer", "linker", "protocol", "seed", "tracker", "choices"}
     shared = {name: value for name, value in config.to_dict().items() if name not in own}
-    return cell_key(shared | framing_choices(config.protocol))
+    return cell_key({**shared, **framing_choices(config.protocol), "linked_by": config.linker.get("backbone")})
 
 
 def open_dataset(config: RunConfig, report: Callable[[int, int], None] | None = None) -> SegmentationDataset:
@@ -212,7 +214,11 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
     looked_at = set().union(*(cell.todo for cell in cells if cell.pipeline.needs_features))
     total = max(len(opened.indices[workers.rank :: workers.count]), len(todo))
     done = total - len(todo)
-    with opened.features.in_use(opened.dataset, sorted(looked_at), observer.say):
+    with ExitStack() as in_use:
+        in_use.enter_context(opened.features.in_use(opened.dataset, sorted(looked_at), observer.say))
+        if opened.linked_by is not None:
+            linked = set().union(*(cell.todo for cell in cells if cell.pipeline.linker is not None))
+            in_use.enter_context(opened.linked_by.in_use(opened.dataset, sorted(linked), observer.say))
         observer.scored(done, total)
         pipelines, wanted = [cell.pipeline for cell in cells], [cell.todo for cell in cells]
         shown = set().union(*(cell.shown for cell in cells))

@@ -4,13 +4,15 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from diffcut_bench.backbones import NoBackbone
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
@@ -26,6 +28,7 @@ from diffcut_bench.evaluation import (
     merge_and_count,
     number_by_first_pixel,
 )
+from diffcut_bench.linking import KMeansLinker, segment_prototypes
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.refinement import ConceptUpsampler
 from diffcut_bench.scoring.checks import check_label_map
@@ -52,7 +55,8 @@ _LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a labe
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one cell. What a namer gives is scored as it is: clusters are classes then."""
+    """The stages of one cell. What a namer gives is scored as it is: clusters are classes then. What a linker makes one
+    of the segments of all images is matched once, when all are there."""
 
     features: FeatureSource
     segmenter: Segmenter
@@ -61,10 +65,12 @@ class Pipeline:
     protocol: Protocol
     namer: ClassNamer | None = None
     max_seconds: float | None = None  # that segmenting an image may take
+    linker: KMeansLinker | None = None
+    linked_by: FeatureSource | None = None  # what the linker compares, if that is not ``features``
 
     @property
     def needs_features(self) -> bool:
-        return "features" in self.segmenter.needs
+        return "features" in self.segmenter.needs or (self.linker is not None and self.linked_by is None)
 
     @property
     def needs_images(self) -> bool:
@@ -73,12 +79,18 @@ class Pipeline:
 
     @classmethod
     def of(
-        cls, config: RunConfig, features: FeatureSource, namer: ClassNamer | None = None, segmenter: Any = None
+        cls,
+        config: RunConfig,
+        features: FeatureSource,
+        namer: ClassNamer | None = None,
+        segmenter: Any = None,
+        linked_by: FeatureSource | None = None,
     ) -> "Pipeline":
-        """The stages that a config names; ``segmenter``: in the place of the one that it names.
+        """The stages that a config names; ``segmenter``: in the place of the one that it names; ``linked_by``: see
+        `open_linked`.
 
         The protocol is the config's with what the stages' own options say. Names need no matching, and merge what is
-        background by themselves.
+        background by themselves; linked segments are matched once for the data set, where no rule merges any.
 
         Raises:
             UserError: an option is out of range, or stages do not go together.
@@ -89,6 +101,10 @@ class Pipeline:
         if namer is not None:
             choices |= {"matching": "named", "background_rule": "one_to_one"}
             choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
+        linker = instantiate("linker", {n: value for n, value in config.linker.items() if n != "backbone"})
+        if linker is not None:
+            _check_linker(config, linked_by or features, namer)
+            choices |= {"matching": "dataset", "background_rule": "one_to_one"}
         protocol = build_protocol(choices)
         method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
         taken, given = method.attention_channels, features.backbone.attention_channels
@@ -100,7 +116,24 @@ class Pipeline:
         if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
             what = "concepts are assigned to segments of patches, and this segmenter's are finer"
             raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
-        return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds)
+        return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds, linker, linked_by)
+
+
+def _check_linker(config: RunConfig, features: FeatureSource, namer: ClassNamer | None) -> None:
+    """Raise a UserError where a linker has nothing to compare, or nothing to do."""
+    where = f"linker={config.choices.get('linker')}"
+    if namer is not None:
+        what = "segments that are named mean the same in every image already"
+        raise UserError(what, f"{where}, namer={config.choices.get('namer')}", "leave one of the two out")
+    given, group = features.backbone, "linker.backbone" if config.linker.get("backbone") else "backbone"
+    where += f", {group}={config.choices.get(group)}"
+    if isinstance(given, NoBackbone):
+        what = "a linker compares the features of segments, and there is no backbone"
+    elif given.channels_are_patches:
+        what = "attention to each patch says where a segment is and not what: a linker has nothing to compare"
+    else:
+        return
+    raise UserError(what, where, "add linker.backbone=NAME, such as linker.backbone=efficientnet_lite0")
 
 
 @dataclass(frozen=True)
@@ -115,6 +148,7 @@ class Outcome:
         pixels: scored pixels.
         assignment: choices of the matching of clusters to classes, see `Protocol.assignment`.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
+        prototypes: of the clusters in the table, in ascending order, for a linker; on the host.
         named: the prediction holds classes, and nothing was matched.
         measured: what metrics that look at the image itself keep of it, by name.
     """
@@ -126,6 +160,7 @@ class Outcome:
     pixels: int
     assignment: Mapping[str, Any] = field(default_factory=dict)
     table: Tensor | None = None
+    prototypes: Tensor | None = None
     named: bool = False
     measured: dict[str, list[float] | None] = field(default_factory=dict)
 
@@ -181,7 +216,8 @@ def score_together(
     goes on in halves, and those that follow it in parts of that size.
 
     Args:
-        pipelines: they share features, device, and what their protocols say about crop, sizes and void.
+        pipelines: they share features, also those that linkers compare, device, and what their protocols say about
+            crop, sizes and void.
         dataset: opened.
         wanted: indices of the data set that each pipeline is to score; what is taken out meanwhile is passed over.
         batch_size: images at a time.
@@ -194,12 +230,14 @@ def score_together(
     Raises:
         UserError: memory is too small for one image.
     """
-    features = pipelines[0].features
+    features, linked_by = pipelines[0].features, pipelines[0].linked_by
     asked = []
     for index in sorted(set().union(*wanted)):
         takers = [pipeline for pipeline, own in zip(pipelines, wanted, strict=True) if index in own]
         pixels = index in shown or any(pipeline.needs_images or pipeline.namer is not None for pipeline in takers)
-        asked.append(Wanted(index, any(pipeline.needs_features for pipeline in takers), pixels))
+        links = linked_by is not None and any(pipeline.linker is not None for pipeline in takers)
+        needed = any(pipeline.needs_features for pipeline in takers)
+        asked.append(Wanted(index, needed, pixels or links, digest=links))
     loader = example_loader(dataset, asked, features, batch_size=batch_size, num_workers=num_workers)
     start, at_once = time.perf_counter(), batch_size
     for items in read_ahead(loader):
@@ -211,7 +249,8 @@ def score_together(
                 for batch in batches:
                     batch.fail(item)
             elif batches:
-                shape = (item.grid, item.label.shape)
+                linked_grid = None if linked_by is None else linked_by.framing.grid(*item.frame)
+                shape = (item.grid, linked_grid, item.label.shape)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
@@ -251,7 +290,7 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
             (segments,) = _segments([pipeline], inputs, shape)
         if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
             return segments.cpu()
-        labels = _numbered(pipeline.protocol, _label_maps(pipeline, segments, inputs, shape))
+        labels = _numbered(pipeline, _label_maps(pipeline, segments, inputs, shape))
         if pipeline.refiner is not None and images is not None:
             labels = check_label_map("refiner", pipeline.refiner(images, labels), labels.shape)
         return labels.cpu()
@@ -290,16 +329,16 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         if pipeline.segmenter.one_by_one:
             ids = torch.stack([check(each, size) for each in ids])
         ids = check(ids, (shape[0], *size))
-        found.append((_ranked(pipeline.protocol, ids) if is_label_map else ids).to(pipeline.features.device))
+        found.append((_ranked(pipeline, ids) if is_label_map else ids).to(pipeline.features.device))
     return found
 
 
-def _ranked(protocol: Protocol, maps: Tensor) -> Tensor:
+def _ranked(pipeline: Pipeline, maps: Tensor) -> Tensor:
     """Label maps [batch, height, width] whose great numbers, as colours are, go by rank in each image. Small ones are
     kept: gaps between them count under the released matching."""
     if maps.max() <= _LARGEST_ID:
         return maps
-    if protocol.matching == "dataset":
+    if pipeline.protocol.matching == "dataset" and pipeline.linker is None:
         raise ValueError(f"matching=dataset takes segment ids up to {_LARGEST_ID}, found {maps.max()}")
     return torch.stack([ids.unique(return_inverse=True)[1] if ids.max() > _LARGEST_ID else ids for ids in maps])
 
@@ -310,7 +349,7 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
         return segments
     assert inputs.features is not None
     size = (shape[-2], shape[-1])
-    labels = pipeline.upsampler(inputs.features, _numbered(pipeline.protocol, segments), size)
+    labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size)
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 
@@ -330,9 +369,10 @@ def _counts(table: Tensor, protocol: Protocol) -> Counts:
     return count_matches(table, **protocol.assignment)
 
 
-def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
+def _numbered(pipeline: Pipeline, segments: Tensor) -> Tensor:
     """Segments [batch, rows, cols] by numbers that the protocol lets matter: PAMR's median and ties look at them."""
-    if protocol.surplus == "unmatched" and protocol.matching != "dataset":
+    protocol = pipeline.protocol
+    if pipeline.linker is not None or (protocol.surplus == "unmatched" and protocol.matching != "dataset"):
         return number_by_first_pixel(segments)
     return segments
 
@@ -360,6 +400,7 @@ class _Run:
         self.at_once = at_once
         self.batches = [Batch(pipeline, {"read_s": read_s / len(pipelines)}) for pipeline in pipelines]
         self.dataset, self.features, self.device = dataset, pipelines[0].features, pipelines[0].features.device
+        self.linked_by = pipelines[0].linked_by
 
     def end(self, wall_s: float) -> list[Batch]:
         """What came of the batch, one entry a pipeline; each has the share of the time that its stages took."""
@@ -408,6 +449,7 @@ class _Run:
         there = upload(group, self.device)
         labels = torch.stack([example.label for example in there])
         inputs = self._inputs(takers, group, there)
+        compared = self._compared(takers, there, inputs.features)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
@@ -417,7 +459,7 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, there, prediction, counts, labels, inputs.images)
+                outcomes[batch] = self._score(batch, group, there, prediction, counts, labels, inputs.images, compared)
         return outcomes
 
     def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
@@ -435,6 +477,18 @@ class _Run:
         sizes = [(example.label.shape[0], example.label.shape[1]) for example in group]
         return Inputs(features, images, counts, [example.id for example in group], rescale, sizes)
 
+    def _compared(self, takers: Sequence[Batch], there: Sequence[Example], features: Tensor | None) -> Tensor | None:
+        """Features by which linkers compare segments; None where there is no linker."""
+        linking = [batch for batch in takers if batch.pipeline.linker is not None]
+        if not linking or self.linked_by is None:
+            compared, source = features, self.features
+        else:
+            source, framing = self.linked_by, self.linked_by.framing
+            with self._stage("features_s", linking):
+                compared = source.of([replace(example, framing=framing, features=None) for example in there])
+        # The class token's attention says where the object is, not what.
+        return None if compared is None else compared[:, : compared.shape[1] - source.backbone.attention_channels]
+
     def _score(
         self,
         batch: Batch,
@@ -444,12 +498,13 @@ class _Run:
         segments: Tensor,
         labels: Tensor,
         images: Tensor | None,
+        compared: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
         pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
         protocol, namer = pipeline.protocol, pipeline.namer
         with self._stage("evaluate_s", [batch]):
-            prediction, tables = _numbered(protocol, prediction), None
+            prediction, tables = _numbered(pipeline, prediction), None
             if background is not None and namer is None:
                 rule, assignment = protocol.background_rule, protocol.assignment
                 prediction, tables = merge_and_count(prediction, labels, classes, background, rule, **assignment)
@@ -464,6 +519,10 @@ class _Run:
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
             tables = tables or contingency_tables(prediction, labels, classes)
+            prototypes: Sequence[Tensor | None] = [None] * len(group)
+            if pipeline.linker is not None and compared is not None:
+                present = pad_sequence([table.any(dim=0) for table in tables], batch_first=True)
+                prototypes = segment_prototypes(compared, prediction, present)
             return [
                 Outcome(
                     example,
@@ -474,6 +533,7 @@ class _Run:
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
+                    prototypes=prototypes[i],
                     named=namer is not None,
                     measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
                 )

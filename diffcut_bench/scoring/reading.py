@@ -30,11 +30,13 @@ class Wanted:
         index: in the data set.
         features: of the backbone.
         pixels: to be looked at, by whatever stage or observer.
+        digest: of its file, for a store beside that of these features.
     """
 
     index: int
     features: bool = False
     pixels: bool = False
+    digest: bool = False
 
 
 class _Reader(torch.utils.data.Dataset[Example | Failure]):
@@ -55,8 +57,10 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         digest, features = "", None
         try:
             pair = self.dataset.pair(index)
-            if wanted.features and self.stored.store is not None:
+            in_store = wanted.features and self.stored.store is not None
+            if in_store or wanted.digest:
                 digest = pair.digest()
+            if in_store:
                 features = self.stored.of(digest, framing.grid(*pair.image.size))
             # Where all that is wanted is there, the colours are not decoded.
             seen = wanted.pixels or (wanted.features and features is None)

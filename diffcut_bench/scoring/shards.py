@@ -5,7 +5,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.paths import portable, reopened
 from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
@@ -142,7 +143,8 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
     record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
     protocol, names = build_protocol(first.result.protocol), first.result.class_names
-    rows, summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings)
+    linker = _linker_of(first)
+    rows, summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings, linker)
     failures = [failure for shard in cell.found for failure in shard.result.failures]
     result = replace(
         first.result,
@@ -158,6 +160,18 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
     target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(cell.images))
     return result
+
+
+def _linker_of(shard: Shard) -> KMeansLinker | None:
+    """The linker of a shard's cell; of the file its numbers count, whatever code it names."""
+    settings = shard.result.identity.get("linker")
+    if settings is None:
+        return None
+    try:
+        return KMeansLinker(**{field.name: settings[field.name] for field in fields(KMeansLinker)})
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"this cell's linker is not ours ({error})"
+        raise UserError(what, str(shard.folder), "run the cell without shards") from error
 
 
 def _whole_config(shard: Shard) -> dict[str, Any]:
@@ -207,7 +221,7 @@ def _rows(cell: ShardedCell) -> list[ImageRow]:
     """
     rows: list[ImageRow] = []
     for shard in cell.found:
-        own = read_rows(shard.folder)
+        own = read_rows(shard.folder, prototypes=True)
         held = {row.index for row in own} | {failure.index for failure in shard.result.failures}
         if held != set(chosen_images(cell.images, (shard.number, shard.of))):
             what = f"shard {shard.number}/{shard.of} of {cell.images} images holds others than its own"

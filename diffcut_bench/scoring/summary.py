@@ -3,13 +3,22 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Counts, ImageTable, Protocol, count_matches_together, score_images
-from diffcut_bench.store import DatasetRecord, ImageRow, Score, SegmentsPerImage, Timings
+from diffcut_bench.evaluation import (
+    Counts,
+    ImageTable,
+    Protocol,
+    count_matches_together,
+    known_metrics,
+    score_images,
+)
+from diffcut_bench.linking import Entries, KMeansLinker, count_linked
+from diffcut_bench.store import DatasetRecord, ImageRow, Linking, Score, SegmentsPerImage, Timings
 
 
 def summarise(
@@ -73,6 +82,56 @@ def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -
     ]
 
 
+def link_rows(
+    rows: Sequence[ImageRow], num_classes: int, protocol: Protocol, linker: KMeansLinker
+) -> tuple[list[ImageRow], Linking]:
+    """Rows with their counts after one matching of linked segments: sums over the clusterings, in which each counts
+    alike; and what each of them gave.
+
+    Raises:
+        UserError: a row has no prototypes that can be compared with the others'.
+    """
+    prototypes, entries = _linkable(rows)
+    clusterings = linker(prototypes, num_classes)
+    size = (len(rows), num_classes)
+    counted = [count_linked(entries, linked, *size, **protocol.assignment) for linked in clusterings]
+    miou, absent = known_metrics()["miou"], protocol.absent_classes
+    pixels, segments = (torch.tensor([getattr(row, name) for row in rows]) for name in ("pixels", "segments"))
+    scores = []
+    for counts in counted:
+        sums = miou.statistics(ImageTable(*counts, pixels, segments)).sum(dim=0)
+        scores.append(float(miou.scores(sums, absent)[0]))
+    told = Linking(
+        clusters=linker.clusters or num_classes,
+        seeds=len(scores),
+        segments=len(prototypes),
+        miou=scores,
+        mean=fmean(scores),
+        deviation=stdev(scores) if len(scores) > 1 else None,
+    )
+    tp, fp, fn = (torch.stack(of_each).sum(dim=0).tolist() for of_each in zip(*counted, strict=True))
+    return [replace(row, tp=tp[i], fp=fp[i], fn=fn[i]) for i, row in enumerate(rows)], told
+
+
+def _linkable(rows: Sequence[ImageRow]) -> tuple[torch.Tensor, Entries]:
+    """Prototypes [segments, channels] of all rows, and the entries of their tables."""
+    prototypes: list[torch.Tensor] = []
+    entries: list[tuple[int, int, int, int]] = []
+    first = 0
+    try:
+        for image, row in enumerate(rows):
+            own = row.unpack_prototypes()
+            numbers = sorted({cluster for _, cluster, _ in row.table or ()})
+            places = {cluster: first + place for place, cluster in enumerate(numbers)}
+            entries += [(image, class_id, places[cluster], pixels) for class_id, cluster, pixels in row.table or ()]
+            prototypes += [torch.from_numpy(own.copy())] if len(own) else []
+            first += len(own)
+        return torch.cat(prototypes), Entries(*torch.tensor(entries).T)
+    except (ValueError, RuntimeError) as error:
+        hint = "if_exists=overwrite computes the cell again"
+        raise UserError(f"segments can't be linked: {error}", "per_image.parquet", hint) from error
+
+
 def summarise_cell(
     rows: Sequence[ImageRow],
     record: DatasetRecord,
@@ -80,6 +139,7 @@ def summarise_cell(
     protocol: Protocol,
     seed: int,
     timings: Timings,
+    linker: KMeansLinker | None = None,
 ) -> tuple[list[ImageRow], dict[str, Any]]:
     """What follows from the rows of a whole cell.
 
@@ -90,11 +150,16 @@ def summarise_cell(
         protocol: in force.
         seed: of the bootstrap.
         timings: of all that was done.
+        linker: of the segments of all images, if there is one.
 
     Returns:
         The rows with their counts, and fields of the `Result` by name.
     """
-    rows = match_rows(rows, len(class_names), protocol)
+    linking = None
+    if linker is None:
+        rows = match_rows(rows, len(class_names), protocol)
+    else:
+        rows, linking = link_rows(rows, len(class_names), protocol, linker)
     void = [row.void for row in rows if row.void is not None]
     pixels = sum(void) + sum(row.pixels for row in rows)
     annotated = image_table(rows).images_per_class().tolist()
@@ -108,5 +173,6 @@ def summarise_cell(
         ),
         "scores": summarise(rows, class_names, asdict(protocol), seed),
         "segments_per_image": SegmentsPerImage(sum(segments) / len(segments), min(segments), max(segments)),
+        "linking": linking,
         "timings": replace(timings, images_per_s=len(rows) / timings.wall_s if timings.wall_s else 0.0),
     }

@@ -4,12 +4,13 @@ from diffcut_bench.store.atomic import sync_folder, sync_tree, unwritable, write
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows
-from diffcut_bench.store.rows import ImageRow, Progress, join_progress, read_journal
+from diffcut_bench.store.rows import ImageRow, Progress, join_progress, pack_prototypes, read_journal
 from diffcut_bench.store.schema import (
     SCHEMA_VERSION,
     DatasetRecord,
     Environment,
     Failure,
+    Linking,
     Result,
     Score,
     SegmentsPerImage,
@@ -25,6 +26,7 @@ __all__ = [
     "Failure",
     "FeatureStore",
     "ImageRow",
+    "Linking",
     "Progress",
     "Result",
     "Score",
@@ -39,6 +41,7 @@ __all__ = [
     "join_progress",
     "list_sets",
     "open_set",
+    "pack_prototypes",
     "read_journal",
     "read_result",
     "read_rows",

@@ -110,7 +110,7 @@ class Cell:
 
         If it is killed half-way, it can be called again.
         """
-        result, rows = check_published(self.finished_dir, self._key)
+        result, rows = check_published(self.finished_dir, self._key, prototypes=True)
         pictures = self.finished_dir / "pictures"
         if pictures.is_dir():
             shutil.copytree(pictures, self.work_dir / "pictures", dirs_exist_ok=True)

@@ -61,15 +61,24 @@ def read_result(folder: Path) -> Result:
         raise DamagedError(f"result can't be read ({error})", path) from error
 
 
-def read_rows(folder: Path) -> list[ImageRow]:
+def read_rows(folder: Path, prototypes: bool = False) -> list[ImageRow]:
     """Rows of a finished cell's per_image.parquet.
+
+    Args:
+        folder: of the cell.
+        prototypes: whether they are read too, and checked: they are much the largest part, and few need them.
 
     Raises:
         DamagedError: the file is missing, changed, or holds no rows of images.
     """
     path = folder / _ROWS
     try:
-        rows = typed(list[ImageRow], pq.read_table(io.BytesIO(_content(path))).to_pylist())
+        file = pq.ParquetFile(io.BytesIO(_content(path)))
+        names = [name for name in file.schema_arrow.names if prototypes or name != "prototypes"]
+        rows = typed(list[ImageRow], file.read(names).to_pylist())
+        channels = {row.unpack_prototypes().shape[1] for row in rows if row.prototypes}
+        if len(channels) > 1:
+            raise ValueError(f"prototypes of {' and '.join(map(str, sorted(channels)))} channels")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DamagedError(f"rows of this cell can't be read ({str(error).splitlines()[0]})", path) from error
     classes = {len(counts) for row in rows for counts in (row.tp, row.fp, row.fn)}
@@ -78,18 +87,19 @@ def read_rows(folder: Path) -> list[ImageRow]:
     return rows
 
 
-def check_published(folder: Path, key: str | None = None) -> tuple[Result, list[ImageRow]]:
+def check_published(folder: Path, key: str | None = None, prototypes: bool = False) -> tuple[Result, list[ImageRow]]:
     """Result and rows of a finished cell, after everything that must hold between them was looked at.
 
     Args:
         folder: of the cell.
         key: that the result must have; None: the one that the folder is named by, if it is.
+        prototypes: see `read_rows`.
 
     Raises:
         DamagedError: something does not hold.
         UserError: a newer version wrote the result.
     """
-    result, rows = read_result(folder), read_rows(folder)
+    result, rows = read_result(folder), read_rows(folder, prototypes)
     if key is None:
         named = re.fullmatch(r".*-([0-9a-f]{12})", folder.name)
         key = named[1] if named else ""
@@ -161,6 +171,8 @@ def _parquet(rows: Sequence[ImageRow]) -> bytes:
         columns["table"] = pa.list_(counts)
     if any(row.void is not None for row in rows):
         columns["void"] = pa.int64()
+    if any(row.prototypes is not None for row in rows):
+        columns["prototypes"] = pa.string()
     measured = {name: pa.list_(pa.float64()) for row in rows for name in row.measured}
     if measured:
         columns["measured"] = pa.struct(measured)

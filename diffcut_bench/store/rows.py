@@ -1,5 +1,6 @@
 """What is kept of each image, and the journal that a running cell adds to: a checked line for each batch."""
 
+import base64
 import hashlib
 import json
 import os
@@ -8,6 +9,9 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from diffcut_bench.store.atomic import sync_folder
 from diffcut_bench.store.schema import Failure, Timings, typed
@@ -29,6 +33,30 @@ class ImageRow:
     void: int | None = None  # pixels that are left out; None in older files
     # By a metric's name, its statistic where it looks at the image itself; None or absent where it did not.
     measured: dict[str, list[float] | None] = field(default_factory=dict)
+    # Of segments that a linker compares: their prototypes, see `pack_prototypes`; None where there is none.
+    prototypes: str | None = None
+
+    def unpack_prototypes(self) -> NDArray[np.float16]:
+        """Prototypes [segments, channels] of the segments of the table, in ascending order of their numbers.
+
+        Raises:
+            ValueError: there are none, they are not of as many segments, or not finite.
+        """
+        if self.prototypes is None or self.table is None:
+            raise ValueError(f"there are no prototypes of {self.id}")
+        segments = len({cluster for _, cluster, _ in self.table})
+        numbers = np.frombuffer(base64.b64decode(self.prototypes, validate=True), "<f2")
+        if bool(segments) != bool(len(numbers)) or (segments and len(numbers) % segments):
+            raise ValueError(f"{len(numbers)} numbers are no prototypes of the {segments} segments of {self.id}")
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"the prototypes of {self.id} are not finite")
+        return numbers.reshape(segments, -1) if segments else numbers.reshape(0, 0)
+
+
+def pack_prototypes(prototypes: NDArray[np.float16]) -> str:
+    """Rows of 16-bit floating-point numbers, little end first, in base64: four bytes for every three, and one form for
+    a line of JSON and a column of parquet; a list of numbers in text would take four times that."""
+    return base64.b64encode(prototypes.astype("<f2").tobytes()).decode()
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,18 @@ class Timings:
 
 
 @dataclass(frozen=True)
+class Linking:
+    """What clusterings of the segments of all images gave, where a linker made them; scores are of all of them."""
+
+    clusters: int
+    seeds: int  # clusterings
+    segments: int  # that were clustered, of all images
+    miou: list[float]  # fraction, of each clustering
+    mean: float  # of these
+    deviation: float | None  # their standard deviation; None of a single one
+
+
+@dataclass(frozen=True)
 class Environment:
     packages: dict[str, str]
     device: str
@@ -126,6 +138,7 @@ class Result:
     environment: Environment
     protocol: dict[str, Any] = field(default_factory=dict)  # the choices in force, by name
     identity: dict[str, Any] = field(default_factory=dict)  # what the key is the digest of; empty in older files
+    linking: Linking | None = None  # of cells with a linker
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -145,7 +158,7 @@ class Result:
             values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
         if self.schema_version == 1:
             del values["scores"]
-        later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
+        later = [(values, "identity"), (values, "linking"), *((failure, "index") for failure in values["failures"])]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
             (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")

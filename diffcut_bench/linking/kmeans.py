@@ -1,0 +1,57 @@
+"""Clusters of the segments of all images: spherical k-means of their prototypes, from several starts."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from diffcut_bench.ncut.arguments import check_count
+from diffcut_bench.segmenters.kmeans import first_centres, lloyd
+
+_ITERATIONS = 100
+
+
+@dataclass(frozen=True)
+class KMeansLinker:
+    """Clusters prototypes by spherical k-means, as PiCIE (Cho et al., CVPR 2021) and CUPS (Hahn et al., CVPR 2025)
+    cluster features of a whole data set before its one matching.
+
+    Args:
+        clusters: None: as many as classes.
+        seeds: clusterings, each from one k-means++ start.
+        seed: of the first clustering; the others' follow.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    clusters: int | None = None
+    seeds: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clusters is not None:
+            check_count("clusters, if not null,", self.clusters, 1)
+        check_count("seeds", self.seeds, 1)
+        check_count("seed", self.seed, 0)
+
+    def __call__(
+        self, prototypes: Float[Tensor, "segments channels"], num_classes: int
+    ) -> Int[Tensor, "seeds segments"]:
+        """Cluster of each segment in each clustering; fewer clusters where there are fewer segments.
+
+        No order of the segments changes what belongs together, nor the number that it gets.
+        """
+        clusters = min(self.clusters or num_classes, len(prototypes))
+        # In an order that only their contents decide; those that are equal have one place, and are one cluster.
+        _, place = prototypes.float().unique(dim=0, return_inverse=True)
+        order = place.argsort(stable=True)
+        points = normalize(prototypes[order].float(), dim=1)
+        found = []
+        for seed in range(self.seed, self.seed + self.seeds):
+            centres = points[first_centres(points, clusters, 1, seed)]
+            _, labels = lloyd(points[None], centres[None], _ITERATIONS, spherical=True)
+            found.append(torch.empty_like(order).scatter_(0, order, labels[0, 0]))
+        return torch.stack(found)
