@@ -19,6 +19,7 @@ ALLOWED = {
     "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
+    "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "backbones", "paths", "store"},
     "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
@@ -28,8 +29,8 @@ ALLOWED = {
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "naming"},
-        *{"interruption", "paths", "refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "linking"},
+        *{"interruption", "naming", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},

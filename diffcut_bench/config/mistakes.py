@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config.overrides import GROUPS, composed, is_searchpath, known_options
+from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE, composed, is_searchpath, known_options
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import is_path_option
 
@@ -33,6 +33,10 @@ def explain(overrides: Sequence[str], error: Exception) -> UserError:
             break
     key, separator, value = culprit.partition("=")
     name = key.lstrip("+~").split("@")[0]
+    if key == f"backbone@{LINKER_BACKBONE}":
+        culprit, key = f"{LINKER_BACKBONE}={value}", LINKER_BACKBONE
+        if not any(word.startswith("linker=") for word in before):
+            return UserError("there is no linker that compares features", culprit, "add linker=kmeans")
     if key.startswith("~"):
         return _explain_removal(name, culprit, before)
     if not separator:

@@ -150,6 +150,7 @@ def check_config(tree: DictConfig, choices: dict[str, str]) -> RunConfig:
     assert isinstance(config, RunConfig)
     # Hydra reads the word nan as a number.
     config.protocol = {n: "nan" if isinstance(v, float) and math.isnan(v) else v for n, v in config.protocol.items()}
+    _check_linker(config)
     _check_lists(resolved)
     _check_revisions(resolved)
     problems = config.problems()
@@ -198,6 +199,15 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
     if isinstance(error, TypeError):  # raised by Python itself, which does not know the option's name
         return UserError(what, where, "check " + ", ".join(f"{group}.{name}={value}" for name, value in own.items()))
     return UserError(what, where, f"check the values of {group}.*")
+
+
+def _check_linker(config: RunConfig) -> None:
+    """Refuse a linker beside a namer: a name means the same in every image already."""
+    groups = ("linker", "namer")
+    if all(getattr(config, group).get("_target_") for group in groups):
+        where = ", ".join(f"{group}={config.choices.get(group)}" for group in groups)
+        what = "a namer gives segments one meaning in all images, and so does a linker"
+        raise UserError(what, where, "leave one of the two out")
 
 
 def _check_lists(config: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Clusters of the segments of all images: spherical k-means of their prototypes, from several starts."""
+"""Clusters of the segments of all images: spherical k-means of their prototypes."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from diffcut_bench.ncut.arguments import check_count
-from diffcut_bench.segmenters.kmeans import first_centres, lloyd
+from diffcut_bench.segmenters import KMeans
 
-_ITERATIONS = 100
+_STARTS = 5  # of each clustering, of which the best is taken: of a single one many miss what is plain to see
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class KMeansLinker:
 
     Args:
         clusters: None: as many as classes.
-        seeds: clusterings, each from one k-means++ start.
+        seeds: clusterings, each the best of five k-means++ starts of its own.
         seed: of the first clustering; the others' follow.
 
     Raises:
@@ -51,7 +51,6 @@ class KMeansLinker:
         points = normalize(prototypes[order].float(), dim=1)
         found = []
         for seed in range(self.seed, self.seed + self.seeds):
-            centres = points[first_centres(points, clusters, 1, seed)]
-            _, labels = lloyd(points[None], centres[None], _ITERATIONS, spherical=True)
-            found.append(torch.empty_like(order).scatter_(0, order, labels[0, 0]))
+            labels = KMeans(clusters, spherical=True, seeds=_STARTS, seed=seed).cluster(points, clusters)
+            found.append(torch.empty_like(order).scatter_(0, order, labels))
         return torch.stack(found)

@@ -12,8 +12,8 @@ from diffcut_bench.store import Result
 
 STAGES = ("segmenter", "upsampler", "refiner")
 _RUN = ("limit", "limit_seed", "shard")
-# Of stages: what changes no number, or is no setting of theirs.
-_IMMATERIAL = {"features.folder", "features.shard_mib", "segmenter.max_memory_gib"}
+# Of stages: what changes no number, or is no setting of theirs (the linker's backbone is told by its name).
+_IMMATERIAL = {"features.folder", "features.shard_mib", "segmenter.max_memory_gib", "linker.backbone"}
 _NO_SETTINGS = ("name", "suggests")
 _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _SHORT = 12
@@ -59,13 +59,14 @@ def settings_of(result: Result) -> dict[str, Any]:
     config = result.config
     choices: dict[str, str] = config.get("choices", {})
     settings: dict[str, Any] = {group: choices.get(group, "?") for group in ("dataset", "backbone", *STAGES)}
-    if choices.get("namer", "none") != "none":
-        settings["namer"] = choices["namer"]
+    for stage in ("namer", "linker", "linker.backbone"):
+        if choices.get(stage, "none") != "none":
+            settings[stage] = choices[stage]
     settings |= {f"protocol.{name}": value for name, value in choices_in_force(result.protocol).items()}
     skipped = set(_IMMATERIAL)
     if result.dataset.n_expected is not None:
         skipped.add("dataset.root")  # of a published split it says where the files lie, not which they are
-    for stage in (*STAGES, "namer", "backbone", "features", "dataset"):
+    for stage in (*STAGES, "namer", "linker", "backbone", "features", "dataset"):
         options = config.get(stage)
         for name, value in options.items() if isinstance(options, dict) else ():
             choice = f"protocol.name_{name}" if stage == "namer" else f"protocol.{name}"

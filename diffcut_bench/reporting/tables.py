@@ -19,7 +19,7 @@ from diffcut_bench.store import Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
 _WORD = 13  # characters of a word that is not broken
-_HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer")
+_HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer", "linker")
 NO_INTERVAL = f"no interval is told of fewer than {FEWEST_IMAGES} images"
 
 
@@ -213,7 +213,21 @@ def footer(results: Sequence[Result]) -> list[str]:
             names = ", ".join(dataset.unannotated[:_NAMED]) + (" …" if len(dataset.unannotated) > _NAMED else "")
             of = f"{len(dataset.unannotated)} of {len(result.class_names)} classes"
             coverage.append(f"never annotated in these {dataset.n_images} images of {dataset.name}: {of} ({names})")
-    return [*protocols_in_force(results), *dict.fromkeys([*limits, *coverage])]
+    return [*protocols_in_force(results), *dict.fromkeys([*_linkings(results), *limits, *coverage])]
+
+
+def _linkings(results: Sequence[Result]) -> list[str]:
+    """A line for each cell whose segments were linked, with the spread of its clusterings."""
+    miou, linked = known_metrics()["miou"], [result for result in results if result.linking is not None]
+    told = []
+    for result in linked:
+        found, choices = result.linking, result.config.get("choices", {})
+        assert found is not None
+        of = f" ({choices.get('backbone')}, {choices.get('segmenter')})" if len(linked) > 1 else ""
+        spread = "" if found.deviation is None else f" ± {miou.text(found.deviation)} over them"
+        what = f"{found.seeds} clusterings of {found.segments} segments into {found.clusters} clusters"
+        told.append(f"linked{of}: {what}; mIoU {miou.text(found.mean)}{spread}")
+    return told
 
 
 def protocols_in_force(results: Sequence[Result]) -> list[str]:

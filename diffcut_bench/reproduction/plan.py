@@ -21,6 +21,9 @@ from diffcut_bench.reproduction.deviations import deviations_of, is_commit, judg
 from diffcut_bench.reproduction.spec import Reproduction, Row
 
 RULES = ("unmatched", "overlap", "one_to_one")
+# One matching for the data set, of linked segments; trained rows have ids that mean the same in every image already.
+LINKED = "dataset"
+_ONE_MATCHING = ["protocol=released", "protocol.matching=dataset", "protocol.background_rule=one_to_one"]
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
 
@@ -99,12 +102,13 @@ class PlannedCell:
 
 
 def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
-    """Overrides of each name of ``--under``: protocols of conf/protocol/, background rules of the released protocol.
+    """Overrides of each name of ``--under``: protocols of conf/protocol/, background rules of the released protocol,
+    ``dataset``: one matching for the data set, as trained rows were published.
 
     ``all`` stands for the three protocols, and the background rules that ``released`` has not.
 
     Raises:
-        UserError: a name is neither.
+        UserError: a name is none of these.
     """
     protocols = known_options("protocol")
     found: dict[str, list[str]] = {}
@@ -115,8 +119,11 @@ def resolve_under(names: Sequence[str]) -> dict[str, list[str]]:
             found[name] = ["protocol=released", f"protocol.background_rule={name}"]
         elif name in protocols:
             found[name] = [f"protocol={name}"]
+        elif name == LINKED:
+            found[name] = [*_ONE_MATCHING, "linker=kmeans"]
         else:
-            raise UserError(f"no protocol or rule {name!r}", "--under", did_you_mean(name, [*protocols, *RULES, "all"]))
+            known = [*protocols, *RULES, LINKED, "all"]
+            raise UserError(f"no protocol or rule {name!r}", "--under", did_you_mean(name, known))
     return found
 
 
@@ -152,7 +159,8 @@ def plan_cells(
     for row in reproduction.rows:
         folder = predictions.get(row.name)
         scored = folder is not None or not row.not_run
-        for name, protocol in (under if under and scored else {"": ()}).items():
+        for name, asked in (under if under and scored else {"": ()}).items():
+            protocol = [word for word in asked if not (row.trained and word.startswith("linker="))]
             for column in reproduction.columns:
                 if row.published and column not in row.published:
                     continue
@@ -227,7 +235,8 @@ def _points_of(
     cells: list[PlannedCell] = []
     first: PlannedCell | None = None
     search = [word for word in own if is_searchpath(word)]
-    options = [word for word in own if word.partition("=")[0] in GROUPS]
+    options = [word for word in protocol if word.startswith("linker=")]  # which has settings of its own
+    options += [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
         swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
         words = (*published, *point)

@@ -18,7 +18,7 @@ from diffcut_bench.reporting import (
 )
 from diffcut_bench.reproduction.claims import Checked, check_claims
 from diffcut_bench.reproduction.outcome import Outcome
-from diffcut_bench.reproduction.plan import PlannedCell
+from diffcut_bench.reproduction.plan import LINKED, PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
 from diffcut_bench.store import Result, write_atomically
@@ -196,10 +196,17 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
     for source in dict.fromkeys(row.source for row in rows if row.source):
         notes.append(f"{', '.join(row.name for row in rows if row.source == source)}: {source}")
     trained = [row.name for row in rows if row.trained]
+    linked = list(dict.fromkeys(each.cell.name for each in outcomes if each.cell.under == LINKED and each.ours))
+    if linked:
+        notes.append(
+            f"{', '.join(linked)}: one matching for the whole data set; segments that an image numbers anew are linked "
+            "by their mean features first (docs/linking.md). This is the rule that trained rows were published under"
+        )
     if trained:
+        unless = f" where they are not marked [{LINKED}]" if linked else ""
         notes.append(
             f"{', '.join(trained)}: trained, and published with one matching of clusters to classes for the whole "
-            "data set; the others match in each image. The two are not comparable."
+            f"data set; the others match in each image{unless}. The two are not comparable."
         )
     ran = [(each.cell, each.ours) for each in outcomes if each.ours is not None]
     notes += [f"{cell.name}, {cell.column}: {ours.remark}" for cell, ours in ran if ours.remark]

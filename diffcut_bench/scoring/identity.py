@@ -52,5 +52,5 @@ def _linker_identity(config: RunConfig, pipeline: Pipeline) -> dict[str, Any]:
     if source is None:
         return config.linker
     stored = None if source.store is None else str(source.store.dtype)
-    of_backbone = {**backbone_identity(source.backbone, config.linker["backbone"]), **asdict(source.framing.seen)}
-    return {**config.linker, "backbone": {**of_backbone, "features_dtype": stored}}
+    compared = {"seen": asdict(source.framing.seen), "features_dtype": stored}
+    return {**config.linker, "backbone": {**backbone_identity(source.backbone, config.linker["backbone"]), **compared}}

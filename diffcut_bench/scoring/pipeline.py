@@ -103,7 +103,7 @@ class Pipeline:
             choices |= {"name_pooling": namer.pooling, "name_input": namer.encoder.input}
         linker = instantiate("linker", {n: value for n, value in config.linker.items() if n != "backbone"})
         if linker is not None:
-            _check_linker(config, linked_by or features, namer)
+            _check_linker(config, linked_by or features)
             choices |= {"matching": "dataset", "background_rule": "one_to_one"}
         protocol = build_protocol(choices)
         method = as_segmenter(instantiate("segmenter", config.segmenter) if segmenter is None else segmenter)
@@ -119,14 +119,10 @@ class Pipeline:
         return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds, linker, linked_by)
 
 
-def _check_linker(config: RunConfig, features: FeatureSource, namer: ClassNamer | None) -> None:
-    """Raise a UserError where a linker has nothing to compare, or nothing to do."""
-    where = f"linker={config.choices.get('linker')}"
-    if namer is not None:
-        what = "segments that are named mean the same in every image already"
-        raise UserError(what, f"{where}, namer={config.choices.get('namer')}", "leave one of the two out")
+def _check_linker(config: RunConfig, features: FeatureSource) -> None:
+    """Raise a UserError where a linker has nothing to compare."""
     given, group = features.backbone, "linker.backbone" if config.linker.get("backbone") else "backbone"
-    where += f", {group}={config.choices.get(group)}"
+    where = f"linker={config.choices.get('linker')}, {group}={config.choices.get(group)}"
     if isinstance(given, NoBackbone):
         what = "a linker compares the features of segments, and there is no backbone"
     elif given.channels_are_patches:

@@ -106,6 +106,9 @@ class PictureSegmenter:
             if class_names:
                 raise UserError("classes without a namer", "segment", "add namer=clip_b16")
             raise UserError("a namer without classes", "segment", 'add --classes "cat, sofa", or leave the namer out')
+        if config.linker.get("_target_"):
+            where = f"linker={config.choices.get('linker')}"
+            raise UserError("a linker compares the segments of a data set's images", where, "leave it out")
         self._config = config
         features = open_features(replace(config, features={}), choose_device(config.device))
         self._pipeline = Pipeline.of(config, features)

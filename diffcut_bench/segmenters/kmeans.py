@@ -115,46 +115,23 @@ class KMeans(TakesClusters):
         if min(counts) < max(counts):
             spare = torch.arange(max(counts)) >= torch.tensor(counts)[:, None]
             spare = spare.to(points.device, non_blocking=True)
-        distance, labels = lloyd(points, centres, self.iterations, spherical=self.spherical, spare=spare)
-        return contiguous(labels[image, distance.sum(dim=2).argmin(dim=1)], centres.shape[2])
-
-
-def lloyd(
-    points: Float[Tensor, "batch points channels"],
-    centres: Float[Tensor, "batch seeds clusters channels"],
-    iterations: int,
-    *,
-    spherical: bool = False,
-    spare: Bool[Tensor, "batch clusters"] | None = None,
-) -> tuple[Float[Tensor, "batch seeds points"], Int[Tensor, "batch seeds points"]]:
-    """Lloyd's iteration of all starts together, until all are at rest.
-
-    Args:
-        points: of each image; at norm 1 if ``spherical``.
-        centres: of each start.
-        iterations: at most.
-        spherical: centres are brought to norm 1, so that the nearest is that of greatest cosine.
-        spare: which of an image's centres are none; None: all are some.
-
-    Returns:
-        Squared distance of each point to its nearest centre, and the number of that.
-    """
-    before = None
-    for _ in range(iterations):
+        before = None
+        for _ in range(self.iterations):
+            distance, labels = _nearest(points, centres, spare)
+            labels = _fill_empty(labels, distance, centres.shape[2], spare)
+            # What is at rest stays so while other starts and images move.
+            if before is not None and torch.equal(labels, before):
+                break
+            before = labels
+            # batch × seeds × clusters × points
+            members = one_hot(labels, centres.shape[2]).mT.to(points.dtype)
+            sizes = members.sum(dim=3, keepdim=True)
+            sums = _product(members.flatten(1, 2), points).view_as(centres)
+            centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
+            if self.spherical:
+                centres = normalize(centres, dim=3)
         distance, labels = _nearest(points, centres, spare)
-        labels = _fill_empty(labels, distance, centres.shape[2], spare)
-        # What is at rest stays so while other starts and images move.
-        if before is not None and torch.equal(labels, before):
-            break
-        before = labels
-        # batch × seeds × clusters × points
-        members = one_hot(labels, centres.shape[2]).mT.to(points.dtype)
-        sizes = members.sum(dim=3, keepdim=True)
-        sums = _product(members.flatten(1, 2), points).view_as(centres)
-        centres = torch.where(sizes > 0, sums / sizes.clamp_min(1), centres)
-        if spherical:
-            centres = normalize(centres, dim=3)
-    return _nearest(points, centres, spare)
+        return contiguous(labels[image, distance.sum(dim=2).argmin(dim=1)], centres.shape[2])
 
 
 def first_centres(

@@ -1,5 +1,6 @@
 """Upsampling, refinement, matching, naming and coherence on the pretended accelerator: results are the CPU's."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from diffcut_bench.evaluation import (
     merge_backgrounds,
     number_by_first_pixel,
 )
+from diffcut_bench.linking import segment_prototypes
 from diffcut_bench.naming import ClipEncoder, Namer
 from diffcut_bench.naming.namer import best_synonyms, pool_segments
 from diffcut_bench.refinement import assign_concepts, median_filter, pamr, refine_labels, upsample_nearest
@@ -99,6 +101,18 @@ def test_tables_are_counted_there_and_come_to_the_host(accelerator):
     counts = compare(accelerator, tables, *inputs, gives=HOST)
     assert computed_there(counts, inputs)
     assert counts.crossings.total() == 1  # for the batch
+
+
+def test_prototypes_are_made_there_and_come_to_the_host(accelerator):
+    """With few kernels, and one crossing for a batch of any size."""
+    features, prediction, asked = random(8, 96, 8, 8), PREDICTION[:1].expand(8, -1, -1), []
+    for images in (1, 8):
+        inputs = features[:images], prediction[:images].contiguous()
+        present = torch.isin(torch.arange(int(PREDICTION.max()) + 1), PREDICTION[0]).expand(images, -1)
+        counts = compare(accelerator, partial(segment_prototypes, present=present), *inputs, gives=HOST)
+        assert counts.crossings.total() == 1
+        asked.append(counts.kernels.total())
+    assert asked[0] == asked[1] < 40
 
 
 def test_tables_of_more_clusters_than_supposed_are_counted_again(accelerator):

@@ -29,6 +29,8 @@ RUNS = {
         "segmenter.resolution=32",
         "segmenter.threshold=0.05",
     ],
+    "linked": ["linker=kmeans", "linker.seeds=2"],
+    "linked by another backbone": ["linker=kmeans", "linker.backbone=colour", "segmenter=slic", "features=store"],
     "workers": ["num_workers=1", "features=store"],
 }
 

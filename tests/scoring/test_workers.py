@@ -29,8 +29,9 @@ def torchrun(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(cli, place):
-    base = [*place("alone"), "batch_size=2"]
+@pytest.mark.parametrize("words", [[], ["linker=kmeans"]], ids=["plain", "linked"])
+def test_two_processes_equal_one(cli, place, words):
+    base = [*place("alone"), "batch_size=2", *words]
     assert cli("run", *base).code == 0
     place("together")
     done = torchrun(Path(), "-m", "diffcut_bench", "run", *base)
