@@ -68,7 +68,9 @@ def _check_scores(result: Result, rows: Sequence[ImageRow]) -> None:
     if not result.protocol or not rows:
         return
     protocol, names = build_protocol(result.protocol), result.class_names
-    found = summarise(match_rows(rows, len(names), protocol), names, result.protocol, result.environment.seed)
+    if result.linking is None:  # clustered again, on another machine, segments may be linked otherwise
+        rows = match_rows(rows, len(names), protocol)
+    found = summarise(rows, names, result.protocol, result.environment.seed)
     for name, metric in known_metrics().items():
         if name not in result.scores:
             continue

@@ -199,6 +199,15 @@ def test_rows_are_checked_when_their_prototypes_are_read(planted, tmp_path):
         check_published(cell.folder, prototypes=True)
 
 
+def test_a_linked_cell_is_verified_by_its_counts(planted, tmp_path, cli):
+    cell = score(planted, tmp_path / "out", "linker=kmeans", "limit=3")
+    assert cli("verify", tmp_path / "out").code == 0
+    rows = read_rows(cell.folder, prototypes=True)
+    publish(cell.folder, cell.result, [replace(rows[0], fp=[7] * 6), *rows[1:]], "", range(3))
+    found = cli("verify", tmp_path / "out")
+    assert found.code == 1 and "that of its rows" in found.out
+
+
 def test_tables_tell_what_was_linked(planted, tmp_path):
     cells = [score(planted, tmp_path / "out", "linker=kmeans", f"linker.seeds={seeds}") for seeds in (1, 3)]
     (note,) = [note for note in results_table([(cells[1].folder, cells[1].result)]).notes if "linked" in note]
