@@ -120,14 +120,17 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
 def _unpin(config: DictConfig, overrides: Sequence[str]) -> None:
     """Replace by ``main`` a revision that belongs to another model; see `load_config`."""
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
-    groups = [group for group in GROUPS if f"{group}.model" in keys and f"{group}.revision" not in keys]
-    groups = [group for group in groups if "revision" in config[group] and is_hub_id(config[group].get("model"))]
-    if groups:
-        named = {f"{group}.model" for group in groups}
+    groups = [
+        group for group in (*GROUPS, LINKER_BACKBONE) if f"{group}.model" in keys and f"{group}.revision" not in keys
+    ]
+    nodes = {group: OmegaConf.select(config, group) for group in groups}
+    nodes = {group: node for group, node in nodes.items() if "revision" in node and is_hub_id(node.get("model"))}
+    if nodes:
+        named = {f"{group}.model" for group in nodes}
         plain = composed([word for word, key in zip(overrides, keys, strict=True) if key not in named])
-        for group in groups:
-            if config[group].model != plain[group].get("model"):
-                config[group].revision = "main"
+        for group, node in nodes.items():
+            if node.model != OmegaConf.select(plain, group).get("model"):
+                node.revision = "main"
 
 
 def check_config(tree: DictConfig, choices: dict[str, str]) -> RunConfig:

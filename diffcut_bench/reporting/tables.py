@@ -217,17 +217,21 @@ def footer(results: Sequence[Result]) -> list[str]:
 
 
 def _linkings(results: Sequence[Result]) -> list[str]:
-    """A line for each cell whose segments were linked, with the spread of its clusterings."""
-    miou, linked = known_metrics()["miou"], [result for result in results if result.linking is not None]
-    told = []
-    for result in linked:
-        found, choices = result.linking, result.config.get("choices", {})
-        assert found is not None
-        of = f" ({choices.get('backbone')}, {choices.get('segmenter')})" if len(linked) > 1 else ""
-        spread = "" if found.deviation is None else f" ± {miou.text(found.deviation)} over them"
-        what = f"{found.seeds} clusterings of {found.segments} segments into {found.clusters} clusters"
-        told.append(f"linked{of}: {what}; mIoU {miou.text(found.mean)}{spread}")
-    return told
+    """A line for each cell whose segments were linked."""
+    linked = [result for result in results if result.linking is not None]
+    choices = [result.config.get("choices", {}) for result in linked]
+    of = [f" ({own.get('backbone')}, {own.get('segmenter')})" if len(linked) > 1 else "" for own in choices]
+    return [f"linked{which}: {linking_text(result)}" for which, result in zip(of, linked, strict=True)]
+
+
+def linking_text(result: Result) -> str:
+    """What was linked, and how far the clusterings differ; empty where nothing was."""
+    linking, miou = result.linking, known_metrics()["miou"]
+    if linking is None:
+        return ""
+    spread = "" if linking.deviation is None else f" ± {miou.text(linking.deviation)} over them"
+    what = f"{linking.seeds} clusterings of {linking.segments} segments into {linking.clusters} clusters"
+    return f"{what}; mIoU {miou.text(linking.mean)}{spread}"
 
 
 def protocols_in_force(results: Sequence[Result]) -> list[str]:

@@ -59,6 +59,10 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
     for group in (group for group in GROUPS if group not in ("features", "tracker")):
         if planned.choices.get(group) != actual.choices.get(group):
             found.append(f"{group}={actual.choices.get(group)}")
+            if group == "linker" and actual.linker.get("clusters"):
+                found.append(f"linker.clusters={actual.linker['clusters']}")
+            if group == "linker" and actual.linker.get("backbone"):
+                found.append(f"linker.backbone={actual.choices.get('linker.backbone')}")
             continue
         before, after = getattr(planned, group), getattr(actual, group)
         unread = set(_UNREAD.get(group, set()))

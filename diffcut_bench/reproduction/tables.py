@@ -10,6 +10,7 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import (
     Column,
     Table,
+    linking_text,
     number_columns,
     protocols_in_force,
     scored_images,
@@ -202,6 +203,9 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
             f"{', '.join(linked)}: one matching for the whole data set; segments that an image numbers anew are linked "
             "by their mean features first (docs/linking.md). This is the rule that trained rows were published under"
         )
+    results = [(each.cell, each.ours.result) for each in outcomes if each.ours is not None]
+    spread = [(cell, linking_text(result)) for cell, result in results if result is not None]
+    notes += [f"{cell.name}, {cell.column}: {text}" for cell, text in spread if text]
     if trained:
         unless = f" where they are not marked [{LINKED}]" if linked else ""
         notes.append(

@@ -10,8 +10,9 @@ from conftest import finished_cells, interrupting_after, shapes_overrides
 from PIL import Image
 
 import diffcut_bench
-from diffcut_bench.config import load_config
+from diffcut_bench.config import expand_sweep, load_config, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.paths import reopened
 from diffcut_bench.reporting import results_table
 from diffcut_bench.scoring.passes import pass_key, run_cell, run_cells
 from diffcut_bench.store import check_published, pack_prototypes, read_result, read_rows
@@ -252,3 +253,25 @@ def test_a_backbone_without_a_linker_is_said():
 def test_pictures_of_ones_own_are_not_linked():
     with pytest.raises(UserError, match="compares the segments"):
         diffcut_bench.segment(np.zeros((8, 8, 3), np.uint8), "colour", "linker=kmeans")
+
+
+def test_the_linkers_backbone_takes_settings_as_the_cells_does(monkeypatch, tmp_path):
+    monkeypatch.setenv("WEIGHTS", str(tmp_path))
+    words = ["linker=kmeans", "linker.backbone=ssd1b"]
+    assert load_config([*words, "linker.backbone.model=$WEIGHTS/net"]).linker["backbone"]["model"] == f"{tmp_path}/net"
+    pin = load_config(["backbone=ssd1b"]).backbone["revision"]
+    assert load_config(words).linker["backbone"]["revision"] == pin
+    assert load_config([*words, "linker.backbone.model=someone/other"]).linker["backbone"]["revision"] == "main"
+    swept = [load_config(each) for each in expand_sweep(["linker=kmeans", "linker.backbone=colour,dino_b16"])]
+    assert [config.choices["linker.backbone"] for config in swept] == ["colour", "dino_b16"]
+
+
+def test_the_config_of_a_result_may_be_used_again(shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2", "backbone=colour"]
+    cell = run_cell(load_config([*base, "linker=kmeans", "linker.backbone=colour", "linker.backbone.stride=16"]))
+    stored = reopened(cell.result.config, tmp_path / "out")
+    assert trusted(stored).linker == stored["linker"]
+    assert run_cell(trusted(stored)).skipped
+    stored["linker"]["backbone"]["_target_"] = "os.abort"
+    with pytest.raises(UserError, match="no option's own"):
+        trusted(stored)

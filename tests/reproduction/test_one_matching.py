@@ -42,6 +42,8 @@ def test_a_row_takes_the_features_of_another_backbone():
     assert cells["DiffSeg-dagger"].config.linker["backbone"]["timestep"] == 50
     assert cells["DiffSeg-dagger"].config.choices["linker.backbone"] == "sd14"
     assert {cell.config.linker["clusters"] for cell in cells.values() if cell.config} == {40}
+    own = {"linker=kmeans", "linker.clusters=40", "linker.backbone=sd14"}
+    assert own <= {*cells["DiffSeg-dagger"].deviations}
     with pytest.raises(UserError):
         plan_cells(load_reproduction("table1"), of_part={"DiffCut": ["linker.clusters=40"]})
 
@@ -78,3 +80,4 @@ def test_the_table_says_which_rows_one_may_compare(cli, tmp_path):
     notes = (folder / "mine.md").read_text().replace("\\", "")
     assert "ours [dataset], theirs [dataset]: one matching for the whole data set" in notes
     assert "where they are not marked [dataset]" in notes
+    assert "ours [dataset], shapes: 5 clusterings of" in notes
