@@ -293,6 +293,16 @@ def picture_path(folder: Path, image_id: str) -> Path:
 def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
     """Raise a UserError for stages that do not go with the matching of the protocol."""
     segmenter, protocol = pipeline.segmenter, pipeline.protocol
+    if dataset.annotators and protocol.matching != "regions":
+        what = f"labels of dataset={dataset.name} are segments of annotators, which no class is matched with"
+        own = "a namer" if pipeline.namer is not None else f"protocol={config.choices.get('protocol')}"
+        raise UserError(what, f"{own}, matching={protocol.matching}", "use protocol=bsds namer=none")
+    if protocol.matching == "regions" and not dataset.annotators:
+        what = "matching=regions is of segments that annotators drew"
+        raise UserError(what, f"dataset={dataset.name} has classes", "use protocol=strict, or dataset=bsds500")
+    if protocol.matching == "regions" and "class_counts" in segmenter.needs:
+        where = f"segmenter={config.choices.get('segmenter')} counts annotated classes"
+        raise UserError("matching=regions knows no classes", where, "give it a number of its own")
     if protocol.matching == "named" and pipeline.namer is None:
         raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
     if protocol.matching != "dataset":

@@ -211,7 +211,7 @@ def score_together(
                 for batch in batches:
                     batch.fail(item)
             elif batches:
-                shape = (item.grid, item.label.shape)
+                shape = (item.grid, item.label.shape, item.annotations is None)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
@@ -325,9 +325,20 @@ def _counts(table: Tensor, protocol: Protocol) -> Counts:
     if protocol.matching == "dataset":
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
+    if protocol.matching == "regions":  # of no classes
+        none = torch.zeros(0, dtype=torch.long)
+        return Counts(none, none, none)
     if protocol.matching == "named":
         return count_named(table)
     return count_matches(table, **protocol.assignment)
+
+
+def _of_annotators(group: Sequence[Example], there: Sequence[Example]) -> tuple[Tensor, list[int], int]:
+    """Segments of every annotator of every image [annotations, height, width], annotators of each image, and the
+    number after the greatest id, which the host knows without waiting for the device."""
+    labels = [example.annotations for example in there if example.annotations is not None]
+    ids = [int(example.annotations.max()) + 1 for example in group if example.annotations is not None]
+    return torch.cat(labels), [len(each) for each in labels], max(ids)
 
 
 def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
@@ -463,22 +474,31 @@ class _Run:
                 seen = torch.stack([example.image for example in there])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
+            annotators = [1] * len(group)
+            if protocol.matching == "regions":
+                labels, annotators, classes = _of_annotators(group, there)
+                prediction = prediction.repeat_interleave(torch.tensor(annotators, device=labels.device), dim=0)
             tables = tables or contingency_tables(prediction, labels, classes)
-            return [
-                Outcome(
-                    example,
-                    prediction[i],
-                    segments=int(segments[i]),
-                    counts=_counts(tables[i], protocol),
-                    pixels=int(tables[i].sum()),
-                    assignment=protocol.assignment,
-                    # One matching for the data set has to wait for all tables.
-                    table=tables[i] if protocol.matching == "dataset" else None,
-                    named=namer is not None,
-                    measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
+            outcomes, first = [], 0
+            for example, found, several in zip(group, segments, annotators, strict=True):
+                own = range(first, first + several)
+                scored = [ScoredImage(prediction[i], labels[i], tables[i]) for i in own]
+                outcomes.append(
+                    Outcome(
+                        example,
+                        prediction[first],
+                        segments=int(found),
+                        counts=_counts(tables[first], protocol),
+                        pixels=int(tables[first].sum()),
+                        assignment=protocol.assignment,
+                        # One matching for the data set has to wait for all tables.
+                        table=tables[first] if protocol.matching == "dataset" else None,
+                        named=namer is not None,
+                        measured=measure_image(scored, vars(protocol)),
+                    )
                 )
-                for i, example in enumerate(group)
-            ]
+                first += several
+            return outcomes
 
     @contextmanager
     def _stage(self, name: str, takers: Sequence[Batch], limited: Sequence[Example] = ()) -> Iterator[None]:
