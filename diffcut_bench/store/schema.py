@@ -33,15 +33,16 @@ class Score:
     ci95: tuple[float, float] | None = None  # percentile bootstrap over images
     per_class: dict[str, float | None] = field(default_factory=dict)  # empty for a metric without scores of classes
     per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in the oldest files
+    n: int | None = None  # images that the score is over; None in older files
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Scores under the names that schema version 1 gave them; they say the same as `Result.scores`."""
 
-    miou: float  # fraction, mean over classes
-    pixel_accuracy: float  # fraction
-    miou_ci95: tuple[float, float]
+    miou: float | None  # fraction, mean over classes; None where labels have no classes (matching=regions)
+    pixel_accuracy: float | None  # fraction
+    miou_ci95: tuple[float, float] | None
     pixel_accuracy_ci95: tuple[float, float] | None = None  # absent in older files
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
@@ -51,7 +52,7 @@ class Metrics:
 
     @staticmethod
     def of(scores: Mapping[str, Score]) -> "Metrics":
-        """Of scores that hold mIoU and pixel accuracy at least."""
+        """Of scores, as far as they hold these."""
         parts = {old: getattr(scores.get(name, Score(None)), part) for old, (name, part) in _OF_METRICS.items()}
         return Metrics(**parts)
 
@@ -135,8 +136,8 @@ class Result:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the classes scored, in the data set's order."""
-        return tuple(self.scores["miou"].per_class)
+        """Of the classes scored, in the data set's order; none where labels have no classes."""
+        return tuple(self.scores.get("miou", Score(None)).per_class)
 
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
@@ -146,6 +147,7 @@ class Result:
         if self.schema_version == 1:
             del values["scores"]
         later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
+        later += [(score, "n") for score in values.get("scores", {}).values()]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
             (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")
@@ -176,7 +178,8 @@ class Result:
         metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")
         read: Result = typed(Result, {"scores": {}, **raw})
         # What metrics say holds, in files of all versions.
-        result = replace(read, scores={**read.scores, **metrics.scores()})
+        told = {name: replace(score, n=read.scores.get(name, score).n) for name, score in metrics.scores().items()}
+        result = replace(read, scores={**read.scores, **told})
         result.scores.setdefault("segments", Score(result.segments_per_image.mean))
         typed(dict[str, str], result.config.get("choices", {}), "config.choices")
         return result
