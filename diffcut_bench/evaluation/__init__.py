@@ -21,6 +21,7 @@ from diffcut_bench.evaluation.matching import (
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
+from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
 from diffcut_bench.evaluation.scores import compare_images, resample, score_images
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ __all__ = [
     "ImageCounts",
     "ImageTable",
     "Metric",
+    "Optimum",
     "PairedDifference",
     "Protocol",
     "ScoredImage",
@@ -52,6 +54,7 @@ __all__ = [
     "merge_and_count",
     "merge_backgrounds",
     "number_by_first_pixel",
+    "optimal_scale",
     "percentile_interval",
     "resample",
     "score_images",

@@ -104,20 +104,24 @@ def _quotient(amount: float | None, rate: float | None) -> float | None:
 
 
 def _outlooks(reproduction: Reproduction, to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> list[Outlook]:
-    """Of each cell. One that is tuned first is as far as its search, and takes what both take."""
+    """Of each cell. One that is tuned first is as far as its search, and takes what both take; one of several settings
+    takes what all of them take."""
     configs: list[list[RunConfig] | UserError] = []
     for cell, config in to_run:
         try:
             search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
-            configs.append([*search, config])
+            configs.append([*search, *cell.configs])
         except UserError as error:
             configs.append(error)
     every = [config for each in configs if not isinstance(each, UserError) for config in each]
     ahead = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
     found = []
-    for each in configs:
+    for (cell, _), each in zip(to_run, configs, strict=True):
         if isinstance(each, UserError):
             found.append(Outlook(missing=(Lack.of(each),)))
+            continue
+        if cell.settings:
+            found.append(reduce(add, islice(ahead, len(each))))
             continue
         *searched, last = islice(ahead, len(each))
         # The cell after a search may have another setting than the planned one.

@@ -42,6 +42,7 @@ class PlannedCell:
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
         pin: hub id and commit of the weights that the table is made from, where one is stated.
+        settings: the cell at each point of its row's own sweep, of which the best counts; none without a sweep.
     """
 
     row: Row
@@ -55,6 +56,12 @@ class PlannedCell:
     point: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     pin: tuple[str, str] | None = None
+    settings: tuple["PlannedCell", ...] = ()
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Of all that is run for it."""
+        return [each.config for each in self.settings or (self,) if each.config is not None]
 
     @property
     def published(self) -> float | None:
@@ -146,7 +153,6 @@ def plan_cells(
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
     _check_names(of_part, {**reproduction.columns, **rows}, "--for")
-    points = expand_sweep(reproduction.sweep)
     composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
@@ -154,15 +160,18 @@ def plan_cells(
         scored = folder is not None or not row.not_run
         for name, protocol in (under if under and scored else {"": ()}).items():
             for column in reproduction.columns:
-                if row.published and column not in row.published:
+                if row.published and column not in row.published and not reproduction.by_column:
                     continue
                 cell = PlannedCell(row, column, name)
+                points = expand_sweep(row.sweep if folder is None and row.sweep else reproduction.sweep)
                 if not scored:
                     cells.append(cell)
                     continue
                 published = _published(reproduction, row, column, folder)
                 own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
                 planned = _points_of(cell, points, published, protocol, own, composed)
+                if row.sweep and folder is None:
+                    planned = [_swept(planned)]
                 cells += [each for point in planned for each in _with_seeds(point, seeds)]
     errors = [cell.error for cell in cells if cell.error is not None]
     if errors and not any(cell.config is not None for cell in cells):
@@ -179,7 +188,8 @@ def _published(reproduction: Reproduction, row: Row, column: str, folder: Path |
         return [*shared, *row.overrides, *row.of_column.get(column, [])]
     # What a row's segmentations go through is its own; how they were made is not asked.
     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
-    given = ["segmenter=precomputed", f"segmenter.folder={folder / column}", *after]
+    # Columns that differ in their measure are of one segmentation.
+    given = ["segmenter=precomputed", f"segmenter.folder={folder if reproduction.by_column else folder / column}", *after]
     return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
 
 
@@ -245,6 +255,12 @@ def _points_of(
     return cells
 
 
+def _swept(points: Sequence[PlannedCell]) -> PlannedCell:
+    """One cell for the points of its row's own sweep; that of a point which can't be composed, if there is one."""
+    first = next((point for point in points if point.error is not None), points[0])
+    return replace(first, point={}, settings=() if first.error is not None else tuple(points))
+
+
 def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
     """The user's overrides without those that set what a cell's options have not."""
     found = []
@@ -285,10 +301,13 @@ def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
     start = cell.config.backbone["seed"]
     if not isinstance(start, int) or start < 0:
         raise UserError("the first seed must be a whole number", f"{SEED}={start}", f"such as {SEED}=42")
-    return [
-        replace(cell, config=_at(cell, {SEED: seed}), overrides=(*cell.overrides, f"{SEED}={seed}"), seed=seed)
-        for seed in range(start, start + seeds)
-    ]
+    return [_with_seed(cell, seed) for seed in range(start, start + seeds)]
+
+
+def _with_seed(cell: PlannedCell, seed: int) -> PlannedCell:
+    settings = tuple(_with_seed(each, seed) for each in cell.settings)
+    overrides = (*cell.overrides, f"{SEED}={seed}")
+    return replace(cell, config=_at(cell, {SEED: seed}), overrides=overrides, seed=seed, settings=settings)
 
 
 def _are_plain(cell: PlannedCell, point: Mapping[str, float], own: Sequence[str]) -> bool:

@@ -65,15 +65,17 @@ def write_reproduction(
 
 def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others."""
-    measure = known_measures()[reproduction.measure]
+    measures = {column: known_measures()[reproduction.measure_of(column)] for column in reproduction.columns}
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(each.cell.name for each in outcomes):
         own = {each.cell.column: each for each in outcomes if each.cell.name == name}
-        rows += _block(name, own, list(reproduction.columns), measure, reasons)
-    columns = (Column("method"), Column(""), *number_columns(*reproduction.columns))
+        rows += _block(name, own, measures, reasons)
+    headings = [measure.name if reproduction.by_column else column for column, measure in measures.items()]
+    columns = (Column("method"), Column(""), *number_columns(*headings))
     notes = [f"({letter}) {why}" for why, letter in reasons.items()] + _notes(reproduction, outcomes)
-    return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), measure.name)
+    shared = "" if reproduction.by_column else known_measures()[reproduction.measure].name
+    return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), shared)
 
 
 def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
@@ -81,7 +83,6 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
 
     A mean over seeds of the noise is followed by the cell of each.
     """
-    measure = known_measures()[reproduction.measure]
     swept = list(dict.fromkeys(name for each in outcomes for name in each.cell.point))
     seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
@@ -91,6 +92,7 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
         low, high = ours.interval if ours is not None and ours.interval else (None, None)
+        measure = known_measures()[reproduction.measure_of(cell.column)]
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
         numbers = (cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance)
@@ -100,6 +102,7 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
 
     for each in outcomes:
         cell, ours = each.cell, each.ours
+        measure = known_measures()[reproduction.measure_of(cell.column)]
         seeds = ours.seeds if ours is not None else ()
         tolerance = (
             None if ours is None or cell.published is None else measure.tolerance(cell.published, ours.deviation)
@@ -135,26 +138,26 @@ def _claims_table(reproduction: Reproduction, checked: Sequence[Checked]) -> Tab
 
 
 def _block(
-    name: str, own: Mapping[str, Outcome], columns: Sequence[str], measure: Measure, reasons: dict[str, str]
+    name: str, own: Mapping[str, Outcome], measures: Mapping[str, Measure], reasons: dict[str, str]
 ) -> list[tuple[str, ...]]:
     """The lines of one method; a line without any text is left out."""
     ran = [each.ours for each in own.values() if each.ours is not None]
     stated = any(each.cell.published is not None for each in own.values())
     deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
-    texts = {column: _texts(each, measure, deviation) for column, each in own.items()}
-    verdicts = {column: each.verdict(measure) for column, each in own.items() if stated or each.ours is None}
+    texts = {column: _texts(each, measures[column], deviation) for column, each in own.items()}
+    verdicts = {column: each.verdict(measures[column]) for column, each in own.items() if stated or each.ours is None}
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
     def line(what: str) -> tuple[str, ...]:
-        return tuple(texts[column].get(what, "") if column in texts else "" for column in columns)
+        return tuple(texts[column].get(what, "") if column in texts else "" for column in measures)
 
     if not ran and len(set(verdicts.values())) == 1:
         return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
     for column, verdict in verdicts.items():
         texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
-    names = ["ours", deviation, "95 % over images", "difference", "tolerance", "verdict"]
+    names = ["ours", deviation, "95 % over images", "best at", "difference", "tolerance", "verdict"]
     if stated or not ran:
         names.insert(0, "published")
     lines = [(what, *line(what)) for what in names if any(line(what))]
@@ -168,6 +171,8 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
     if ours is None:
         return texts
     texts["ours"] = measure.text(ours.value, more=1)
+    if ours.at:
+        texts["best at"] = ours.at
     if ours.seeds:
         texts[deviation] = measure.text(ours.deviation, more=1)
     if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
@@ -224,15 +229,21 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
 
 
 def _about(reproduction: Reproduction) -> list[str]:
-    measure = known_measures()[reproduction.measure]
+    measure = known_measures()[reproduction.measure_of(next(iter(reproduction.columns)))]
     judged = any(row.published for row in reproduction.rows) or reproduction.claims
+    noise = f" and {measure.noise:g}" if measure.noise else ""
     meant = (
-        "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "
-        f"{measure.noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)"
+        f"reproduced: ours differs by no more than the tolerance, which is half of the last published digit{noise} "
+        "(twice the standard deviation over seeds of the noise, where it was measured and is more)"
     )
     intervals = (
         "95 % over images: what other images of the kind would have given, by resampling; ours and the published value "
         "are of the same images, so it decides no verdict"
     )
     about = [] if not judged or measure.at_least else [meant, intervals]
+    if measure.optimum:
+        about.append(
+            "ODS: all images at the one setting that is best for the data set; OIS: each image at its own best setting "
+            "(docs/bsds500.md). In each resample the best setting is chosen anew"
+        )
     return [f"published: {reproduction.source}", *about, *reproduction.notes]

@@ -24,6 +24,8 @@ class Measure:
         noise: what other noise, libraries and devices may move on the same images, where that was not measured.
         at_least: a value is reproduced when it is reached, whatever lies above.
         metric: whose score it is, if it is one.
+        optimum: it is the score at the best of a row's settings: of one for the data set (``ods``), or of each image's
+            own (``ois``).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Measure:
     noise: float
     at_least: bool = False
     metric: Metric | None = None
+    optimum: Literal["", "ods", "ois"] = ""
 
     @property
     def sign(self) -> int:
@@ -75,7 +78,8 @@ SLACK = 1e-9
 
 
 def known_measures() -> dict[str, Measure]:
-    """What tables may be of, by name: the score of any metric, a curve's area, a speed."""
+    """What tables may be of, by name: the score of any metric, that at the best of several settings (fractions with two
+    digits, as they are published), a curve's area, a speed."""
     of_metrics = {
         name: Measure(
             f"{metric.heading} (%)" if metric.is_fraction else metric.heading,
@@ -86,8 +90,16 @@ def known_measures() -> dict[str, Measure]:
         )
         for name, metric in known_metrics().items()
     }
+    hows: tuple[Literal["ods", "ois"], ...] = ("ods", "ois")
+    of_the_best = {
+        f"{name}_{how}": Measure(f"{metric.heading} {how.upper()}", 1, 2, 0.0, metric=metric, optimum=how)
+        for name, metric in known_metrics().items()
+        for how in hows
+        if metric.higher_is_better is not None
+    }
     return {
         **of_metrics,
+        **of_the_best,
         "auc": Measure("AUC", 1, 2, 0.005),
         "images_per_s": Measure("images/s", 1, 2, 0.0, at_least=True),
     }
@@ -118,6 +130,7 @@ class Measured:
         folder: where the cell's rows of images lie.
         seeds: the value of each seed of the noise, where there are several and this is their mean.
         seed: of one of these.
+        at: settings at which it was best, of a sweep with one for the data set.
     """
 
     value: float
@@ -128,6 +141,7 @@ class Measured:
     folder: Path | None = None
     seeds: tuple["Measured", ...] = ()
     seed: int | None = None
+    at: str = ""
 
     @staticmethod
     def of(result: Result, measure: str, deviations: Sequence[str] = (), folder: Path | None = None) -> "Measured":

@@ -295,8 +295,8 @@ def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: Segmentation
     segmenter, protocol = pipeline.segmenter, pipeline.protocol
     if dataset.annotators and protocol.matching != "regions":
         what = f"labels of dataset={dataset.name} are segments of annotators, which no class is matched with"
-        own = "a namer" if pipeline.namer is not None else f"protocol={config.choices.get('protocol')}"
-        raise UserError(what, f"{own}, matching={protocol.matching}", "use protocol=bsds namer=none")
+        where = f"protocol={config.choices.get('protocol')}, matching={protocol.matching}"
+        raise UserError(what, where, "use protocol=bsds" if pipeline.namer is None else "use protocol=bsds namer=none")
     if protocol.matching == "regions" and not dataset.annotators:
         what = "matching=regions is of segments that annotators drew"
         raise UserError(what, f"dataset={dataset.name} has classes", "use protocol=strict, or dataset=bsds500")

@@ -17,6 +17,7 @@ from diffcut_bench.segmenters.spectral_embedding import SpectrumTooLargeError
 from diffcut_bench.segmenters.superpixels import Felzenszwalb, Slic
 from diffcut_bench.segmenters.tokencut import TokenCut
 from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid
+from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
     "AutoSC",
@@ -38,6 +39,7 @@ __all__ = [
     "Spectral",
     "SpectrumTooLargeError",
     "TokenCut",
+    "Ucm",
     "UniformGrid",
     "as_segmenter",
     "segment_together",
