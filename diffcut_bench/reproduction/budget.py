@@ -77,6 +77,8 @@ def plan_budget(
     Returns:
         A line a cell, and what is said under them: of all cells together, and what has to be fetched.
     """
+    if reproduction.by_column:  # columns that differ in their measure alone are of the same cells
+        cells = [*{(cell.name, cell.overrides): replace(cell, column="all") for cell in cells}.values()]
     to_run = [(cell, cell.config) for cell in cells if cell.config is not None]
     outlooks = _outlooks(reproduction, to_run)
     finished, missing = sum(each.finished for each in outlooks), sum(bool(each.missing) for each in outlooks)

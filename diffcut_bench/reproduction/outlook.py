@@ -5,7 +5,7 @@ Nothing is written, fetched or computed; what data and weights are needed for is
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -139,13 +139,8 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
     speeds = _measured_speeds(configs)
     looks: dict[str, _Look] = {}
     counted: set[str] = set()
-    known: dict[str, Outlook] = {}  # by config: cells of columns that differ in their measure alone are run once
     found = []
     for config in configs:
-        own = cell_key(config.to_dict())
-        if own in known:
-            found.append(replace(known[own], **dict.fromkeys(_SUMMED, 0)))
-            continue
         key = pass_key(config)
         if key not in looks:
             looks[key] = _look_at(config)
@@ -173,8 +168,7 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
             seconds = _estimate(speeds, config, images, unstored) if images else 0.0
         whole = config.protocol.get("crop") == "none"
         costs = _costs(config, look, unstored, _OBLONG if whole else 1)
-        known[own] = Outlook(state, missing, whole, images, unstored, *costs, seconds)
-        found.append(known[own])
+        found.append(Outlook(state, missing, whole, images, unstored, *costs, seconds))
     return found
 
 
