@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from diffcut_bench.evaluation import (
     Counts,
     Protocol,
     ScoredImage,
+    assign_clusters,
     contingency_tables,
-    count_matches,
-    count_named,
+    count_assigned,
     measure_image,
     merge_and_count,
     number_by_first_pixel,
@@ -320,17 +321,21 @@ def _count_segments(segments: Tensor) -> Tensor:
     return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
-def _counts(table: Tensor, protocol: Protocol) -> Counts:
-    """Counts of an image as the protocol's matching wants them; zero where it comes later."""
-    if protocol.matching == "dataset":
+def _clusters(table: Tensor, protocol: Protocol) -> Tensor | None:
+    """Cluster of each class [classes] as the protocol matches them in an image; None where it matches later or not."""
+    if protocol.matching in ("dataset", "regions"):
+        return None
+    if protocol.matching == "named":  # clusters are classes already
+        return torch.arange(len(table))
+    return assign_clusters(table, **protocol.assignment)
+
+
+def _counts(table: Tensor, clusters: Tensor | None) -> Counts:
+    """Counts of an image whose clusters are matched; zero where they are not."""
+    if clusters is None:
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
-    if protocol.matching == "regions":  # of no classes
-        none = torch.zeros(0, dtype=torch.long)
-        return Counts(none, none, none)
-    if protocol.matching == "named":
-        return count_named(table)
-    return count_matches(table, **protocol.assignment)
+    return count_assigned(table, clusters)
 
 
 def _of_annotators(group: Sequence[Example], there: Sequence[Example]) -> tuple[Tensor, list[int], int]:
@@ -479,26 +484,27 @@ class _Run:
                 labels, annotators, classes = _of_annotators(group, there)
                 prediction = prediction.repeat_interleave(torch.tensor(annotators, device=labels.device), dim=0)
             tables = tables or contingency_tables(prediction, labels, classes)
-            outcomes, first = [], 0
-            for example, found, several in zip(group, segments, annotators, strict=True):
-                own = range(first, first + several)
-                scored = [ScoredImage(prediction[i], labels[i], tables[i]) for i in own]
-                outcomes.append(
-                    Outcome(
-                        example,
-                        prediction[first],
-                        segments=int(found),
-                        counts=_counts(tables[first], protocol),
-                        pixels=int(tables[first].sum()),
-                        assignment=protocol.assignment,
-                        # One matching for the data set has to wait for all tables.
-                        table=tables[first] if protocol.matching == "dataset" else None,
-                        named=namer is not None,
-                        measured=measure_image(scored, vars(protocol)),
-                    )
+            clusters = [_clusters(table, protocol) for table in tables]
+            scored = [
+                ScoredImage(prediction[i], labels[i], table, background, clusters[i]) for i, table in enumerate(tables)
+            ]
+            firsts = [0, *accumulate(annotators)]  # of the annotators of each image, which is in as many rows
+            return [
+                Outcome(
+                    example,
+                    prediction[first],
+                    segments=int(segments[i]),
+                    # Of annotators there are no classes to count.
+                    counts=_counts(tables[first][: self.dataset.num_classes], clusters[first]),
+                    pixels=int(tables[first].sum()),
+                    assignment=protocol.assignment,
+                    # One matching for the data set has to wait for all tables.
+                    table=tables[first] if protocol.matching == "dataset" else None,
+                    named=namer is not None,
+                    measured=measure_image(scored[first:end], vars(protocol)),
                 )
-                first += several
-            return outcomes
+                for i, (example, first, end) in enumerate(zip(group, firsts, firsts[1:], strict=False))
+            ]
 
     @contextmanager
     def _stage(self, name: str, takers: Sequence[Batch], limited: Sequence[Example] = ()) -> Iterator[None]:
