@@ -21,8 +21,8 @@ from diffcut_bench.evaluation.matching import (
     number_by_first_pixel,
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
-from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
 from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
+from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
 from diffcut_bench.evaluation.scores import compare_images, resample, score_images
 
 if TYPE_CHECKING:

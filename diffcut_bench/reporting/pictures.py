@@ -97,9 +97,9 @@ def embed_picture(path: Path) -> tuple[str, int, int]:
 def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
     """Image | label | prediction, the prediction's segments outlined and in the colour of the class they matched.
 
-    Segments without a class are grey, void is white. Where the label is of annotators, it is the first one's, and the
-    segments have the colours of those that they share most pixels with. The caption counts the segments that are left after the background
-    rule and refinement, of those that the cut had found. Written atomically as PNG.
+    Segments without a class are grey, void is white. Where the label is of annotators, it is the first one's, and
+    segments have the colour of the annotated one that they share most pixels with. The caption counts the segments
+    that are left after the background rule and refinement, of those that the cut had found. Written atomically as PNG.
     """
     image = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()

@@ -109,7 +109,7 @@ def _outlooks(reproduction: Reproduction, to_run: Sequence[tuple[PlannedCell, Ru
     """Of each cell. One that is tuned first is as far as its search, and takes what both take; one of several settings
     takes what all of them take."""
     configs: list[list[RunConfig] | UserError] = []
-    for cell, config in to_run:
+    for cell, _ in to_run:
         try:
             search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
             configs.append([*search, *cell.configs])

@@ -188,8 +188,9 @@ def _published(reproduction: Reproduction, row: Row, column: str, folder: Path |
         return [*shared, *row.overrides, *row.of_column.get(column, [])]
     # What a row's segmentations go through is its own; how they were made is not asked.
     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
-    # Columns that differ in their measure are of one segmentation.
-    given = ["segmenter=precomputed", f"segmenter.folder={folder if reproduction.by_column else folder / column}", *after]
+    if not reproduction.by_column:  # columns that differ in their measure are of one segmentation
+        folder = folder / column
+    given = ["segmenter=precomputed", f"segmenter.folder={folder}", *after]
     return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
 
 

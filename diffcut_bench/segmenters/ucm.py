@@ -72,8 +72,7 @@ def cut(ucm: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     one segment."""
     components, _ = ndimage.label(ucm <= threshold)
     pixels = components[1::2, 1::2]
-    found, ids = np.unique(pixels, return_inverse=True)
-    return ids.reshape(pixels.shape)
+    return np.unique(pixels, return_inverse=True)[1].reshape(pixels.shape)
 
 
 @lru_cache(maxsize=_KEPT)
