@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from diffcut_bench.evaluation.annotators import Annotators
 from diffcut_bench.evaluation.boundaries import BoundaryCounts, count_boundaries
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FEWEST_IMAGES",
     "OF_NAMES",
+    "Annotators",
     "BoundaryCounts",
     "Counts",
     "Criterion",

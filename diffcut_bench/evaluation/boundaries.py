@@ -81,6 +81,42 @@ def count_boundaries(
     return [[_split(row, *table_size) for row in of_image] for of_image in found]
 
 
+class Annotations(NamedTuple):
+    """Segments that several people drew, and their boundaries: the same for every prediction.
+
+    Attributes:
+        labels: segment ids, −1 for pixels that are left out.
+        on: pixels on a boundary.
+        near: pixels near one, whichever annotator's [batch, 1, height, width].
+        whole: no pixel of an annotator is left out, unless all of his are (there are fewer of that image).
+    """
+
+    labels: Int[Tensor, "batch annotators height width"]
+    on: Bool[Tensor, "batch annotators height width"]
+    near: Bool[Tensor, "batch 1 height width"]
+    whole: bool
+
+    @classmethod
+    def of(cls, labels: Int[Tensor, "batch annotators height width"], whole: bool = False) -> "Annotations":
+        """Labels with their boundaries."""
+        reach = reach_of(labels.shape[-2:])
+        on = _boundary(labels.int(), reach)
+        return cls(labels, on, _spread(on.any(dim=1, keepdim=True), reach), whole)
+
+
+def count_near_annotations(
+    prediction: Integer[Tensor, "batch height width"], annotated: Annotations
+) -> list[list[BoundaryCounts]]:
+    """`count_boundaries` without bands, of annotations whose boundaries are known: for many predictions of an image."""
+    maps, reach = prediction[:, None].int(), reach_of(prediction.shape[-2:])
+    if not annotated.whole:
+        maps = maps.expand_as(annotated.labels).where(annotated.labels >= 0, -1)
+    on = _boundary(maps, reach)
+    marks = [annotated.on, annotated.on & _spread(on, reach), on, on & annotated.near]
+    lines = [each.sum(dim=(-2, -1), dtype=torch.int32).expand(annotated.on.shape[:2]) for each in marks]
+    return [[_split(row, 0, 0) for row in of_image] for of_image in torch.stack(lines, dim=2).cpu().long()]
+
+
 def _boundary(maps: Int[Tensor, "*batch height width"], reach: int) -> Bool[Tensor, "*batch height width"]:
     """Pixels with a neighbour of another id; those of −1 are none and have none."""
     on = _differs_in_row(maps, reach) | _differs_in_row(maps.mT, reach).mT

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
+    Annotators,
     Counts,
     Protocol,
     ScoredImage,
@@ -323,8 +323,8 @@ def _count_segments(segments: Tensor) -> Tensor:
 
 
 def _clusters(table: Tensor, protocol: Protocol) -> Tensor | None:
-    """Cluster of each class [classes] as the protocol matches them in an image; None where it matches later or not."""
-    if protocol.matching in ("dataset", "regions"):
+    """Cluster of each class [classes] as the protocol matches them in an image; None where it matches later."""
+    if protocol.matching == "dataset":
         return None
     if protocol.matching == "named":  # clusters are classes already
         return torch.arange(len(table))
@@ -332,19 +332,11 @@ def _clusters(table: Tensor, protocol: Protocol) -> Tensor | None:
 
 
 def _counts(table: Tensor, clusters: Tensor | None) -> Counts:
-    """Counts of an image whose clusters are matched; zero where they are not."""
+    """Counts of an image whose clusters are matched; zero where they are not, or not yet."""
     if clusters is None:
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
     return count_assigned(table, clusters)
-
-
-def _of_annotators(group: Sequence[Example], there: Sequence[Example]) -> tuple[Tensor, list[int], int]:
-    """Segments of every annotator of every image [annotations, height, width], annotators of each image, and the
-    number after the greatest id, which the host knows without waiting for the device."""
-    labels = [example.annotations for example in there if example.annotations is not None]
-    ids = [int(example.annotations.max()) + 1 for example in group if example.annotations is not None]
-    return torch.cat(labels), [len(each) for each in labels], max(ids)
 
 
 def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
@@ -424,6 +416,7 @@ class _Run:
     def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
         there = upload(group, self.device)
         labels = torch.stack([example.label for example in there])
+        annotators = self._annotators(group, there)
         inputs = self._inputs(takers, group, there)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
@@ -434,8 +427,18 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, there, prediction, counts, labels, inputs.images)
+                given = prediction, counts, labels, annotators, inputs.images
+                outcomes[batch] = self._score(batch, group, there, *given)
         return outcomes
+
+    def _annotators(self, group: Sequence[Example], there: Sequence[Example]) -> Annotators | None:
+        """Those of a group, which is on the host and on the device; None where labels are classes."""
+        if not self.dataset.annotators:
+            return None
+        on_host, on_device = (
+            [one.annotations for one in each if one.annotations is not None] for each in (group, there)
+        )
+        return Annotators.of(on_host, on_device)
 
     def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
         """What the stages of the pipelines need of a group, which is on the host and on the device."""
@@ -460,6 +463,7 @@ class _Run:
         prediction: Tensor,
         segments: Tensor,
         labels: Tensor,
+        annotators: Annotators | None,
         images: Tensor | None,
     ) -> list[Outcome]:
         """From the label maps of a group to its counts, on the device up to the contingency tables."""
@@ -480,33 +484,29 @@ class _Run:
                 seen = torch.stack([example.image for example in there])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
-            annotators = [1] * len(group)
-            if protocol.matching == "regions":
-                labels, annotators, classes = _of_annotators(group, there)
-                prediction = prediction.repeat_interleave(torch.tensor(annotators, device=labels.device), dim=0)
-            tables = tables or contingency_tables(prediction, labels, classes)
-            clusters = [_clusters(table, protocol) for table in tables]
-            boundaries = count_boundaries(prediction, labels[:, None], (classes, max(t.shape[1] for t in tables)))
-            scored = [
-                ScoredImage(prediction[i], labels[i], table, background, clusters[i], boundaries[i][0])
-                for i, table in enumerate(tables)
-            ]
-            firsts = [0, *accumulate(annotators)]  # of the annotators of each image, which is in as many rows
+            if annotators is None:
+                tables = tables or contingency_tables(prediction, labels, classes)
+                boundaries = count_boundaries(prediction, labels[:, None], (classes, max(t.shape[1] for t in tables)))
+                matched = [_clusters(table, protocol) for table in tables]
+                images_of = zip(prediction, labels, tables, matched, boundaries, strict=True)
+                scored = [[ScoredImage(*one, table, background, own, *lines)] for *one, table, own, lines in images_of]
+            else:
+                scored = annotators.scored(prediction)
             return [
                 Outcome(
                     example,
-                    prediction[first],
+                    prediction[i],
                     segments=int(segments[i]),
-                    # Of annotators there are no classes to count.
-                    counts=_counts(tables[first][: self.dataset.num_classes], clusters[first]),
-                    pixels=int(tables[first].sum()),
+                    # Of annotators' segments there are no classes to count.
+                    counts=_counts(images[0].table[:classes], images[0].clusters),
+                    pixels=int(images[0].table.sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
-                    table=tables[first] if protocol.matching == "dataset" else None,
+                    table=images[0].table if protocol.matching == "dataset" else None,
                     named=namer is not None,
-                    measured=measure_image(scored[first:end], vars(protocol)),
+                    measured=measure_image(images, vars(protocol)),
                 )
-                for i, (example, first, end) in enumerate(zip(group, firsts, firsts[1:], strict=False))
+                for i, (example, images) in enumerate(zip(group, scored, strict=True))
             ]
 
     @contextmanager
