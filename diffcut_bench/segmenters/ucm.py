@@ -70,9 +70,11 @@ class Ucm(FilesOfImages):
 def cut(ucm: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     """Segments [height, width] of a contour map, contiguous from 0; pixels that are themselves above the threshold are
     one segment."""
-    components, _ = ndimage.label(ucm <= threshold)
+    components, number = ndimage.label(ucm <= threshold)
     pixels = components[1::2, 1::2]
-    return np.unique(pixels, return_inverse=True)[1].reshape(pixels.shape)
+    present = np.zeros(number + 1, dtype=np.int64)
+    present[pixels] = 1
+    return (present.cumsum() - 1)[pixels]
 
 
 @lru_cache(maxsize=_KEPT)
