@@ -435,10 +435,8 @@ class _Run:
         """Those of a group, which is on the host and on the device; None where labels are classes."""
         if not self.dataset.annotators:
             return None
-        on_host, on_device = (
-            [one.annotations for one in each if one.annotations is not None] for each in (group, there)
-        )
-        return Annotators.of(on_host, on_device)
+        sides = ([one.annotations for one in side if one.annotations is not None] for side in (group, there))
+        return Annotators.of(*sides)
 
     def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
         """What the stages of the pipelines need of a group, which is on the host and on the device."""
