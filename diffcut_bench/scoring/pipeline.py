@@ -473,7 +473,7 @@ class _Run:
         with self._stage("evaluate_s", [batch]):
             tables = tables or contingency_tables(prediction, labels, classes)
             clusters = [_clusters(table, protocol) for table in tables]
-            boundaries = count_boundaries(prediction, labels[:, None], (classes, max(t.shape[1] for t in tables)))
+            boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
             scored = [
                 ScoredImage(prediction[i], labels[i], table, background, clusters[i], boundaries[i][0])
                 for i, table in enumerate(tables)
