@@ -8,22 +8,23 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from diffcut_bench.evaluation.boundaries import Annotations, count_near_annotations
+from diffcut_bench.evaluation.boundaries import count_boundaries
 from diffcut_bench.evaluation.images import ScoredImage
 from diffcut_bench.evaluation.matching import contingency_tables
 
 
 @dataclass(frozen=True)
 class Annotators:
-    """The annotators of several images of one size, and all of theirs that is the same for every prediction.
+    """The annotators of several images of one size.
 
     Attributes:
-        annotations: of as many annotators as the image of most has, on the device; those that others lack are void.
+        labels: segment ids of as many annotators as the image of most has, −1 for void; of those that others lack all
+            is void.
         numbers: of the annotators of each image.
         regions: the number after the greatest segment id.
     """
 
-    annotations: Annotations
+    labels: Int[Tensor, "batch annotators height width"]
     numbers: list[int]
     regions: int
 
@@ -34,17 +35,18 @@ class Annotators:
         on_device: Sequence[Int[Tensor, "annotators height width"]],
     ) -> "Annotators":
         """Of the segment ids of each image, −1 for void, twice: what is asked of their values is asked on the host."""
-        whole = all(bool((each >= 0).all()) for each in on_host)
         regions = max(int(each.max()) + 1 for each in on_host)
         padded = torch.nn.utils.rnn.pad_sequence(list(on_device), batch_first=True, padding_value=-1)
-        return cls(Annotations.of(padded, whole), [len(each) for each in on_host], max(regions, 1))
+        return cls(padded, [len(each) for each in on_host], max(regions, 1))
 
     def scored(self, prediction: Int[Tensor, "batch height width"]) -> list[list[ScoredImage]]:
         """Predictions against the annotators: for each image one `ScoredImage` an annotator."""
-        labels = self.annotations.labels
+        labels = self.labels
         predicted = prediction[:, None].expand_as(labels)
-        tables = iter(contingency_tables(predicted.flatten(0, 1), labels.flatten(0, 1), self.regions))
-        boundaries = count_near_annotations(prediction, self.annotations)
+        counted = contingency_tables(predicted.flatten(0, 1), labels.flatten(0, 1), self.regions)
+        columns = max(table.shape[1] for table in counted)
+        boundaries = count_boundaries(prediction, labels, self.regions, columns, with_bands=False)
+        tables = iter(counted)
         found = []
         for image, of_labels, lines, number in zip(prediction, labels, boundaries, self.numbers, strict=True):
             own = list(zip(of_labels, islice(tables, len(of_labels)), lines, strict=True))[:number]

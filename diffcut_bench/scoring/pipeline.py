@@ -484,7 +484,7 @@ class _Run:
         with self._stage("evaluate_s", [batch]):
             if annotators is None:
                 tables = tables or contingency_tables(prediction, labels, classes)
-                boundaries = count_boundaries(prediction, labels[:, None], (classes, max(t.shape[1] for t in tables)))
+                boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
                 matched = [_clusters(table, protocol) for table in tables]
                 images_of = zip(prediction, labels, tables, matched, boundaries, strict=True)
                 scored = [[ScoredImage(*one, table, background, own, *lines)] for *one, table, own, lines in images_of]

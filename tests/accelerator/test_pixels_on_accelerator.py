@@ -105,7 +105,7 @@ def test_tables_are_counted_there_and_come_to_the_host(accelerator):
 
 def test_boundaries_are_counted_there_with_as_many_kernels_for_a_batch_as_for_an_image(accelerator):
     def counted(prediction, label):
-        return [[*found[4:], torch.tensor(found[:4])] for (found,) in count_boundaries(prediction, label, (CLASSES, 9))]
+        return [[*found[4:], torch.tensor(found[:4])] for (found,) in count_boundaries(prediction, label, CLASSES, 9)]
 
     inputs = LARGE[0], LARGE[1][:, None]
     counts = compare(accelerator, counted, *inputs, gives=HOST)
@@ -172,7 +172,7 @@ def test_counts_of_an_image_are_the_hosts(accelerator, surplus):
 
 def test_what_metrics_measure_is_the_hosts(accelerator):
     of_images = tables(PREDICTION, LABEL)
-    boundaries = count_boundaries(PREDICTION, LABEL[:, None], (CLASSES, 9))
+    boundaries = count_boundaries(PREDICTION, LABEL[:, None], CLASSES, 9)
     there = uploaded((PREDICTION, LABEL))
     for image, table in enumerate(of_images):
         on_host = (table, 0, assign_clusters(table), boundaries[image][0])

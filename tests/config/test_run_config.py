@@ -152,7 +152,9 @@ def test_an_argument_that_a_target_does_not_take_is_named_with_those_that_it_tak
 def test_a_sweep_over_options_by_pattern(tmp_path):
     names = [path.stem for path in sorted((conf_dir() / "protocol").glob("*.yaml"))]
     assert expand_sweep(["protocol=glob(*)"]) == [[f"protocol={name}"] for name in names]
-    assert expand_sweep(["protocol=glob(*,exclude=s*)"]) == [[f"protocol={name}"] for name in ("bsds", "paper", "released")]
+    assert expand_sweep(["protocol=glob(*,exclude=s*)"]) == [
+        [f"protocol={name}"] for name in ("bsds", "paper", "released")
+    ]
     assert expand_sweep(["backbone=glob([sd14,dino_b8])"]) == [["backbone=dino_b8"], ["backbone=sd14"]]
     (tmp_path / "protocol").mkdir()
     (tmp_path / "protocol" / "mine.yaml").write_text("name: mine\n")

@@ -77,7 +77,7 @@ def plain_counts(prediction: np.ndarray, labels: np.ndarray) -> list[BoundaryCou
 
 
 def counted(prediction: np.ndarray, labels: np.ndarray) -> list[list[BoundaryCounts]]:
-    return count_boundaries(torch.from_numpy(prediction), torch.from_numpy(labels), (CLASSES, CLUSTERS))
+    return count_boundaries(torch.from_numpy(prediction), torch.from_numpy(labels), CLASSES, CLUSTERS)
 
 
 def same(one: BoundaryCounts, other: BoundaryCounts) -> bool:
@@ -123,14 +123,14 @@ def test_a_strip_of_void_is_a_boundary_of_what_it_divides_and_a_wide_one_is_not(
         label = torch.zeros(1, 1, 128, 128, dtype=torch.long)
         label[..., 64:] = 1
         label[..., 64 - width : 64] = -1
-        ((found,),) = count_boundaries(label[:, 0].clamp_min(0), label)
+        ((found,),) = count_boundaries(label[:, 0].clamp_min(0), label, 2, 2)
         assert found[:4] == (annotated * 128,) * 4, "of equal maps as well"
 
 
 def test_there_is_no_boundary_between_void_and_a_region():
     label = torch.full((1, 1, 30, 30), -1)
     label[..., 10:20, 10:20] = 2
-    ((found,),) = count_boundaries(0 * label[:, 0], label)
+    ((found,),) = count_boundaries(0 * label[:, 0], label, 3, 1)
     assert found[:4] == (0, 0, 0, 0)
 
 
@@ -139,7 +139,7 @@ def test_a_boundary_is_near_up_to_the_reach(shift, near):
     label, prediction = (torch.zeros(1, 128, 128, dtype=torch.long) for _ in range(2))
     label[..., 64:] = 1
     prediction[..., 64 + shift :] = 1
-    ((found,),) = count_boundaries(prediction, label[:, None])
+    ((found,),) = count_boundaries(prediction, label[:, None], 2, 2)
     assert found[:4] == (256, near, 256, near)
 
 
@@ -162,7 +162,7 @@ def test_precision_is_against_all_annotators_and_recall_against_each():
     labels[:, 0, :, 30:] = 1
     labels[:, 1, :, 90:] = 1
     prediction = labels[:, 0]
-    ((first, second),) = count_boundaries(prediction, labels)
+    ((first, second),) = count_boundaries(prediction, labels, 2, 2)
     assert first[:4] == (256, 256, 256, 256)
     assert second[:4] == (256, 256, 256, 0)
 
@@ -170,8 +170,8 @@ def test_precision_is_against_all_annotators_and_recall_against_each():
 def test_an_annotator_of_void_alone_counts_nothing_and_no_table_is_made_unasked():
     labels = torch.full((2, 1, 6, 8), -1)
     for ((found,),) in (
-        count_boundaries(labels[:1, 0] + 3, labels[:1]),
-        count_boundaries(labels[1:, 0] + 1, labels[1:]),
+        count_boundaries(labels[:1, 0] + 3, labels[:1], 1, 4, with_bands=False),
+        count_boundaries(labels[1:, 0] + 1, labels[1:], 1, 4, with_bands=False),
     ):
         assert found[:4] == (0, 0, 0, 0)
         assert found.bands.numel() == found.class_bands.numel() == found.cluster_bands.numel() == 0

@@ -23,7 +23,7 @@ def scored(prediction: np.ndarray, label: np.ndarray) -> ScoredImage:
     """As the pipeline shows it to metrics, matched so that no number matters."""
     maps = torch.from_numpy(prediction.copy()), torch.from_numpy(label.copy())
     table = contingency_table(*maps, CLASSES)
-    ((boundaries,),) = count_boundaries(maps[0][None], maps[1][None, None], (len(table), table.shape[1]))
+    ((boundaries,),) = count_boundaries(maps[0][None], maps[1][None, None], *table.shape)
     return ScoredImage(*maps, table, 1, assign_clusters(table, surplus="unmatched"), boundaries)
 
 
