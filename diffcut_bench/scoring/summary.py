@@ -45,7 +45,7 @@ def summarise(
 
 def image_table(rows: Sequence[ImageRow]) -> ImageTable:
     """What metrics make their statistics from; what was not measured on all images is left out."""
-    tp, fp, fn = (torch.tensor([getattr(row, name) for row in rows]) for name in Counts._fields)
+    tp, fp, fn = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.long) for name in Counts._fields)
     pixels, segments = (torch.tensor([getattr(row, name) for row in rows]) for name in ("pixels", "segments"))
     measured = {}
     for name in rows[0].measured:
