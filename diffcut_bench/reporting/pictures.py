@@ -117,7 +117,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     for ids, by_id in ((label, of_label), (prediction, of_cluster)):
         large = _enlarge(ids.astype(np.int32), Image.Resampling.NEAREST)
         panels.append(_blend(panels[0], by_id[large], large, 0.6))
-    present = [] if dataset.annotators else np.flatnonzero(table.sum(dim=1).numpy())
+    present = np.flatnonzero(table.sum(dim=1).numpy()[: dataset.num_classes])
     legend = [(dataset.class_names[i], tuple(colours[i])) for i in present]
     shown = len(np.unique(prediction))
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""

@@ -486,8 +486,10 @@ class _Run:
                 tables = tables or contingency_tables(prediction, labels, classes)
                 boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
                 matched = [_clusters(table, protocol) for table in tables]
-                images_of = zip(prediction, labels, tables, matched, boundaries, strict=True)
-                scored = [[ScoredImage(*one, table, background, own, *lines)] for *one, table, own, lines in images_of]
+                scored = [
+                    [ScoredImage(prediction[i], labels[i], table, background, matched[i], boundaries[i][0])]
+                    for i, table in enumerate(tables)
+                ]
             else:
                 scored = annotators.scored(prediction)
             return [
