@@ -38,7 +38,7 @@ def merge(options: argparse.Namespace) -> int:
     cells = shards.sharded_cells(found)
     merged = [shards.merge(cell, folders[0], config.if_exists) for cell in cells if not cell.missing]
     if merged:
-        say_cells(merged)
+        say_cells(merged, config)
     complete = {cell.key for cell in cells if not cell.missing}
     for cell in cells:
         if cell.key not in complete:

@@ -55,6 +55,7 @@ class RunConfig:
     accept_labels: bool = False
     max_pixels: int = 64_000_000
     max_seconds: float | None = None
+    score: str = "miou"
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
@@ -142,6 +143,7 @@ def check_config(tree: DictConfig, choices: dict[str, str]) -> RunConfig:
     config.protocol = {n: "nan" if isinstance(v, float) and math.isnan(v) else v for n, v in config.protocol.items()}
     _check_lists(resolved)
     _check_revisions(resolved)
+    _check_score(config.score)
     problems = config.problems()
     if problems:
         raise UserError("; ".join(problems), "the run's options", "see conf/config.yaml for what each may be")
@@ -209,6 +211,15 @@ def _check_revisions(config: dict[str, Any]) -> None:
             said = "null" if node["revision"] is None else str(node["revision"])
             hint = f"{group}.revision=main, or a commit; in a yaml, quote it: '…'"
             raise UserError(f"a revision must be text, not {said}", f"{group}.revision", hint)
+
+
+def _check_score(name: str) -> None:
+    """Refuse a score that no metric has."""
+    if name != RunConfig.score:
+        from diffcut_bench.evaluation import known_metrics  # only here, as in `build_protocol`
+
+        if name not in known_metrics():
+            raise UserError(f"no metric is named {name!r}", f"score={name}", did_you_mean(name, known_metrics()))
 
 
 def build_protocol(node: dict[str, Any]) -> "Protocol":

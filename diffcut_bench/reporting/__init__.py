@@ -1,6 +1,6 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, image_metric, rank_table
+from diffcut_bench.reporting.details import ImageScore, class_table, common_images, rank_table, score_table
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
@@ -10,6 +10,7 @@ from diffcut_bench.reporting.tables import (
     Column,
     Table,
     interval_text,
+    leading_metric,
     number_columns,
     protocols_in_force,
     results_table,
@@ -19,8 +20,8 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
-    "ABOUT_IMAGES",
     "Column",
+    "ImageScore",
     "Table",
     "Tracker",
     "WandbTracker",
@@ -29,8 +30,8 @@ __all__ = [
     "draw_outcome",
     "encode_figure",
     "encode_png",
-    "image_metric",
     "interval_text",
+    "leading_metric",
     "make_report",
     "number_columns",
     "overlay",
@@ -40,6 +41,7 @@ __all__ = [
     "rank_table",
     "render_page",
     "results_table",
+    "score_table",
     "scored_images",
     "stored_curves",
     "sweep_figures",

@@ -135,8 +135,9 @@ class Result:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the classes scored, in the data set's order."""
-        return tuple(self.scores["miou"].per_class)
+        """Of the classes scored, in the data set's order; none where no score is of classes."""
+        scores = (self.scores.get("miou", Score(None)), *self.scores.values())
+        return next((tuple(score.per_class) for score in scores if score.per_class), ())
 
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""

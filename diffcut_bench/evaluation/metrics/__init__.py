@@ -39,6 +39,7 @@ class Metric:
         is_fraction: a score in [0, 1], shown in %.
         digits: behind the point in tables.
         order: of columns, low ones first.
+        in_tables: it is a column of tables of results, also where nobody asked for it.
         has_interval_column: tables of results show its 95 % interval beside it.
         class_heading: over the scores of classes; the heading unless given.
         about: note under tables that show it.
@@ -55,6 +56,7 @@ class Metric:
     is_fraction: bool = True
     digits: int = 1
     order: int = 50
+    in_tables: bool = True
     has_interval_column: bool = False
     class_heading: str = ""
     about: str = ""
