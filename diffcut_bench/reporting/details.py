@@ -65,7 +65,7 @@ def score_table(result: Result, score: str = "miou") -> Table:
     columns = (Column("score"), *number_columns("value", "95 % interval", "images", *(REFERENCE if known else ())))
     rows = []
     for metric in metrics:
-        images = getattr(result.scores[metric.name], "n", None)
+        images = result.scores[metric.name].n
         counted = str(scored_images(result) if images is None else images)
         beside = reference_texts(result, metric) if known else ()
         name = f"{metric.heading} (%)" if metric.is_fraction else metric.heading
