@@ -45,7 +45,7 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
                 say(f"figure   {path}")
         tracker = open_tracker(config)
         if tracker is not None:
-            tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results, config.score))
+            tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
     for overrides, error in failed:
         warn(f"cell {' '.join(overrides)}\n{error}")
     return 2 if failed else 0

@@ -29,7 +29,7 @@ def show(options: argparse.Namespace) -> int:
     folder, result = find_cell(options.cell, Path(config.output_dir))
     _, rows = check_published(folder)
     results_table([(folder, result)], score=config.score).print(console)
-    score_table(result, config.score).print(console)
+    score_table(result, rows, config.score).print(console)
     if result.class_names:
         class_table(result, rows, score=config.score).print(console)
     rank_table(rows, options.images, leading=leading_metric(config.score, [result])).print(console)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
-from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, paired_difference, percentile_interval
 from diffcut_bench.evaluation.matching import (
     Counts,
     Criterion,
@@ -21,7 +21,7 @@ from diffcut_bench.evaluation.matching import (
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
-from diffcut_bench.evaluation.scores import compare_images, resample, score_images
+from diffcut_bench.evaluation.scores import ResampledScores, compare_images, resample, score_images
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -36,6 +36,7 @@ __all__ = [
     "Metric",
     "PairedDifference",
     "Protocol",
+    "ResampledScores",
     "ScoredImage",
     "Surplus",
     "assign_clusters",
@@ -52,6 +53,7 @@ __all__ = [
     "merge_and_count",
     "merge_backgrounds",
     "number_by_first_pixel",
+    "paired_difference",
     "percentile_interval",
     "resample",
     "score_images",

@@ -1,7 +1,15 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import ImageScore, class_table, common_images, rank_table, score_table
+from diffcut_bench.reporting.details import (
+    ImageScore,
+    class_table,
+    common_images,
+    difference_texts,
+    rank_table,
+    score_table,
+)
 from diffcut_bench.reporting.figures import encode_figure, write_figure
+from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
 from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
@@ -20,13 +28,17 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
+    "CellsAlong",
     "Column",
     "ImageScore",
     "Table",
     "Tracker",
     "WandbTracker",
+    "cells_along",
     "class_table",
     "common_images",
+    "compare_at_segments",
+    "difference_texts",
     "draw_outcome",
     "encode_figure",
     "encode_png",

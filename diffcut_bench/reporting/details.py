@@ -1,9 +1,9 @@
 """One cell in detail: its scores, its classes, its images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, known_metrics
+from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, PairedDifference, known_metrics
 from diffcut_bench.reporting.tables import (
     ABOUT_REFERENCE,
     NO_INTERVAL,
@@ -20,7 +20,6 @@ from diffcut_bench.reporting.tables import (
 )
 from diffcut_bench.scoring.summary import image_table, summarise
 from diffcut_bench.store import ImageRow, Result
-
 
 
 @dataclass(frozen=True)
@@ -51,14 +50,19 @@ class ImageScore:
         return f"{name} {self.metric.text(value)}{' %' if self.metric.is_fraction else ''}"
 
 
-def score_table(result: Result, score: str = "miou") -> Table:
+def score_table(result: Result, rows: Sequence[ImageRow] = (), score: str = "miou") -> Table:
     """Every score of a cell with its 95 % interval and the images it is over; floor, ceiling and lift where they are
     known.
 
     Args:
         result: of a cell.
+        rows: of its images, from which intervals follow that older results lack.
         score: that stands first.
     """
+    if rows and any(own.ci95 is None for own in result.scores.values()):
+        found = summarise(rows, result.class_names, result.protocol, result.environment.seed)
+        told = {name: found.get(name, own) if own.ci95 is None else own for name, own in result.scores.items()}
+        result = replace(result, scores=told)
     metrics = [metric for metric in known_metrics().values() if metric.name in result.scores]
     metrics.sort(key=lambda metric: metric.name != score)
     known = any(reference_of(result, metric) for metric in metrics)
@@ -86,9 +90,7 @@ def class_metrics(result: Result, score: str = "miou") -> list[Metric]:
     return sorted(found, key=lambda metric: metric.name != score)
 
 
-def class_table(
-    result: Result, rows: Sequence[ImageRow] = (), name: str = "classes", *, score: str = "miou"
-) -> Table:
+def class_table(result: Result, rows: Sequence[ImageRow] = (), name: str = "classes", *, score: str = "miou") -> Table:
     """Scores of each class with their 95 % intervals, and in how many images it is annotated; in the data set's order.
 
     Args:
@@ -173,6 +175,22 @@ def choose_images(
     first = max(left - each + 1, 0) // 2
     median = rest[first : first + each]
     return [(kind, images) for kind, images in (("best", best), ("median", median), ("worst", worst)) if images]
+
+
+def difference_texts(metric: Metric, found: PairedDifference, column: int, name: str, images: int) -> tuple[str, ...]:
+    """A name, both scores, their difference, its interval and p; no interval and no p of too few images.
+
+    Args:
+        metric: whose scores they are.
+        found: the score and that of each class.
+        column: 0 for the score, from 1 on for the classes.
+        name: of the line.
+        images: that the score is of.
+    """
+    texts = [metric.text(each[column].item()) for each in (found.first, found.second, found.difference)]
+    interval = interval_text(found.interval[:, column].tolist() if images >= FEWEST_IMAGES else None, metric)
+    p_value = found.p_value[column].item()
+    return name, *texts, interval, "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
 
 
 def common_images(cells: Sequence[Sequence[ImageRow]]) -> list[list[ImageRow]]:

@@ -86,7 +86,9 @@ def _lift(result: Result, metric: Metric) -> str:
     known = reference_of(result, metric)
     if known is None or known.lift.value is None:
         return ""
-    ends = f"a blind grid ({metric.text(known.floor.value)}) to the annotation itself ({metric.text(known.ceiling.value)})"
+    ends = (
+        f"a blind grid ({metric.text(known.floor.value)}) to the annotation itself ({metric.text(known.ceiling.value)})"
+    )
     return f"lift {lift_text(result, known.lift)} of the way from {ends}"
 
 
@@ -158,9 +160,7 @@ class Gallery:
         if metrics and any(score is not None for score in result.scores[metrics[0].name].per_class.values()):
             metric = metrics[0]
             title = f"{metric.class_heading or metric.heading} of each class of {name}"
-            bars = draw_class_bars(
-                result.scores[metric.name].per_class, class_intervals(result, rows, metric), metric
-            )
+            bars = draw_class_bars(result.scores[metric.name].per_class, class_intervals(result, rows, metric), metric)
         classes = class_table(result, rows, table, score=self.score) if metrics else None
         pictures, missing = self._pictures(folder, result, rows)
         told = tuple(map(self.text.of, [*notes, *missing]))

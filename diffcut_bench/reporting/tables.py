@@ -198,7 +198,9 @@ def leading_metric(score: str = "miou", results: Sequence[Result] = ()) -> Metri
     where none has that."""
     metrics = known_metrics()
     told = {name for result in results for name in result.scores}
-    return metrics[score] if score in told else next((metrics[name] for name in metrics if name in told), metrics[score])
+    return (
+        metrics[score] if score in told else next((metrics[name] for name in metrics if name in told), metrics[score])
+    )
 
 
 def score_texts(result: Result, metric: Metric) -> tuple[str, str]:

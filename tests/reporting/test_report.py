@@ -97,7 +97,7 @@ def test_a_sweep_becomes_a_page_with_tables_figures_and_pictures(swept, cli):
         [100 * iou for iou in best.metrics.iou_per_class.values()], abs=0.051
     )
     assert all("–" in row["95 % interval"] for row in classes)
-    assert page.count("<svg") == 3, "curves, heat map, bars"
+    assert page.count("<svg") == 5, "curves, heat map, two of scores by segments, bars"
     assert page.count("<details>") == 4
     assert all(result.key in page for _, result in results_of(swept))
 
@@ -241,7 +241,7 @@ def test_reproductions_stand_by_number_tables_first(swept, cli):
     assert done.err.count("left out") == 1
     page = page_of(swept)
     assert re.findall(r"<h3>title of (\w+)</h3>", page) == ["table1", "table2", "table11", "figure3", "figure4"]
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     assert "AutoSC: 25.3" in page
     assert '<span class="badge good">reproduced 5</span>' in page
     assert table_of(swept, "table11") == [{"method": "DiffCut", "verdict": "reproduced"}]
