@@ -99,9 +99,9 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> Figure:
         _draw_lines(axes, panel.curves, panel.bounds)
     if len(panels) % 2:
         grid[-1, 1].set_visible(False)
-        grid[-2, 1].tick_params(labelbottom=True) if rows > 1 else None
+        grid[rows - 2, 1].tick_params(labelbottom=True)
     figure.supxlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
-    _add_legend(figure, grid[0, 0])
+    _add_legend(figure, max(grid.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
     return _settled(figure)
 
 

@@ -212,9 +212,7 @@ def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
 def reference_of(result: Result, metric: Metric) -> Any:
     """Floor, ceiling and lift of a result's score; None where they are not known."""
     reference = getattr(result, "reference", None)
-    if reference is None or reference.score == metric.name:
-        return reference
-    return reference.others.get(metric.name)
+    return None if reference is None else reference.of(metric.name)
 
 
 def reference_texts(result: Result, metric: Metric) -> tuple[str, str, str]:

@@ -114,7 +114,7 @@ def _curves_table(reproduction: Reproduction, checked: Sequence[Checked], outcom
     """What the text says about a figure, what ours do, and the verdict."""
     columns = tuple(map(Column, ("the text", "ours", "verdict")))
     rows = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
-    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction))
+    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction, outcomes))
     return Table(reproduction.name, reproduction.title, columns, rows, notes)
 
 
@@ -142,7 +142,11 @@ def _block(
     stated = any(each.cell.published is not None for each in own.values())
     deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
     texts = {column: _texts(each, measure, deviation) for column, each in own.items()}
-    verdicts = {column: each.verdict(measure) for column, each in own.items() if stated or each.ours is None}
+    verdicts = {
+        column: each.verdict(measure)
+        for column, each in own.items()
+        if stated or each.ours is None or each.cell.unstated
+    }
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
@@ -191,7 +195,7 @@ def _results(outcomes: Sequence[Outcome]) -> list[Result]:
 
 def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     """Where values come from, what the matching was, and the protocols of what was run."""
-    notes = _about(reproduction)
+    notes = _about(reproduction, outcomes)
     rows = list({each.cell.row.name: each.cell.row for each in outcomes}.values())
     for source in dict.fromkeys(row.source for row in rows if row.source):
         notes.append(f"{', '.join(row.name for row in rows if row.source == source)}: {source}")
@@ -218,14 +222,17 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
         if device not in ("cuda", "none")
     ]
     notes += dict.fromkeys(f"{each.cell.row.name}: {word}" for each in outcomes for word in each.cell.weights)
-    limits = dict.fromkeys((cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits)
+    limits = dict.fromkeys(
+        (cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits and not cell.unstated
+    )
     notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits]
     return [*notes, *protocols_in_force(_results(outcomes))]
 
 
-def _about(reproduction: Reproduction) -> list[str]:
+def _about(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     measure = known_measures()[reproduction.measure]
-    judged = any(row.published for row in reproduction.rows) or reproduction.claims
+    unstated = any(each.cell.unstated for each in outcomes)
+    judged = not unstated and (any(row.published for row in reproduction.rows) or reproduction.claims)
     meant = (
         "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "
         f"{measure.noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)"
