@@ -56,13 +56,13 @@ def score_table(result: Result, rows: Sequence[ImageRow] = (), score: str = "mio
 
     Args:
         result: of a cell.
-        rows: of its images, from which intervals follow that older results lack.
+        rows: of its images, from which scores and intervals follow that older results lack.
         score: that stands first.
     """
     if rows and any(own.ci95 is None for own in result.scores.values()):
         found = summarise(rows, result.class_names, result.protocol, result.environment.seed)
-        told = {name: found.get(name, own) if own.ci95 is None else own for name, own in result.scores.items()}
-        result = replace(result, scores=told)
+        known = {name: own for name, own in result.scores.items() if own.ci95 is not None}
+        result = replace(result, scores={**result.scores, **found, **known})
     metrics = [metric for metric in known_metrics().values() if metric.name in result.scores]
     metrics.sort(key=lambda metric: metric.name != score)
     known = any(reference_of(result, metric) for metric in metrics)

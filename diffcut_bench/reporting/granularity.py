@@ -149,7 +149,8 @@ def compare_at_segments(
         for side, own in zip(sides, (common[:count], common[count:]), strict=True)
     ]
     at = _points(sides, curves, segments)
-    metrics = [metric for metric in known_metrics().values() if not any(curve.lacks(metric) for curve in curves)]
+    told = [metric for name, metric in known_metrics().items() if name != "segments"]  # which are equal
+    metrics = [metric for metric in told if not any(curve.lacks(metric) for curve in curves)]
     metrics = sorted(metrics, key=lambda metric: metric.name != score)[: None if segments is not None else 1]
     lines = []
     for number in at:
@@ -184,7 +185,7 @@ def _points(sides: Sequence[CellsAlong], curves: Sequence[Curve], segments: floa
     more = f"diffcut-bench run -m … {sides[0].setting}=A,B,C and {sides[1].setting}=A,B,C"
     if low > high:
         raise UserError(
-            "the two have no number of segments an image in common", where, f"more cells until they do: {more}"
+            "the two have no number of segments an image in common", where, f"score more cells of either: {more}"
         )
     if segments is not None and not low <= segments <= high:
         hint = f"--at-segments from {low:.3g} to {high:.3g}, or more cells: {more}"
