@@ -7,8 +7,8 @@ from pathlib import Path
 from conftest import DATA
 from rich.console import Console
 
-from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, class_table, rank_table, results_table
+from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
+from diffcut_bench.reporting import Column, Table, class_table, leading_metric, rank_table, results_table, score_table
 from diffcut_bench.reporting.tables import footer
 from diffcut_bench.store import ImageRow, Result, Score
 
@@ -139,3 +139,67 @@ def test_a_class_is_told_in_how_many_images_it_is_annotated():
         ("cat", "50.0", "40.0 – 60.0", str(FEWEST_IMAGES)),
         ("dog", "10.0", "–", "3"),
     )
+
+
+def scored(**scores: float | None) -> Result:
+    """A result with these scores and no other; ``miou`` keeps its classes."""
+    own = {name: Score(value, None if value is None else (value - 0.1, value + 0.1)) for name, value in scores.items()}
+    if "miou" in own:
+        own["miou"] = replace(own["miou"], per_class=RESULT.scores["miou"].per_class)
+    return replace(RESULT, scores=own)
+
+
+def headings(*results: Result, score: str = "miou") -> list[str]:
+    return [column.name for column in results_table([(Path("x"), cell) for cell in results], score=score).columns]
+
+
+def test_the_score_that_leads_stands_first_with_its_interval():
+    cell = scored(miou=0.3, ari=0.5, pixel_accuracy=0.8, voi=1.25)
+    usual = ["mIoU", "95 % interval", "pixel accuracy", "images"]
+    assert headings(cell) == usual, "ARI and VoI are no usual columns"
+    assert headings(cell, score="ari") == ["ARI", "95 % interval", "mIoU", "its 95 % interval", *usual[2:]]
+    assert headings(cell, score="pixel_accuracy")[:3] == ["pixel accuracy", "95 % interval", "mIoU"]
+    table = results_table([(Path("x"), cell)], score="voi")
+    assert table.rows[0][:2] == ("1.25", "1.15 – 1.35")
+    assert any("lower is better" in note for note in table.notes), "what it is stands under the table"
+
+
+def test_a_result_without_the_score_that_leads_has_a_dash_and_shows_what_it_has():
+    regions = scored(covering=0.6, segments=7.0)
+    assert regions.class_names == ()
+    assert leading_metric("miou", [regions]).name == "covering"
+    assert leading_metric("ari", [scored(miou=0.3)]).name == "miou"
+    assert leading_metric("ari", [scored(miou=0.3), scored(ari=0.3)]).name == "ari"
+    table = results_table([(Path("x"), scored(miou=0.3)), (Path("y"), regions)])
+    names = [column.name for column in table.columns]
+    by_name = [dict(zip(names, row, strict=True)) for row in table.rows]
+    assert (by_name[0]["mIoU"], by_name[0]["covering"]) == ("30.0", "–")
+    assert (by_name[1]["mIoU"], by_name[1]["covering"]) == ("–", "60.0")
+    assert headings(regions)[:2] == ["covering", "95 % interval"]
+    assert score_table(regions).rows[0][0] == "covering (%)"
+    assert class_table(regions).rows == ()
+    assert leading_metric("miou", [scored(miou=None)]).name == "miou", "a score without a value is shown as a dash"
+
+
+def test_scores_are_told_with_the_images_they_are_over():
+    cell = replace(scored(miou=0.3, ari=0.5), scores={**scored(miou=0.3).scores, "ari": Score(0.5, (0.4, 0.6), n=7)})
+    images = RESULT.dataset.n_images - len(RESULT.failures)
+    assert [row[0] for row in score_table(cell, score="ari").rows] == ["ARI (%)", "mIoU (%)"]
+    assert [row[3] for row in score_table(cell, score="ari").rows] == ["7", str(images)], "older scores are over all"
+
+
+def test_classes_are_those_of_the_score_that_leads_and_of_usual_ones():
+    of = {"cat": 0.5, "dog": 0.25}
+    cell = replace(RESULT, scores={"miou": Score(0.3, None, of), "majority_miou": Score(0.4, None, of)})
+    names = [column.name for column in class_table(cell).columns]
+    assert names == ["class", "IoU", "95 % interval", "images"]
+    names = [column.name for column in class_table(cell, score="majority_miou").columns]
+    assert names == ["class", "majority IoU", "95 % interval", "IoU", "its 95 % interval", "images"]
+
+
+def test_images_are_ranked_by_the_score_that_leads():
+    rows = [ImageRow(n, str(n), 1, 9, [1], [n], [0], measured={"voi": [n / 4, 1.0]}) for n in range(3)]
+    table = rank_table(rows, leading=known_metrics()["voi"])
+    assert table.columns[2].name == "VoI"
+    assert [row[1:3] for row in table.rows] == [("0", "0.00"), ("1", "0.25"), ("2", "0.50")], "the least is the best"
+    assert rank_table(rows, leading=known_metrics()["ari"]).rows == (), "which was not measured on them"

@@ -426,6 +426,13 @@ def test_what_cannot_share_a_pass_has_another_key(shapes, tmp_path):
         assert passes.pass_key(load_config(base)) != passes.pass_key(load_config([*base, other])), other
 
 
+def test_the_score_that_is_told_changes_no_cell(shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path)
+    assert passes.pass_key(load_config(base)) == passes.pass_key(load_config([*base, "score=pixel_accuracy"]))
+    first, again = run(shapes, tmp_path / "out"), run(shapes, tmp_path / "out", "score=pixel_accuracy")
+    assert again.skipped and again.result == first.result
+
+
 def test_a_cell_that_fails_leaves_the_others_of_its_pass_alone(shapes, tmp_path, monkeypatch):
     from diffcut_bench.refinement import PamrRefiner
 
