@@ -222,6 +222,10 @@ def test_a_figure_is_curves_and_claims(cli, tmp_path):
     assert [curve["y"] for curve in drawn["curves"]] == [pytest.approx(values) for values in expected]
     assert Image.open(folder / "mine.png").size[0] > 300
     assert (folder / "mine.svg").read_text().startswith("<?xml")
+    assert cli("reproduce", "mine", "score=voi", *options).code == 0
+    told = json.loads((folder.parent / "mine-voi" / "reproduction.json").read_text())
+    assert (told["curves"]["y_label"], told["curves"]["references"]) == ("VoI", [])
+    assert {row[2] for row in told["table"]["rows"]} == {"not stated: published in mIoU, and not in VoI"}
 
 
 @pytest.mark.slow
