@@ -22,6 +22,7 @@ from diffcut_bench.evaluation import (
     assign_clusters,
     contingency_tables,
     count_assigned,
+    count_boundaries,
     measure_image,
     merge_and_count,
     number_by_first_pixel,
@@ -472,8 +473,10 @@ class _Run:
         with self._stage("evaluate_s", [batch]):
             tables = tables or contingency_tables(prediction, labels, classes)
             clusters = [_clusters(table, protocol) for table in tables]
+            boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
             scored = [
-                ScoredImage(prediction[i], labels[i], table, background, clusters[i]) for i, table in enumerate(tables)
+                ScoredImage(prediction[i], labels[i], table, background, clusters[i], boundaries[i][0])
+                for i, table in enumerate(tables)
             ]
             return [
                 Outcome(
