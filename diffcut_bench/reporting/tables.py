@@ -147,6 +147,7 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
         for name in told.names
     ]
     metrics = [metric for metric in known_metrics().values() if any(metric.name in result.scores for result in cells)]
+    metrics = [metric for metric in metrics if metric.in_tables]
     rows = [[*texts.values()] for texts in told.texts]
     for number, metric in enumerate(metrics):
         interval = ["its 95 % interval" if number else "95 % interval"] if metric.has_interval_column else []

@@ -481,7 +481,7 @@ class _Run:
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
                     named=namer is not None,
-                    measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
+                    measured=measure_image([ScoredImage(prediction[i], labels[i], tables[i])], vars(protocol)),
                 )
                 for i, example in enumerate(group)
             ]

@@ -33,6 +33,7 @@ class Score:
     ci95: tuple[float, float] | None = None  # percentile bootstrap over images
     per_class: dict[str, float | None] = field(default_factory=dict)  # empty for a metric without scores of classes
     per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in the oldest files
+    n: int | None = None  # images that the score is over; None in older files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,7 @@ class Result:
         if self.schema_version == 1:
             del values["scores"]
         later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
+        later += [(score, "n") for score in values.get("scores", {}).values()]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
             (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")
@@ -176,7 +178,8 @@ class Result:
         metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")
         read: Result = typed(Result, {"scores": {}, **raw})
         # What metrics say holds, in files of all versions.
-        result = replace(read, scores={**read.scores, **metrics.scores()})
+        told = {name: replace(score, n=read.scores.get(name, score).n) for name, score in metrics.scores().items()}
+        result = replace(read, scores={**read.scores, **told})
         result.scores.setdefault("segments", Score(result.segments_per_image.mean))
         typed(dict[str, str], result.config.get("choices", {}), "config.choices")
         return result

@@ -161,7 +161,7 @@ def test_what_metrics_measure_is_the_hosts(accelerator):
     there = uploaded((PREDICTION, LABEL))
     for image in range(3):
         own, other = (ScoredImage(p[image], t[image], of_images[image]) for p, t in ((PREDICTION, LABEL), there))
-        assert measure_image(other, {}) == measure_image(own, {})
+        assert measure_image([other], {}) == measure_image([own], {})
 
 
 def test_the_metric_of_counts_can_live_there(accelerator):
