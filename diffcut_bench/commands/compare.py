@@ -85,6 +85,8 @@ def _difference_table(
     scores: list[tuple[str, ...]] = []
     of_classes: list[tuple[str, ...]] = []
     for metric, found in ((known_metrics()[name], found) for name, found in differences.items()):
+        if not metric.in_tables:
+            continue
         prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
         told = [(f"{prefix}{name}", count) for name, count in classes.items() if metric.per_class is not None]
         for column, (name, count) in enumerate([(metric.heading, images), *told]):

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from diffcut_bench.evaluation.boundaries import BoundaryCounts, count_boundaries
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
 from diffcut_bench.evaluation.matching import (
@@ -11,6 +12,7 @@ from diffcut_bench.evaluation.matching import (
     assign_clusters,
     contingency_table,
     contingency_tables,
+    count_assigned,
     count_matches,
     count_matches_together,
     count_named,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FEWEST_IMAGES",
     "OF_NAMES",
+    "BoundaryCounts",
     "Counts",
     "Criterion",
     "ImageCounts",
@@ -43,6 +46,8 @@ __all__ = [
     "compare_images",
     "contingency_table",
     "contingency_tables",
+    "count_assigned",
+    "count_boundaries",
     "count_matches",
     "count_matches_together",
     "count_named",

@@ -26,7 +26,7 @@ def class_table(result: Result, rows: Sequence[ImageRow] = (), name: str = "clas
     columns, lines = [Column("class")], [[name] for name in result.class_names]
     for metric in known_metrics().values():
         score = result.scores.get(metric.name)
-        if score is None or not score.per_class:
+        if score is None or not score.per_class or not metric.in_tables:
             continue
         intervals = class_intervals(result, rows, metric)
         interval = "95 % interval" if len(columns) == 1 else "its 95 % interval"

@@ -19,9 +19,10 @@ from diffcut_bench.evaluation import (
     Counts,
     Protocol,
     ScoredImage,
+    assign_clusters,
     contingency_tables,
-    count_matches,
-    count_named,
+    count_assigned,
+    count_boundaries,
     measure_image,
     merge_and_count,
     number_by_first_pixel,
@@ -323,14 +324,21 @@ def _count_segments(segments: Tensor) -> Tensor:
     return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
-def _counts(table: Tensor, protocol: Protocol) -> Counts:
-    """Counts of an image as the protocol's matching wants them; zero where it comes later."""
+def _clusters(table: Tensor, protocol: Protocol) -> Tensor | None:
+    """Cluster of each class [classes] as the protocol matches them in an image; None where it matches later."""
     if protocol.matching == "dataset":
+        return None
+    if protocol.matching == "named":  # clusters are classes already
+        return torch.arange(len(table))
+    return assign_clusters(table, **protocol.assignment)
+
+
+def _counts(table: Tensor, clusters: Tensor | None) -> Counts:
+    """Counts of an image whose clusters are matched; zero where they are not."""
+    if clusters is None:
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
-    if protocol.matching == "named":
-        return count_named(table)
-    return count_matches(table, **protocol.assignment)
+    return count_assigned(table, clusters)
 
 
 def _numbered(protocol: Protocol, segments: Tensor) -> Tensor:
@@ -470,18 +478,24 @@ class _Run:
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
             tables = tables or contingency_tables(prediction, labels, classes)
+            clusters = [_clusters(table, protocol) for table in tables]
+            boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
+            scored = [
+                ScoredImage(prediction[i], labels[i], table, background, clusters[i], boundaries[i][0])
+                for i, table in enumerate(tables)
+            ]
             return [
                 Outcome(
                     example,
                     prediction[i],
                     segments=int(segments[i]),
-                    counts=_counts(tables[i], protocol),
+                    counts=_counts(tables[i], clusters[i]),
                     pixels=int(tables[i].sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
                     table=tables[i] if protocol.matching == "dataset" else None,
                     named=namer is not None,
-                    measured=measure_image([ScoredImage(prediction[i], labels[i], tables[i])], vars(protocol)),
+                    measured=measure_image([scored[i]], vars(protocol)),
                 )
                 for i, example in enumerate(group)
             ]

@@ -156,3 +156,9 @@ def measure_image(images: Sequence[ScoredImage], choices: Mapping[str, Any]) -> 
 def needs_classes(choices: Mapping[str, Any]) -> str:
     """Why a score of classes can't be told: the annotated regions have none (``matching=regions``)."""
     return "annotated regions have no classes" if choices.get("matching") == "regions" else ""
+
+
+def ratio(sums: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
+    """The first sum over the second: the mean over images of a statistic [value, 1], which is [0, 0] for an image that
+    has no value; NaN where no image has one."""
+    return sums[..., 0] / sums[..., 1]

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.evaluation.images import ImageTable
-from diffcut_bench.evaluation.metrics import Metric, needs_classes
+from diffcut_bench.evaluation.metrics import Metric, needs_classes, ratio
 
 
 def correct_and_all(images: ImageTable) -> Float[Tensor, "images 2"]:
@@ -18,7 +18,7 @@ METRIC = Metric(
     name="pixel_accuracy",
     heading="pixel accuracy",
     statistic=correct_and_all,
-    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    reduce=ratio,
     inapplicable=needs_classes,
     order=20,
 )
