@@ -108,7 +108,7 @@ def say_cell(cell: FinishedCell) -> None:
 
 def columns_of(config: RunConfig) -> dict[str, Any]:
     """What a config says of tables of results, as arguments of `results_table`."""
-    return {"score": config.score, "reference": getattr(config, "reference", "") == "shown"}
+    return {"score": config.score, "reference": config.reference == "shown"}
 
 
 def say_failures(results: Sequence[Result]) -> None:

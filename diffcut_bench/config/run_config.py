@@ -24,6 +24,7 @@ _LEAST |= dict.fromkeys(("num_workers", "visualise", "max_failures", "seed", "li
 _MOST_PROCESSES = 1024  # more is a typing error, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
+REFERENCE = ("none", "stored", "shown")
 
 
 @dataclass
@@ -56,6 +57,7 @@ class RunConfig:
     max_pixels: int = 64_000_000
     max_seconds: float | None = None
     score: str = "miou"
+    reference: str = "stored"
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     choices: dict[str, str] = field(default_factory=dict)  # option chosen in each group, for names and tables
@@ -75,6 +77,8 @@ class RunConfig:
             found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:
             found.append(f"if_exists must be {' | '.join(IF_EXISTS)}, not {self.if_exists!r}")
+        if self.reference not in REFERENCE:
+            found.append(f"reference must be {' | '.join(REFERENCE)}, not {self.reference!r}")
         return found
 
     def shard_of(self) -> tuple[int, int] | None:

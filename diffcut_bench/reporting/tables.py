@@ -15,7 +15,7 @@ from tabulate import tabulate
 from diffcut_bench.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
-from diffcut_bench.store import Result, Score, write_atomically
+from diffcut_bench.store import Bracket, Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
 _WORD = 13  # characters of a word that is not broken
@@ -209,10 +209,9 @@ def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
     return metric.text(value), interval_text(shown_interval(result, metric), metric)
 
 
-def reference_of(result: Result, metric: Metric) -> Any:
+def reference_of(result: Result, metric: Metric) -> Bracket | None:
     """Floor, ceiling and lift of a result's score; None where they are not known."""
-    reference = getattr(result, "reference", None)
-    return None if reference is None else reference.of(metric.name)
+    return None if result.reference is None else result.reference.of(metric.name)
 
 
 def reference_texts(result: Result, metric: Metric) -> tuple[str, str, str]:

@@ -21,7 +21,9 @@ from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Bracket, Result, write_atomically
+
+_BETWEEN = "floor – ceiling"
 
 
 def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str, Table]:
@@ -86,14 +88,17 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
     seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
-    columns = (*map(Column, names), *number_columns(*numeric), Column("verdict"))
+    placed = ["floor", "ceiling", "lift", "lift low", "lift high"] if measure.metric is not None else []
+    columns = (*map(Column, names), *number_columns(*numeric, *placed), Column("verdict"))
     rows = []
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
         low, high = ours.interval if ours is not None and ours.interval else (None, None)
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
-        numbers = (cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance)
+        numbers = [cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance]
+        bracket = None if ours is None else ours.bracket
+        numbers += _place(bracket, measure) if bracket is not None else [None] * len(placed)
         swept_to = [f"{cell.point[name]:g}" if name in cell.point else "" for name in swept]
         which = (cell.row.name, cell.under, cell.column)
         rows.append((*which, *swept_to, *([seed] if seeded else []), *map(measure.plain, numbers), verdict))
@@ -158,7 +163,7 @@ def _block(
         return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
     for column, verdict in verdicts.items():
         texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
-    names = ["ours", deviation, "95 % over images", "difference", "tolerance", "verdict"]
+    names = ["ours", deviation, "95 % over images", _BETWEEN, "lift", "difference", "tolerance", "verdict"]
     if stated or not ran:
         names.insert(0, "published")
     lines = [(what, *line(what)) for what in names if any(line(what))]
@@ -176,11 +181,24 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
         texts[deviation] = measure.text(ours.deviation, more=1)
     if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
         texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
+    if ours.bracket is not None:
+        floor, ceiling, lift, *interval = _place(ours.bracket, measure)
+        texts[_BETWEEN] = f"{measure.text(floor)} – {measure.text(ceiling)}"
+        texts["lift"] = "–" if lift is None else f"{100 * lift:.0f} %".replace("-", "−")
+        if lift is not None and None not in interval and "95 % over images" in texts:
+            texts["lift"] += " ({})".format(" – ".join(f"{100 * end:.0f}" for end in interval)).replace("-", "−")
     if published is not None:
         texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
         tolerance = measure.tolerance(published, ours.deviation)
         texts["tolerance"] = f"{'−' if measure.at_least else '±'}{tolerance:.3g}"
     return texts
+
+
+def _place(bracket: Bracket, measure: Measure) -> list[float | None]:
+    """Floor and ceiling in the table's unit, lift and the ends of its interval as fractions."""
+    sides = [score.value for score in (bracket.floor, bracket.ceiling)]
+    ends = bracket.lift.ci95 or (None, None)
+    return [*(None if value is None else measure.scale * value for value in sides), bracket.lift.value, *ends]
 
 
 def _letter(number: int) -> str:
@@ -221,6 +239,12 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
         for device, names in drawn.items()
         if device not in ("cuda", "none")
     ]
+    if any(ours.bracket is not None for _, ours in ran):
+        notes.append(
+            "floor: a grid of as many segments in each image, which looks at no picture; ceiling: the annotation cut "
+            "to the patches, not refined; lift: how far from floor to ceiling ours is, with its 95 % interval over "
+            "images"
+        )
     notes += dict.fromkeys(f"{each.cell.row.name}: {word}" for each in outcomes for word in each.cell.weights)
     limits = dict.fromkeys(
         (cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits and not cell.unstated

@@ -25,6 +25,7 @@ from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
+from diffcut_bench.scoring.reference import add_references
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import cell_key
 
@@ -129,6 +130,15 @@ def _run_unclaimed(cells: Sequence[RunningCell], opened: OpenedPass) -> dict[str
             opened.workers.on_leader(lambda: check_coverage(opened.dataset, opened.indices))
         opened.workers.together(lambda: _score(running, opened))
     for cell in running:
+        try:
+            cell.gather()
+        except UserError as error:
+            ended[cell.key] = error
+    scored = [cell for cell in running if cell.key not in ended]
+    found = [(cell, end) for cell in cells if isinstance(end := ended.get(cell.key), FinishedCell)]
+    filled = opened.workers.on_leader(lambda: add_references(scored, found, opened))
+    ended |= {cell.key: replace(end, result=filled.get(cell.key, end.result)) for cell, end in found}
+    for cell in scored:
         try:
             ended[cell.key] = cell.finish()
         except UserError as error:

@@ -98,8 +98,9 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     table = Table.from_dict(record["table"])
     assert table.to_markdown() == (folder / "table1.md").read_text()
     blocks = [row[:2] for row in table.rows if row[1] and not row[1].startswith("published (")]
-    lines = ("ours", "difference", "tolerance", "verdict")  # no interval of so few images
-    assert blocks[-5:] == [("DiffCut", "published"), *(("", line) for line in lines)]
+    # No interval of so few images.
+    lines = ("ours", "floor – ceiling", "lift", "difference", "tolerance", "verdict")
+    assert blocks[-7:] == [("DiffCut", "published"), *(("", line) for line in lines)]
     notes = "\n".join(table.notes)
     assert "DiffCut: backbone.model=sdxl" in notes and str(checkpoint) not in notes, "a folder's name, not its place"
     assert "one matching of clusters to classes for the whole data set" in notes
