@@ -14,7 +14,7 @@ from diffcut_bench.escaping import file_stem
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.reporting.figures import Curve, Panel, draw_curves, draw_heat_map, draw_panels, with_unit
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, varying_names
-from diffcut_bench.reporting.tables import leading_metric, reference_of, shown_interval
+from diffcut_bench.reporting.tables import interval_of, leading_metric, reference_of, shown_interval
 from diffcut_bench.store import Result, Score
 
 SEGMENTS = "segments an image (mean)"
@@ -130,12 +130,12 @@ def _against_segments(lines: dict[str, _Line], leading: Metric, lines_of: str) -
 
 def _bounds(cells: Sequence[tuple[float, Result]], metric: Metric) -> list[Curve]:
     """Floor and ceiling of the cells of a line, as far as they are known."""
-    known = [(at, reference) for at, result in cells if (reference := reference_of(result, metric)) is not None]
-    return [
-        _line(name, [(at, getattr(reference, name), getattr(reference, name).ci95) for at, reference in known], metric)
-        for name in ("floor", "ceiling")
-        if known
-    ]
+    found = []
+    for name in ("floor", "ceiling"):
+        known = [(at, cell, getattr(reference_of(cell, metric), name, None)) for at, cell in cells]
+        points = [(at, score, interval_of(cell, score)) for at, cell, score in known if score is not None]
+        found += [_line(name, points, metric)] if points else []
+    return found
 
 
 def _curve(label: str, cells: Iterable[tuple[float, Result]], metric: Metric) -> Curve:

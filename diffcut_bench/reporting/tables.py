@@ -226,15 +226,19 @@ def lift_text(result: Result, lift: Score) -> str:
     """A score's place between floor (0) and ceiling (1), with its 95 % interval where there are images enough."""
     if lift.value is None:
         return "–"
-    few = lift.ci95 is None or scored_images(result) < FEWEST_IMAGES
-    interval = "" if few else " ({:.2f} – {:.2f})".format(*lift.ci95)
-    return f"{lift.value:.2f}{interval}".replace("-", "−")
+    ends = interval_of(result, lift)
+    value, *interval = (f"{round(number, 2) + 0.0:.2f}" for number in (lift.value, *(ends or ())))  # and no −0.00
+    return f"{value} ({' – '.join(interval)})".replace("-", "−") if interval else value.replace("-", "−")
+
+
+def interval_of(result: Result, score: Score) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of a score of a result's images; None where it has none, or of too few images."""
+    return None if scored_images(result) < FEWEST_IMAGES else score.ci95
 
 
 def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None:
     """Ends of the 95 % interval of a result's score; None where it has none, or of too few images."""
-    few = scored_images(result) < FEWEST_IMAGES
-    return None if few else result.scores.get(metric.name, Score(None)).ci95
+    return interval_of(result, result.scores.get(metric.name, Score(None)))
 
 
 def scored_images(result: Result) -> int:

@@ -11,7 +11,7 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffcut_bench.evaluation import known_metrics
+from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
 from diffcut_bench.reporting import encode_figure, sweep_figures
 from diffcut_bench.reporting.figures import (
     Curve,
@@ -22,7 +22,7 @@ from diffcut_bench.reporting.figures import (
     draw_panels,
     inline_svg,
 )
-from diffcut_bench.store import Result, Score
+from diffcut_bench.store import Reference, Result, Score
 
 NAN = float("nan")
 MIOU = known_metrics()["miou"]
@@ -207,6 +207,23 @@ def test_floor_and_ceiling_are_bands():
     assert texts == ["floor", "ceiling", "alpha=5"], "each once"
     styles = [line.get_linestyle() for line in axes.lines[:2]]
     assert styles == ["--", ":"]
+
+
+def test_floor_and_ceiling_of_results_run_along_the_segments():
+    def between(floor: float) -> Reference:
+        return Reference(Score(floor, (floor - 0.1, floor + 0.1)), Score(0.8, (0.7, 0.9)), Score(0.5), "miou")
+
+    results = [replace(fine(0.3, 3, miou=0.4), reference=between(0.2)), fine(0.4, 5, miou=0.5)]
+    results.append(replace(fine(0.5, 9, miou=0.6), reference=between(0.3)))
+    axes = next(each for each in sweep_figures(results) if each.name == "granularity").figure.axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["floor"] == [[3, pytest.approx(20)], [9, pytest.approx(30)]]
+    assert lines["ceiling"] == [[3, pytest.approx(80)], [9, pytest.approx(80)]]
+    bands = [each.get_datalim(axes.transData).extents for each in axes.collections]
+    assert bands[0].tolist() == pytest.approx([3, 10, 9, 40])
+    few = [replace(each, dataset=replace(each.dataset, n_images=FEWEST_IMAGES - 1)) for each in results]
+    axes = next(each for each in sweep_figures(few) if each.name == "granularity").figure.axes[0]
+    assert list(axes.collections) == [], "no band of few images"
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 12])

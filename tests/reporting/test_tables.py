@@ -9,8 +9,9 @@ from rich.console import Console
 
 from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
 from diffcut_bench.reporting import Column, Table, class_table, leading_metric, rank_table, results_table, score_table
+from diffcut_bench.reporting.parts import headline
 from diffcut_bench.reporting.tables import footer
-from diffcut_bench.store import ImageRow, Result, Score
+from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
 
@@ -203,3 +204,42 @@ def test_images_are_ranked_by_the_score_that_leads():
     assert table.columns[2].name == "VoI"
     assert [row[1:3] for row in table.rows] == [("0", "0.00"), ("1", "0.25"), ("2", "0.50")], "the least is the best"
     assert rank_table(rows, leading=known_metrics()["ari"]).rows == (), "which was not measured on them"
+
+
+def place(floor: float, ceiling: float, lift: float, ends: tuple[float, float]) -> tuple[Score, Score, Score]:
+    return Score(floor), Score(ceiling), Score(lift, ends)
+
+
+def test_floor_ceiling_and_lift_have_columns_where_they_are_asked_for():
+    others = {"voi": Bracket(*place(1.5, 0.5, -0.25, (-0.5, 0.001)))}
+    known = Reference(*place(0.2, 0.8, 0.4167, (0.304, 0.496)), "miou", others)
+    cells = [(Path("x"), replace(scored(miou=0.45, voi=1.75), reference=known)), (Path("y"), scored(miou=0.3))]
+    assert "floor" not in [column.name for column in results_table(cells).columns]
+    assert "floor" not in [column.name for column in results_table(cells[1:], reference=True).columns]
+    table = results_table(cells, reference=True)
+    names = [column.name for column in table.columns]
+    start = names.index("floor")
+    assert names[start - 2 : start + 3] == ["mIoU", "95 % interval", "floor", "ceiling", "lift (95 % interval)"]
+    assert table.rows[0][start : start + 3] == ("20.0", "80.0", "0.42 (0.30 – 0.50)")
+    assert table.rows[1][start : start + 3] == ("–", "–", "–")
+    assert any(note.startswith("floor: a grid of as many segments") for note in table.notes)
+    of_voi = results_table(cells, score="voi", reference=True)
+    assert of_voi.rows[0][start : start + 3] == ("1.50", "0.50", "−0.25 (−0.50 – 0.00)")
+    lines = {row[0]: row[4:] for row in score_table(cells[0][1]).rows}
+    assert lines == {
+        "mIoU (%)": ("20.0", "80.0", "0.42 (0.30 – 0.50)"),
+        "VoI": ("1.50", "0.50", "−0.25 (−0.50 – 0.00)"),
+    }
+    assert len(score_table(cells[1][1]).columns) == 4
+    few = replace(cells[0][1], dataset=replace(RESULT.dataset, n_images=FEWEST_IMAGES - 1))
+    assert score_table(few).rows[0][-1] == "0.42", "no interval of few images"
+    untold = replace(few, reference=replace(known, lift=Score(None)))
+    assert score_table(untold).rows[0][-1] == "–"
+
+
+def test_a_card_says_where_its_score_lies_between_floor_and_ceiling():
+    known = Reference(*place(0.2, 0.8, 0.4167, (0.304, 0.496)), "miou")
+    cell = replace(scored(miou=0.45), reference=known)
+    told = headline("voc", cell, "diffcut").lift
+    assert told == "lift 0.42 (0.30 – 0.50) of the way from a blind grid (20.0) to the annotation itself (80.0)"
+    assert headline("voc", scored(miou=0.45), "diffcut").lift == ""
