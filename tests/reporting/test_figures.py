@@ -213,15 +213,15 @@ def test_floor_and_ceiling_of_results_run_along_the_segments():
     def between(floor: float) -> Reference:
         return Reference(Score(floor, (floor - 0.1, floor + 0.1)), Score(0.8, (0.7, 0.9)), Score(0.5), "miou")
 
-    results = [replace(fine(0.3, 3, miou=0.4), reference=between(0.2)), fine(0.4, 5, miou=0.5)]
-    results.append(replace(fine(0.5, 9, miou=0.6), reference=between(0.3)))
+    few = [replace(fine(0.3, 3, miou=0.4), reference=between(0.2)), fine(0.4, 5, miou=0.5)]
+    few.append(replace(fine(0.5, 9, miou=0.6), reference=between(0.3)))
+    results = [replace(each, dataset=replace(each.dataset, n_images=FEWEST_IMAGES)) for each in few]
     axes = next(each for each in sweep_figures(results) if each.name == "granularity").figure.axes[0]
     lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
     assert lines["floor"] == [[3, pytest.approx(20)], [9, pytest.approx(30)]]
     assert lines["ceiling"] == [[3, pytest.approx(80)], [9, pytest.approx(80)]]
     bands = [each.get_datalim(axes.transData).extents for each in axes.collections]
     assert bands[0].tolist() == pytest.approx([3, 10, 9, 40])
-    few = [replace(each, dataset=replace(each.dataset, n_images=FEWEST_IMAGES - 1)) for each in results]
     axes = next(each for each in sweep_figures(few) if each.name == "granularity").figure.axes[0]
     assert list(axes.collections) == [], "no band of few images"
 
