@@ -16,6 +16,7 @@ Report = Callable[[int, int], None]
 _ALIGNED = 0.65
 _ENOUGH = 10
 _SMALL = 256  # pixels of the side at which edges are compared
+_BLANK = 1e-6  # gradient of a picture of one colour, but for rounding; a step by one grey level has 1e-3
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
             counted = np.minimum(label, 0) if dataset.annotators else label
             pixels += np.bincount(counted.ravel() + 1, minlength=len(pixels))
             edges, gradient = _edges(image, label[0] if dataset.annotators else label)
-            if before is not None and before.any() and edges.any():
+            is_blank = gradient.max() < _BLANK  # no label follows edges that are not there
+            if before is not None and before.any() and edges.any() and not is_blank:
                 aligned.append(bool(gradient[edges].mean() > gradient[before].mean()))
             before = edges
         if report:

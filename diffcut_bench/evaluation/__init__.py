@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from diffcut_bench.evaluation.annotators import Annotators
 from diffcut_bench.evaluation.boundaries import BoundaryCounts, count_boundaries
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
-from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, paired_difference, percentile_interval
 from diffcut_bench.evaluation.matching import (
     Counts,
     Criterion,
@@ -25,7 +25,7 @@ from diffcut_bench.evaluation.matching import (
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
-from diffcut_bench.evaluation.scores import compare_images, resample, score_images
+from diffcut_bench.evaluation.scores import ResampledScores, compare_images, resample, score_images
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -43,6 +43,7 @@ __all__ = [
     "Optimum",
     "PairedDifference",
     "Protocol",
+    "ResampledScores",
     "ScoredImage",
     "Surplus",
     "assign_clusters",
@@ -62,6 +63,7 @@ __all__ = [
     "merge_backgrounds",
     "number_by_first_pixel",
     "optimal_scale",
+    "paired_difference",
     "percentile_interval",
     "resample",
     "score_images",

@@ -284,10 +284,10 @@ def _figures(results: Sequence[Result]) -> dict[str, "wandb.Image"]:
     """The figures of a sweep."""
     import wandb
 
-    pictures = {}
+    pictures, leading = {}, leading_metric(results=results).name
     for drawn in sweep_figures(results):
         png = Image.open(io.BytesIO(encode_figure(drawn.figure, "png")))
-        pictures[f"{leading_metric().name}_{drawn.name}"] = wandb.Image(png, caption=drawn.title)
+        pictures[f"{leading}_{drawn.name}"] = wandb.Image(png, caption=drawn.title)
     return pictures
 
 

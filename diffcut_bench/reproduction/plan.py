@@ -16,6 +16,7 @@ from diffcut_bench.config import (
     load_config,
 )
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.paths import is_hub_id
 from diffcut_bench.reproduction.deviations import deviations_of, is_commit, judged_by_content
 from diffcut_bench.reproduction.spec import Reproduction, Row
@@ -41,6 +42,7 @@ class PlannedCell:
         weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
+        unstated: why nothing is published in the table's measure; empty where something may be.
         pin: hub id and commit of the weights that the table is made from, where one is stated.
         settings: the cell at each point of its row's own sweep, of which the best counts; none without a sweep.
     """
@@ -56,6 +58,7 @@ class PlannedCell:
     point: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     pin: tuple[str, str] | None = None
+    unstated: str = ""
     settings: tuple["PlannedCell", ...] = ()
 
     @property
@@ -66,7 +69,7 @@ class PlannedCell:
     @property
     def published(self) -> float | None:
         """In the table's unit; None where the paper has no value."""
-        return self.row.published.get(self.column)
+        return None if self.unstated else self.row.published.get(self.column)
 
     @property
     def not_run(self) -> str:
@@ -179,6 +182,22 @@ def plan_cells(
     _check_settings(cells, {"": overrides, **of_part})
     _check_weights(cells, overrides)
     return cells
+
+
+def told_by(
+    reproduction: Reproduction, cells: Sequence[PlannedCell], score: str
+) -> tuple[Reproduction, list[PlannedCell]]:
+    """A table of mIoU told by another score, under a name of its own: nothing published is of that score.
+
+    Rows that are not run are left out, since all there is of them is published.
+    """
+    if reproduction.measure != "miou" or score == "miou":
+        return reproduction, list(cells)
+    heading = known_metrics()[score].heading
+    why = f"published in mIoU, and not in {heading}"
+    title, name = f"{reproduction.title}, told by {heading}", f"{reproduction.name}-{score}"
+    changed = replace(reproduction, name=name, title=title, measure=score, references={})
+    return changed, [replace(cell, unstated=why) for cell in cells if cell.overrides]
 
 
 def _published(reproduction: Reproduction, row: Row, column: str, folder: Path | None) -> list[str]:

@@ -21,7 +21,9 @@ from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Bracket, Result, write_atomically
+
+_BETWEEN = "floor – ceiling"
 
 
 def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str, Table]:
@@ -85,9 +87,13 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
     """
     swept = list(dict.fromkeys(name for each in outcomes for name in each.cell.point))
     seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
-    names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
+    settled = any(each.ours is not None and each.ours.at for each in outcomes)
+    names = ["method", "under", "column", *swept, *(["seed"] if seeded else []), *(["best at"] if settled else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
-    columns = (*map(Column, names), *number_columns(*numeric), Column("verdict"))
+    measures = [known_measures()[reproduction.measure_of(column)] for column in reproduction.columns]
+    of_scores = any(measure.metric is not None and not measure.optimum for measure in measures)
+    placed = ["floor", "ceiling", "lift", "lift low", "lift high"] if of_scores else []
+    columns = (*map(Column, names), *number_columns(*numeric, *placed), Column("verdict"))
     rows = []
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
@@ -95,10 +101,13 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
         measure = known_measures()[reproduction.measure_of(cell.column)]
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
-        numbers = (cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance)
+        numbers = [cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance]
+        bracket = None if ours is None else ours.bracket
+        numbers += _place(bracket, measure) if bracket is not None else [None] * len(placed)
         swept_to = [f"{cell.point[name]:g}" if name in cell.point else "" for name in swept]
         which = (cell.row.name, cell.under, cell.column)
-        rows.append((*which, *swept_to, *([seed] if seeded else []), *map(measure.plain, numbers), verdict))
+        at = [ours.at if ours is not None else ""] if settled else []
+        rows.append((*which, *swept_to, *([seed] if seeded else []), *at, *map(measure.plain, numbers), verdict))
 
     for each in outcomes:
         cell, ours = each.cell, each.ours
@@ -117,7 +126,7 @@ def _curves_table(reproduction: Reproduction, checked: Sequence[Checked], outcom
     """What the text says about a figure, what ours do, and the verdict."""
     columns = tuple(map(Column, ("the text", "ours", "verdict")))
     rows = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
-    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction))
+    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction, outcomes))
     return Table(reproduction.name, reproduction.title, columns, rows, notes)
 
 
@@ -145,7 +154,11 @@ def _block(
     stated = any(each.cell.published is not None for each in own.values())
     deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
     texts = {column: _texts(each, measures[column], deviation) for column, each in own.items()}
-    verdicts = {column: each.verdict(measures[column]) for column, each in own.items() if stated or each.ours is None}
+    verdicts = {
+        column: each.verdict(measures[column])
+        for column, each in own.items()
+        if stated or each.ours is None or each.cell.unstated
+    }
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
@@ -157,7 +170,7 @@ def _block(
         return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
     for column, verdict in verdicts.items():
         texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
-    names = ["ours", deviation, "95 % over images", "best at", "difference", "tolerance", "verdict"]
+    names = ["ours", deviation, "95 % over images", "best at", _BETWEEN, "lift", "difference", "tolerance", "verdict"]
     if stated or not ran:
         names.insert(0, "published")
     lines = [(what, *line(what)) for what in names if any(line(what))]
@@ -177,11 +190,24 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
         texts[deviation] = measure.text(ours.deviation, more=1)
     if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
         texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
+    if ours.bracket is not None:
+        floor, ceiling, lift, *interval = _place(ours.bracket, measure)
+        texts[_BETWEEN] = f"{measure.text(floor)} – {measure.text(ceiling)}"
+        texts["lift"] = "–" if lift is None else f"{100 * lift:.0f} %".replace("-", "−")
+        if lift is not None and None not in interval and "95 % over images" in texts:
+            texts["lift"] += " ({})".format(" – ".join(f"{100 * end:.0f}" for end in interval)).replace("-", "−")
     if published is not None:
         texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
         tolerance = measure.tolerance(published, ours.deviation)
         texts["tolerance"] = f"{'−' if measure.at_least else '±'}{tolerance:.3g}"
     return texts
+
+
+def _place(bracket: Bracket, measure: Measure) -> list[float | None]:
+    """Floor and ceiling in the table's unit, lift and the ends of its interval as fractions."""
+    sides = [score.value for score in (bracket.floor, bracket.ceiling)]
+    ends = bracket.lift.ci95 or (None, None)
+    return [*(None if value is None else measure.scale * value for value in sides), bracket.lift.value, *ends]
 
 
 def _letter(number: int) -> str:
@@ -196,7 +222,7 @@ def _results(outcomes: Sequence[Outcome]) -> list[Result]:
 
 def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     """Where values come from, what the matching was, and the protocols of what was run."""
-    notes = _about(reproduction)
+    notes = _about(reproduction, outcomes)
     rows = list({each.cell.row.name: each.cell.row for each in outcomes}.values())
     for source in dict.fromkeys(row.source for row in rows if row.source):
         notes.append(f"{', '.join(row.name for row in rows if row.source == source)}: {source}")
@@ -222,15 +248,24 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
         for device, names in drawn.items()
         if device not in ("cuda", "none")
     ]
+    if any(ours.bracket is not None for _, ours in ran):
+        notes.append(
+            "floor: a grid of as many segments in each image, which looks at no picture; ceiling: the annotation cut "
+            "to the patches, not refined; lift: how far from floor to ceiling ours is, with its 95 % interval over "
+            "images"
+        )
     notes += dict.fromkeys(f"{each.cell.row.name}: {word}" for each in outcomes for word in each.cell.weights)
-    limits = dict.fromkeys((cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits)
+    limits = dict.fromkeys(
+        (cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits and not cell.unstated
+    )
     notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits]
     return [*notes, *protocols_in_force(_results(outcomes))]
 
 
-def _about(reproduction: Reproduction) -> list[str]:
+def _about(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     measure = known_measures()[reproduction.measure_of(next(iter(reproduction.columns)))]
-    judged = any(row.published for row in reproduction.rows) or reproduction.claims
+    unstated = any(each.cell.unstated for each in outcomes)
+    judged = not unstated and (any(row.published for row in reproduction.rows) or reproduction.claims)
     noise = f" and {measure.noise:g}" if measure.noise else ""
     meant = (
         f"reproduced: ours differs by no more than the tolerance, which is half of the last published digit{noise} "

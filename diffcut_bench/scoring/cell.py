@@ -27,10 +27,12 @@ from diffcut_bench.store import (
     Failure,
     ImageRow,
     Progress,
+    Reference,
     Result,
     Timings,
     cell_key,
     join_progress,
+    republish,
 )
 
 
@@ -111,6 +113,8 @@ class RunningCell:
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
         self.error: UserError | None = None
+        self.progress = Progress([], {}, Timings())  # of all processes, once all have done their part
+        self.reference: Reference | None = None
 
     def found(self) -> FinishedCell | None:
         """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn."""
@@ -194,7 +198,7 @@ class RunningCell:
             if outcome.example.index in self.shown:
                 path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
                 self.observer.draw(outcome, self.dataset, path)
-        rows = [_row(outcome) for outcome in batch.outcomes]
+        rows = [image_row(outcome) for outcome in batch.outcomes]
         self.cell.append(rows, batch.failures, replace(batch.timings, wall_s=wall_s))
         self.todo -= batch.indices
         self.failures += batch.failures.values()
@@ -204,14 +208,21 @@ class RunningCell:
             self.error = error
             self.todo.clear()
 
-    def finish(self) -> FinishedCell:
-        """Write the finished folder, once all processes have done their part."""
+    def gather(self) -> None:
+        """Bring together what all processes did, once each has done its part.
+
+        Raises:
+            UserError: too many images failed.
+        """
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
         own = [part.of(self.ids) for part in self.cell.parts()]
-        parts = [part for parts in self.workers.gather(own) for part in parts]
-        result = self.workers.on_leader(lambda: self._write(join_progress(parts)))
+        self.progress = join_progress([part for parts in self.workers.gather(own) for part in parts])
+
+    def finish(self) -> FinishedCell:
+        """Write the finished folder; `gather` was called."""
+        result = self.workers.on_leader(lambda: self._write(self.progress))
         if not self.workers.leads:
             self.cell.discard()
         return FinishedCell(self.cell.finished_dir, result, skipped=False)
@@ -238,9 +249,24 @@ class RunningCell:
             environment=environment(self.opened.features.device, config.seed, noise),
             protocol=choices_in_force(asdict(protocol)),
             identity=self.identity,
+            reference=self.reference,
             **summary,
         )
         self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.ids)
+        return result
+
+    def fill_in(self) -> Result | None:
+        """Add the reference to a finished result that was written without one, its numbers untouched; on the leader.
+
+        Returns:
+            What is on disk then; None where another process is writing the cell.
+        """
+        if not self.cell.claim():
+            return None
+        result = self.cell.result()
+        if result is not None and result.reference is None:
+            result = replace(result, reference=self.reference)
+            republish(self.cell.finished_dir, result)
         return result
 
     def _draw_missing(self, folder: Path) -> None:
@@ -321,7 +347,8 @@ def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: Segmentation
         raise UserError(what, where, "add protocol.background_rule=one_to_one")
 
 
-def _row(outcome: Outcome) -> ImageRow:
+def image_row(outcome: Outcome) -> ImageRow:
+    """What is kept of an outcome."""
     tp, fp, fn = (counts.tolist() for counts in outcome.counts)
     table = None
     if outcome.table is not None:

@@ -240,6 +240,8 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
     if "class_counts" in segmenter.needs:
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
+    if "labels" in segmenter.needs:
+        raise UserError("this segmenter is told the annotation", "segmenter", "choose another segmenter")
     shape = (len(examples), *size)
     try:
         there = upload(examples, source.device)
@@ -248,7 +250,8 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
             features = source.compute(torch.stack([example.image for example in there])).float()
         if pipeline.needs_images:
             images = torch.stack([resize_image(example.eval_image, size) for example in there])
-        inputs = Inputs(features, images, scored_sizes=[size] * len(there))
+        grids = [example.grid for example in there]
+        inputs = Inputs(features, images, scored_sizes=[size] * len(there), grid_sizes=grids)
         with time_limit(pipeline.max_seconds, ["picture"] * len(there)):
             (segments,) = _segments([pipeline], inputs, shape)
         if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
@@ -417,7 +420,7 @@ class _Run:
         there = upload(group, self.device)
         labels = torch.stack([example.label for example in there])
         annotators = self._annotators(group, there)
-        inputs = self._inputs(takers, group, there)
+        inputs = self._inputs(takers, group, there, labels)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
@@ -438,7 +441,9 @@ class _Run:
         sides = ([one.annotations for one in side if one.annotations is not None] for side in (group, there))
         return Annotators.of(*sides)
 
-    def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
+    def _inputs(
+        self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example], labels: Tensor
+    ) -> Inputs:
         """What the stages of the pipelines need of a group, which is on the host and on the device."""
         images = features = counts = None
         if any(batch.pipeline.needs_images for batch in takers):
@@ -451,7 +456,8 @@ class _Run:
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
         sizes = [(example.label.shape[0], example.label.shape[1]) for example in group]
-        return Inputs(features, images, counts, [example.id for example in group], rescale, sizes)
+        ids, grids = [example.id for example in group], [example.grid for example in group]
+        return Inputs(features, images, counts, ids, rescale, sizes, labels, grids)
 
     def _score(
         self,

@@ -12,17 +12,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.paths import portable, reopened
-from diffcut_bench.scoring.events import FinishedCell
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
-from diffcut_bench.scoring.passes import chosen_images
+from diffcut_bench.scoring.passes import chosen_images, open_pass, without_preparing
+from diffcut_bench.scoring.reference import add_references
 from diffcut_bench.scoring.summary import summarise_cell
 from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
     ImageRow,
+    Progress,
+    Reference,
     Result,
     Timings,
     cell_key,
@@ -109,15 +114,17 @@ def sharded_cells(shards: Sequence[Shard]) -> list[ShardedCell]:
     return [ShardedCell(tuple(found[number] for number in sorted(found))) for _, found in sorted(cells.items())]
 
 
-def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
+def merge(cell: ShardedCell, output_dir: Path, if_exists: str, observer: Observer | None = None) -> FinishedCell:
     """Write the whole cell as the run without shard writes it, or find it finished.
 
-    Timings are sums over the shards; config (but its shard) and environment are the first shard's.
+    Timings are sums over the shards; config (but its shard) and environment are the first shard's. Floors and ceilings
+    are of the whole, where its data are on this machine; where not, the result has none.
 
     Args:
         cell: nothing missing.
         output_dir: root of all that runs write.
         if_exists: ``skip`` or ``overwrite``.
+        observer: is told why there are no floors and ceilings.
 
     Raises:
         UserError: the shards do not hold each image once, or the folder can't be written.
@@ -131,13 +138,14 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
         what = f"{target.finished_dir.name} is being written by {target.holder()}"
         raise UserError(what, str(output_dir), "merge again once that has ended")
     try:
-        return FinishedCell(target.finished_dir, _write_whole(cell, target), skipped=False)
+        return FinishedCell(target.finished_dir, _write_whole(cell, target, observer or Observer()), skipped=False)
     finally:
         target.give_back()
 
 
-def _write_whole(cell: ShardedCell, target: Cell) -> Result:
+def _write_whole(cell: ShardedCell, target: Cell, observer: Observer) -> Result:
     first, rows = cell.found[0], _rows(cell)
+    reference = _reference(first, rows, target.finished_dir.parent.parent, observer)
     identity = {**first.result.identity, "shard": None}
     record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
@@ -150,6 +158,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
         config=portable(_whole_config(first), target.finished_dir.parent.parent),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
         identity=identity,
+        reference=reference,
         schema_version=SCHEMA_VERSION,  # also where a shard is of an older one
         **summary,
     )
@@ -158,6 +167,29 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
             shutil.copytree(shard.folder / "pictures", target.work_dir / "pictures", dirs_exist_ok=True)
     target.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), range(cell.images))
     return result
+
+
+def _reference(shard: Shard, rows: Sequence[ImageRow], output_dir: Path, observer: Observer) -> Reference | None:
+    """What scores of the whole are worth, from data that are at hand: nothing is fetched or prepared."""
+    if shard.result.config.get("reference", "none") == "none":
+        return None
+    try:
+        config = without_preparing(replace(trusted(_whole_config(shard)), output_dir=str(output_dir)))
+        if "://" in config.prepared or "::" in config.prepared:
+            raise UserError("the prepared data are not on this disk", config.prepared, "")
+        with cache_only():
+            opened = open_pass(config, observer)
+            cell = opened.cell(config)
+        if opened.fingerprint != shard.result.dataset.fingerprint:
+            raise UserError("the data are not those of the shards", f"dataset={opened.dataset.name}", "")
+        cell.progress = Progress(list(rows), {}, Timings())
+        add_references([cell], [], opened)
+        return cell.reference
+    except Exception as error:  # whatever a foreign config makes a stage raise
+        raise_if_interrupted()
+        why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        observer.say(f"reference  no floor and ceiling: {why}")
+        return None
 
 
 def _whole_config(shard: Shard) -> dict[str, Any]:

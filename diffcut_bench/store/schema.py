@@ -36,6 +36,27 @@ class Score:
     n: int | None = None  # images that the score is over; None in older files
 
 
+@dataclass(frozen=True)
+class Bracket:
+    """Where a score lies between what needs no picture and the best that could be; see docs/protocol.md."""
+
+    floor: Score  # of a grid with as many segments as the method gave in each image
+    ceiling: Score  # of the annotation itself, cut to the method's patches
+    lift: Score  # (score − floor) / (ceiling − floor); its value is None where the ceiling is no better than the floor
+
+
+@dataclass(frozen=True)
+class Reference(Bracket):
+    """The bracket of the score that leads, and those of all others that are better high or better low."""
+
+    score: str  # the metric's name
+    others: dict[str, Bracket] = field(default_factory=dict)  # by the metric's name
+
+    def of(self, metric: str) -> Bracket | None:
+        """The bracket of a metric's score, if there is one."""
+        return self if metric == self.score else self.others.get(metric)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Scores under the names that schema version 1 gave them; they say the same as `Result.scores`."""
@@ -127,6 +148,7 @@ class Result:
     environment: Environment
     protocol: dict[str, Any] = field(default_factory=dict)  # the choices in force, by name
     identity: dict[str, Any] = field(default_factory=dict)  # what the key is the digest of; empty in older files
+    reference: Reference | None = None  # what the scores are worth; None in older files and where nobody asked for it
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -136,8 +158,9 @@ class Result:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the classes scored, in the data set's order; none where labels have no classes."""
-        return tuple(self.scores.get("miou", Score(None)).per_class)
+        """Of the classes scored, in the data set's order; none where no score is of classes."""
+        scores = (self.scores.get("miou", Score(None)), *self.scores.values())
+        return next((tuple(score.per_class) for score in scores if score.per_class), ())
 
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
@@ -146,8 +169,11 @@ class Result:
             values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
         if self.schema_version == 1:
             del values["scores"]
-        later = [(values, "identity"), *((failure, "index") for failure in values["failures"])]
+        later = [(values, "identity"), (values, "reference"), *((failure, "index") for failure in values["failures"])]
         later += [(score, "n") for score in values.get("scores", {}).values()]
+        brackets = [values["reference"], *values["reference"]["others"].values()] if values["reference"] else []
+        of_brackets = [bracket[part] for bracket in brackets for part in ("floor", "ceiling", "lift")]
+        later += [(score, part) for score in of_brackets for part in ("n", "per_class", "per_class_ci95")]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
             (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")

@@ -1,4 +1,4 @@
-"""Several annotators on the pretended accelerator: what is kept is the host's, and few images cross for many annotators."""
+"""Several annotators on the pretended accelerator: what is kept is the host's, and nobody waits for each of them."""
 
 import torch
 from device_runs import uploaded

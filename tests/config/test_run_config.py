@@ -1,6 +1,14 @@
 import pytest
 
-from diffcut_bench.config import build_protocol, conf_dir, expand_sweep, instantiate, load_config, quote_if_needed
+from diffcut_bench.config import (
+    RunConfig,
+    build_protocol,
+    conf_dir,
+    expand_sweep,
+    instantiate,
+    load_config,
+    quote_if_needed,
+)
 from diffcut_bench.errors import UserError
 
 
@@ -267,3 +275,13 @@ def test_a_refused_argument_names_option_and_reason():
         instantiate("segmenter", config.segmenter)
     assert "tau must lie in [0, 1], not 2" in caught.value.what
     assert "segmenter" in caught.value.where
+
+
+def test_a_score_is_a_metric_s_name():
+    assert load_config([]).score == "miou"
+    assert load_config(["score=pixel_accuracy"]).score == "pixel_accuracy"
+    with pytest.raises(UserError, match="no metric is named 'mIoU'") as refused:
+        load_config(["score=mIoU"])
+    assert refused.value.hint.startswith("did you mean miou")
+    old = {name: value for name, value in load_config([]).to_dict().items() if name != "score"}
+    assert RunConfig(**old).score == "miou", "configs of older results have none"

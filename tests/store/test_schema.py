@@ -97,3 +97,12 @@ def test_a_number_that_is_not_finite_is_refused(number):
     text = re.sub(r'"miou": [\d.]+', f'"miou": {number}', (DATA / "result_v1.json").read_text(), count=1)
     with pytest.raises(ValueError, match="a finite number is due"):
         Result.from_json(text)
+
+
+def test_classes_are_those_of_whatever_score_has_some():
+    result = Result.from_json(OLD)
+    names = result.class_names
+    assert names == tuple(result.scores["miou"].per_class) != ()
+    others = {name: score for name, score in result.scores.items() if name != "miou"}
+    assert replace(result, scores=others).class_names == ()
+    assert replace(result, scores={**others, "own": Score(0.1, per_class={"cat": 0.1})}).class_names == ("cat",)
