@@ -13,15 +13,16 @@ ALLOWED = {
     "escaping": set(),
     "heap": set(),
     "interruption": set(),
+    "matlab": set(),
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors", "interruption", "store"},  # of the store: what lasts a power cut
+    "datasets": {"errors", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
     "evaluation": {"errors"},
     "store": {"errors"},
     "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "backbones", "paths", "store"},
-    "segmenters": {"errors", "ncut"},  # errors: where a folder of predictions is missing
+    "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
     "config": {"errors", "evaluation", "paths"},
     "coherence": {

@@ -1,8 +1,10 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import make_older, shapes_overrides, write_shapes
 from PIL import Image
@@ -10,8 +12,9 @@ from PIL import Image
 from diffcut_bench.commands.words import find_cell
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import FEWEST_IMAGES
+from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
 from diffcut_bench.scoring.passes import run_cell
+from diffcut_bench.store import read_rows
 
 PICTURES = 12
 
@@ -171,3 +174,104 @@ def test_an_override_is_no_cell(cli, tmp_path):
     done = cli("compare", "abc", f"output_dir={tmp_path}")
     assert done.code == 2
     assert "two cells are compared, and one is named" in done.err
+
+
+def lines_of(printed: str, part: int) -> list[list[str]]:
+    """Cells of the lines of one of the tables that were printed."""
+    tables: list[list[list[str]]] = [[]]
+    for line in printed.splitlines():
+        if "┃" in line:
+            tables.append([])
+        elif "│" in line:
+            tables[-1].append([cell.strip() for cell in line.split("│")])
+    return tables[part]
+
+
+def test_the_score_that_is_named_leads(cli, two, tmp_path):
+    plain = cli("compare", *(cell.folder for cell in two))
+    assert lines_of(plain.out, 2)[0][0] == "mIoU"
+    assert "mIoU of an image: the mean over the classes" in plain.out
+    words = [cli("compare", *(cell.folder for cell in two), word) for word in ("metric=ari", "score=ari")]
+    assert words[0].out == words[1].out
+    cells, differences, moved = (lines_of(words[0].out, part) for part in (1, 2, 3))
+    assert re.match(r"tau +┃ alpha +┃ +ARI +┃ +95 % interval +┃ +mIoU", words[0].out.splitlines()[1])
+    assert differences[0][0] == "ARI"
+    assert sorted(line[0] for line in differences) == sorted(line[0] for line in lines_of(plain.out, 2))
+    own = [cell.result.scores["ari"] for cell in two]
+    assert differences[0][1:3] == [f"{100 * score.value:.1f}" for score in own]
+    assert [line[2] for line in cells] == differences[0][1:3]
+    measured = [{row.id: row.measured["ari"][0] for row in read_rows(cell.folder)} for cell in two]
+    told = [float(line[3].replace("−", "-")) for line in moved]
+    assert told == sorted(told)
+    lowest, *_, greatest = sorted(measured[1][name] - measured[0][name] for name in measured[0])
+    assert (told[0], told[-1]) == pytest.approx((100 * lowest, 100 * greatest), abs=0.051)
+    assert "ARI of each image alone" in words[0].out
+
+
+def test_a_score_that_one_cell_lacks_does_not_lead(cli, two):
+    path = two[0].folder / "per_image.parquet"
+    rows = [
+        replace(row, measured={n: v for n, v in row.measured.items() if n != "ari"}) for row in read_rows(path.parent)
+    ]
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows]), path)
+    (path.parent / "SHA256SUMS").unlink()
+    done = cli("compare", *(cell.folder for cell in two), "score=ari")
+    assert done.code == 0, done.err
+    assert lines_of(done.out, 2)[0][0] == "mIoU"
+    assert "no ARI of both cells: mIoU leads (if_exists=overwrite" in done.out
+
+
+def test_a_metric_that_is_none_is_refused(cli, two):
+    done = cli("compare", *(cell.folder for cell in two), "metric=arri")
+    assert done.code == 2
+    assert "no metric is named 'arri'" in done.err and "did you mean ari" in done.err
+
+
+def test_show_lists_every_score(cli, two, tmp_path):
+    done = cli("show", two[0].folder, "score=covering")
+    assert done.code == 0, done.err
+    told = {line[0]: line[1:] for line in lines_of(done.out, 2)}
+    assert next(iter(told)) == "covering (%)"
+    assert set(told) == {
+        f"{metric.heading} (%)" if metric.is_fraction else metric.heading
+        for name, metric in known_metrics().items()
+        if name in two[0].result.scores
+    }
+    score = two[0].result.scores["covering"]
+    low, high = (f"{100 * end:.1f}" for end in score.ci95)
+    assert told["covering (%)"] == [f"{100 * score.value:.1f}", f"{low} – {high}", str(PICTURES)]
+    assert re.search(r"^rank +┃ image +┃ +covering +┃ segments", done.out, re.MULTILINE)
+
+
+def test_methods_are_compared_at_equal_numbers_of_segments(cli, shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path / "out")
+    swept = [("segmenter=grid", f"segmenter.rows={n}", "segmenter.cols=2") for n in (1, 3, 5)]
+    swept += [("segmenter=kmeans", f"segmenter.clusters={n}") for n in (3, 5)]
+    cells = [run_cell(load_config([*base, *own])) for own in swept]
+    grid, kmeans = cells[1].folder, cells[3].folder
+    done = cli("compare", grid, kmeans, "--at-segments", "4")
+    assert done.code == 0, done.err
+    assert len(lines_of(done.out, 1)) == 5, "the cells of both curves"
+    told = {line[1]: line for line in lines_of(done.out, 2)}
+    assert {line[0] for line in told.values()} == {"4.0"}
+    # 4 segments lie in the middle of grids of 2 and of 6, and near the middle of three and five clusters.
+    value = 100 * (cells[0].result.metrics.miou + cells[1].result.metrics.miou) / 2
+    assert float(told["mIoU"][2]) == pytest.approx(value, abs=0.051)
+    assert {"mIoU", "ARI", "VoI", "pixel accuracy"} <= set(told) and "segments" not in told
+    assert "first: 3 cells along rows, 2.0 – 10.0 segments an image" in done.out
+    assert "second: 2 cells along clusters" in done.out
+    assert "in every resample a cell's number of segments is that of all images" in done.out
+    points = lines_of(cli("compare", grid, kmeans, "score=ari", "--at-segments").out, 2)
+    assert {line[1] for line in points} == {"ARI"} and len(points) == 5
+
+    beyond = cli("compare", grid, kmeans, "--at-segments", "40")
+    assert beyond.code == 2
+    assert "40 segments an image are not in both ranges" in beyond.err
+    assert "first: 2.0 – 10.0 along rows; second: " in beyond.err and "segmenter.clusters=A,B,C" in beyond.err
+    alone = run_cell(load_config([*base, "segmenter.tau=0.5"]))
+    lonely = cli("compare", grid, alone.folder, "--at-segments")
+    assert (lonely.code, len(lonely.err.strip().splitlines())) == (2, 3)
+    assert "there is nothing to interpolate between" in lonely.err and "segmenter.tau=A,B,C" in lonely.err
+    assert f"{alone.result.segments_per_image.mean:.1f} segments an image" in lonely.err
+    same = cli("compare", grid, cells[0].folder, "--at-segments")
+    assert same.code == 2 and "both cells are of one curve" in same.err

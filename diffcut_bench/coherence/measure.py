@@ -97,6 +97,8 @@ def measure_coherence(
     config = configs[0]
     device = choose_device(config.device)
     whole = open_dataset(config)
+    if whole.annotators:
+        raise UserError("coherence is of classes", f"dataset={whole.name} has none", "choose another data set")
     dataset = whole.select(config.limit, config.limit_seed)
     source = _Images(config, dataset, observer)
     for image in images or ():

@@ -6,31 +6,42 @@ from pathlib import Path
 
 import torch
 
-from diffcut_bench.commands.terminal import console
+from diffcut_bench.commands.terminal import console, warn
 from diffcut_bench.commands.words import CELL_HELP, find_cell, split_words
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import FEWEST_IMAGES, ImageTable, PairedDifference, compare_images, known_metrics
+from diffcut_bench.evaluation import (
+    FEWEST_IMAGES,
+    ImageTable,
+    Metric,
+    PairedDifference,
+    compare_images,
+    known_metrics,
+)
 from diffcut_bench.reporting import (
-    ABOUT_IMAGES,
     Column,
+    ImageScore,
     Table,
+    cells_along,
     common_images,
-    image_metric,
-    interval_text,
+    compare_at_segments,
+    difference_texts,
     number_columns,
     results_table,
 )
 from diffcut_bench.scoring.summary import image_table
-from diffcut_bench.store import check_published
+from diffcut_bench.store import Result, check_published, read_result
 
 _SHOWN = 5  # images on either side
+_ANY = -1.0  # segments, where none are named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own arguments."""
     parser.add_argument("cells", nargs=2, metavar="CELL", help=CELL_HELP)
     parser.add_argument("--draw", type=int, default=42, metavar="SEED", help="seed of the bootstrap (default 42)")
+    at = "at N segments an image (without N: at several), between cells that differ from these in a number such as tau"
+    parser.add_argument("--at-segments", type=float, nargs="?", const=_ANY, metavar="N", help=at)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -39,11 +50,14 @@ def compare(options: argparse.Namespace) -> int:
     Raises:
         UserError: a cell is not found, or the two can't be compared.
     """
-    names, words = split_words(options.cells)
-    if words:
-        raise UserError("two cells are compared, and one is named", words[0], "diffcut-bench compare CELL CELL")
-    output_dir = Path(load_config(options.overrides).output_dir)
-    cells = [find_cell(name, output_dir) for name in names]
+    names, words = split_words([*options.cells, *options.overrides])
+    if len(names) != 2:
+        what = f"two cells are compared, and {'one is' if len(names) == 1 else f'{len(names)} are'} named"
+        raise UserError(what, " ".join([*names, *words]), "diffcut-bench compare CELL CELL")
+    config = load_config([f"score={word[7:]}" if word.startswith("metric=") else word for word in words])
+    cells = [find_cell(name, Path(config.output_dir)) for name in names]
+    if options.at_segments is not None:
+        return _compare_at_segments(cells, config.score, options.at_segments, options.draw)
     first, second = (result for _, result in cells)
     if first.class_names != second.class_names:
         where = f"{first.dataset.name} and {second.dataset.name}"
@@ -64,46 +78,76 @@ def compare(options: argparse.Namespace) -> int:
     if len(set(versions)) > 1:
         told = " and ".join(versions)
         notes.append(f"computed by versions {told} of this program's numerics, which is a difference of its own")
+    leading = known_metrics()[config.score if config.score in differences else next(iter(differences))]
+    if leading.name != config.score:
+        lacking = known_metrics()[config.score].heading
+        notes.append(f"no {lacking} of both cells: {leading.heading} leads (if_exists=overwrite scores images again)")
     annotated = dict(zip(first.class_names, images[0].images_per_class().tolist(), strict=True))
-    results_table(cells).print(console)
-    _difference_table(differences, len(ids), annotated, notes).print(console)
-    _moved(ids, images).print(console)
+    results_table(cells, score=config.score).print(console)
+    _difference_table(differences, leading, len(ids), annotated, notes).print(console)
+    _moved(ids, images, leading).print(console)
     return 0
 
 
+def _compare_at_segments(cells: Sequence[tuple[Path, Result]], score: str, segments: float, seed: int) -> int:
+    """The difference of two methods, each a curve of cells, at equal numbers of segments."""
+    first, second = (cells_along(cell, _beside(cell[0])) for cell in cells)
+    rows = [[check_published(folder)[1] for folder, _ in side.cells] for side in (first, second)]
+    at = None if segments == _ANY else segments
+    table = compare_at_segments((first, second), rows, score, at, seed)
+    results_table([*first.cells, *second.cells], score=score).print(console)
+    table.print(console)
+    return 0
+
+
+def _beside(folder: Path) -> list[tuple[Path, Result]]:
+    """Finished cells in the same folder as one of them; those that can't be read are named and left out."""
+    found = []
+    for path in sorted(folder.parent.glob("*/result.json")):
+        try:
+            found.append((path.parent, read_result(path.parent)))
+        except UserError as error:
+            warn(f"left out ({error.what}): {path}", style="yellow")
+    return found
+
+
 def _difference_table(
-    differences: Mapping[str, PairedDifference], images: int, classes: Mapping[str, int], notes: Sequence[str]
+    differences: Mapping[str, PairedDifference],
+    leading: Metric,
+    images: int,
+    classes: Mapping[str, int],
+    notes: Sequence[str],
 ) -> Table:
     """Scores with their difference; a score of too few images has no interval that means anything.
 
     Args:
         differences: by the metric's name.
+        leading: metric that stands first.
         images: that both have.
         classes: in how many of these each class is annotated.
         notes: under the table.
     """
     scores: list[tuple[str, ...]] = []
     of_classes: list[tuple[str, ...]] = []
-    for metric, found in ((known_metrics()[name], found) for name, found in differences.items()):
+    for metric in sorted((known_metrics()[name] for name in differences), key=lambda metric: metric is not leading):
         prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
-        told = [(f"{prefix}{name}", count) for name, count in classes.items() if metric.per_class is not None]
+        are_told = metric.per_class is not None and (metric.in_tables or metric is leading)
+        told = [(f"{prefix}{name}", count) for name, count in classes.items() if are_told]
         for column, (name, count) in enumerate([(metric.heading, images), *told]):
-            texts = [metric.text(each[column].item()) for each in (found.first, found.second, found.difference)]
-            interval = interval_text(found.interval[:, column].tolist() if count >= FEWEST_IMAGES else None, metric)
-            p_value = found.p_value[column].item()
-            p_text = "–" if interval == "–" else f"{p_value:.3f}" if p_value > 0.0005 else "≤ 0.0005"
-            (of_classes if column else scores).append((name, *texts, interval, p_text))
+            line = difference_texts(metric, differences[metric.name], column, name, count)
+            (of_classes if column else scores).append(line)
     columns = (Column("score"), *number_columns("first", "second", "difference", "95 % interval", "p"))
     return Table("difference", "Difference", columns, (*scores, *of_classes), tuple(notes))
 
 
-def _moved(ids: Sequence[str], images: Sequence[ImageTable]) -> Table:
-    """The images on which the two differ most."""
-    metric = image_metric()
+def _moved(ids: Sequence[str], images: Sequence[ImageTable], leading: Metric) -> Table:
+    """The images on which the two differ most, by the metric that leads."""
+    by = ImageScore.of(leading)
+    metric = by.metric
     first, second = (metric.of_each(own) for own in images)
     order = (second - first).nan_to_num().argsort().tolist()
     shown = dict.fromkeys([*order[:_SHOWN], *order[-_SHOWN:]])
     scores = torch.stack([first, second, second - first], dim=1).tolist()
     rows = tuple((ids[i], *map(metric.text, scores[i])) for i in shown)
     columns = (Column("image"), *number_columns("first", "second", "difference"))
-    return Table("moved", "Images that differ most", columns, rows, (ABOUT_IMAGES,))
+    return Table("moved", "Images that differ most", columns, rows, (by.about,))

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -105,6 +106,11 @@ def say_cell(cell: FinishedCell) -> None:
         say(f"picture  {path}")
 
 
+def columns_of(config: RunConfig) -> dict[str, Any]:
+    """What a config says of tables of results, as arguments of `results_table`."""
+    return {"score": config.score, "reference": config.reference == "shown"}
+
+
 def say_failures(results: Sequence[Result]) -> None:
     """Every image that failed, once."""
     failures = {(failure.id, failure.error) for result in results for failure in result.failures}
@@ -114,9 +120,9 @@ def say_failures(results: Sequence[Result]) -> None:
             warn(f"  {name}: {error}")
 
 
-def say_cells(cells: Sequence[FinishedCell]) -> None:
-    """Where cells lie, their scores, and every image that failed."""
+def say_cells(cells: Sequence[FinishedCell], config: RunConfig) -> None:
+    """Where cells lie, their scores as a config wants them told, and every image that failed."""
     for cell in cells:
         say_cell(cell)
-    results_table([(cell.folder, cell.result) for cell in cells]).print(console)
+    results_table([(cell.folder, cell.result) for cell in cells], **columns_of(config)).print(console)
     say_failures([cell.result for cell in cells])

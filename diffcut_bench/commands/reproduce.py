@@ -25,6 +25,7 @@ from diffcut_bench.reproduction import (
     plan_cells,
     redraw,
     resolve_under,
+    told_by,
     write_reproduction,
 )
 from diffcut_bench.store import unwritable
@@ -78,6 +79,9 @@ def reproduce(options: argparse.Namespace) -> int:
         for line in lines:
             say(line)
         return 0
+    scores = {cell.config.score for cell in cells if cell.config is not None}
+    if len(scores) == 1:
+        reproduction, cells = told_by(reproduction, cells, scores.pop())
     devices = {cell.config.device for cell in cells if cell.config is not None}
     if len(devices) == 1:
         choose_device(devices.pop())  # before a table is printed in which no cell could be run

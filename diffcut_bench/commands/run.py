@@ -2,7 +2,7 @@
 
 import argparse
 
-from diffcut_bench.commands.passes import TerminalObserver, open_tracker, say_cells, say_failures, tell
+from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import load_config
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
@@ -21,7 +21,8 @@ def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if options.multirun:
         return _sweep(options.overrides)
-    say_cells([run_cell(load_config(options.overrides), TerminalObserver())])
+    config = load_config(options.overrides)
+    say_cells([run_cell(config, TerminalObserver())], config)
     return 0
 
 
@@ -35,14 +36,14 @@ def _sweep(overrides: list[str]) -> int:
 def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
     """The table and figures of a sweep, and what failed; 2 where something did."""
     finished, failed = sweep.ended(broken)
-    results = [result for _, result in finished]
+    results, config = [result for _, result in finished], sweep.cells[0].config
     if results:
-        results_table(finished).print(console)
+        results_table(finished, **columns_of(config)).print(console)
         say_failures(results)
-        for drawn in sweep_figures(results):
+        for drawn in sweep_figures(results, config.score):
             for path in write_figure(drawn.figure, sweep.folder, drawn.name):
                 say(f"figure   {path}")
-        tracker = open_tracker(sweep.cells[0].config)
+        tracker = open_tracker(config)
         if tracker is not None:
             tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
     for overrides, error in failed:

@@ -32,10 +32,11 @@ def tune(options: argparse.Namespace) -> int:
     tuning = Tuning(options.images, grid, options.setting, options.draw, options.train)
     tuned = tune_setting(options.overrides, tuning, TerminalObserver())
     title = f"{tuning.setting} on {tuning.images} training images"
-    results_table([(cell.folder, cell.result) for cell in tuned.training], "training", title).print(console)
+    training = [(cell.folder, cell.result) for cell in tuned.training]
+    results_table(training, "training", title, score=tuned.score).print(console)
     say(f"chosen   {tuning.setting}={tuned.chosen:g}")
     say_cell(tuned.cell)
-    results_table([(tuned.cell.folder, tuned.cell.result)]).print(console)
+    results_table([(tuned.cell.folder, tuned.cell.result)], score=tuned.score).print(console)
     say_failures([cell.result for cell in (*tuned.training, tuned.cell)])
     say(f"record   {tuned.write()}")
     return 0

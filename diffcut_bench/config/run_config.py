@@ -31,6 +31,7 @@ _LEAST |= dict.fromkeys(("num_workers", "visualise", "max_failures", "seed", "li
 _MOST_PROCESSES = 1024  # more is a typing error, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "linker", "tracker")  # groups with an option that builds nothing
 IF_EXISTS = ("skip", "resume", "overwrite")
+REFERENCE = ("none", "stored", "shown")
 
 
 @dataclass
@@ -62,6 +63,8 @@ class RunConfig:
     accept_labels: bool = False
     max_pixels: int = 64_000_000
     max_seconds: float | None = None
+    score: str = "miou"
+    reference: str = "stored"
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)
     linker: dict[str, Any] = field(default_factory=dict)
@@ -82,6 +85,8 @@ class RunConfig:
             found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:
             found.append(f"if_exists must be {' | '.join(IF_EXISTS)}, not {self.if_exists!r}")
+        if self.reference not in REFERENCE:
+            found.append(f"reference must be {' | '.join(REFERENCE)}, not {self.reference!r}")
         return found
 
     def shard_of(self) -> tuple[int, int] | None:
@@ -156,6 +161,7 @@ def check_config(tree: DictConfig, choices: dict[str, str]) -> RunConfig:
     _check_linker(config)
     _check_lists(resolved)
     _check_revisions(resolved)
+    _check_score(config.score)
     problems = config.problems()
     if problems:
         raise UserError("; ".join(problems), "the run's options", "see conf/config.yaml for what each may be")
@@ -232,6 +238,15 @@ def _check_revisions(config: dict[str, Any]) -> None:
             said = "null" if node["revision"] is None else str(node["revision"])
             hint = f"{group}.revision=main, or a commit; in a yaml, quote it: '…'"
             raise UserError(f"a revision must be text, not {said}", f"{group}.revision", hint)
+
+
+def _check_score(name: str) -> None:
+    """Refuse a score that no metric has."""
+    if name != RunConfig.score:
+        from diffcut_bench.evaluation import known_metrics  # only here, as in `build_protocol`
+
+        if name not in known_metrics():
+            raise UserError(f"no metric is named {name!r}", f"score={name}", did_you_mean(name, known_metrics()))
 
 
 def build_protocol(node: dict[str, Any]) -> "Protocol":

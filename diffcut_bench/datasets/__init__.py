@@ -3,6 +3,7 @@
 from diffcut_bench.datasets.ade20k import ade20k
 from diffcut_bench.datasets.base import VOID, Pair, SegmentationDataset, label_lookup
 from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, listed_ids, names_in
+from diffcut_bench.datasets.bsds500 import bsds500
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.cityscapes import cityscapes27
 from diffcut_bench.datasets.coco import coco_object, coco_stuff27
@@ -29,6 +30,7 @@ __all__ = [
     "Pairs",
     "SegmentationDataset",
     "ade20k",
+    "bsds500",
     "check_coverage",
     "cityscapes27",
     "coco_object",

@@ -36,6 +36,8 @@ class LabelledData:
         background: id of the class treated by the background rule, if there is one.
         n_expected: images in the published split; None where nothing was published.
         read_label_file: how a label file becomes an index picture, if it isn't one (``.mat``).
+        annotators: a label is several maps of segments, each of one annotator, one below the other in its picture, and
+            no map of classes; ids are those of segments, from 0 in each map.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LabelledData:
     background: int | None = None
     n_expected: int | None = None
     read_label_file: LabelReader | None = None
+    annotators: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +89,7 @@ class SegmentationDataset(LabelledData):
         """Decode one image and its class map.
 
         Returns:
-            RGB image, and class ids [height, width] with −1 for void.
+            RGB image, and `Pair.classes`.
 
         Raises:
             ValueError: a file can't be decoded or is too large, sizes differ, or a label value is unknown; the message
@@ -200,17 +203,20 @@ class Pair:
     label: Encoded
 
     def classes(self) -> NDArray[np.int64]:
-        """Class ids [height, width] with −1 for void.
+        """Class ids [height, width] with −1 for void; of annotators segment ids [annotators, height, width].
 
         Raises:
             ValueError: the label can't be decoded, is of another size than the image, or has an unknown value; the
                 message names the file.
         """
         raw, where = self.dataset._raw_label(self.label), self.label["path"]
-        if raw.shape != self.image.size:
-            size, (height, width) = f"{raw.shape[1]}×{raw.shape[0]}", self.image.size
+        height, width = self.image.size
+        several = self.dataset.annotators and len(raw) > 0 and len(raw) % height == 0  # maps lie one below the other
+        if raw.shape != (len(raw) if several else height, width):
+            size = f"{raw.shape[1]}×{raw.shape[0]}"
             raise ValueError(f"{where}: label is {size} but its image is {width}×{height}")
-        return self.dataset.class_map(raw, where)
+        classes = self.dataset.class_map(raw, where)
+        return classes.reshape(-1, height, width) if self.dataset.annotators else classes
 
     def digest(self) -> str:
         """`SegmentationDataset.image_digest`, without reading the file again."""

@@ -1,7 +1,5 @@
 """PASCAL-Context: labels of 459 ids as MATLAB files, images and split of VOC 2010."""
 
-import math
-import zlib
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from diffcut_bench.datasets.benchmark import Benchmark, Pairs, first_existing, l
 from diffcut_bench.datasets.card import Archive, Card
 from diffcut_bench.datasets.decoding import MAX_PIXELS
 from diffcut_bench.datasets.options import text
+from diffcut_bench.matlab import read_variable
 
 BACKGROUND = 59
 CARD = Card(
@@ -83,20 +82,7 @@ def read_label_map(path: Path) -> Image.Image:
         ValueError: the file is no .mat with a ``LabelMap`` (PASCAL-Part's archive has the same name) of ids 0..65535,
             or has more than `MAX_PIXELS` of them.
     """
-    import scipy.io  # only here: it takes a fifth of a second
-    from scipy.io.matlab import MatReadError
-
-    try:
-        # A few bytes of .mat can unpack to gigabytes: sizes are read before the content.
-        sizes = {name: size for name, size, _ in scipy.io.whosmat(path)}
-        if math.prod(sizes.get("LabelMap", ())) > MAX_PIXELS:
-            raise ValueError(f"a LabelMap of {'×'.join(map(str, sizes['LabelMap']))} is too large")
-        variables = scipy.io.loadmat(path, variable_names=["LabelMap"])
-    except (MatReadError, TypeError, KeyError, IndexError, NotImplementedError, zlib.error) as error:
-        raise ValueError(f"no MATLAB 5 file ({error})") from error
-    if "LabelMap" not in variables:
-        raise ValueError("no variable LabelMap: this is not a PASCAL-Context label")
-    ids = np.asarray(variables["LabelMap"])
+    ids = read_variable(path, "LabelMap", MAX_PIXELS)
     if ids.ndim == 2 and ids.size and ids.dtype.kind in "buif":
         with np.errstate(invalid="ignore"):
             raw = ids.astype(np.uint16)

@@ -16,6 +16,7 @@ Report = Callable[[int, int], None]
 _ALIGNED = 0.65
 _ENOUGH = 10
 _SMALL = 256  # pixels of the side at which edges are compared
+_BLANK = 1e-6  # gradient of a picture of one colour, but for rounding; a step by one grey level has 1e-3
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Verification:
         pairs: images with a label.
         expected: pairs of the published split; None where nothing was published.
         problems: one line each, the file named; empty if all is well.
-        pixels: pixels of each class, by name, and of void.
+        pixels: pixels of each class, by name, and of void; of annotators of all their segments together.
         aligned: share of the comparable images whose own label follows their edges better than another's; None where
             too few were comparable.
         fingerprint: of the content; None where a file can't be read.
@@ -65,7 +66,8 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
         dataset: opened.
         report: called with pairs done and pairs in all.
     """
-    pixels = np.zeros(dataset.num_classes + 1, dtype=np.int64)
+    names = ("void", *(("segments",) if dataset.annotators else dataset.class_names))
+    pixels = np.zeros(len(names), dtype=np.int64)
     problems: list[str] = []
     aligned: list[bool] = []
     ids = dataset.records["id"][:]
@@ -79,9 +81,11 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
             # The error names a prepared pair's file without its folder, and may not name a label with its own reader.
             problems.append(f"{error}" if f"{ids[index]}" in f"{error}" else f"{ids[index]}: {error}")
         else:
-            pixels += np.bincount(label.ravel() + 1, minlength=len(pixels))
-            edges, gradient = _edges(image, label)
-            if before is not None and before.any() and edges.any():
+            counted = np.minimum(label, 0) if dataset.annotators else label
+            pixels += np.bincount(counted.ravel() + 1, minlength=len(pixels))
+            edges, gradient = _edges(image, label[0] if dataset.annotators else label)
+            is_blank = gradient.max() < _BLANK  # no label follows edges that are not there
+            if before is not None and before.any() and edges.any() and not is_blank:
                 aligned.append(bool(gradient[edges].mean() > gradient[before].mean()))
             before = edges
         if report:
@@ -94,7 +98,7 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
         pairs=len(dataset),
         expected=dataset.n_expected,
         problems=problems,
-        pixels=dict(zip(("void", *dataset.class_names), pixels.tolist(), strict=True)),
+        pixels=dict(zip(names, pixels.tolist(), strict=True)),
         aligned=float(np.mean(aligned)) if len(aligned) >= _ENOUGH else None,
         fingerprint=fingerprint,
     )

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from diffcut_bench.evaluation.annotators import Annotators
+from diffcut_bench.evaluation.boundaries import BoundaryCounts, count_boundaries
 from diffcut_bench.evaluation.images import ImageTable, ScoredImage
-from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, percentile_interval
+from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, paired_difference, percentile_interval
 from diffcut_bench.evaluation.matching import (
     Counts,
     Criterion,
@@ -11,6 +13,7 @@ from diffcut_bench.evaluation.matching import (
     assign_clusters,
     contingency_table,
     contingency_tables,
+    count_assigned,
     count_matches,
     count_matches_together,
     count_named,
@@ -20,8 +23,9 @@ from diffcut_bench.evaluation.matching import (
     number_by_first_pixel,
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
+from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
-from diffcut_bench.evaluation.scores import compare_images, resample, score_images
+from diffcut_bench.evaluation.scores import ResampledScores, compare_images, resample, score_images
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -29,13 +33,17 @@ if TYPE_CHECKING:
 __all__ = [
     "FEWEST_IMAGES",
     "OF_NAMES",
+    "Annotators",
+    "BoundaryCounts",
     "Counts",
     "Criterion",
     "ImageCounts",
     "ImageTable",
     "Metric",
+    "Optimum",
     "PairedDifference",
     "Protocol",
+    "ResampledScores",
     "ScoredImage",
     "Surplus",
     "assign_clusters",
@@ -43,6 +51,8 @@ __all__ = [
     "compare_images",
     "contingency_table",
     "contingency_tables",
+    "count_assigned",
+    "count_boundaries",
     "count_matches",
     "count_matches_together",
     "count_named",
@@ -52,6 +62,8 @@ __all__ = [
     "merge_and_count",
     "merge_backgrounds",
     "number_by_first_pixel",
+    "optimal_scale",
+    "paired_difference",
     "percentile_interval",
     "resample",
     "score_images",

@@ -77,7 +77,7 @@ class ImageCounts(Metric):
         tp, fp, fn = rows[:, 2:].split(self.num_classes, dim=1)
         images = ImageTable(tp, fp, fn, pixels=rows[:, 1], segments=torch.zeros_like(rows[:, 1]))
         found = score_images(images, {"absent_classes": self.absent_classes}, self.resamples, self.seed)
-        (miou, miou_ends), (accuracy, accuracy_ends) = found["miou"], found["pixel_accuracy"]
+        (miou, miou_ends, _), (accuracy, accuracy_ends, _) = found["miou"], found["pixel_accuracy"]
         return {
             "miou": miou[0],
             "pixel_accuracy": accuracy[0],

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
+from diffcut_bench.evaluation.boundaries import BoundaryCounts
+
 AbsentClasses = Literal["nan", "zero"]
 
 
@@ -18,11 +20,18 @@ class ScoredImage(NamedTuple):
             are named. On the device of the run.
         label: class ids, −1 for pixels that are left out. Likewise.
         table: pixels of each class and cluster (`contingency_tables`), on the host.
+        background: class of the background; None where the data set has none.
+        clusters: cluster that the protocol's matching of this image gave each class, −1 for none; None where the
+            matching comes later, or there is none.
+        boundaries: pixels on and near boundaries (`count_boundaries`), on the host; None where they were not counted.
     """
 
     prediction: Integer[Tensor, "height width"]
     label: Integer[Tensor, "height width"]
     table: Int[Tensor, "classes clusters"]
+    background: int | None = None
+    clusters: Int[Tensor, " classes"] | None = None
+    boundaries: BoundaryCounts | None = None
 
 
 @dataclass(frozen=True)

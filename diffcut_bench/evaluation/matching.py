@@ -215,6 +215,18 @@ def merge_and_count(
     return becomes.gather(1, prediction.flatten(1)).long().view_as(prediction), merged_tables
 
 
+def count_assigned(table: Int[Tensor, "classes _"], clusters: Int[Tensor, " classes"]) -> Counts:
+    """TP, FP, FN of each class with the cluster that it was assigned.
+
+    Args:
+        table: of the image, see `contingency_tables`.
+        clusters: of each class, see `assign_clusters`; one without (−1) has false negatives alone.
+    """
+    assigned = clusters >= 0
+    tp = table[torch.arange(len(table)), clusters] * assigned
+    return Counts(tp, table.sum(dim=0)[clusters] * assigned - tp, table.sum(dim=1) - tp)
+
+
 def count_matches(
     table: Int[Tensor, "classes clusters"], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> Counts:
@@ -227,7 +239,7 @@ def count_matches(
     Returns:
         Pixels. Clusters left over by the assignment count as no class's false positives.
     """
-    return _counts_of(table, assign_clusters(table, criterion, surplus))
+    return count_assigned(table, assign_clusters(table, criterion, surplus))
 
 
 def count_named(table: Int[Tensor, "classes _"]) -> Counts:
@@ -236,7 +248,7 @@ def count_named(table: Int[Tensor, "classes _"]) -> Counts:
     Args:
         table: of the image; column i holds what was predicted as class i.
     """
-    return _counts_of(table, torch.arange(len(table)))
+    return count_assigned(table, torch.arange(len(table)))
 
 
 def count_matches_together(
@@ -254,14 +266,7 @@ def count_matches_together(
     columns = max(table.shape[1] for table in tables)
     padded = torch.stack([torch.nn.functional.pad(table, (0, columns - table.shape[1])) for table in tables])
     assigned = assign_clusters(padded, criterion, surplus)
-    return [_counts_of(table, assigned) for table in padded]
-
-
-def _counts_of(table: Tensor, columns: Tensor) -> Counts:
-    """Counts of each class with the cluster that it was assigned; one without (−1) has false negatives alone."""
-    assigned = columns >= 0
-    tp = table[torch.arange(len(table)), columns] * assigned
-    return Counts(tp, table.sum(dim=0)[columns] * assigned - tp, table.sum(dim=1) - tp)
+    return [count_assigned(table, assigned) for table in padded]
 
 
 def match_image(

@@ -23,7 +23,8 @@ class Protocol:
         background_rule: see `diffcut_bench.evaluation.merge_backgrounds`.
         void: pixels without annotation are scored as ``background`` (where the data set has one) or left out.
         matching: clusters are matched to classes in each image, or once for the ``dataset``; or they are classes
-            already (``named``, which a namer implies).
+            already (``named``, which a namer implies); or labels are segments of annotators (``regions``), of which
+            there are no classes: nothing is matched, and each image is measured against each annotator.
         criterion: what the matching maximises.
         surplus: a cluster matched with a class that it shares no pixel with is that class's false positives
             (``absent_class``, released) or nobody's (``unmatched``; segments are then numbered by their first pixel
@@ -49,7 +50,7 @@ class Protocol:
     similarity: Literal["dot", "cosine"]
     background_rule: BackgroundRule
     void: Literal["background", "ignore"]
-    matching: Literal["per_image", "dataset", "named"]
+    matching: Literal["per_image", "dataset", "named", "regions"]
     criterion: Criterion
     surplus: Surplus = "absent_class"  # what was computed before it was a choice
     absent_classes: AbsentClasses

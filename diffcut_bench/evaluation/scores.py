@@ -22,10 +22,14 @@ class ScoreEstimate(NamedTuple):
     """A score and after it that of each class, for a metric that has some; with their 95 % intervals over images.
 
     NaN for a class without a score; its interval is NaN also if it is annotated in fewer than `FEWEST_IMAGES` images.
+
+    Attributes:
+        images: that the score is over: those whose statistic is not zero throughout.
     """
 
     scores: Float[Tensor, " scores"]
     interval: Float[Tensor, "2 scores"]
+    images: int
 
 
 class ResampledScores(NamedTuple):
@@ -52,7 +56,8 @@ def score_images(
         interval = percentile_interval(told.resampled)
         if metric.per_class is not None:
             interval[:, 1:].masked_fill_(few, float("nan"))
-        found[metric.name] = ScoreEstimate(told.scores, interval)
+        scored = int((metric.statistics(images) != 0).any(dim=1).sum())
+        found[metric.name] = ScoreEstimate(told.scores, interval, scored)
     return found
 
 

@@ -1,7 +1,15 @@
 """What people look at: tables, pictures, runs of Weights & Biases."""
 
-from diffcut_bench.reporting.details import ABOUT_IMAGES, class_table, common_images, image_metric, rank_table
+from diffcut_bench.reporting.details import (
+    ImageScore,
+    class_table,
+    common_images,
+    difference_texts,
+    rank_table,
+    score_table,
+)
 from diffcut_bench.reporting.figures import encode_figure, write_figure
+from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
 from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
@@ -10,6 +18,7 @@ from diffcut_bench.reporting.tables import (
     Column,
     Table,
     interval_text,
+    leading_metric,
     linking_text,
     number_columns,
     protocols_in_force,
@@ -20,18 +29,22 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
-    "ABOUT_IMAGES",
+    "CellsAlong",
     "Column",
+    "ImageScore",
     "Table",
     "Tracker",
     "WandbTracker",
+    "cells_along",
     "class_table",
     "common_images",
+    "compare_at_segments",
+    "difference_texts",
     "draw_outcome",
     "encode_figure",
     "encode_png",
-    "image_metric",
     "interval_text",
+    "leading_metric",
     "linking_text",
     "make_report",
     "number_columns",
@@ -42,6 +55,7 @@ __all__ = [
     "rank_table",
     "render_page",
     "results_table",
+    "score_table",
     "scored_images",
     "stored_curves",
     "sweep_figures",

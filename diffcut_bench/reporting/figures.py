@@ -43,8 +43,23 @@ class Curve:
     high: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Panel:
+    """A small drawing beside others of the same abscissa."""
+
+    title: str  # what is drawn, units included
+    curves: tuple[Curve, ...]
+    bounds: tuple[Curve, ...] = ()
+
+
 def draw_curves(
-    curves: Sequence[Curve], x_label: str, y_label: str, references: Sequence[tuple[str, float]] = ()
+    curves: Sequence[Curve],
+    x_label: str,
+    y_label: str,
+    references: Sequence[tuple[str, float]] = (),
+    *,
+    bounds: Sequence[Curve] = (),
+    ticks_at_points: bool = True,
 ) -> Figure:
     """Lines with their 95 % intervals as bands; a curve of one point is a marker with whiskers.
 
@@ -52,8 +67,56 @@ def draw_curves(
         curves: in the order of the legend.
         x_label, y_label: of the axes, units included.
         references: label and value of horizontal dashed lines, such as published scores.
+        bounds: what scores lie between, such as floor and ceiling: thin lines with grey bands.
+        ticks_at_points: the abscissa's ticks stand where points are, if these are few.
     """
     figure, axes = _new_figure(3.7, x_label, y_label)
+    _draw_lines(axes, curves, bounds)
+    for number, (label, value) in enumerate(references):
+        dashes = (0, (6 - 2 * (number % 3), 3))
+        axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
+    values = sorted({x for curve in curves for x in curve.x})
+    if ticks_at_points and 0 < len(values) <= 8:
+        axes.set_xticks(values, [f"{value:.12g}" for value in values])
+    _add_legend(figure, axes)
+    return _settled(figure)
+
+
+def draw_panels(panels: Sequence[Panel], x_label: str) -> Figure:
+    """Small drawings two in a row, under one legend.
+
+    Args:
+        panels: at least one, all with the same curves; in reading order.
+        x_label: of their common abscissa, units included.
+    """
+    rows = -(-len(panels) // 2)
+    figure = Figure(figsize=(_WIDTH, 0.9 + 1.75 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _style(axes)
+        axes.set_title(figure_text(panel.title), loc="left", color=_INK, fontsize=_TEXT)
+        _draw_lines(axes, panel.curves, panel.bounds)
+    if len(panels) % 2:
+        grid[-1, 1].set_visible(False)
+        grid[rows - 2, 1].tick_params(labelbottom=True)
+    figure.supxlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
+    _add_legend(figure, max(grid.flat, key=lambda axes: len(axes.get_legend_handles_labels()[1])))
+    return _settled(figure)
+
+
+def _draw_lines(axes: Axes, curves: Sequence[Curve], bounds: Sequence[Curve]) -> None:
+    """Curves in their colours over bounds in grey, on a light grid."""
+    named: set[str] = set()
+    for bound in bounds:
+        dashes = _DASHES[1] if bound.label == bounds[0].label else _DASHES[3]
+        if bound.low and len(bound.x) > 1:
+            axes.fill_between(bound.x, bound.low, bound.high, color=_INK, alpha=0.1, linewidth=0)
+        elif bound.low:
+            axes.vlines(bound.x, bound.low, bound.high, colors=_INK, linewidth=1, alpha=0.5)
+        name = "_nolegend_" if bound.label in named else figure_text(bound.label)
+        axes.plot(bound.x, bound.y, color=_INK, linestyle=dashes, linewidth=1, alpha=0.7, label=name)
+        named.add(bound.label)
     for number, curve in enumerate(curves):
         colour = _COLOURS[number % len(_COLOURS)]
         if curve.low and len(curve.x) > 1:
@@ -63,20 +126,17 @@ def draw_curves(
         style, marker = _DASHES[number // len(_COLOURS) % len(_DASHES)], _MARKERS[number % len(_MARKERS)]
         name = figure_text(curve.label) or "_nolegend_"
         axes.plot(curve.x, curve.y, color=colour, linestyle=style, marker=marker, markersize=5, linewidth=2, label=name)
-    for number, (label, value) in enumerate(references):
-        dashes = (0, (6 - 2 * (number % 3), 3))
-        axes.axhline(value, color=_INK, linestyle=dashes, linewidth=1.1, label=figure_text(f"{label}: {value:g}"))
-    values = sorted({x for curve in curves for x in curve.x})
-    if 0 < len(values) <= 8:
-        axes.set_xticks(values, [f"{value:.12g}" for value in values])
     axes.grid(color=_INK, alpha=0.12, linewidth=0.8)
     axes.set_axisbelow(True)
+
+
+def _add_legend(figure: Figure, axes: Axes) -> None:
+    """The names of what is drawn in these axes, above everything."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
         columns = max(1, min(len(labels), _LEGEND_LETTERS // (max(map(len, labels)) + 6)))
         look: dict[str, Any] = {"frameon": False, "fontsize": _TEXT - 1, "labelcolor": _INK}
         figure.legend(handles, labels, loc="outside upper left", ncols=columns, **look)
-    return _settled(figure)
 
 
 def draw_heat_map(
@@ -211,12 +271,16 @@ def _new_figure(height: float, x_label: str, y_label: str = "") -> tuple[Figure,
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.tick_params(colors=_INK, labelcolor=_INK, labelsize=_TEXT - 0.5)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[:].set_color(_INK)
+    _style(axes)
     axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
     axes.set_ylabel(figure_text(y_label), color=_INK, fontsize=_TEXT)
     return figure, axes
+
+
+def _style(axes: Axes) -> None:
+    axes.tick_params(colors=_INK, labelcolor=_INK, labelsize=_TEXT - 0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[:].set_color(_INK)
 
 
 def _settled(figure: Figure) -> Figure:

@@ -11,9 +11,10 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import visible
+from diffcut_bench.evaluation import Metric
 from diffcut_bench.reporting.figures import inline_svg
 from diffcut_bench.reporting.sweeps import SweepFigure
-from diffcut_bench.reporting.tables import Table, leading_metric
+from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
 
 _TEMPLATE = "report.html.j2"
@@ -26,10 +27,12 @@ class Headline:
     """The best score on a data set."""
 
     dataset: str
+    metric: Metric  # that the score is of
     score: Score  # with its interval where that is shown
     settings: str  # what gave it, in one line
     images: str  # how many it was scored on, in words
     limited: bool  # not all images of the data set
+    lift: str = ""  # where it lies between floor and ceiling, in words; empty where they are not known
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,12 @@ class DatasetPart:
 
     name: str
     settings: str  # of the cell, in one line
-    classes: Table
+    classes: Table | None  # None where no score is of classes
     bars: Figure | None  # the same as bars; None where no class has a score
     gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()  # headings and their pictures
     notes: tuple[str, ...] = ()  # why a picture is missing
+    bars_title: str = ""
+    about_images: str = ""  # what their scores are
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ class Page:
     def tables(self) -> list[Table]:
         """Every table of the page, in order."""
         papers = [table for each in self.reproductions for table in each.tables]
-        return [*papers, self.results, *(each.classes for each in self.datasets), self.versions]
+        classes = [each.classes for each in self.datasets if each.classes is not None]
+        return [*papers, self.results, *classes, self.versions]
 
 
 def render_page(page: Page) -> str:
@@ -119,7 +125,7 @@ def render_page(page: Page) -> str:
     environment.filters["verdicts"] = verdict_cells
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
     verdicts = _count_verdicts(page.reproductions)
-    html = environment.get_template(_TEMPLATE).render(page=page, metric=leading_metric(), verdicts=verdicts)
+    html = environment.get_template(_TEMPLATE).render(page=page, verdicts=verdicts)
     return visible(html, kept="\n\t")
 
 

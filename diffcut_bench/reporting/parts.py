@@ -8,13 +8,20 @@ from pathlib import Path
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.evaluation import choices_in_force, known_metrics
-from diffcut_bench.reporting.details import choose_images, class_intervals, class_table, image_metric
+from diffcut_bench.evaluation import Metric, choices_in_force, known_metrics
+from diffcut_bench.reporting.details import ImageScore, choose_images, class_intervals, class_metrics, class_table
 from diffcut_bench.reporting.figures import draw_class_bars
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
 from diffcut_bench.reporting.pictures import embed_picture
 from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of, without_folders
-from diffcut_bench.reporting.tables import leading_metric, score_texts, scored_images, shown_interval
+from diffcut_bench.reporting.tables import (
+    leading_metric,
+    lift_text,
+    reference_of,
+    score_texts,
+    scored_images,
+    shown_interval,
+)
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.store import ImageRow, Result, Score, check_published
 
@@ -66,16 +73,27 @@ def describe(results: Sequence[Result], told: Comparison) -> list[str]:
     return lines
 
 
-def headline(name: str, result: Result, settings: str) -> Headline:
-    """The card of a data set's best result, whose settings are given in one line."""
-    metric, images, expected = leading_metric(), scored_images(result), result.dataset.n_expected
-    score = Score(result.scores[metric.name].value, shown_interval(result, metric))
+def headline(name: str, result: Result, settings: str, chosen: str = "miou") -> Headline:
+    """The card of a data set's best result, whose settings are given in one line; ``chosen`` is the score it shows."""
+    metric, images, expected = leading_metric(chosen, [result]), scored_images(result), result.dataset.n_expected
+    score = Score(result.scores.get(metric.name, Score(None)).value, shown_interval(result, metric))
     scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
-    return Headline(name, score, settings, scored, result.limited)
+    return Headline(name, metric, score, settings, scored, result.limited, _lift(result, metric))
 
 
-def run_details(folder: Path, result: Result, settings: str, text: PageText) -> RunDetails:
-    """All that result.json says of how a result came about."""
+def _lift(result: Result, metric: Metric) -> str:
+    """Where a score lies between floor and ceiling, in words."""
+    known = reference_of(result, metric)
+    if known is None or known.lift.value is None:
+        return ""
+    ends = (
+        f"a blind grid ({metric.text(known.floor.value)}) to the annotation itself ({metric.text(known.ceiling.value)})"
+    )
+    return f"lift {lift_text(result, known.lift)} of the way from {ends}"
+
+
+def run_details(folder: Path, result: Result, settings: str, text: PageText, chosen: str = "miou") -> RunDetails:
+    """All that result.json says of how a result came about; ``chosen`` is the score in its title."""
     dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
     scores = [
         (metric.heading, "{} [{}]".format(*score_texts(result, metric)))
@@ -87,8 +105,14 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText) -> 
     seconds = {name: value for name, value in asdict(result.timings).items() if name != "images_per_s"}
     expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
     commit = made_in.git.get("commit") or "not in a checkout"
+    lifts = [
+        (f"{metric.heading}, of floor and ceiling", words)
+        for metric in known_metrics().values()
+        if (words := _lift(result, metric))
+    ]
     facts = (
         *scores,
+        *lifts,
         ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
         ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
         ("settings", ", ".join(told)),
@@ -103,7 +127,8 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText) -> 
         ("key", result.key),
         ("folder", text.relative(folder)),
     )
-    score, _ = score_texts(result, leading_metric())
+    metric = leading_metric(chosen, [result])
+    score = score_texts(result, metric)[0] + ("" if metric.name == "miou" else f" {metric.heading}")
     failures = tuple(text.of(f"{failure.id}: {failure.error}") for failure in result.failures)
     return RunDetails(f"{dataset.name}, {settings}:", score, result.limited, facts, failures)
 
@@ -115,6 +140,7 @@ class Gallery:
     each: int  # best, median and worst images that are shown
     draw: Callable[[Path, Result, Sequence[int]], str]  # images, by index, without a picture; returns what kept it
     text: PageText
+    score: str = "miou"  # that leads
 
     def dataset(self, name: str, table: str, folder: Path, result: Result, settings: str) -> DatasetPart:
         """The best cell's classes and pictures; a note stands for what is not to be had.
@@ -130,16 +156,21 @@ class Gallery:
             _, rows = check_published(folder)
         except UserError as error:
             notes.append(f"no pictures: its rows can't be taken ({error.what})")
-        classes, metric = class_table(result, rows, table), leading_metric()
-        scores = result.scores[metric.name].per_class
-        known = any(score is not None for score in scores.values())
-        bars = draw_class_bars(scores, class_intervals(result, rows, metric), metric) if known else None
+        metrics, bars, title = class_metrics(result, self.score), None, ""
+        if metrics and any(score is not None for score in result.scores[metrics[0].name].per_class.values()):
+            metric = metrics[0]
+            title = f"{metric.class_heading or metric.heading} of each class of {name}"
+            bars = draw_class_bars(result.scores[metric.name].per_class, class_intervals(result, rows, metric), metric)
+        classes = class_table(result, rows, table, score=self.score) if metrics else None
         pictures, missing = self._pictures(folder, result, rows)
-        return DatasetPart(name, settings, classes, bars, pictures, tuple(map(self.text.of, [*notes, *missing])))
+        told = tuple(map(self.text.of, [*notes, *missing]))
+        about = ImageScore.of(leading_metric(self.score, [result])).about
+        return DatasetPart(name, settings, classes, bars, pictures, told, title, about)
 
     def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Pictures, list[str]]:
         """Best, median and worst images with their pictures, and notes on pictures that are missing."""
-        chosen = choose_images(rows, self.each)
+        leading = leading_metric(self.score, [result])
+        chosen = choose_images(rows, self.each, leading)
         paths = {row.index: picture_path(folder / "pictures", row.id) for _, images in chosen for row, _ in images}
         # Not Path.is_file, which raises where an id is longer than the name of a file may be.
         missing = [index for index, path in paths.items() if not os.path.isfile(path)]  # noqa: PTH113
@@ -149,7 +180,7 @@ class Gallery:
         for kind, images in chosen:
             pictures = []
             for row, score in images:
-                about = f"mean IoU {image_metric().text(score)} %, {counted(row.segments, 'segment')}"
+                about = f"{ImageScore.of(leading).caption(score)}, {counted(row.segments, 'segment')}"
                 try:
                     uri, width, height = embed_picture(paths[row.index])
                 except FileNotFoundError:

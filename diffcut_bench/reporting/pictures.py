@@ -97,14 +97,19 @@ def embed_picture(path: Path) -> tuple[str, int, int]:
 def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
     """Image | label | prediction, the prediction's segments outlined and in the colour of the class they matched.
 
-    Segments without a class are grey, void is white. The caption counts the segments that are left after the background
-    rule and refinement, of those that the cut had found. Written atomically as PNG.
+    Segments without a class are grey, void is white. Where the label is of annotators, it is the first one's, and
+    segments have the colour of the annotated one that they share most pixels with. The caption counts the segments
+    that are left after the background rule and refinement, of those that the cut had found. Written atomically as PNG.
     """
     image = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
-    colours = palette(dataset.num_classes)
-    table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), dataset.num_classes)
-    matched = matched_classes(table, outcome.assignment, named=outcome.named)
+    classes = max(int(label.max()) + 1, 1) if dataset.annotators else dataset.num_classes
+    colours = palette(classes)
+    table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), classes)
+    if dataset.annotators:
+        matched = np.where(table.any(dim=0).numpy(), table.argmax(dim=0).numpy(), -1)
+    else:
+        matched = matched_classes(table, outcome.assignment, named=outcome.named)
     # A negative id picks the last colour.
     of_label = np.vstack([colours, np.full(3, _VOID_GREY, np.uint8)])
     of_cluster = np.vstack([colours, np.full(3, _UNMATCHED_GREY, np.uint8)])[matched]
@@ -112,7 +117,7 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     for ids, by_id in ((label, of_label), (prediction, of_cluster)):
         large = _enlarge(ids.astype(np.int32), Image.Resampling.NEAREST)
         panels.append(_blend(panels[0], by_id[large], large, 0.6))
-    present = np.flatnonzero(table.sum(dim=1).numpy())
+    present = np.flatnonzero(table.sum(dim=1).numpy()[: dataset.num_classes])
     legend = [(dataset.class_names[i], tuple(colours[i])) for i in present]
     shown = len(np.unique(prediction))
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""

@@ -2,6 +2,7 @@
 that it says is run, and one that is no good leaves the others alone."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
-from diffcut_bench.config import load_config, option_words
+from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.reporting.figures import Curve, draw_curves
@@ -21,7 +22,7 @@ from diffcut_bench.reporting.redrawing import draw_pictures
 from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
-from diffcut_bench.store import Result, read_result
+from diffcut_bench.store import Result, Score, read_result
 
 _Found = tuple[Path, Result]
 _Part = TypeVar("_Part")
@@ -46,12 +47,12 @@ def make_report(folder: Path, gallery: int, overrides: Sequence[str], say: Say, 
     if not report.found:
         hint = "diffcut-bench run first, or name the folder: diffcut-bench report DIR"
         raise UserError("no results to report", str(folder / "results"), hint)
-    _check(overrides, [result for _, result in report.found])
-    return report.page(gallery, overrides)
+    score = _chosen_score(overrides, [result for _, result in report.found])
+    return report.page(gallery, overrides, score)
 
 
-def _check(overrides: Sequence[str], results: Sequence[Result]) -> None:
-    """Refuse overrides that fit none of the results.
+def _chosen_score(overrides: Sequence[str], results: Sequence[Result]) -> str:
+    """The score that overrides choose; they have to fit one of the results.
 
     Raises:
         UserError: what is wrong with them.
@@ -59,13 +60,12 @@ def _check(overrides: Sequence[str], results: Sequence[Result]) -> None:
     mistakes: list[UserError] = []
     for words in dict.fromkeys(tuple(option_words(result.config.get("choices"), overrides)) for result in results):
         try:
-            load_config([*words, *overrides])
+            return load_config([*words, *overrides]).score
         except UserError as error:
             mistakes.append(error)
-        else:
-            return
     if overrides and mistakes:
         raise mistakes[0]
+    return RunConfig.score
 
 
 class _Report:
@@ -96,12 +96,12 @@ class _Report:
             part = self._tried(partial(self._reproduction, path), path)
             self._reproductions += [part] if part else []
 
-    def page(self, gallery: int, overrides: Sequence[str]) -> Page:
+    def page(self, gallery: int, overrides: Sequence[str], score: str) -> Page:
         """The report of what was read; see `make_report`."""
         results = [result for _, result in self.found]
         told = compare_settings(results, [folder for folder, _ in self.found])
         cells = [(*cell, settings) for cell, settings in zip(self.found, describe(results, told), strict=True)]
-        best = _best_cells(self.found)
+        best = _best_cells(self.found, score)
         backbones = {settings["backbone"] for settings in told.settings}
         failed = sum(len(result.failures) for result in results)
         lead = (
@@ -113,7 +113,7 @@ class _Report:
             self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
             return draw_pictures(folder, result, missing, self._folder, overrides)
 
-        pictures, parts = Gallery(gallery, draw, self._text), []
+        pictures, parts = Gallery(gallery, draw, self._text, score), []
         for name, index in best.items():
             table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
             part = partial(pictures.dataset, name, table, *cells[index])
@@ -121,13 +121,13 @@ class _Report:
         return Page(
             title="Unsupervised segmentation results",
             lead=lead,
-            headlines=tuple(headline(name, *cells[index][1:]) for name, index in best.items()),
+            headlines=tuple(headline(name, *cells[index][1:], score) for name, index in best.items()),
             reproductions=tuple(self._reproductions),
-            results=results_table(self.found, "results", "All results"),
-            sweeps=tuple(self._tried(partial(sweep_figures, results), self._folder, "curves: ") or ()),
+            results=results_table(self.found, "results", "All results", score=score, reference=True),
+            sweeps=tuple(self._tried(partial(sweep_figures, results, score), self._folder, "curves: ") or ()),
             datasets=tuple(part for part in parts if part),
             versions=_versions(results),
-            details=tuple(run_details(*cell, self._text) for cell in cells),
+            details=tuple(run_details(*cell, self._text, score) for cell in cells),
             left_out=tuple(self._left_out),
         )
 
@@ -138,7 +138,7 @@ class _Report:
         headline(result.dataset.name, result, settings)
         run_details(folder, result, settings, self._text)
         rank(result)
-        results_table([(folder, result)]).to_markdown()
+        results_table([(folder, result)], reference=True).to_markdown()
         _versions([result]).to_markdown()
         return result
 
@@ -192,7 +192,7 @@ def stored_curves(raw: Any) -> Figure | None:
     return draw_curves(curves, raw["x_label"], raw["y_label"], references)
 
 
-def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
+def _best_cells(found: Sequence[_Found], score: str) -> dict[str, int]:
     """Index of the best cell on each data set under the released protocol; limited or other cells where there is none.
 
     A published split is known by its name, the user's own data by its options; of several with one name all but the
@@ -202,7 +202,7 @@ def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
     for index, (_, result) in enumerate(found):
         dataset = result.dataset
         identity = dataset.name, str(result.config.get("dataset")) if dataset.n_expected is None else ""
-        if identity not in best or _merit(result) > _merit(found[best[identity]][1]):
+        if identity not in best or _merit(result, score) > _merit(found[best[identity]][1], score):
             best[identity] = index
     named: dict[str, int] = {}
     seen: Counter[str] = Counter()
@@ -212,11 +212,15 @@ def _best_cells(found: Sequence[_Found]) -> dict[str, int]:
     return named
 
 
-def _merit(result: Result) -> tuple[bool, bool, int, float]:
-    score = result.scores[leading_metric().name].value
+def _merit(result: Result, chosen: str) -> tuple[bool, bool, bool, int, float]:
+    metric = leading_metric(chosen, [result])
+    score = result.scores.get(metric.name, Score(None)).value
+    sign = -1 if metric.higher_is_better is False else 1
+    value = -math.inf if score is None or score != score else sign * score
     # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
     released = result.protocol.get("name") == "released"
-    return not result.limited, released, -len(result.failures), score if score is not None and score == score else -1.0
+    has_it = metric.name == chosen  # a card of another score is for want of one of this
+    return has_it, not result.limited, released, -len(result.failures), value
 
 
 def _versions(results: Sequence[Result]) -> Table:

@@ -15,11 +15,16 @@ from tabulate import tabulate
 from diffcut_bench.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
-from diffcut_bench.store import Result, Score, write_atomically
+from diffcut_bench.store import Bracket, Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
 _WORD = 13  # characters of a word that is not broken
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer", "linker")
+REFERENCE = ("floor", "ceiling", "lift (95 % interval)")  # what of it a grid and the annotation itself reach
+ABOUT_REFERENCE = (
+    "floor: a grid of as many segments as the method gave in that image, blind to the picture; ceiling: the annotation "
+    "itself, cut to the method's patches and enlarged; lift: where the score lies between them, from 0 to 1"
+)
 NO_INTERVAL = f"no interval is told of fewer than {FEWEST_IMAGES} images"
 
 
@@ -128,15 +133,24 @@ class Table:
         return str(tabulate(cells, names, form, disable_numparse=True, colalign=align if cells else None))
 
 
-def results_table(results: Sequence[tuple[Path, Result]], name: str = "results", title: str = "Results") -> Table:
-    """A row a cell with what differs between them, every score that one of them has, in % where it is a fraction,
-    some with their 95 % interval, and images; the protocols as notes.
+def results_table(
+    results: Sequence[tuple[Path, Result]],
+    name: str = "results",
+    title: str = "Results",
+    *,
+    score: str = "miou",
+    reference: bool = False,
+) -> Table:
+    """A row a cell with what differs between them, the score that leads, every usual score that one of them has, in %
+    where it is a fraction, some with their 95 % interval, and images; the protocols as notes.
 
     No two rows have the same settings: see `compare_settings`.
 
     Args:
         results: folder and result of each cell, in the order of the rows.
         name, title: of the table.
+        score: that leads, with its interval. Beside a result without it stands the first that it has.
+        reference: whether floor and ceiling of the score that leads, and its place between them, have columns.
     """
     cells = [result for _, result in results]
     told = compare_settings(cells, [folder for folder, _ in results])
@@ -146,17 +160,29 @@ def results_table(results: Sequence[tuple[Path, Result]], name: str = "results",
         Column(heading(name), numeric=all(is_number(values.get(name)) for values in told.settings))
         for name in told.names
     ]
-    metrics = [metric for metric in known_metrics().values() if any(metric.name in result.scores for result in cells)]
+    leads = {leading_metric(score, [result]).name for result in cells}
+    metrics = [
+        metric
+        for metric in sorted(known_metrics().values(), key=lambda metric: metric.name != score)
+        if metric.name in leads or (metric.in_tables and any(metric.name in result.scores for result in cells))
+    ]
     rows = [[*texts.values()] for texts in told.texts]
+    about = [metric.about for metric in metrics if metric.about]
     for number, metric in enumerate(metrics):
-        interval = ["its 95 % interval" if number else "95 % interval"] if metric.has_interval_column else []
+        is_told = metric.has_interval_column or metric.name in leads
+        interval = ["its 95 % interval" if number else "95 % interval"] if is_told else []
         columns += number_columns(metric.heading, *interval)
         for row, result in zip(rows, cells, strict=True):
             row += score_texts(result, metric)[: 1 + len(interval)]
+        if reference and not number and any(reference_of(result, metric) for result in cells):
+            columns += number_columns(*REFERENCE)
+            about += [ABOUT_REFERENCE]
+            for row, result in zip(rows, cells, strict=True):
+                row += reference_texts(result, metric)
     columns += number_columns("images")
     for row, result in zip(rows, cells, strict=True):
         row.append(f"{scored_images(result)}{' (limited)' if result.limited else ''}")
-    notes = [*footer(cells), *(metric.about for metric in metrics if metric.about)]
+    notes = [*footer(cells), *about]
     if any(scored_images(result) < FEWEST_IMAGES for result in cells):
         notes.append(NO_INTERVAL)
     return Table(name, title, tuple(columns), tuple(map(tuple, rows)), tuple(notes), " ".join(shared))
@@ -167,9 +193,14 @@ def number_columns(*names: str) -> tuple[Column, ...]:
     return tuple(Column(name, numeric=True) for name in names)
 
 
-def leading_metric() -> Metric:
-    """The metric that cards, curves and bars show; every result has it."""
-    return known_metrics()["miou"]
+def leading_metric(score: str = "miou", results: Sequence[Result] = ()) -> Metric:
+    """The metric that tables, cards and curves lead with: the chosen one, or the first that one of the results has
+    where none has that."""
+    metrics = known_metrics()
+    told = {name for result in results for name in result.scores}
+    return (
+        metrics[score] if score in told else next((metrics[name] for name in metrics if name in told), metrics[score])
+    )
 
 
 def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
@@ -178,10 +209,36 @@ def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
     return metric.text(value), interval_text(shown_interval(result, metric), metric)
 
 
+def reference_of(result: Result, metric: Metric) -> Bracket | None:
+    """Floor, ceiling and lift of a result's score; None where they are not known."""
+    return None if result.reference is None else result.reference.of(metric.name)
+
+
+def reference_texts(result: Result, metric: Metric) -> tuple[str, str, str]:
+    """Floor, ceiling, and lift with its 95 % interval, as `REFERENCE` heads them; dashes where they are not known."""
+    known = reference_of(result, metric)
+    if known is None:
+        return "–", "–", "–"
+    return metric.text(known.floor.value), metric.text(known.ceiling.value), lift_text(result, known.lift)
+
+
+def lift_text(result: Result, lift: Score) -> str:
+    """A score's place between floor (0) and ceiling (1), with its 95 % interval where there are images enough."""
+    if lift.value is None:
+        return "–"
+    ends = interval_of(result, lift)
+    value, *interval = (f"{round(number, 2) + 0.0:.2f}" for number in (lift.value, *(ends or ())))  # and no −0.00
+    return f"{value} ({' – '.join(interval)})".replace("-", "−") if interval else value.replace("-", "−")
+
+
+def interval_of(result: Result, score: Score) -> tuple[float, float] | None:
+    """Ends of the 95 % interval of a score of a result's images; None where it has none, or of too few images."""
+    return None if scored_images(result) < FEWEST_IMAGES else score.ci95
+
+
 def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None:
     """Ends of the 95 % interval of a result's score; None where it has none, or of too few images."""
-    few = scored_images(result) < FEWEST_IMAGES
-    return None if few else result.scores.get(metric.name, Score(None)).ci95
+    return interval_of(result, result.scores.get(metric.name, Score(None)))
 
 
 def scored_images(result: Result) -> int:

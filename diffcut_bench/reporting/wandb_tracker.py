@@ -284,10 +284,10 @@ def _figures(results: Sequence[Result]) -> dict[str, "wandb.Image"]:
     """The figures of a sweep."""
     import wandb
 
-    pictures = {}
+    pictures, leading = {}, leading_metric(results=results).name
     for drawn in sweep_figures(results):
         png = Image.open(io.BytesIO(encode_figure(drawn.figure, "png")))
-        pictures[f"{leading_metric().name}_{drawn.name}"] = wandb.Image(png, caption=drawn.title)
+        pictures[f"{leading}_{drawn.name}"] = wandb.Image(png, caption=drawn.title)
     return pictures
 
 
@@ -295,6 +295,10 @@ def _image(outcome: Outcome, dataset: SegmentationDataset, rows: Sequence[ImageR
     """An image with two masks of classes; what matched no class and what has no annotation are classes of their own."""
     import wandb
 
+    if dataset.annotators:  # of whose segments there are no classes to tell
+        colours = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        caption = f"{outcome.example.id}, {outcome.segments} segments"
+        return wandb.Image(Image.fromarray(colours), caption=caption)
     unmatched, void = dataset.num_classes, dataset.num_classes + 1
     names = dict(enumerate([*dataset.class_names, "unmatched", "void"]))
     if outcome.table is None:

@@ -4,7 +4,7 @@ from diffcut_bench.reproduction.budget import TFLOPS, plan_budget
 from diffcut_bench.reproduction.curves import figure_curves
 from diffcut_bench.reproduction.measure import measure_cells
 from diffcut_bench.reproduction.outcome import average_seeds
-from diffcut_bench.reproduction.plan import PlannedCell, plan_cells, resolve_under
+from diffcut_bench.reproduction.plan import PlannedCell, plan_cells, resolve_under, told_by
 from diffcut_bench.reproduction.spec import Tuning, known_reproductions, load_reproduction
 from diffcut_bench.reproduction.tables import redraw, write_reproduction
 from diffcut_bench.reproduction.tuning import tune_setting
@@ -22,6 +22,7 @@ __all__ = [
     "plan_cells",
     "redraw",
     "resolve_under",
+    "told_by",
     "tune_setting",
     "write_reproduction",
 ]

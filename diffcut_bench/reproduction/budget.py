@@ -77,6 +77,8 @@ def plan_budget(
     Returns:
         A line a cell, and what is said under them: of all cells together, and what has to be fetched.
     """
+    if reproduction.by_column:  # columns that differ in their measure alone are of the same cells
+        cells = [*{(cell.name, cell.overrides): replace(cell, column="all") for cell in cells}.values()]
     to_run = [(cell, cell.config) for cell in cells if cell.config is not None]
     outlooks = _outlooks(reproduction, to_run)
     finished, missing = sum(each.finished for each in outlooks), sum(bool(each.missing) for each in outlooks)
@@ -104,20 +106,24 @@ def _quotient(amount: float | None, rate: float | None) -> float | None:
 
 
 def _outlooks(reproduction: Reproduction, to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> list[Outlook]:
-    """Of each cell. One that is tuned first is as far as its search, and takes what both take."""
+    """Of each cell. One that is tuned first is as far as its search, and takes what both take; one of several settings
+    takes what all of them take."""
     configs: list[list[RunConfig] | UserError] = []
-    for cell, config in to_run:
+    for cell, _ in to_run:
         try:
             search = training_configs(cell.overrides, cell.row.tune) if cell.row.tune is not None else []
-            configs.append([*search, config])
+            configs.append([*search, *cell.configs])
         except UserError as error:
             configs.append(error)
     every = [config for each in configs if not isinstance(each, UserError) for config in each]
     ahead = iter(look_ahead(every, coherence=reproduction.measure == "auc"))
     found = []
-    for each in configs:
+    for (cell, _), each in zip(to_run, configs, strict=True):
         if isinstance(each, UserError):
             found.append(Outlook(missing=(Lack.of(each),)))
+            continue
+        if cell.settings:
+            found.append(reduce(add, islice(ahead, len(each))))
             continue
         *searched, last = islice(ahead, len(each))
         # The cell after a search may have another setting than the planned one.

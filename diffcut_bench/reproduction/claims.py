@@ -29,6 +29,9 @@ def check_claims(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> lis
         reproduction: of the table or figure.
         outcomes: of its cells, without seeds of the noise (`average_seeds`).
     """
+    unstated = next((each.cell.unstated for each in outcomes if each.cell.unstated), "")
+    if unstated:
+        return [Checked(claim.text, "–", Verdict("not stated", unstated)) for claim in reproduction.claims]
     if not reproduction.sweep:
         unders = dict.fromkeys(each.cell.under for each in outcomes if each.cell.config is not None) or [""]
         return [_of_rows(claim, reproduction, outcomes, under) for under in unders for claim in reproduction.claims]

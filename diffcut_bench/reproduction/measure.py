@@ -2,18 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import scored_images
+from diffcut_bench.reproduction.optimum import images_of, measure_optimum
 from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction, Tuning
 from diffcut_bench.reproduction.tuning import tune_setting
-from diffcut_bench.reproduction.verdict import Measured
+from diffcut_bench.reproduction.verdict import Measured, known_measures
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.passes import pass_key, run_cells
+from diffcut_bench.store import cell_key
 
 
 def measure_cells(
@@ -34,7 +37,8 @@ def measure_cells(
         What became of each cell, in the order of ``cells``.
     """
     outcomes = [Outcome(cell, why=cell.not_run) for cell in cells]
-    passes: dict[str, dict[int, RunConfig]] = {}
+    passes: dict[str, dict[str, RunConfig]] = {}
+    keys: dict[int, list[str]] = {}  # of the configs of each cell; columns may differ in their measure alone
     for index, cell in enumerate(cells):
         if cell.config is None:
             continue
@@ -47,21 +51,29 @@ def measure_cells(
                 show(coherence)
                 outcomes[index] = Outcome(cell, _area(cell, coherence))
             else:
-                passes.setdefault(pass_key(cell.config), {})[index] = cell.config
+                keys[index] = [cell_key(config.to_dict()) for config in cell.configs]
+                for key, config in zip(keys[index], cell.configs, strict=True):
+                    passes.setdefault(pass_key(config), {})[key] = config
         except UserError as error:
             outcomes[index] = _failed(cell, error)
+    ended: dict[str, FinishedCell | UserError] = {}
     for configs in passes.values():
-        ended: Sequence[FinishedCell | UserError]
         try:
-            ended = run_cells(list(configs.values()), observer)
+            ended |= zip(configs, run_cells(list(configs.values()), observer), strict=True)
         except UserError as error:  # what the cells share can't be had
-            ended = [error] * len(configs)
-        for index, end in zip(configs, ended, strict=True):
-            cell = cells[index]
-            if isinstance(end, UserError):
-                outcomes[index] = _failed(cell, end)
-            else:
-                outcomes[index] = Outcome(cell, _scored(cell, end, reproduction.measure))
+            ended |= dict.fromkeys(configs, error)
+    images = cache(images_of)  # one reading for all columns
+    for index, own in keys.items():
+        cell, measure = cells[index], reproduction.measure_of(cells[index].column)
+        ends = [end for end in (ended[key] for key in own) if isinstance(end, FinishedCell)]
+        errors = [end for end in (ended[key] for key in own) if isinstance(end, UserError)]
+        if errors:
+            outcomes[index] = _failed(cell, errors[0])
+        elif known_measures()[measure].optimum:
+            deviations = cell.deviations_with(ends[0].result.identity.get("backbone", {}))
+            outcomes[index] = measure_optimum(cell, ends, known_measures()[measure], deviations, images)
+        else:
+            outcomes[index] = Outcome(cell, _scored(cell, ends[0], measure))
     return outcomes
 
 

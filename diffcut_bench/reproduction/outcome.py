@@ -27,7 +27,7 @@ class Outcome:
         if self.ours is None:
             return Verdict("not run", self.why)
         if self.cell.published is None:
-            return Verdict("not stated", "; ".join(self.ours.limits))
+            return Verdict("not stated", "; ".join(filter(None, [self.cell.unstated, *self.ours.limits])))
         return judge(self.cell.published, self.ours, measure)
 
 

@@ -16,6 +16,7 @@ from diffcut_bench.config import (
     load_config,
 )
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.paths import is_hub_id
 from diffcut_bench.reproduction.deviations import deviations_of, is_commit, judged_by_content
 from diffcut_bench.reproduction.spec import Reproduction, Row
@@ -44,7 +45,9 @@ class PlannedCell:
         weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
+        unstated: why nothing is published in the table's measure; empty where something may be.
         pin: hub id and commit of the weights that the table is made from, where one is stated.
+        settings: the cell at each point of its row's own sweep, of which the best counts; none without a sweep.
     """
 
     row: Row
@@ -58,11 +61,18 @@ class PlannedCell:
     point: Mapping[str, float] = field(default_factory=dict)
     seed: int | None = None
     pin: tuple[str, str] | None = None
+    unstated: str = ""
+    settings: tuple["PlannedCell", ...] = ()
+
+    @property
+    def configs(self) -> list[RunConfig]:
+        """Of all that is run for it."""
+        return [each.config for each in self.settings or (self,) if each.config is not None]
 
     @property
     def published(self) -> float | None:
         """In the table's unit; None where the paper has no value."""
-        return self.row.published.get(self.column)
+        return None if self.unstated else self.row.published.get(self.column)
 
     @property
     def not_run(self) -> str:
@@ -153,7 +163,6 @@ def plan_cells(
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
     _check_names(of_part, {**reproduction.columns, **rows}, "--for")
-    points = expand_sweep(reproduction.sweep)
     composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
@@ -162,15 +171,18 @@ def plan_cells(
         for name, asked in (under if under and scored else {"": ()}).items():
             protocol = [word for word in asked if not (row.trained and word.startswith("linker="))]
             for column in reproduction.columns:
-                if row.published and column not in row.published:
+                if row.published and column not in row.published and not reproduction.by_column:
                     continue
                 cell = PlannedCell(row, column, name)
+                points = expand_sweep(row.sweep if folder is None and row.sweep else reproduction.sweep)
                 if not scored:
                     cells.append(cell)
                     continue
                 published = _published(reproduction, row, column, folder)
                 own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
                 planned = _points_of(cell, points, published, protocol, own, composed)
+                if row.sweep and folder is None:
+                    planned = [_swept(planned)]
                 cells += [each for point in planned for each in _with_seeds(point, seeds)]
     errors = [cell.error for cell in cells if cell.error is not None]
     if errors and not any(cell.config is not None for cell in cells):
@@ -180,6 +192,22 @@ def plan_cells(
     return cells
 
 
+def told_by(
+    reproduction: Reproduction, cells: Sequence[PlannedCell], score: str
+) -> tuple[Reproduction, list[PlannedCell]]:
+    """A table of mIoU told by another score, under a name of its own: nothing published is of that score.
+
+    Rows that are not run are left out, since all there is of them is published.
+    """
+    if reproduction.measure != "miou" or score == "miou":
+        return reproduction, list(cells)
+    heading = known_metrics()[score].heading
+    why = f"published in mIoU, and not in {heading}"
+    title, name = f"{reproduction.title}, told by {heading}", f"{reproduction.name}-{score}"
+    changed = replace(reproduction, name=name, title=title, measure=score, references={})
+    return changed, [replace(cell, unstated=why) for cell in cells if cell.overrides]
+
+
 def _published(reproduction: Reproduction, row: Row, column: str, folder: Path | None) -> list[str]:
     """Overrides that compose a cell as it was published; ``folder``: of the row's predictions."""
     shared = [*reproduction.common, *reproduction.columns[column]]
@@ -187,7 +215,9 @@ def _published(reproduction: Reproduction, row: Row, column: str, folder: Path |
         return [*shared, *row.overrides, *row.of_column.get(column, [])]
     # What a row's segmentations go through is its own; how they were made is not asked.
     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
-    given = ["segmenter=precomputed", f"segmenter.folder={folder / column}", *after]
+    if not reproduction.by_column:  # columns that differ in their measure are of one segmentation
+        folder = folder / column
+    given = ["segmenter=precomputed", f"segmenter.folder={folder}", *after]
     return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
 
 
@@ -254,6 +284,12 @@ def _points_of(
     return cells
 
 
+def _swept(points: Sequence[PlannedCell]) -> PlannedCell:
+    """One cell for the points of its row's own sweep; that of a point which can't be composed, if there is one."""
+    first = next((point for point in points if point.error is not None), points[0])
+    return replace(first, point={}, settings=() if first.error is not None else tuple(points))
+
+
 def _taken(config: RunConfig, own: Sequence[str]) -> list[str]:
     """The user's overrides without those that set what a cell's options have not."""
     found = []
@@ -294,10 +330,13 @@ def _with_seeds(cell: PlannedCell, seeds: int) -> list[PlannedCell]:
     start = cell.config.backbone["seed"]
     if not isinstance(start, int) or start < 0:
         raise UserError("the first seed must be a whole number", f"{SEED}={start}", f"such as {SEED}=42")
-    return [
-        replace(cell, config=_at(cell, {SEED: seed}), overrides=(*cell.overrides, f"{SEED}={seed}"), seed=seed)
-        for seed in range(start, start + seeds)
-    ]
+    return [_with_seed(cell, seed) for seed in range(start, start + seeds)]
+
+
+def _with_seed(cell: PlannedCell, seed: int) -> PlannedCell:
+    settings = tuple(_with_seed(each, seed) for each in cell.settings)
+    overrides = (*cell.overrides, f"{SEED}={seed}")
+    return replace(cell, config=_at(cell, {SEED: seed}), overrides=overrides, seed=seed, settings=settings)
 
 
 def _are_plain(cell: PlannedCell, point: Mapping[str, float], own: Sequence[str]) -> bool:

@@ -66,6 +66,8 @@ class Row:
         tune: a setting is chosen before the cells are run.
         chosen: what the paper chose, by column.
         of_column: further overrides of its cell in one column, such as a value tuned for a data set.
+        sweep: comma lists and ranges of its own; its value is the best over every combination, as the measure says
+            (``covering_ods``: of one for the data set, ``covering_ois``: of each image's own).
         files: without them, or with others, its cells are not the published ones.
     """
 
@@ -79,6 +81,7 @@ class Row:
     chosen: dict[str, float] = field(default_factory=dict)
     of_column: dict[str, list[str]] = field(default_factory=dict)
     files: list[ReleasedFile] = field(default_factory=list)
+    sweep: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -121,7 +124,9 @@ class Reproduction:
     Attributes:
         title, source: of the table, and where its values stand.
         name: of the option.
-        measure: name of a metric (``miou``, ``jaccard`` …), ``auc`` or ``images_per_s``.
+        measure: name of a metric (``miou``, ``jaccard`` …), ``auc`` or ``images_per_s``; or a metric's name and
+            ``_ods`` or ``_ois``, for the best of a row's sweep. ``column``: each column is of the measure that it is
+            named by, and all of them are of the same cells unless their overrides differ.
         columns: overrides of each column.
         common: overrides of all cells.
         rows: methods.
@@ -147,16 +152,31 @@ class Reproduction:
     claims: list[Claim] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def by_column(self) -> bool:
+        """Whether columns differ in their measure."""
+        return self.measure == "column"
+
+    def measure_of(self, column: str) -> str:
+        """Name of the measure of a column."""
+        return column if self.by_column else self.measure
+
     def problems(self) -> list[str]:
         """What is wrong with it, one line each."""
         found = [] if self.rows and self.columns else ["it has no rows or no columns"]
-        if self.measure not in known_measures():
-            found.append(f"measure must be {' | '.join(known_measures())}, not {self.measure!r}")
+        known, measures = known_measures(), list(dict.fromkeys(map(self.measure_of, self.columns)))
+        if unknown := [name for name in measures if name not in known]:
+            found.append(f"measure must be {' | '.join(known)}, not {', '.join(map(repr, unknown))}")
+        if self.by_column and (self.sweep or "auc" in measures):
+            found.append("measure: column is of tables of scores")
+        best = not unknown and all(known[name].optimum for name in measures)
         names = [row.name for row in self.rows]
         found += [f"two rows are named {name}" for name in dict.fromkeys(names) if names.count(name) > 1]
         for row in self.rows:
             if row.tune is not None and self.measure == "auc":
                 found.append(f"{row.name}: tune is of tables of scores")
+            if row.sweep and (row.tune is not None or self.sweep or not best):
+                found.append(f"{row.name}: sweep takes measures of the best, such as miou_ods, and no tune")
             numbers = {**row.published, **row.chosen}
             found += [f"{row.name}: {name} is {value}" for name, value in numbers.items() if not math.isfinite(value)]
             named = {*row.published, *row.chosen, *row.of_column}

@@ -22,7 +22,9 @@ from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.plan import LINKED, PlannedCell
 from diffcut_bench.reproduction.spec import Reproduction
 from diffcut_bench.reproduction.verdict import Measure, Measured, Verdict, known_measures
-from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.store import Bracket, Result, write_atomically
+
+_BETWEEN = "floor – ceiling"
 
 
 def redraw(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> dict[str, Table]:
@@ -66,15 +68,17 @@ def write_reproduction(
 
 def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others."""
-    measure = known_measures()[reproduction.measure]
+    measures = {column: known_measures()[reproduction.measure_of(column)] for column in reproduction.columns}
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(each.cell.name for each in outcomes):
         own = {each.cell.column: each for each in outcomes if each.cell.name == name}
-        rows += _block(name, own, list(reproduction.columns), measure, reasons)
-    columns = (Column("method"), Column(""), *number_columns(*reproduction.columns))
+        rows += _block(name, own, measures, reasons)
+    headings = [measure.name if reproduction.by_column else column for column, measure in measures.items()]
+    columns = (Column("method"), Column(""), *number_columns(*headings))
     notes = [f"({letter}) {why}" for why, letter in reasons.items()] + _notes(reproduction, outcomes)
-    return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), measure.name)
+    shared = "" if reproduction.by_column else known_measures()[reproduction.measure].name
+    return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), shared)
 
 
 def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
@@ -82,25 +86,33 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
 
     A mean over seeds of the noise is followed by the cell of each.
     """
-    measure = known_measures()[reproduction.measure]
     swept = list(dict.fromkeys(name for each in outcomes for name in each.cell.point))
     seeded = any(each.ours is not None and each.ours.seeds for each in outcomes)
-    names = ["method", "under", "column", *swept, *(["seed"] if seeded else [])]
+    settled = any(each.ours is not None and each.ours.at for each in outcomes)
+    names = ["method", "under", "column", *swept, *(["seed"] if seeded else []), *(["best at"] if settled else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
-    columns = (*map(Column, names), *number_columns(*numeric), Column("verdict"))
+    measures = [known_measures()[reproduction.measure_of(column)] for column in reproduction.columns]
+    of_scores = any(measure.metric is not None and not measure.optimum for measure in measures)
+    placed = ["floor", "ceiling", "lift", "lift low", "lift high"] if of_scores else []
+    columns = (*map(Column, names), *number_columns(*numeric, *placed), Column("verdict"))
     rows = []
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
         low, high = ours.interval if ours is not None and ours.interval else (None, None)
+        measure = known_measures()[reproduction.measure_of(cell.column)]
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
-        numbers = (cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance)
+        numbers = [cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance]
+        bracket = None if ours is None else ours.bracket
+        numbers += _place(bracket, measure) if bracket is not None else [None] * len(placed)
         swept_to = [f"{cell.point[name]:g}" if name in cell.point else "" for name in swept]
         which = (cell.row.name, cell.under, cell.column)
-        rows.append((*which, *swept_to, *([seed] if seeded else []), *map(measure.plain, numbers), verdict))
+        at = [ours.at if ours is not None else ""] if settled else []
+        rows.append((*which, *swept_to, *([seed] if seeded else []), *at, *map(measure.plain, numbers), verdict))
 
     for each in outcomes:
         cell, ours = each.cell, each.ours
+        measure = known_measures()[reproduction.measure_of(cell.column)]
         seeds = ours.seeds if ours is not None else ()
         tolerance = (
             None if ours is None or cell.published is None else measure.tolerance(cell.published, ours.deviation)
@@ -115,7 +127,7 @@ def _curves_table(reproduction: Reproduction, checked: Sequence[Checked], outcom
     """What the text says about a figure, what ours do, and the verdict."""
     columns = tuple(map(Column, ("the text", "ours", "verdict")))
     rows = tuple((each.text, each.ours, str(each.verdict)) for each in checked)
-    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction))
+    notes = (*protocols_in_force(_results(outcomes)), *_about(reproduction, outcomes))
     return Table(reproduction.name, reproduction.title, columns, rows, notes)
 
 
@@ -136,26 +148,30 @@ def _claims_table(reproduction: Reproduction, checked: Sequence[Checked]) -> Tab
 
 
 def _block(
-    name: str, own: Mapping[str, Outcome], columns: Sequence[str], measure: Measure, reasons: dict[str, str]
+    name: str, own: Mapping[str, Outcome], measures: Mapping[str, Measure], reasons: dict[str, str]
 ) -> list[tuple[str, ...]]:
     """The lines of one method; a line without any text is left out."""
     ran = [each.ours for each in own.values() if each.ours is not None]
     stated = any(each.cell.published is not None for each in own.values())
     deviation = f"deviation over {max((len(ours.seeds) for ours in ran), default=0)} seeds"
-    texts = {column: _texts(each, measure, deviation) for column, each in own.items()}
-    verdicts = {column: each.verdict(measure) for column, each in own.items() if stated or each.ours is None}
+    texts = {column: _texts(each, measures[column], deviation) for column, each in own.items()}
+    verdicts = {
+        column: each.verdict(measures[column])
+        for column, each in own.items()
+        if stated or each.ours is None or each.cell.unstated
+    }
 
     def letter(verdict: Verdict) -> str:
         return reasons.setdefault(str(verdict), _letter(len(reasons)))
 
     def line(what: str) -> tuple[str, ...]:
-        return tuple(texts[column].get(what, "") if column in texts else "" for column in columns)
+        return tuple(texts[column].get(what, "") if column in texts else "" for column in measures)
 
     if not ran and len(set(verdicts.values())) == 1:
         return [(name, f"published ({letter(verdicts.popitem()[1])})", *line("published"))]
     for column, verdict in verdicts.items():
         texts[column]["verdict"] = f"{verdict.word} ({letter(verdict)})" if verdict.why else verdict.word
-    names = ["ours", deviation, "95 % over images", "difference", "tolerance", "verdict"]
+    names = ["ours", deviation, "95 % over images", "best at", _BETWEEN, "lift", "difference", "tolerance", "verdict"]
     if stated or not ran:
         names.insert(0, "published")
     lines = [(what, *line(what)) for what in names if any(line(what))]
@@ -169,15 +185,30 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
     if ours is None:
         return texts
     texts["ours"] = measure.text(ours.value, more=1)
+    if ours.at:
+        texts["best at"] = ours.at
     if ours.seeds:
         texts[deviation] = measure.text(ours.deviation, more=1)
     if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
         texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
+    if ours.bracket is not None:
+        floor, ceiling, lift, *interval = _place(ours.bracket, measure)
+        texts[_BETWEEN] = f"{measure.text(floor)} – {measure.text(ceiling)}"
+        texts["lift"] = "–" if lift is None else f"{100 * lift:.0f} %".replace("-", "−")
+        if lift is not None and None not in interval and "95 % over images" in texts:
+            texts["lift"] += " ({})".format(" – ".join(f"{100 * end:.0f}" for end in interval)).replace("-", "−")
     if published is not None:
         texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
         tolerance = measure.tolerance(published, ours.deviation)
         texts["tolerance"] = f"{'−' if measure.at_least else '±'}{tolerance:.3g}"
     return texts
+
+
+def _place(bracket: Bracket, measure: Measure) -> list[float | None]:
+    """Floor and ceiling in the table's unit, lift and the ends of its interval as fractions."""
+    sides = [score.value for score in (bracket.floor, bracket.ceiling)]
+    ends = bracket.lift.ci95 or (None, None)
+    return [*(None if value is None else measure.scale * value for value in sides), bracket.lift.value, *ends]
 
 
 def _letter(number: int) -> str:
@@ -192,7 +223,7 @@ def _results(outcomes: Sequence[Outcome]) -> list[Result]:
 
 def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
     """Where values come from, what the matching was, and the protocols of what was run."""
-    notes = _about(reproduction)
+    notes = _about(reproduction, outcomes)
     rows = list({each.cell.row.name: each.cell.row for each in outcomes}.values())
     for source in dict.fromkeys(row.source for row in rows if row.source):
         notes.append(f"{', '.join(row.name for row in rows if row.source == source)}: {source}")
@@ -228,22 +259,37 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
         for device, names in drawn.items()
         if device not in ("cuda", "none")
     ]
+    if any(ours.bracket is not None for _, ours in ran):
+        notes.append(
+            "floor: a grid of as many segments in each image, which looks at no picture; ceiling: the annotation cut "
+            "to the patches, not refined; lift: how far from floor to ceiling ours is, with its 95 % interval over "
+            "images"
+        )
     notes += dict.fromkeys(f"{each.cell.row.name}: {word}" for each in outcomes for word in each.cell.weights)
-    limits = dict.fromkeys((cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits)
+    limits = dict.fromkeys(
+        (cell.column, ours.limits) for cell, ours in ran if cell.published is None and ours.limits and not cell.unstated
+    )
     notes += [f"limited, {column}: {'; '.join(why)}" for column, why in limits]
     return [*notes, *protocols_in_force(_results(outcomes))]
 
 
-def _about(reproduction: Reproduction) -> list[str]:
-    measure = known_measures()[reproduction.measure]
-    judged = any(row.published for row in reproduction.rows) or reproduction.claims
+def _about(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
+    measure = known_measures()[reproduction.measure_of(next(iter(reproduction.columns)))]
+    unstated = any(each.cell.unstated for each in outcomes)
+    judged = not unstated and (any(row.published for row in reproduction.rows) or reproduction.claims)
+    noise = f" and {measure.noise:g}" if measure.noise else ""
     meant = (
-        "reproduced: ours differs by no more than the tolerance, which is half of the last published digit and "
-        f"{measure.noise:g} (twice the standard deviation over seeds of the noise, where it was measured and is more)"
+        f"reproduced: ours differs by no more than the tolerance, which is half of the last published digit{noise} "
+        "(twice the standard deviation over seeds of the noise, where it was measured and is more)"
     )
     intervals = (
         "95 % over images: what other images of the kind would have given, by resampling; ours and the published value "
         "are of the same images, so it decides no verdict"
     )
     about = [] if not judged or measure.at_least else [meant, intervals]
+    if measure.optimum:
+        about.append(
+            "ODS: all images at the one setting that is best for the data set; OIS: each image at its own best setting "
+            "(docs/bsds500.md). In each resample the best setting is chosen anew"
+        )
     return [f"published: {reproduction.source}", *about, *reproduction.notes]

@@ -1,16 +1,19 @@
 """A setting is chosen on training images, and the data set itself is scored with it (table 10)."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import Metric
+from diffcut_bench.reporting import leading_metric
 from diffcut_bench.reproduction.spec import Tuning
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.passes import run_cell, run_cells
-from diffcut_bench.store import cell_key, write_atomically
+from diffcut_bench.store import Score, cell_key, write_atomically
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,14 @@ class Tuned:
     Attributes:
         tuning: what was searched for, and how.
         training: the cell of each value on the training images.
-        chosen: value of the greatest mIoU there; the first of equals.
+        score: that it was chosen by.
+        chosen: value of the best score there; the first of equals.
         cell: with it, on the data set itself.
     """
 
     tuning: Tuning
     training: tuple[FinishedCell, ...]
+    score: str
     chosen: float
     cell: FinishedCell
 
@@ -36,8 +41,8 @@ class Tuned:
             "schema_version": 1,
             "setting": self.tuning.setting,
             "chosen": self.chosen,
-            "training": [{"value": value, **_told(cell)} for value, cell in training],
-            "validation": _told(self.cell),
+            "training": [{"value": value, **_told(cell, self.score)} for value, cell in training],
+            "validation": _told(self.cell, self.score),
         }
         path = self.cell.folder.parent.parent / "tuned" / f"{cell_key(record)[:12]}.json"
         write_atomically(path, json.dumps(record, indent=1) + "\n")
@@ -63,10 +68,11 @@ def tune_setting(overrides: Sequence[str], tuning: Tuning, observer: Observer | 
         if isinstance(end, UserError):
             raise end
         training.append(end)
-    scores = [cell.result.metrics.miou for cell in training]
+    metric = leading_metric(load_config(overrides).score, [cell.result for cell in training])
+    scores = [_merit(cell, metric) for cell in training]
     chosen = tuning.grid[scores.index(max(scores))]
     cell = run_cell(load_config([*overrides, f"{tuning.setting}={chosen}"]), observer)
-    return Tuned(tuning, tuple(training), chosen, cell)
+    return Tuned(tuning, tuple(training), metric.name, chosen, cell)
 
 
 def training_configs(overrides: Sequence[str], tuning: Tuning) -> list[RunConfig]:
@@ -85,5 +91,11 @@ def _training_split(config: RunConfig) -> list[str]:
     return [str(word) for word in suggested]
 
 
-def _told(cell: FinishedCell) -> dict[str, object]:
-    return {"key": cell.result.key, "miou": cell.result.metrics.miou}
+def _merit(cell: FinishedCell, metric: Metric) -> float:
+    """The score of a cell, so that more is better."""
+    value = cell.result.scores.get(metric.name, Score(None)).value
+    return -math.inf if value is None else -value if metric.higher_is_better is False else value
+
+
+def _told(cell: FinishedCell, score: str) -> dict[str, object]:
+    return {"key": cell.result.key, score: cell.result.scores.get(score, Score(None)).value}

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Literal
 
 from diffcut_bench.evaluation import Metric, known_metrics
-from diffcut_bench.store import Result, Score
+from diffcut_bench.store import Bracket, Result, Score
 
 Word = Literal["reproduced", "differs", "limited", "not run", "not stated"]
 
@@ -24,6 +24,8 @@ class Measure:
         noise: what other noise, libraries and devices may move on the same images, where that was not measured.
         at_least: a value is reproduced when it is reached, whatever lies above.
         metric: whose score it is, if it is one.
+        optimum: it is the score at the best of a row's settings: of one for the data set (``ods``), or of each image's
+            own (``ois``).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Measure:
     noise: float
     at_least: bool = False
     metric: Metric | None = None
+    optimum: Literal["", "ods", "ois"] = ""
 
     @property
     def sign(self) -> int:
@@ -75,7 +78,8 @@ SLACK = 1e-9
 
 
 def known_measures() -> dict[str, Measure]:
-    """What tables may be of, by name: the score of any metric, a curve's area, a speed."""
+    """What tables may be of, by name: the score of any metric, that at the best of several settings (fractions with two
+    digits, as they are published), a curve's area, a speed."""
     of_metrics = {
         name: Measure(
             f"{metric.heading} (%)" if metric.is_fraction else metric.heading,
@@ -86,8 +90,16 @@ def known_measures() -> dict[str, Measure]:
         )
         for name, metric in known_metrics().items()
     }
+    hows: tuple[Literal["ods", "ois"], ...] = ("ods", "ois")
+    of_the_best = {
+        f"{name}_{how}": Measure(f"{metric.heading} {how.upper()}", 1, 2, 0.0, metric=metric, optimum=how)
+        for name, metric in known_metrics().items()
+        for how in hows
+        if metric.higher_is_better is not None
+    }
     return {
         **of_metrics,
+        **of_the_best,
         "auc": Measure("AUC", 1, 2, 0.005),
         "images_per_s": Measure("images/s", 1, 2, 0.0, at_least=True),
     }
@@ -118,6 +130,8 @@ class Measured:
         folder: where the cell's rows of images lie.
         seeds: the value of each seed of the noise, where there are several and this is their mean.
         seed: of one of these.
+        at: settings at which it was best, of a sweep with one for the data set.
+        bracket: floor, ceiling and lift of the score, as results have them; None where they are not known.
     """
 
     value: float
@@ -128,6 +142,8 @@ class Measured:
     folder: Path | None = None
     seeds: tuple["Measured", ...] = ()
     seed: int | None = None
+    at: str = ""
+    bracket: Bracket | None = None
 
     @staticmethod
     def of(result: Result, measure: str, deviations: Sequence[str] = (), folder: Path | None = None) -> "Measured":
@@ -147,11 +163,12 @@ class Measured:
             why = metric.inapplicable(result.protocol) or f"no {metric.heading} was measured (if_exists=overwrite)"
             return Measured(float("nan"), None, (*limits, why), result, folder=folder)
         ends = (metric.scale * score.ci95[0], metric.scale * score.ci95[1]) if score.ci95 is not None else None
-        return Measured(metric.scale * score.value, ends, limits, result, folder=folder)
+        bracket = result.reference.of(measure) if result.reference is not None else None
+        return Measured(metric.scale * score.value, ends, limits, result, folder=folder, bracket=bracket)
 
     @staticmethod
     def mean(seeds: Sequence["Measured"], planned: int, why: str = "") -> "Measured":
-        """The mean over seeds of the noise, with the means of their intervals' ends.
+        """The mean over seeds of the noise, with the means of their intervals' ends, floors, ceilings and lifts.
 
         Args:
             seeds: at least one.
@@ -169,12 +186,29 @@ class Measured:
             folder=None,
             seeds=tuple(seeds),
             seed=None,
+            bracket=_mean_bracket([each.bracket for each in seeds if each.bracket is not None]),
         )
 
     @property
     def deviation(self) -> float | None:
         """Standard deviation of the value over seeds of the noise; None where it was not measured."""
         return stdev(each.value for each in self.seeds) if len(self.seeds) > 1 else None
+
+
+def _mean_bracket(brackets: Sequence[Bracket]) -> Bracket | None:
+    """Means of values and of the ends of intervals; none of what a seed lacks."""
+
+    def mean(scores: Sequence[Score]) -> Score:
+        values = [score.value for score in scores if score.value is not None]
+        ends = [score.ci95 for score in scores if score.ci95 is not None]
+        if len(values) < len(scores):
+            return Score(None)
+        between = (fmean(low for low, _ in ends), fmean(high for _, high in ends)) if len(ends) == len(scores) else None
+        return Score(fmean(values), between)
+
+    if not brackets:
+        return None
+    return Bracket(*(mean([getattr(each, part) for each in brackets]) for part in ("floor", "ceiling", "lift")))
 
 
 def judge(published: float, measured: Measured, measure: Measure) -> Verdict:

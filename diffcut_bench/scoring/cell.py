@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,22 @@ from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
-from diffcut_bench.scoring.summary import summarise_cell
+from diffcut_bench.scoring.summary import count_rows, summarise_cell
 from diffcut_bench.scoring.workers import Workers
 from diffcut_bench.store import (
     Cell,
     DatasetRecord,
     Failure,
     ImageRow,
+    Linking,
     Progress,
+    Reference,
     Result,
     Timings,
     cell_key,
     join_progress,
     pack_prototypes,
+    republish,
 )
 
 
@@ -114,6 +118,8 @@ class RunningCell:
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
         self.error: UserError | None = None
+        self.progress = Progress([], {}, Timings())  # of all processes, once all have done their part
+        self.reference: Reference | None = None
 
     def found(self) -> FinishedCell | None:
         """The cell if it is finished already and nothing is to be done anew, its missing pictures drawn."""
@@ -197,7 +203,7 @@ class RunningCell:
             if outcome.example.index in self.shown:
                 path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
                 self.observer.draw(outcome, self.dataset, path)
-        rows = [_row(outcome) for outcome in batch.outcomes]
+        rows = [image_row(outcome) for outcome in batch.outcomes]
         self.cell.append(rows, batch.failures, replace(batch.timings, wall_s=wall_s))
         self.todo -= batch.indices
         self.failures += batch.failures.values()
@@ -207,14 +213,26 @@ class RunningCell:
             self.error = error
             self.todo.clear()
 
-    def finish(self) -> FinishedCell:
-        """Write the finished folder, once all processes have done their part."""
+    def gather(self) -> None:
+        """Bring together what all processes did, once each has done its part.
+
+        Raises:
+            UserError: too many images failed.
+        """
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
         own = [part.of(self.ids) for part in self.cell.parts()]
-        parts = [part for parts in self.workers.gather(own) for part in parts]
-        result = self.workers.on_leader(lambda: self._write(join_progress(parts)))
+        self.progress = join_progress([part for parts in self.workers.gather(own) for part in parts])
+
+    @cached_property
+    def counted(self) -> tuple[list[ImageRow], Linking | None]:
+        """Rows of all images with their counts, and what the linker gave; on the leader, after `gather`."""
+        return count_rows(self.progress.rows, self.dataset.num_classes, self.pipeline.protocol, self.pipeline.linker)
+
+    def finish(self) -> FinishedCell:
+        """Write the finished folder; `gather` was called."""
+        result = self.workers.on_leader(lambda: self._write(self.progress))
         if not self.workers.leads:
             self.cell.discard()
         return FinishedCell(self.cell.finished_dir, result, skipped=False)
@@ -227,8 +245,8 @@ class RunningCell:
         whole, images = self.opened.whole, len(self.ids)
         record = DatasetRecord(self.dataset.name, self.opened.fingerprint, images, whole.n_expected, len(whole))
         names = self.dataset.class_names
-        linker, timings = self.pipeline.linker, progress.timings
-        rows, summary = summarise_cell(progress.rows, record, names, protocol, config.seed, timings, linker)
+        rows, linking = self.counted
+        summary = summarise_cell(rows, record, names, protocol, config.seed, progress.timings, linking)
         noise = self.pipeline.features.backbone.fingerprint().get("noise_generator", "none")
         # As others may see them: without paths of this machine.
         failures = [
@@ -242,9 +260,24 @@ class RunningCell:
             environment=environment(self.opened.features.device, config.seed, noise),
             protocol=choices_in_force(asdict(protocol)),
             identity=self.identity,
+            reference=self.reference,
             **summary,
         )
         self.cell.finish(result, rows, OmegaConf.to_yaml(OmegaConf.create(result.config)), self.ids)
+        return result
+
+    def fill_in(self) -> Result | None:
+        """Add the reference to a finished result that was written without one, its numbers untouched; on the leader.
+
+        Returns:
+            What is on disk then; None where another process is writing the cell.
+        """
+        if not self.cell.claim():
+            return None
+        result = self.cell.result()
+        if result is not None and result.reference is None:
+            result = replace(result, reference=self.reference)
+            republish(self.cell.finished_dir, result)
         return result
 
     def _draw_missing(self, folder: Path) -> None:
@@ -297,6 +330,17 @@ def picture_path(folder: Path, image_id: str) -> Path:
 def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: SegmentationDataset) -> None:
     """Raise a UserError for stages that do not go with the matching of the protocol."""
     segmenter, protocol = pipeline.segmenter, pipeline.protocol
+    if dataset.annotators and protocol.matching != "regions":
+        what = f"labels of dataset={dataset.name} are segments of annotators, which no class is matched with"
+        where = f"protocol={config.choices.get('protocol')}, matching={protocol.matching}"
+        others = [f" {group}=none" for group in ("namer", "linker") if getattr(pipeline, group) is not None]
+        raise UserError(what, where, "".join(["use protocol=bsds", *others]))
+    if protocol.matching == "regions" and not dataset.annotators:
+        what = "matching=regions is of segments that annotators drew"
+        raise UserError(what, f"dataset={dataset.name} has classes", "use protocol=strict, or dataset=bsds500")
+    if protocol.matching == "regions" and "class_counts" in segmenter.needs:
+        where = f"segmenter={config.choices.get('segmenter')} counts annotated classes"
+        raise UserError("matching=regions knows no classes", where, "give it a number of its own")
     if protocol.matching == "named" and pipeline.namer is None:
         raise UserError("matching=named scores names", "namer=none", "add namer=clip_b16, or choose a matching")
     if protocol.matching != "dataset" or pipeline.linker is not None:
@@ -315,7 +359,8 @@ def _check_matching(config: RunConfig, pipeline: Pipeline, dataset: Segmentation
         raise UserError(what, where, "add protocol.background_rule=one_to_one")
 
 
-def _row(outcome: Outcome) -> ImageRow:
+def image_row(outcome: Outcome) -> ImageRow:
+    """What is kept of an outcome."""
     tp, fp, fn = (counts.tolist() for counts in outcome.counts)
     table = None
     if outcome.table is not None:

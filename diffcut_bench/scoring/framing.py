@@ -103,11 +103,11 @@ class Framing:
             return pixels / 255
         return resize_image(self._scored.network_input(pixels), self.scored_size(*pixels.shape[1:]))
 
-    def scored_label(self, classes: Int[Tensor, "rows cols"]) -> Int[Tensor, "height width"]:
+    def scored_label(self, classes: Int[Tensor, "*maps rows cols"]) -> Int[Tensor, "*maps height width"]:
         """A cropped label at the resolution that is scored: nearest-exact to the image's size, from there by floor."""
         if self.eval_size == "original":
             return classes
-        rows, cols = classes.shape
+        rows, cols = classes.shape[-2:]
         steps = (self._scored.input_size(rows, cols), "nearest-exact"), (self.scored_size(rows, cols), "nearest")
         return _resize_label(classes, *steps)
 
@@ -135,10 +135,12 @@ class Example:
         id: name in the data set.
         framing: of the protocol and the backbone.
         frame: height and width of the whole picture, before the crop.
-        label: class ids at the scored resolution, −1 for void.
+        label: class ids at the scored resolution, −1 for void; where several people annotated it, the first one's
+            segments.
         pixels: what is seen of the picture, 0..255; None where nobody looks at it.
         digest: SHA-256 of the image file; empty where no features of it are looked for in a store.
         features: of the backbone, where they were stored.
+        annotations: segments of each annotator, like ``label``; None where that holds classes.
     """
 
     index: int
@@ -149,6 +151,7 @@ class Example:
     pixels: UInt8[Tensor, "3 rows cols"] | None = None
     digest: str = ""
     features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
+    annotations: Int[Tensor, "annotators height width"] | None = None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -185,7 +188,7 @@ def prepare_example(
     Args:
         index, id: of the image.
         picture: RGB; None where nobody looks at it.
-        label: class ids.
+        label: class ids [height, width], or segments of annotators [annotators, height, width].
         framing: of the protocol and the backbone.
     """
     seen = framing.seen
@@ -195,7 +198,10 @@ def prepare_example(
         # By NumPy: for a copy of this size torch would start threads of its own beside those that compute.
         pixels = torch.from_numpy(np.ascontiguousarray(colours.numpy()))
     scored = framing.scored_label(seen.cropped(torch.from_numpy(label)))
-    return Example(index, id, framing, (label.shape[0], label.shape[1]), scored, pixels)
+    frame = (label.shape[-2], label.shape[-1])
+    if scored.dim() == 3:
+        return Example(index, id, framing, frame, scored[0], pixels, annotations=scored)
+    return Example(index, id, framing, frame, scored, pixels)
 
 
 def prepare_prediction(
@@ -240,14 +246,15 @@ def resize_image(image: Float[Tensor, "3 _ _"], size: tuple[int, int]) -> Float[
 
 
 def _resize_label(label: Tensor, *steps: tuple[tuple[int, int], str]) -> Tensor:
-    """Nearest-neighbour resizing to one size after the other; of the label only what the last one keeps is touched."""
+    """Nearest-neighbour resizing of [..., rows, cols] to one size after the other; of the label only what the last one
+    keeps is touched."""
     kept = []
-    for axis, length in enumerate(label.shape):
+    for axis, length in enumerate(label.shape[-2:]):
         numbers = torch.arange(length, dtype=torch.float32, device=label.device)[None, None, :, None]
         for size, mode in steps:
             numbers = interpolate(numbers, (size[axis], 1), mode=mode)
         kept.append(numbers.flatten().long())
-    return label[kept[0][:, None], kept[1]].long()
+    return label[..., kept[0][:, None], kept[1]].long()
 
 
 def _scaled(height: int, width: int, longer: int, multiple_of: int) -> tuple[int, int]:

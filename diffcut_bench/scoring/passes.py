@@ -26,6 +26,7 @@ from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import open_features, open_linked
 from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
+from diffcut_bench.scoring.reference import add_references
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import cell_key
 
@@ -131,6 +132,15 @@ def _run_unclaimed(cells: Sequence[RunningCell], opened: OpenedPass) -> dict[str
         opened.workers.together(lambda: _score(running, opened))
     for cell in running:
         try:
+            cell.gather()
+        except UserError as error:
+            ended[cell.key] = error
+    scored = [cell for cell in running if cell.key not in ended]
+    found = [(cell, end) for cell in cells if isinstance(end := ended.get(cell.key), FinishedCell)]
+    filled = opened.workers.on_leader(lambda: add_references(scored, found, opened))
+    ended |= {cell.key: replace(end, result=filled.get(cell.key, end.result)) for cell, end in found}
+    for cell in scored:
+        try:
             ended[cell.key] = cell.finish()
         except UserError as error:
             ended[cell.key] = error
@@ -162,7 +172,7 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
 
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
-    own = {"segmenter", "upsampler", "refiner", "namer", "linker", "protocol", "seed", "tracker", "choices"}
+    own = {"segmenter", "upsampler", "refiner", "namer", "linker", "protocol", "seed", "score", "tracker", "choices"}
     shared = {name: value for name, value in config.to_dict().items() if name not in own}
     return cell_key({**shared, **framing_choices(config.protocol), "linked_by": config.linker.get("backbone")})
 

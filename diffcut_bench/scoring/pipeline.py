@@ -18,12 +18,14 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
+    Annotators,
     Counts,
     Protocol,
     ScoredImage,
+    assign_clusters,
     contingency_tables,
-    count_matches,
-    count_named,
+    count_assigned,
+    count_boundaries,
     measure_image,
     merge_and_count,
     number_by_first_pixel,
@@ -246,7 +248,7 @@ def score_together(
                     batch.fail(item)
             elif batches:
                 linked_grid = None if linked_by is None else linked_by.framing.grid(*item.frame)
-                shape = (item.grid, linked_grid, item.label.shape)
+                shape = (item.grid, linked_grid, item.label.shape, item.annotations is None)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
@@ -273,6 +275,8 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
         raise UserError("segmentations made elsewhere are of a data set", "segmenter", "choose another segmenter")
     if "class_counts" in segmenter.needs:
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
+    if "labels" in segmenter.needs:
+        raise UserError("this segmenter is told the annotation", "segmenter", "choose another segmenter")
     shape = (len(examples), *size)
     try:
         there = upload(examples, source.device)
@@ -281,7 +285,8 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
             features = source.compute(torch.stack([example.image for example in there])).float()
         if pipeline.needs_images:
             images = torch.stack([resize_image(example.eval_image, size) for example in there])
-        inputs = Inputs(features, images, scored_sizes=[size] * len(there))
+        grids = [example.grid for example in there]
+        inputs = Inputs(features, images, scored_sizes=[size] * len(there), grid_sizes=grids)
         with time_limit(pipeline.max_seconds, ["picture"] * len(there)):
             (segments,) = _segments([pipeline], inputs, shape)
         if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
@@ -355,14 +360,21 @@ def _count_segments(segments: Tensor) -> Tensor:
     return ((ordered.diff(dim=1) != 0).sum(dim=1) + 1).to("cpu", non_blocking=True)
 
 
-def _counts(table: Tensor, protocol: Protocol) -> Counts:
-    """Counts of an image as the protocol's matching wants them; zero where it comes later."""
+def _clusters(table: Tensor, protocol: Protocol) -> Tensor | None:
+    """Cluster of each class [classes] as the protocol matches them in an image; None where it matches later."""
     if protocol.matching == "dataset":
+        return None
+    if protocol.matching == "named":  # clusters are classes already
+        return torch.arange(len(table))
+    return assign_clusters(table, **protocol.assignment)
+
+
+def _counts(table: Tensor, clusters: Tensor | None) -> Counts:
+    """Counts of an image whose clusters are matched; zero where they are not, or not yet."""
+    if clusters is None:
         none = torch.zeros(len(table), dtype=torch.long)
         return Counts(none, none, none)
-    if protocol.matching == "named":
-        return count_named(table)
-    return count_matches(table, **protocol.assignment)
+    return count_assigned(table, clusters)
 
 
 def _numbered(pipeline: Pipeline, segments: Tensor) -> Tensor:
@@ -444,7 +456,8 @@ class _Run:
     def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
         there = upload(group, self.device)
         labels = torch.stack([example.label for example in there])
-        inputs = self._inputs(takers, group, there)
+        annotators = self._annotators(group, there)
+        inputs = self._inputs(takers, group, there, labels)
         compared = self._compared(takers, there, inputs.features)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
@@ -455,10 +468,20 @@ class _Run:
                 with self._stage("segment_s", [batch]):
                     prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
                     counts = _count_segments(segments)
-                outcomes[batch] = self._score(batch, group, there, prediction, counts, labels, inputs.images, compared)
+                given = prediction, counts, labels, annotators, inputs.images, compared
+                outcomes[batch] = self._score(batch, group, there, *given)
         return outcomes
 
-    def _inputs(self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example]) -> Inputs:
+    def _annotators(self, group: Sequence[Example], there: Sequence[Example]) -> Annotators | None:
+        """Those of a group, which is on the host and on the device; None where labels are classes."""
+        if not self.dataset.annotators:
+            return None
+        sides = ([one.annotations for one in side if one.annotations is not None] for side in (group, there))
+        return Annotators.of(*sides)
+
+    def _inputs(
+        self, takers: Sequence[Batch], group: Sequence[Example], there: Sequence[Example], labels: Tensor
+    ) -> Inputs:
         """What the stages of the pipelines need of a group, which is on the host and on the device."""
         images = features = counts = None
         if any(batch.pipeline.needs_images for batch in takers):
@@ -471,7 +494,8 @@ class _Run:
         framing = self.features.framing
         rescale = [partial(prepare_prediction, frame=example.frame, framing=framing) for example in group]
         sizes = [(example.label.shape[0], example.label.shape[1]) for example in group]
-        return Inputs(features, images, counts, [example.id for example in group], rescale, sizes)
+        ids, grids = [example.id for example in group], [example.grid for example in group]
+        return Inputs(features, images, counts, ids, rescale, sizes, labels, grids)
 
     def _compared(self, takers: Sequence[Batch], there: Sequence[Example], features: Tensor | None) -> Tensor | None:
         """Features by which linkers compare segments; None where there is no linker."""
@@ -493,6 +517,7 @@ class _Run:
         prediction: Tensor,
         segments: Tensor,
         labels: Tensor,
+        annotators: Annotators | None,
         images: Tensor | None,
         compared: Tensor | None,
     ) -> list[Outcome]:
@@ -514,26 +539,36 @@ class _Run:
                 seen = torch.stack([example.image for example in there])
                 prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
         with self._stage("evaluate_s", [batch]):
-            tables = tables or contingency_tables(prediction, labels, classes)
             prototypes: Sequence[Tensor | None] = [None] * len(group)
-            if pipeline.linker is not None and compared is not None:
-                present = pad_sequence([table.any(dim=0) for table in tables], batch_first=True)
-                prototypes = segment_prototypes(compared, prediction, present)
+            if annotators is None:
+                tables = tables or contingency_tables(prediction, labels, classes)
+                boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
+                if pipeline.linker is not None and compared is not None:
+                    present = pad_sequence([table.any(dim=0) for table in tables], batch_first=True)
+                    prototypes = segment_prototypes(compared, prediction, present)
+                matched = [_clusters(table, protocol) for table in tables]
+                scored = [
+                    [ScoredImage(prediction[i], labels[i], table, background, matched[i], boundaries[i][0])]
+                    for i, table in enumerate(tables)
+                ]
+            else:
+                scored = annotators.scored(prediction)
             return [
                 Outcome(
                     example,
                     prediction[i],
                     segments=int(segments[i]),
-                    counts=_counts(tables[i], protocol),
-                    pixels=int(tables[i].sum()),
+                    # Of annotators' segments there are no classes to count.
+                    counts=_counts(images[0].table[:classes], images[0].clusters),
+                    pixels=int(images[0].table.sum()),
                     assignment=protocol.assignment,
                     # One matching for the data set has to wait for all tables.
-                    table=tables[i] if protocol.matching == "dataset" else None,
+                    table=images[0].table if protocol.matching == "dataset" else None,
                     prototypes=prototypes[i],
                     named=namer is not None,
-                    measured=measure_image(ScoredImage(prediction[i], labels[i], tables[i]), vars(protocol)),
+                    measured=measure_image(images, vars(protocol)),
                 )
-                for i, example in enumerate(group)
+                for i, (example, images) in enumerate(zip(group, scored, strict=True))
             ]
 
     @contextmanager

@@ -72,7 +72,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
 
 
 def read_label(pair: Pair, void: str) -> NDArray[np.int64]:
-    """Class map as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1.
+    """`Pair.classes` as a protocol's ``void`` wants it: unannotated pixels as background, or left at −1.
 
     Raises:
         ValueError: as `Pair.classes` does.

@@ -12,18 +12,22 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.paths import portable, reopened
-from diffcut_bench.scoring.events import FinishedCell
+from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
-from diffcut_bench.scoring.passes import chosen_images
-from diffcut_bench.scoring.summary import summarise_cell
+from diffcut_bench.scoring.passes import chosen_images, open_pass, without_preparing
+from diffcut_bench.scoring.reference import add_references
+from diffcut_bench.scoring.summary import count_rows, summarise_cell
 from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
     ImageRow,
+    Reference,
     Result,
     Timings,
     cell_key,
@@ -110,15 +114,17 @@ def sharded_cells(shards: Sequence[Shard]) -> list[ShardedCell]:
     return [ShardedCell(tuple(found[number] for number in sorted(found))) for _, found in sorted(cells.items())]
 
 
-def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
+def merge(cell: ShardedCell, output_dir: Path, if_exists: str, observer: Observer | None = None) -> FinishedCell:
     """Write the whole cell as the run without shard writes it, or find it finished.
 
-    Timings are sums over the shards; config (but its shard) and environment are the first shard's.
+    Timings are sums over the shards; config (but its shard) and environment are the first shard's. Floors and ceilings
+    are of the whole, where its data are on this machine; where not, the result has none.
 
     Args:
         cell: nothing missing.
         output_dir: root of all that runs write.
         if_exists: ``skip`` or ``overwrite``.
+        observer: is told why there are no floors and ceilings.
 
     Raises:
         UserError: the shards do not hold each image once, or the folder can't be written.
@@ -132,19 +138,20 @@ def merge(cell: ShardedCell, output_dir: Path, if_exists: str) -> FinishedCell:
         what = f"{target.finished_dir.name} is being written by {target.holder()}"
         raise UserError(what, str(output_dir), "merge again once that has ended")
     try:
-        return FinishedCell(target.finished_dir, _write_whole(cell, target), skipped=False)
+        return FinishedCell(target.finished_dir, _write_whole(cell, target, observer or Observer()), skipped=False)
     finally:
         target.give_back()
 
 
-def _write_whole(cell: ShardedCell, target: Cell) -> Result:
-    first, rows = cell.found[0], _rows(cell)
+def _write_whole(cell: ShardedCell, target: Cell, observer: Observer) -> Result:
+    first = cell.found[0]
+    protocol, names = build_protocol(first.result.protocol), first.result.class_names
     identity = {**first.result.identity, "shard": None}
     record = replace(first.result.dataset, n_images=sum(shard.result.dataset.n_images for shard in cell.found))
     timings = reduce(Timings.plus, (shard.result.timings for shard in cell.found))
-    protocol, names = build_protocol(first.result.protocol), first.result.class_names
-    linker = _linker_of(first)
-    rows, summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings, linker)
+    rows, linking = count_rows(_rows(cell), len(names), protocol, _linker_of(first))
+    reference = _reference(first, rows, target.finished_dir.parent.parent, observer)
+    summary = summarise_cell(rows, record, names, protocol, identity["seed"], timings, linking)
     failures = [failure for shard in cell.found for failure in shard.result.failures]
     result = replace(
         first.result,
@@ -152,6 +159,7 @@ def _write_whole(cell: ShardedCell, target: Cell) -> Result:
         config=portable(_whole_config(first), target.finished_dir.parent.parent),
         failures=sorted(failures, key=lambda failure: failure.index or 0),
         identity=identity,
+        reference=reference,
         schema_version=SCHEMA_VERSION,  # also where a shard is of an older one
         **summary,
     )
@@ -172,6 +180,29 @@ def _linker_of(shard: Shard) -> KMeansLinker | None:
     except (KeyError, TypeError, ValueError) as error:
         what = f"this cell's linker is not ours ({error})"
         raise UserError(what, str(shard.folder), "run the cell without shards") from error
+
+
+def _reference(shard: Shard, rows: Sequence[ImageRow], output_dir: Path, observer: Observer) -> Reference | None:
+    """What scores of the whole are worth, from data that are at hand: nothing is fetched or prepared."""
+    if shard.result.config.get("reference", "none") == "none":
+        return None
+    try:
+        config = without_preparing(replace(trusted(_whole_config(shard)), output_dir=str(output_dir)))
+        if "://" in config.prepared or "::" in config.prepared:
+            raise UserError("the prepared data are not on this disk", config.prepared, "")
+        with cache_only():
+            opened = open_pass(config, observer)
+            cell = opened.cell(config)
+        if opened.fingerprint != shard.result.dataset.fingerprint:
+            raise UserError("the data are not those of the shards", f"dataset={opened.dataset.name}", "")
+        cell.counted = list(rows), None
+        add_references([cell], [], opened)
+        return cell.reference
+    except Exception as error:  # whatever a foreign config makes a stage raise
+        raise_if_interrupted()
+        why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        observer.say(f"reference  no floor and ceiling: {why}")
+        return None
 
 
 def _whole_config(shard: Shard) -> dict[str, Any]:

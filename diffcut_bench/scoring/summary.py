@@ -41,20 +41,20 @@ def summarise(
             what = f"the metric {name} measured {' and '.join(map(str, sorted(widths)))} numbers of an image"
             raise UserError(what, "evaluation/metrics", "mend it, then score the images again: if_exists=overwrite")
     found = {}
-    for name, (scores, interval) in score_images(image_table(rows), choices, seed=seed).items():
+    for name, (scores, interval, n) in score_images(image_table(rows), choices, seed=seed).items():
         # JSON has no NaN and no infinity.
         value, *per_class = (each if math.isfinite(each) else None for each in scores.tolist())
         ends, *class_ends = ((low, high) if math.isfinite(high - low) else None for low, high in interval.T.tolist())
         names = class_names if per_class else ()
         found[name] = Score(
-            value, ends, dict(zip(names, per_class, strict=True)), dict(zip(names, class_ends, strict=True))
+            value, ends, dict(zip(names, per_class, strict=True)), dict(zip(names, class_ends, strict=True)), n
         )
     return found
 
 
 def image_table(rows: Sequence[ImageRow]) -> ImageTable:
     """What metrics make their statistics from; what was not measured on all images is left out."""
-    tp, fp, fn = (torch.tensor([getattr(row, name) for row in rows]) for name in Counts._fields)
+    tp, fp, fn = (torch.tensor([getattr(row, name) for row in rows], dtype=torch.long) for name in Counts._fields)
     pixels, segments = (torch.tensor([getattr(row, name) for row in rows]) for name in ("pixels", "segments"))
     measured = {}
     for name in rows[0].measured:
@@ -82,15 +82,17 @@ def match_rows(rows: Sequence[ImageRow], num_classes: int, protocol: Protocol) -
     ]
 
 
-def link_rows(
-    rows: Sequence[ImageRow], num_classes: int, protocol: Protocol, linker: KMeansLinker
-) -> tuple[list[ImageRow], Linking]:
-    """Rows with their counts after one matching of linked segments: sums over the clusterings, in which each counts
-    alike; and what each of them gave.
+def count_rows(
+    rows: Sequence[ImageRow], num_classes: int, protocol: Protocol, linker: KMeansLinker | None
+) -> tuple[list[ImageRow], Linking | None]:
+    """Rows of a whole cell with their counts. Of linked segments these are sums over the clusterings, in which each
+    counts alike; what each of them gave is told beside.
 
     Raises:
         UserError: a row has no prototypes that can be compared with the others'.
     """
+    if linker is None:
+        return match_rows(rows, num_classes, protocol), None
     prototypes, entries = _linkable(rows)
     clusterings = linker(prototypes, num_classes)
     size = (len(rows), num_classes)
@@ -139,32 +141,27 @@ def summarise_cell(
     protocol: Protocol,
     seed: int,
     timings: Timings,
-    linker: KMeansLinker | None = None,
-) -> tuple[list[ImageRow], dict[str, Any]]:
+    linking: Linking | None = None,
+) -> dict[str, Any]:
     """What follows from the rows of a whole cell.
 
     Args:
-        rows: of all images, at least one.
+        rows: of all images, at least one, with their counts (`count_rows`).
         record: of the data set; what the rows say of its labels is added.
         class_names: of the data set.
         protocol: in force.
         seed: of the bootstrap.
         timings: of all that was done.
-        linker: of the segments of all images, if there is one.
+        linking: of its segments, if there is a linker.
 
     Returns:
-        The rows with their counts, and fields of the `Result` by name.
+        Fields of the `Result` by name.
     """
-    linking = None
-    if linker is None:
-        rows = match_rows(rows, len(class_names), protocol)
-    else:
-        rows, linking = link_rows(rows, len(class_names), protocol, linker)
     void = [row.void for row in rows if row.void is not None]
     pixels = sum(void) + sum(row.pixels for row in rows)
     annotated = image_table(rows).images_per_class().tolist()
     segments = [row.segments for row in rows]
-    return rows, {
+    return {
         "limited": record.n_images < max(record.n_available or 0, record.n_expected or 0),
         "dataset": replace(
             record,

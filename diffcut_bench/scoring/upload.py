@@ -11,14 +11,14 @@ from diffcut_bench.scoring.framing import Example
 
 
 def upload(examples: Sequence[Example], device: torch.device) -> list[Example]:
-    """The examples with label, pixels and features on a device; on the CPU as they are.
+    """The examples with labels, pixels and features on a device; on the CPU as they are.
 
     Pixels go as they were decoded, a byte a colour, and become colours in [0, 1] and sizes there (`Framing`).
     """
     there = list(examples)
     if device.type == "cpu":
         return there
-    for name in ("label", "pixels", "features"):
+    for name in ("label", "annotations", "pixels", "features"):
         numbers = [number for number, example in enumerate(there) if getattr(example, name) is not None]
         if numbers:
             copies = _copied([getattr(there[number], name) for number in numbers], device)

@@ -10,13 +10,15 @@ from diffcut_bench.segmenters.kmeans import KMeans
 from diffcut_bench.segmenters.kway_ncut import KWayNCut
 from diffcut_bench.segmenters.lost import Lost
 from diffcut_bench.segmenters.maskcut import MaskCut
+from diffcut_bench.segmenters.oracle import Oracle
 from diffcut_bench.segmenters.patches import Patches
 from diffcut_bench.segmenters.precomputed import Precomputed
 from diffcut_bench.segmenters.spectral import Spectral
 from diffcut_bench.segmenters.spectral_embedding import SpectrumTooLargeError
 from diffcut_bench.segmenters.superpixels import Felzenszwalb, Slic
 from diffcut_bench.segmenters.tokencut import TokenCut
-from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid
+from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid, grid_of
+from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
     "AutoSC",
@@ -31,6 +33,7 @@ __all__ = [
     "Lost",
     "MaskCut",
     "OneSegment",
+    "Oracle",
     "Patches",
     "Precomputed",
     "Segmenter",
@@ -38,8 +41,10 @@ __all__ = [
     "Spectral",
     "SpectrumTooLargeError",
     "TokenCut",
+    "Ucm",
     "UniformGrid",
     "as_segmenter",
+    "grid_of",
     "segment_together",
     "sharing_groups",
 ]

@@ -24,8 +24,10 @@ _OF_IMAGE = {
     "image_id": "image_ids",
     "rescale": "rescale",
     "scored_size": "scored_sizes",
+    "label": "labels",
+    "grid_size": "grid_sizes",
 }
-_KNOWN = ("features", "images", "class_counts", "image_ids", *_OF_IMAGE)
+_KNOWN = ("features", "images", "class_counts", "image_ids", "labels", "grid_sizes", *_OF_IMAGE)
 
 
 class Rescale(Protocol):
@@ -48,6 +50,8 @@ class Inputs:
         image_ids: names in the data set.
         rescale: of each image, for segment ids of another resolution.
         scored_sizes: height and width of each image's label map.
+        labels: annotated class of each pixel of the scored size, −1 for void: for oracles only.
+        grid_sizes: rows and columns of the backbone's patches of each image.
     """
 
     features: Float[Tensor, "batch channels rows cols"] | None = None
@@ -56,6 +60,8 @@ class Inputs:
     image_ids: Sequence[str] | None = None
     rescale: Sequence[Rescale] | None = None
     scored_sizes: Sequence[tuple[int, int]] | None = None
+    labels: Int[Tensor, "batch height width"] | None = None
+    grid_sizes: Sequence[tuple[int, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,12 @@ def as_segmenter(method: Callable[..., Any], gives: Gives | None = None) -> Segm
     """Any function or object that can be called, as a segmenter.
 
     What it needs is read from the names of its parameters: ``features`` [batch, channels, rows, cols], ``images``
-    [batch, 3, height, width], ``class_counts``, ``image_ids``. One that names ``image`` [3, height, width],
-    ``class_count``, ``image_id``, ``scored_size`` (height and width) or ``rescale`` (see `Rescale`) is called for one
-    image at a time, and ``features`` are then [channels, rows, cols]. What no stage asks for is not computed: a
-    picture that nobody looks at is not even decoded. Other parameters need a default. It gives whole numbers from 0 on,
+    [batch, 3, height, width], ``class_counts``, ``image_ids``, ``grid_sizes`` (rows and columns of patches), ``labels``
+    [batch, height, width] (the annotation, for oracles only). One that names ``image`` [3, height, width],
+    ``class_count``, ``image_id``, ``grid_size``, ``label``, ``scored_size`` (height and width) or ``rescale`` (see
+    `Rescale`) is called for one image at a time, and ``features`` are then [channels, rows, cols]. What no stage asks
+    for is not computed: a picture that nobody looks at is not even decoded. Other parameters need a default. It gives
+    whole numbers from 0 on,
     as a tensor or a NumPy array: a segment for each patch [batch, rows, cols] if it takes features, else for each pixel
     [batch, height, width]; without the first axis for one image.
 

@@ -3,14 +3,17 @@
 from diffcut_bench.store.atomic import sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
-from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows
+from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
+from diffcut_bench.store.reference_rows import keep_rows, kept_rows
 from diffcut_bench.store.rows import ImageRow, Progress, join_progress, pack_prototypes, read_journal
 from diffcut_bench.store.schema import (
     SCHEMA_VERSION,
+    Bracket,
     DatasetRecord,
     Environment,
     Failure,
     Linking,
+    Reference,
     Result,
     Score,
     SegmentsPerImage,
@@ -20,6 +23,7 @@ from diffcut_bench.store.schema import (
 __all__ = [
     "SCHEMA_VERSION",
     "SUMS",
+    "Bracket",
     "Cell",
     "DatasetRecord",
     "Environment",
@@ -28,6 +32,7 @@ __all__ = [
     "ImageRow",
     "Linking",
     "Progress",
+    "Reference",
     "Result",
     "Score",
     "SegmentsPerImage",
@@ -39,12 +44,15 @@ __all__ = [
     "check_sums",
     "in_units",
     "join_progress",
+    "keep_rows",
+    "kept_rows",
     "list_sets",
     "open_set",
     "pack_prototypes",
     "read_journal",
     "read_result",
     "read_rows",
+    "republish",
     "sync_folder",
     "sync_tree",
     "unwritable",

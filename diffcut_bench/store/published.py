@@ -39,10 +39,28 @@ def publish(folder: Path, result: Result, rows: Sequence[ImageRow], config_yaml:
         UserError: an image is in neither rows nor failures, or twice; or the folder can't be written.
     """
     _check_complete(folder, result, rows, images)
-    contents = {_ROWS: _parquet(rows), "config.yaml": config_yaml.encode(), _RESULT: result.to_json().encode()}
+    contents = {_ROWS: rows_to_parquet(rows), "config.yaml": config_yaml.encode(), _RESULT: result.to_json().encode()}
     for name, content in contents.items():
         write_atomically(folder / name, content)
     write_atomically(folder / SUMS, "".join(f"{_sha256(content)}  {name}\n" for name, content in contents.items()))
+
+
+def republish(folder: Path, result: Result) -> None:
+    """Replace the result of a finished cell by one that says more of the same rows; whoever looks meanwhile, or after a
+    kill half-way, sees a whole cell.
+
+    Raises:
+        UserError: the folder can't be written.
+    """
+    content = result.to_json().encode()
+    if not (folder / SUMS).is_file():  # of an older version
+        write_atomically(folder / _RESULT, content)
+        return
+    before = (folder / SUMS).read_text()
+    line, own = f"{_sha256(content)}  {_RESULT}\n", re.compile(rf"^.*  {re.escape(_RESULT)}\n", re.MULTILINE)
+    write_atomically(folder / SUMS, before + line)  # for as long as it is either
+    write_atomically(folder / _RESULT, content)
+    write_atomically(folder / SUMS, own.sub("", before) + line)
 
 
 def read_result(folder: Path) -> Result:
@@ -75,7 +93,7 @@ def read_rows(folder: Path, prototypes: bool = False) -> list[ImageRow]:
     try:
         file = pq.ParquetFile(io.BytesIO(_content(path)))
         names = [name for name in file.schema_arrow.names if prototypes or name != "prototypes"]
-        rows = typed(list[ImageRow], file.read(names).to_pylist())
+        rows = rows_of_table(file.read(names))
         channels = {row.unpack_prototypes().shape[1] for row in rows if row.prototypes}
         if len(channels) > 1:
             raise ValueError(f"prototypes of {' and '.join(map(str, sorted(channels)))} channels")
@@ -127,22 +145,26 @@ def check_sums(folder: Path) -> None:
         raise DamagedError(f"a file can't be read ({error})", folder) from error
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, again: bool = True) -> bytes:
     """Bytes of a published file, which have to agree with its checksum where its folder has any."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ValueError(error.strerror or f"{error}") from error
-    if (path.parent / SUMS).is_file() and _sums(path.parent).get(path.name) != _sha256(content):
+    if (path.parent / SUMS).is_file() and _sha256(content) not in _sums(path.parent).get(path.name, ()):
+        if again and path.name == _RESULT:  # it may have been replaced between the two looks
+            return _content(path, again=False)
         raise ValueError(f"{path.name} is not what was written: its SHA-256 is not the one in {SUMS}")
     return content
 
 
-def _sums(folder: Path) -> dict[str, str]:
-    """Checksums of the files in a folder, by name."""
+def _sums(folder: Path) -> dict[str, set[str]]:
+    """Checksums of the files in a folder, by name; two of one that is being replaced."""
+    sums: dict[str, set[str]] = {}
     try:
-        lines = (folder / SUMS).read_text().splitlines()
-        sums = {name: digest for digest, name in (line.split("  ") for line in lines)}
+        for line in (folder / SUMS).read_text().splitlines():
+            digest, name = line.split("  ")
+            sums.setdefault(name, set()).add(digest)
     except (OSError, ValueError) as error:
         raise ValueError(f"{SUMS}: {error}") from error
     if any(Path(name).name != name for name in sums) or not {_RESULT, _ROWS} <= sums.keys():
@@ -163,7 +185,18 @@ def _check_complete(folder: Path, result: Result, rows: Sequence[ImageRow], imag
         raise UserError(what, str(folder.absolute()), "run the same command again: it computes what is missing")
 
 
-def _parquet(rows: Sequence[ImageRow]) -> bytes:
+def rows_of_table(table: pa.Table) -> list[ImageRow]:
+    """Rows of a table of images.
+
+    Raises:
+        ValueError: they are none.
+    """
+    rows: list[ImageRow] = typed(list[ImageRow], table.to_pylist())
+    return rows
+
+
+def rows_to_parquet(rows: Sequence[ImageRow]) -> bytes:
+    """A parquet file of rows of images."""
     counts = pa.list_(pa.int64())
     columns = dict.fromkeys(("index", "id", "segments", "pixels"), pa.int64()) | {"id": pa.string()}
     columns |= dict.fromkeys(("tp", "fp", "fn"), counts)

@@ -33,15 +33,37 @@ class Score:
     ci95: tuple[float, float] | None = None  # percentile bootstrap over images
     per_class: dict[str, float | None] = field(default_factory=dict)  # empty for a metric without scores of classes
     per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in the oldest files
+    n: int | None = None  # images that the score is over; None in older files
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Where a score lies between what needs no picture and the best that could be; see docs/protocol.md."""
+
+    floor: Score  # of a grid with as many segments as the method gave in each image
+    ceiling: Score  # of the annotation itself, cut to the method's patches
+    lift: Score  # (score − floor) / (ceiling − floor); its value is None where the ceiling is no better than the floor
+
+
+@dataclass(frozen=True)
+class Reference(Bracket):
+    """The bracket of the score that leads, and those of all others that are better high or better low."""
+
+    score: str  # the metric's name
+    others: dict[str, Bracket] = field(default_factory=dict)  # by the metric's name
+
+    def of(self, metric: str) -> Bracket | None:
+        """The bracket of a metric's score, if there is one."""
+        return self if metric == self.score else self.others.get(metric)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
     """Scores under the names that schema version 1 gave them; they say the same as `Result.scores`."""
 
-    miou: float  # fraction, mean over classes
-    pixel_accuracy: float  # fraction
-    miou_ci95: tuple[float, float]
+    miou: float | None  # fraction, mean over classes; None where labels have no classes (matching=regions)
+    pixel_accuracy: float | None  # fraction
+    miou_ci95: tuple[float, float] | None
     pixel_accuracy_ci95: tuple[float, float] | None = None  # absent in older files
     iou_per_class: dict[str, float | None]  # None: never annotated nor predicted
     iou_per_class_ci95: dict[str, tuple[float, float] | None] = field(default_factory=dict)  # empty in older files
@@ -51,7 +73,7 @@ class Metrics:
 
     @staticmethod
     def of(scores: Mapping[str, Score]) -> "Metrics":
-        """Of scores that hold mIoU and pixel accuracy at least."""
+        """Of scores, as far as they hold these."""
         parts = {old: getattr(scores.get(name, Score(None)), part) for old, (name, part) in _OF_METRICS.items()}
         return Metrics(**parts)
 
@@ -139,6 +161,7 @@ class Result:
     protocol: dict[str, Any] = field(default_factory=dict)  # the choices in force, by name
     identity: dict[str, Any] = field(default_factory=dict)  # what the key is the digest of; empty in older files
     linking: Linking | None = None  # of cells with a linker
+    reference: Reference | None = None  # what the scores are worth; None in older files and where nobody asked for it
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -148,8 +171,9 @@ class Result:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of the classes scored, in the data set's order."""
-        return tuple(self.scores["miou"].per_class)
+        """Of the classes scored, in the data set's order; none where no score is of classes."""
+        scores = (self.scores.get("miou", Score(None)), *self.scores.values())
+        return next((tuple(score.per_class) for score in scores if score.per_class), ())
 
     def to_json(self) -> str:
         """Indented, keys in order of declaration, so that two equal results are equal byte for byte."""
@@ -158,7 +182,16 @@ class Result:
             values |= {"metrics": asdict(self.metrics), name: value} if name == "scores" else {name: value}
         if self.schema_version == 1:
             del values["scores"]
-        later = [(values, "identity"), (values, "linking"), *((failure, "index") for failure in values["failures"])]
+        later = [
+            (values, "identity"),
+            (values, "linking"),
+            (values, "reference"),
+            *((failure, "index") for failure in values["failures"]),
+        ]
+        later += [(score, "n") for score in values.get("scores", {}).values()]
+        brackets = [values["reference"], *values["reference"]["others"].values()] if values["reference"] else []
+        of_brackets = [bracket[part] for bracket in brackets for part in ("floor", "ceiling", "lift")]
+        later += [(score, part) for score in of_brackets for part in ("n", "per_class", "per_class_ci95")]
         later += [(values["dataset"], name) for name in ("n_available", "void_share", "unannotated")]
         later += [
             (values["metrics"], f"{name}_ci95") for name in ("pixel_accuracy", "iou_per_class", "mean_image_jaccard")
@@ -189,7 +222,8 @@ class Result:
         metrics: Metrics = typed(Metrics, raw.get("metrics"), "metrics")
         read: Result = typed(Result, {"scores": {}, **raw})
         # What metrics say holds, in files of all versions.
-        result = replace(read, scores={**read.scores, **metrics.scores()})
+        told = {name: replace(score, n=read.scores.get(name, score).n) for name, score in metrics.scores().items()}
+        result = replace(read, scores={**read.scores, **told})
         result.scores.setdefault("segments", Score(result.segments_per_image.mean))
         typed(dict[str, str], result.config.get("choices", {}), "config.choices")
         return result

@@ -16,7 +16,9 @@ from diffcut_bench.coherence.sampling import PatchGrid, SamplingOptions, draw_pa
 from diffcut_bench.evaluation import (
     ImageCounts,
     ScoredImage,
+    assign_clusters,
     contingency_tables,
+    count_boundaries,
     count_matches,
     match_image,
     measure_image,
@@ -115,6 +117,18 @@ def test_prototypes_are_made_there_and_come_to_the_host(accelerator):
     assert asked[0] == asked[1] < 40
 
 
+def test_boundaries_are_counted_there_with_as_many_kernels_for_a_batch_as_for_an_image(accelerator):
+    def counted(prediction, label):
+        return [[*found[4:], torch.tensor(found[:4])] for (found,) in count_boundaries(prediction, label, CLASSES, 9)]
+
+    inputs = LARGE[0], LARGE[1][:, None]
+    counts = compare(accelerator, counted, *inputs, gives=HOST)
+    assert computed_there(counts, inputs)
+    assert counts.crossings.total() == 1
+    one = compare(accelerator, counted, *(each[:1] for each in inputs), gives=HOST)
+    assert counts.kernels.total() == one.kernels.total() < 120
+
+
 def test_tables_of_more_clusters_than_supposed_are_counted_again(accelerator):
     many = PREDICTION + 300 * (PREDICTION == 2), LABEL
     assert compare(accelerator, tables, *many, gives=HOST).crossings.total() == 2
@@ -172,10 +186,12 @@ def test_counts_of_an_image_are_the_hosts(accelerator, surplus):
 
 def test_what_metrics_measure_is_the_hosts(accelerator):
     of_images = tables(PREDICTION, LABEL)
+    boundaries = count_boundaries(PREDICTION, LABEL[:, None], CLASSES, 9)
     there = uploaded((PREDICTION, LABEL))
-    for image in range(3):
-        own, other = (ScoredImage(p[image], t[image], of_images[image]) for p, t in ((PREDICTION, LABEL), there))
-        assert measure_image(other, {}) == measure_image(own, {})
+    for image, table in enumerate(of_images):
+        on_host = (table, 0, assign_clusters(table), boundaries[image][0])
+        own, other = (ScoredImage(p[image], t[image], *on_host) for p, t in ((PREDICTION, LABEL), there))
+        assert measure_image([other], {}) == measure_image([own], {})
 
 
 def test_the_metric_of_counts_can_live_there(accelerator):

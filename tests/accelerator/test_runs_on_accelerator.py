@@ -116,7 +116,7 @@ def test_the_device_is_found_and_named(accelerator):
     assert [place.partition(":")[0] for place in accelerator.counts.crossings] == ["environment.py"]
 
 
-@pytest.mark.parametrize(("refiner", "waits"), [("pamr", 2), ("none", 1)])
+@pytest.mark.parametrize(("refiner", "waits"), [("pamr", 3), ("none", 2)])  # the last one is for boundaries
 def test_from_label_maps_to_counts_a_batch_is_waited_for_as_often_as_an_image(cli, shapes, tmp_path, refiner, waits):
     def crossings(batch_size):
         overrides = shapes_overrides(shapes, tmp_path / str(batch_size))

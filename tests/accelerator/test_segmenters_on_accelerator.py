@@ -104,6 +104,16 @@ def test_segmenters_of_pictures_take_those_of_the_device(accelerator, what):
     assert [each.tolist() for each in found] == [each.tolist() for each in expected]
 
 
+def test_an_oracle_works_where_the_labels_are(accelerator):
+    labels = torch.randint(-1, 5, (3, 24, 32), generator=torch.Generator().manual_seed(0))
+    one, three = (
+        compare(accelerator, lambda given: segmenters.Oracle(5, 7)(given, [(3, 4)]), labels[:images])
+        for images in (1, 3)
+    )
+    assert three.kernels.total() == one.kernels.total()
+    assert three.crossings.total() == one.crossings.total() == 1
+
+
 def test_precomputed_segments_need_no_device(accelerator, tmp_path):
     Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
     framing = Framing("none", 32, 16, "ignore", 4)
@@ -117,7 +127,7 @@ def test_precomputed_segments_need_no_device(accelerator, tmp_path):
 
 def test_every_option_is_tried_here():
     methods = [*(method for method, _ in (ON_DEVICE | WITH_HOST).values()), *OF_PICTURES.values()]
-    tried = {type(method).__name__ for method in methods} | {"Precomputed"}
+    tried = {type(method).__name__ for method in methods} | {"Oracle", "Precomputed"}
     for path in (conf_dir() / "segmenter").glob("*.yaml"):
         (target,) = re.findall(r"_target_: diffcut_bench\.segmenters\.(\w+)", path.read_text())
         assert target in tried, path.stem

@@ -98,8 +98,9 @@ def test_table1_gives_verdicts(cli, data, two_are_all, checkpoint, tmp_path):
     table = Table.from_dict(record["table"])
     assert table.to_markdown() == (folder / "table1.md").read_text()
     blocks = [row[:2] for row in table.rows if row[1] and not row[1].startswith("published (")]
-    lines = ("ours", "difference", "tolerance", "verdict")  # no interval of so few images
-    assert blocks[-5:] == [("DiffCut", "published"), *(("", line) for line in lines)]
+    # No interval of so few images.
+    lines = ("ours", "floor – ceiling", "lift", "difference", "tolerance", "verdict")
+    assert blocks[-7:] == [("DiffCut", "published"), *(("", line) for line in lines)]
     notes = "\n".join(table.notes)
     assert "DiffCut: backbone.model=sdxl" in notes and str(checkpoint) not in notes, "a folder's name, not its place"
     assert "one matching of clusters to classes for the whole data set" in notes
@@ -168,6 +169,32 @@ def test_a_row_is_run_from_its_predictions(cli, tmp_path):
     assert "matching=per_image|dataset" in done.out.replace("\n", " ")
 
 
+def test_another_score_has_nothing_published_to_be_compared_with(cli, tmp_path):
+    claims = "claims: [{text: ours is ahead, kind: exceeds, row: ours, others: [theirs]}]\n"
+    options = own_experiment(tmp_path, write_shapes(tmp_path / "shapes", 3), claims)
+    assert cli("reproduce", "mine", *options).code == 0
+    done = cli("reproduce", "mine", "score=ari", *options)
+    assert done.code == 0, done.err
+    folder = tmp_path / "out" / "reproductions"
+    assert verdicts(folder / "mine", "mine")["ours", "shapes"]["published"] == "50.000", "which stays"
+    rows = verdicts(folder / "mine-ari", "mine-ari")
+    assert list(rows) == [("ours", "shapes")], "of a row that is not run there are published values only"
+    (path,) = (tmp_path / "out" / "results").glob("*/result.json")
+    ours = Result.from_json(path.read_text()).scores["ari"]
+    told = rows["ours", "shapes"]
+    assert told["ours"] == f"{100 * ours.value:.3f}" and told["published"] == told["difference"] == ""
+    assert told["verdict"] == "not stated: published in mIoU, and not in ARI"
+    record = json.loads((folder / "mine-ari" / "reproduction.json").read_text())
+    table, stated = Table.from_dict(record["table"]), Table.from_dict(record["claims"])
+    assert table.shared == "ARI (%)" and table.title == "Mine, told by ARI"
+    assert [row[1] for row in table.rows] == ["ours", "verdict"]
+    assert "(a) not stated: published in mIoU, and not in ARI" in table.notes
+    assert not any(note.startswith("reproduced:") for note in table.notes)
+    assert [row[-1] for row in stated.rows] == ["not stated: published in mIoU, and not in ARI"]
+    refused = cli("reproduce", "mine", "score=arri", *options)
+    assert refused.code == 2 and "did you mean ari" in refused.err
+
+
 FIGURE = """sweep: ["segmenter.alpha=2,5", "segmenter.tau=0.2,0.5,0.8"]
 axis: segmenter.tau
 references: {AutoSC: 25.3}
@@ -196,6 +223,10 @@ def test_a_figure_is_curves_and_claims(cli, tmp_path):
     assert [curve["y"] for curve in drawn["curves"]] == [pytest.approx(values) for values in expected]
     assert Image.open(folder / "mine.png").size[0] > 300
     assert (folder / "mine.svg").read_text().startswith("<?xml")
+    assert cli("reproduce", "mine", "score=voi", *options).code == 0
+    told = json.loads((folder.parent / "mine-voi" / "reproduction.json").read_text())
+    assert (told["curves"]["y_label"], told["curves"]["references"]) == ("VoI", [])
+    assert {row[2] for row in told["table"]["rows"]} == {"not stated: published in mIoU, and not in VoI"}
 
 
 @pytest.mark.slow

@@ -1,6 +1,14 @@
 import pytest
 
-from diffcut_bench.config import build_protocol, conf_dir, expand_sweep, instantiate, load_config, quote_if_needed
+from diffcut_bench.config import (
+    RunConfig,
+    build_protocol,
+    conf_dir,
+    expand_sweep,
+    instantiate,
+    load_config,
+    quote_if_needed,
+)
 from diffcut_bench.errors import UserError
 
 
@@ -152,7 +160,9 @@ def test_an_argument_that_a_target_does_not_take_is_named_with_those_that_it_tak
 def test_a_sweep_over_options_by_pattern(tmp_path):
     names = [path.stem for path in sorted((conf_dir() / "protocol").glob("*.yaml"))]
     assert expand_sweep(["protocol=glob(*)"]) == [[f"protocol={name}"] for name in names]
-    assert expand_sweep(["protocol=glob(*,exclude=s*)"]) == [["protocol=paper"], ["protocol=released"]]
+    assert expand_sweep(["protocol=glob(*,exclude=s*)"]) == [
+        [f"protocol={name}"] for name in ("bsds", "paper", "released")
+    ]
     assert expand_sweep(["backbone=glob([sd14,dino_b8])"]) == [["backbone=dino_b8"], ["backbone=sd14"]]
     (tmp_path / "protocol").mkdir()
     (tmp_path / "protocol" / "mine.yaml").write_text("name: mine\n")
@@ -163,7 +173,7 @@ def test_a_sweep_over_options_by_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("override", "what", "next_"),
     [
-        ("protocol=glob(x*)", "no option of protocol fits", "available: paper"),
+        ("protocol=glob(x*)", "no option of protocol fits", "available: bsds, paper"),
         ("segmenter.tau=glob(*)", "glob() is for the options of a group", "key=a,b"),
         ("segmenter.tau=range(1,0)", "a sweep over no value", "range(start,stop,step)"),
         ("segmenter.tau=range(0,1,0)", "is no override", "key=value"),
@@ -265,3 +275,13 @@ def test_a_refused_argument_names_option_and_reason():
         instantiate("segmenter", config.segmenter)
     assert "tau must lie in [0, 1], not 2" in caught.value.what
     assert "segmenter" in caught.value.where
+
+
+def test_a_score_is_a_metric_s_name():
+    assert load_config([]).score == "miou"
+    assert load_config(["score=pixel_accuracy"]).score == "pixel_accuracy"
+    with pytest.raises(UserError, match="no metric is named 'mIoU'") as refused:
+        load_config(["score=mIoU"])
+    assert refused.value.hint.startswith("did you mean miou")
+    old = {name: value for name, value in load_config([]).to_dict().items() if name != "score"}
+    assert RunConfig(**old).score == "miou", "configs of older results have none"

@@ -53,6 +53,24 @@ def write_context(root: Path, label: np.ndarray) -> None:
     (top / "ImageSets" / "Main" / "val.txt").write_text("2008_000002\n2010_000009\n")
 
 
+def annotations(*maps: np.ndarray) -> dict[str, np.ndarray]:
+    """What a ground truth file of BSDS500 holds: segments and boundaries of each annotator."""
+    cells = np.empty((1, len(maps)), dtype=object)
+    for index, segments in enumerate(maps):
+        cells[0, index] = {"Segmentation": segments.astype(np.uint16), "Boundaries": np.zeros_like(segments, np.uint8)}
+    return {"groundTruth": cells}
+
+
+def write_bsds(root: Path, maps: dict[str, list[np.ndarray]], split: str = "test") -> Path:
+    """BSDS500: pictures of noise, and segments of each one's annotators; returns its ``data`` folder."""
+    data = root / "BSR" / "BSDS500" / "data"
+    (data / "groundTruth" / split).mkdir(parents=True)
+    for seed, (image_id, own) in enumerate(maps.items()):
+        picture(data / "images" / split / f"{image_id}.jpg", seed, own[0].shape[::-1])
+        scipy.io.savemat(data / "groundTruth" / split / f"{image_id}.mat", annotations(*own), do_compression=True)
+    return data
+
+
 def write_coco(root: Path, label: np.ndarray, ids: tuple[str, ...] = ("000000000139", "000000000724")) -> None:
     for seed, image_id in enumerate(ids):
         picture(root / "val2017" / f"{image_id}.jpg", seed)

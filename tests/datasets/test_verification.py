@@ -51,6 +51,14 @@ def test_a_split_without_a_published_number_can_be_fine(tmp_path):
     assert found.verdict == "fine: every pair can be read"
 
 
+def test_pictures_without_edges_say_nothing_of_the_labels(tmp_path):
+    write_scenes(tmp_path)
+    for path in (tmp_path / "ADEChallengeData2016" / "images" / "validation").iterdir():
+        Image.new("RGB", (100, 100), (128, 128, 128)).save(path)
+    found = verify(ade20k(str(tmp_path)).from_originals())
+    assert found.aligned is None and "shifted" not in found.verdict
+
+
 @pytest.mark.parametrize("damage", ["size", "colour", "value", "truncated"])
 def test_every_damaged_label_is_named(tmp_path, damage):
     miniatures.write_ade20k(tmp_path, values(1, 2))

@@ -22,7 +22,7 @@ COUNTS = {
     "tp": torch.tensor([[3, 0, 5], [2, 0, 0], [0, 0, 7]]),
     "fp": torch.tensor([[1, 0, 0], [0, 0, 2], [0, 0, 1]]),
     "fn": torch.tensor([[0, 0, 4], [3, 0, 0], [0, 0, 0]]),
-    "pixels": torch.tensor([12, 5, 8]),
+    "pixels": torch.tensor([12, 5, 7]),
     "segments": torch.tensor([2, 3, 7]),
 }
 THREE = ImageTable(**COUNTS)
@@ -44,7 +44,7 @@ def test_miou_is_of_sums_over_images():
 
 
 def test_other_scores_are_what_they_say():
-    assert scored("pixel_accuracy").tolist() == pytest.approx([17 / 25])
+    assert scored("pixel_accuracy").tolist() == pytest.approx([17 / 24])
     assert scored("segments").tolist() == [4]
     expected = [(3 / 4 + 5 / 9) / 2, (2 / 5 + 0 / 2) / 2, 7 / 8]
     assert known_metrics()["jaccard"].of_each(THREE).tolist() == pytest.approx(expected)
@@ -149,7 +149,7 @@ def test_a_module_without_a_metric_is_none_and_an_error_names_its_metric(add_met
     )
     assert "odd" in known_metrics()
     with pytest.raises(ZeroDivisionError, match="metric odd: division by zero"):
-        measure_image(ScoredImage(*[torch.zeros(2, 2, dtype=torch.long)] * 3), {})
+        measure_image([ScoredImage(*[torch.zeros(2, 2, dtype=torch.long)] * 3)], {})
 
 
 def test_what_was_not_measured_is_no_score():

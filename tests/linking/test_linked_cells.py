@@ -52,7 +52,8 @@ def score(words, out, *more):
 def test_what_is_planted_is_linked_perfectly(planted, tmp_path):
     cell = score(planted, tmp_path / "out", "linker=kmeans")
     result = cell.result
-    assert result.metrics.miou == 1
+    assert result.metrics.miou == result.metrics.pixel_accuracy == 1
+    assert result.reference.ceiling.value == result.reference.lift.value == 1 > result.reference.floor.value
     told = result.linking
     assert (told.clusters, told.seeds, told.segments, told.miou) == (6, 5, 36, [1.0] * 5)
     assert (told.mean, told.deviation) == (1, 0)

@@ -11,10 +11,18 @@ from matplotlib.collections import LineCollection, PolyCollection, QuadMesh
 from matplotlib.figure import Figure
 from PIL import Image
 
-from diffcut_bench.evaluation import known_metrics
+from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
 from diffcut_bench.reporting import encode_figure, sweep_figures
-from diffcut_bench.reporting.figures import Curve, draw_class_bars, draw_curves, draw_heat_map, inline_svg
-from diffcut_bench.store import Result
+from diffcut_bench.reporting.figures import (
+    Curve,
+    Panel,
+    draw_class_bars,
+    draw_curves,
+    draw_heat_map,
+    draw_panels,
+    inline_svg,
+)
+from diffcut_bench.store import Reference, Result, Score
 
 NAN = float("nan")
 MIOU = known_metrics()["miou"]
@@ -151,6 +159,83 @@ def test_one_number_gives_curves_alone_and_a_hole_in_the_grid_is_blank():
     assert [figure.name for figure in sweep_figures([cell(tau=0.3), cell(tau=0.4)])] == ["curves"]
     holed = sweep_figures([cell(tau=0.3, alpha=2), cell(tau=0.4, alpha=2), cell(tau=0.4, alpha=5)])
     assert len(holed[1].figure.axes[0].texts) == 3
+
+
+def fine(tau: float, segments: float, **scores: float) -> Result:
+    """A result with so many segments an image, and these scores."""
+    found = cell(tau=tau)
+    told = {name: Score(value, (value - 0.1, value + 0.1)) for name, value in scores.items()}
+    return replace(
+        found, scores=found.scores | told, segments_per_image=replace(found.segments_per_image, mean=segments)
+    )
+
+
+def test_scores_are_drawn_by_segments_an_image():
+    results = [fine(0.4, 9.5, miou=0.5, ari=0.2), fine(0.3, 3.5, miou=0.3, ari=0.4), fine(0.5, 5.0, miou=0.4, ari=0.3)]
+    drawn = {figure.name: figure for figure in sweep_figures(results)}
+    assert list(drawn) == ["curves", "granularity", "granularity-others"]
+    assert drawn["granularity"].title == "mIoU by segments an image"
+    axes = drawn["granularity"].figure.axes[0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("segments an image (mean)", "mIoU (%)")
+    assert axes.lines[0].get_xydata() == pytest.approx(np.array([[3.5, 30], [5, 40], [9.5, 50]])), "by segments"
+    panels = drawn["granularity-others"].figure.axes
+    assert [axes.get_title("left") for axes in panels] == ["pixel accuracy (%)", "ARI (%)"]
+    assert panels[1].lines[0].get_ydata() == pytest.approx([40, 30, 20])
+    led = {figure.name: figure for figure in sweep_figures(results, "ari")}
+    assert led["curves"].title == "ARI by tau" and led["granularity"].title == "ARI by segments an image"
+    assert led["curves"].figure.axes[0].lines[0].get_ydata() == pytest.approx([40, 20, 30]), "by tau"
+    titles = [axes.get_title("left") for axes in led["granularity-others"].figure.axes]
+    assert titles == ["mIoU (%)", "pixel accuracy (%)"]
+
+
+def test_a_cell_without_the_score_leaves_a_gap_in_its_curve():
+    results = [fine(0.3, 3, ari=0.4), fine(0.4, 4), fine(0.5, 5, ari=0.3)]
+    values = sweep_figures(results, "ari")[0].figure.axes[0].lines[0].get_ydata()
+    assert values == pytest.approx([40, NAN, 30], nan_ok=True)
+
+
+def test_floor_and_ceiling_are_bands():
+    score = Curve("alpha=5", (2, 8), (30, 40), (25, 35), (35, 45))
+    bounds = [
+        Curve(name, (2, 8), (y, y), (y - 2, y - 2), (y + 2, y + 2)) for name, y in (("floor", 10), ("ceiling", 80))
+    ]
+    axes = draw_curves([score], "x", "y", bounds=[*bounds, *bounds], ticks_at_points=False).axes[0]
+    bands = [each for each in axes.collections if isinstance(each, PolyCollection)]
+    extents = [band.get_datalim(axes.transData).extents.tolist() for band in bands]
+    assert extents[:2] == [pytest.approx([2, 8, 8, 12]), pytest.approx([2, 78, 8, 82])]
+    texts = [text.get_text() for text in axes.figure.legends[0].get_texts()]
+    assert texts == ["floor", "ceiling", "alpha=5"], "each once"
+    styles = [line.get_linestyle() for line in axes.lines[:2]]
+    assert styles == ["--", ":"]
+
+
+def test_floor_and_ceiling_of_results_run_along_the_segments():
+    def between(floor: float) -> Reference:
+        return Reference(Score(floor, (floor - 0.1, floor + 0.1)), Score(0.8, (0.7, 0.9)), Score(0.5), "miou")
+
+    few = [replace(fine(0.3, 3, miou=0.4), reference=between(0.2)), fine(0.4, 5, miou=0.5)]
+    few.append(replace(fine(0.5, 9, miou=0.6), reference=between(0.3)))
+    results = [replace(each, dataset=replace(each.dataset, n_images=FEWEST_IMAGES)) for each in few]
+    axes = next(each for each in sweep_figures(results) if each.name == "granularity").figure.axes[0]
+    lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert lines["floor"] == [[3, pytest.approx(20)], [9, pytest.approx(30)]]
+    assert lines["ceiling"] == [[3, pytest.approx(80)], [9, pytest.approx(80)]]
+    bands = [each.get_datalim(axes.transData).extents for each in axes.collections]
+    assert bands[0].tolist() == pytest.approx([3, 10, 9, 40])
+    axes = next(each for each in sweep_figures(few) if each.name == "granularity").figure.axes[0]
+    assert list(axes.collections) == [], "no band of few images"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 12])
+def test_panels_stand_two_in_a_row_under_one_legend(count):
+    line = Curve("alpha=5", (2, 8), (30, 40))
+    bare, bound = Panel("first", (line,)), Panel("last", (line,), (Curve("floor", (2, 8), (1, 2)),))
+    figure = draw_panels([*[bare] * (count - 1), bound], "segments")
+    assert [axes.get_title("left") for axes in figure.axes if axes.get_visible()] == ["first"] * (count - 1) + ["last"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["floor", "alpha=5"], "of all panels"
+    labelled = [axes for axes in figure.axes if axes.get_visible() and axes.xaxis.get_tick_params()["labelbottom"]]
+    assert len(labelled) == min(count, 2), "the lowest of each column"
+    assert encode_figure(figure, "svg") == encode_figure(figure, "svg")
 
 
 def test_words_and_other_images_make_curves_of_their_own():

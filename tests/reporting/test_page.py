@@ -20,6 +20,7 @@ from diffcut_bench.reporting.page import (
 from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.store import Score
 
+MIOU = known_metrics()["miou"]
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 EVIL = '<b>bold</b> & "q"'
 
@@ -75,8 +76,8 @@ def page(name: str = "voc") -> Page:
         title=name,
         lead=f"1 result on {name}",
         headlines=(
-            Headline(name, Score(0.4925, (0.431, 0.576)), f"{name}, tau=0.5", "11 images", False),
-            Headline("one image", Score(0.2), "diffcut", "1 of 9 images", True),
+            Headline(name, MIOU, Score(0.4925, (0.431, 0.576)), f"{name}, tau=0.5", "11 images", False),
+            Headline("one image", MIOU, Score(0.2), "diffcut", "1 of 9 images", True),
         ),
         reproductions=(
             ReproductionPart(f"Table 1 {name}", (verdicts,)),
@@ -89,7 +90,7 @@ def page(name: str = "voc") -> Page:
                 name,
                 f"settings {name}",
                 table("classes", (name,), title=name),
-                draw_class_bars({name: 0.2}, {name: (0.1, 0.3)}, known_metrics()["miou"]),
+                draw_class_bars({name: 0.2}, {name: (0.1, 0.3)}, MIOU),
                 (("Best", (picture,)), ("Worst", (picture,))),
                 (f"missing {name}",),
             ),

@@ -97,7 +97,7 @@ def test_a_sweep_becomes_a_page_with_tables_figures_and_pictures(swept, cli):
         [100 * iou for iou in best.metrics.iou_per_class.values()], abs=0.051
     )
     assert all("–" in row["95 % interval"] for row in classes)
-    assert page.count("<svg") == 3, "curves, heat map, bars"
+    assert page.count("<svg") == 5, "curves, heat map, two of scores by segments, bars"
     assert page.count("<details>") == 4
     assert all(result.key in page for _, result in results_of(swept))
 
@@ -110,6 +110,34 @@ def test_a_sweep_becomes_a_page_with_tables_figures_and_pictures(swept, cli):
     scores = [float(score) for _, score in shown]
     assert scores == sorted(scores, reverse=True)
     assert len({name for name, _ in shown}) == 6
+
+
+def test_a_report_by_another_score(swept, cli):
+    done = cli("report", swept, "score=voi")
+    assert (done.code, done.err) == (0, "")
+    page = page_of(swept)
+    folder, best = min(results_of(swept), key=lambda cell: cell[1].scores["voi"].value)
+    assert f'class="score">{best.scores["voi"].value:.2f} <small>VoI</small>' in page
+    assert "VoI by tau, for each alpha" in page and "VoI by segments an image, for each alpha" in page
+    assert [*table_of(swept, "results")[0]][2:4] == ["VoI", "95 % interval"]
+    shown = re.findall(r"<figcaption>\w+: VoI ([\d.]+), \d+ segments?</figcaption>", page)
+    assert len(shown) == 6 and shown == sorted(shown), "the least first"
+    assert "VoI of each image alone" in page
+    assert "IoU of each class of folder" in page, "there is no VoI of a class"
+    assert len(list((folder / "pictures").glob("*.png"))) >= 6
+    refused = cli("report", swept, "score=vio")
+    assert refused.code == 2 and "did you mean voi" in refused.err
+
+
+def test_results_without_the_score_have_cards_of_what_they_have(swept, cli):
+    for path in swept.glob("results/*/result.json"):
+        record = json.loads(path.read_text())
+        record["scores"] = {name: score for name, score in record["scores"].items() if name != "ari"}
+        path.write_text(json.dumps(record))
+    done = cli("report", swept, "--gallery", "0", "score=ari")
+    assert (done.code, done.err) == (0, "")
+    assert "<small>% mIoU</small>" in page_of(swept)
+    assert [*table_of(swept, "results")[0]][2] == "mIoU"
 
 
 def test_the_same_results_give_the_same_bytes(swept, cli):
@@ -241,7 +269,7 @@ def test_reproductions_stand_by_number_tables_first(swept, cli):
     assert done.err.count("left out") == 1
     page = page_of(swept)
     assert re.findall(r"<h3>title of (\w+)</h3>", page) == ["table1", "table2", "table11", "figure3", "figure4"]
-    assert page.count("<svg") == 4
+    assert page.count("<svg") == 6
     assert "AutoSC: 25.3" in page
     assert '<span class="badge good">reproduced 5</span>' in page
     assert table_of(swept, "table11") == [{"method": "DiffCut", "verdict": "reproduced"}]

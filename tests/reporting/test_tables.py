@@ -7,10 +7,11 @@ from pathlib import Path
 from conftest import DATA
 from rich.console import Console
 
-from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reporting import Column, Table, class_table, rank_table, results_table
+from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
+from diffcut_bench.reporting import Column, Table, class_table, leading_metric, rank_table, results_table, score_table
+from diffcut_bench.reporting.parts import headline
 from diffcut_bench.reporting.tables import footer
-from diffcut_bench.store import ImageRow, Result, Score
+from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
 
@@ -139,3 +140,106 @@ def test_a_class_is_told_in_how_many_images_it_is_annotated():
         ("cat", "50.0", "40.0 – 60.0", str(FEWEST_IMAGES)),
         ("dog", "10.0", "–", "3"),
     )
+
+
+def scored(**scores: float | None) -> Result:
+    """A result with these scores and no other; ``miou`` keeps its classes."""
+    own = {name: Score(value, None if value is None else (value - 0.1, value + 0.1)) for name, value in scores.items()}
+    if "miou" in own:
+        own["miou"] = replace(own["miou"], per_class=RESULT.scores["miou"].per_class)
+    return replace(RESULT, scores=own)
+
+
+def headings(*results: Result, score: str = "miou") -> list[str]:
+    return [column.name for column in results_table([(Path("x"), cell) for cell in results], score=score).columns]
+
+
+def test_the_score_that_leads_stands_first_with_its_interval():
+    cell = scored(miou=0.3, ari=0.5, pixel_accuracy=0.8, voi=1.25)
+    usual = ["mIoU", "95 % interval", "pixel accuracy", "images"]
+    assert headings(cell) == usual, "ARI and VoI are no usual columns"
+    assert headings(cell, score="ari") == ["ARI", "95 % interval", "mIoU", "its 95 % interval", *usual[2:]]
+    assert headings(cell, score="pixel_accuracy")[:3] == ["pixel accuracy", "95 % interval", "mIoU"]
+    table = results_table([(Path("x"), cell)], score="voi")
+    assert table.rows[0][:2] == ("1.25", "1.15 – 1.35")
+    assert any("lower is better" in note for note in table.notes), "what it is stands under the table"
+
+
+def test_a_result_without_the_score_that_leads_has_a_dash_and_shows_what_it_has():
+    regions = scored(covering=0.6, segments=7.0)
+    assert regions.class_names == ()
+    assert leading_metric("miou", [regions]).name == "covering"
+    assert leading_metric("ari", [scored(miou=0.3)]).name == "miou"
+    assert leading_metric("ari", [scored(miou=0.3), scored(ari=0.3)]).name == "ari"
+    table = results_table([(Path("x"), scored(miou=0.3)), (Path("y"), regions)])
+    names = [column.name for column in table.columns]
+    by_name = [dict(zip(names, row, strict=True)) for row in table.rows]
+    assert (by_name[0]["mIoU"], by_name[0]["covering"]) == ("30.0", "–")
+    assert (by_name[1]["mIoU"], by_name[1]["covering"]) == ("–", "60.0")
+    assert headings(regions)[:2] == ["covering", "95 % interval"]
+    assert score_table(regions).rows[0][0] == "covering (%)"
+    assert class_table(regions).rows == ()
+    assert leading_metric("miou", [scored(miou=None)]).name == "miou", "a score without a value is shown as a dash"
+
+
+def test_scores_are_told_with_the_images_they_are_over():
+    cell = replace(scored(miou=0.3, ari=0.5), scores={**scored(miou=0.3).scores, "ari": Score(0.5, (0.4, 0.6), n=7)})
+    images = RESULT.dataset.n_images - len(RESULT.failures)
+    assert [row[0] for row in score_table(cell, score="ari").rows] == ["ARI (%)", "mIoU (%)"]
+    assert [row[3] for row in score_table(cell, score="ari").rows] == ["7", str(images)], "older scores are over all"
+
+
+def test_classes_are_those_of_the_score_that_leads_and_of_usual_ones():
+    of = {"cat": 0.5, "dog": 0.25}
+    cell = replace(RESULT, scores={"miou": Score(0.3, None, of), "majority_miou": Score(0.4, None, of)})
+    names = [column.name for column in class_table(cell).columns]
+    assert names == ["class", "IoU", "95 % interval", "images"]
+    names = [column.name for column in class_table(cell, score="majority_miou").columns]
+    assert names == ["class", "majority IoU", "95 % interval", "IoU", "its 95 % interval", "images"]
+
+
+def test_images_are_ranked_by_the_score_that_leads():
+    rows = [ImageRow(n, str(n), 1, 9, [1], [n], [0], measured={"voi": [n / 4, 1.0]}) for n in range(3)]
+    table = rank_table(rows, leading=known_metrics()["voi"])
+    assert table.columns[2].name == "VoI"
+    assert [row[1:3] for row in table.rows] == [("0", "0.00"), ("1", "0.25"), ("2", "0.50")], "the least is the best"
+    assert rank_table(rows, leading=known_metrics()["ari"]).rows == (), "which was not measured on them"
+
+
+def place(floor: float, ceiling: float, lift: float, ends: tuple[float, float]) -> tuple[Score, Score, Score]:
+    return Score(floor), Score(ceiling), Score(lift, ends)
+
+
+def test_floor_ceiling_and_lift_have_columns_where_they_are_asked_for():
+    others = {"voi": Bracket(*place(1.5, 0.5, -0.25, (-0.5, 0.001)))}
+    known = Reference(*place(0.2, 0.8, 0.4167, (0.304, 0.496)), "miou", others)
+    cells = [(Path("x"), replace(scored(miou=0.45, voi=1.75), reference=known)), (Path("y"), scored(miou=0.3))]
+    assert "floor" not in [column.name for column in results_table(cells).columns]
+    assert "floor" not in [column.name for column in results_table(cells[1:], reference=True).columns]
+    table = results_table(cells, reference=True)
+    names = [column.name for column in table.columns]
+    start = names.index("floor")
+    assert names[start - 2 : start + 3] == ["mIoU", "95 % interval", "floor", "ceiling", "lift (95 % interval)"]
+    assert table.rows[0][start : start + 3] == ("20.0", "80.0", "0.42 (0.30 – 0.50)")
+    assert table.rows[1][start : start + 3] == ("–", "–", "–")
+    assert any(note.startswith("floor: a grid of as many segments") for note in table.notes)
+    of_voi = results_table(cells, score="voi", reference=True)
+    assert of_voi.rows[0][start : start + 3] == ("1.50", "0.50", "−0.25 (−0.50 – 0.00)")
+    lines = {row[0]: row[4:] for row in score_table(cells[0][1]).rows}
+    assert lines == {
+        "mIoU (%)": ("20.0", "80.0", "0.42 (0.30 – 0.50)"),
+        "VoI": ("1.50", "0.50", "−0.25 (−0.50 – 0.00)"),
+    }
+    assert len(score_table(cells[1][1]).columns) == 4
+    few = replace(cells[0][1], dataset=replace(RESULT.dataset, n_images=FEWEST_IMAGES - 1))
+    assert score_table(few).rows[0][-1] == "0.42", "no interval of few images"
+    untold = replace(few, reference=replace(known, lift=Score(None)))
+    assert score_table(untold).rows[0][-1] == "–"
+
+
+def test_a_card_says_where_its_score_lies_between_floor_and_ceiling():
+    known = Reference(*place(0.2, 0.8, 0.4167, (0.304, 0.496)), "miou")
+    cell = replace(scored(miou=0.45), reference=known)
+    told = headline("voc", cell, "diffcut").lift
+    assert told == "lift 0.42 (0.30 – 0.50) of the way from a blind grid (20.0) to the annotation itself (80.0)"
+    assert headline("voc", scored(miou=0.45), "diffcut").lift == ""

@@ -8,6 +8,7 @@ from diffcut_bench.reproduction import PlannedCell, average_seeds, redraw
 from diffcut_bench.reproduction.outcome import Outcome
 from diffcut_bench.reproduction.spec import Reproduction, Row
 from diffcut_bench.reproduction.verdict import Measured
+from diffcut_bench.store import Bracket, Score
 
 COLUMNS = {"a": [], "b": [], "c": []}
 ROWS = [
@@ -21,8 +22,17 @@ ROWS = [
 @pytest.fixture(scope="module")
 def tables() -> dict[str, Table]:
     config = load_config([])
-    ours = (Measured(65.55, (62.0, 69.0)), Measured(71.2, (68.0, 74.0)), Measured(30.0, None, ("limit=3",)))
-    seeds = {seed: Measured(value, (value - 2, value + 2)) for seed, value in ((42, 50.0), (43, 52.0))}
+    bracket = Bracket(Score(0.317, (0.3, 0.33)), Score(0.881), Score(0.6002, (0.55, 0.65)))
+    ours = (
+        Measured(65.55, (62.0, 69.0), bracket=bracket),
+        Measured(71.2, (68.0, 74.0)),
+        Measured(30.0, None, ("limit=3",)),
+    )
+    lifts = {42: Score(-0.2, (-0.3, 0.1)), 43: Score(0.1, (-0.2, 0.4))}
+    seeds = {
+        seed: Measured(value, (value - 2, value + 2), bracket=Bracket(Score(0.5), Score(0.75), lifts[seed]))
+        for seed, value in ((42, 50.0), (43, 52.0))
+    }
     new = (Measured(12.345), None, None)
     outcomes = [
         *(Outcome(PlannedCell(ROWS[0], name, config=config), each) for name, each in zip(COLUMNS, ours, strict=True)),
@@ -44,6 +54,8 @@ def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):
         ("ours", "published", "65.2", "71.68", "30.0"),
         ("", "ours", "65.55", "71.20", "30.00"),
         ("", "95 % over images", "62.0 – 69.0", "68.0 – 74.0", ""),
+        ("", "floor – ceiling", "31.7 – 88.1", "", ""),
+        ("", "lift", "60 % (55 – 65)", "", ""),
         ("", "difference", "+0.35", "−0.48", "+0.00"),
         ("", "tolerance", "±0.35", "±0.305", "±0.35"),
         ("", "verdict", "reproduced", "differs", "limited (a)"),
@@ -51,6 +63,8 @@ def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):
         ("", "ours", "51.00", "", ""),
         ("", "deviation over 2 seeds", "1.41", "", ""),
         ("", "95 % over images", "49.0 – 53.0", "", ""),
+        ("", "floor – ceiling", "50.0 – 75.0", "", ""),
+        ("", "lift", "−5 % (−25 – 25)", "", ""),
         ("", "difference", "+1.00", "", ""),
         ("", "tolerance", "±2.88", "", ""),
         ("", "verdict", "reproduced", "", ""),
@@ -59,7 +73,13 @@ def test_every_verdict_and_its_tolerance_stand_in_the_table(tables):
         ("", "verdict", "", "not run (c)", "not run (c)"),
     )
     notes = "\n".join(table.notes)
-    for note in ("(a) limited: limit=3", "(b) not run: trained", "(c) not run: no weights", "decides no verdict"):
+    for note in (
+        "floor: a grid of as many segments",
+        "(a) limited: limit=3",
+        "(b) not run: trained",
+        "(c) not run: no weights",
+        "decides no verdict",
+    ):
         assert note in notes
 
 
@@ -78,5 +98,10 @@ def test_cells_tell_all_that_a_verdict_was_made_from(tables):
         "1.000",
         "2.878",
     )
+    place = ("floor", "ceiling", "lift", "lift low", "lift high")
+    assert [mean[name] for name in place] == ["50.000", "75.000", "-0.050", "-0.250", "0.250"]
+    (first, second) = (row for row in rows if row["method"] == "ours" and row["column"] in "ab")
+    assert [first[name] for name in place] == ["31.700", "88.100", "0.600", "0.550", "0.650"]
+    assert {second[name] for name in place} == {""}
     (one,) = (row for row in rows if row["seed"] == "43")
     assert (one["ours"], one["difference"], one["tolerance"]) == ("52.000", "2.000", "")

@@ -31,6 +31,15 @@ def test_the_setting_of_the_greatest_training_score_is_reported_on_the_data_set(
     assert record["validation"] == {"key": final.result.key, "miou": final.result.metrics.miou}
 
 
+def test_the_setting_is_chosen_by_the_score_that_leads(shapes, tmp_path):
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "score=voi"]
+    tuned = tune_setting(base, Tuning(8, [0.1, 0.5, 0.9], train=[]))
+    bits = [cell.result.scores["voi"].value for cell in tuned.training]
+    assert len({*bits}) == 3 and tuned.chosen == tuned.tuning.grid[bits.index(min(bits))], "less is better"
+    record = json.loads(tuned.write().read_text())
+    assert [entry["voi"] for entry in record["training"]] == bits and "miou" not in record["validation"]
+
+
 def test_training_images_are_drawn_at_random_and_the_same_again(shapes, tmp_path):
     from diffcut_bench.scoring.passes import open_dataset
 

@@ -287,7 +287,7 @@ def test_failures_of_an_interrupted_run_are_tried_again(shapes, tmp_path, monkey
     runs = flaky_once(monkeypatch, RuntimeError("a passing fault"))
     with pytest.raises(UserError, match="passing fault"):
         run(shapes, tmp_path / "out", "batch_size=1", "max_failures=0")
-    cell = run(shapes, tmp_path / "out", "batch_size=1", "max_failures=0")
+    cell = run(shapes, tmp_path / "out", "batch_size=1", "max_failures=0", "reference=none")
     assert runs == [0, 1, 1, 2, 3, 4, 5, 6, 7]
     assert cell.result.failures == []
 
@@ -335,17 +335,17 @@ def cramped(monkeypatch) -> list[int]:
 
 
 def test_a_batch_that_memory_does_not_hold_goes_on_in_halves(shapes, tmp_path, cramped):
-    expected = run(shapes, tmp_path / "free", "batch_size=2")
+    expected = run(shapes, tmp_path / "free", "batch_size=2", "reference=none")
     cramped.clear()
     with pytest.warns(RuntimeWarning, match="too small for 8 images at once; this goes on with 4"):
-        found = run(shapes, tmp_path / "cramped", "batch_size=8")
+        found = run(shapes, tmp_path / "cramped", "batch_size=8", "reference=none")
     assert cramped == [8, 4, 2, 2, 4, 2, 2]
     assert numbers(found) == numbers(expected)
     assert not found.result.failures
 
 
 def test_what_memory_does_not_hold_is_tried_once_and_said_once(shapes, tmp_path, cramped, cli):
-    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"), "batch_size=4")
+    done = cli("run", *shapes_overrides(shapes, tmp_path / "out"), "batch_size=4", "reference=none")
     assert done.code == 0
     assert cramped == [4, 2, 2, 2, 2]
     assert done.err.count("warning: memory on cpu is too small for 4 images at once; this goes on with 2\n") == 1
@@ -411,7 +411,7 @@ def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
     original = SegmentationDataset.pair
     monkeypatch.setattr(SegmentationDataset, "pair", lambda self, i: read.append(i) or original(self, i))
     together = passes.run_cells(configs)
-    assert read == list(range(8)), "each image is read once"
+    assert read == list(range(8)) * 2, "each image is read once, and its label once more for all floors and ceilings"
     for own, cell in zip(choices, together, strict=True):
         alone = run(shapes, tmp_path / "alone", *own)
         assert numbers(cell) == numbers(alone)
@@ -424,6 +424,13 @@ def test_what_cannot_share_a_pass_has_another_key(shapes, tmp_path):
     base = shapes_overrides(shapes, tmp_path)
     for other in ("limit=3", "protocol=strict", "backbone=colour", "shard=1/2", "features=memory", "batch_size=2"):
         assert passes.pass_key(load_config(base)) != passes.pass_key(load_config([*base, other])), other
+
+
+def test_the_score_that_is_told_changes_no_cell(shapes, tmp_path):
+    base = shapes_overrides(shapes, tmp_path)
+    assert passes.pass_key(load_config(base)) == passes.pass_key(load_config([*base, "score=pixel_accuracy"]))
+    first, again = run(shapes, tmp_path / "out"), run(shapes, tmp_path / "out", "score=pixel_accuracy")
+    assert again.skipped and again.result == first.result
 
 
 def test_a_cell_that_fails_leaves_the_others_of_its_pass_alone(shapes, tmp_path, monkeypatch):

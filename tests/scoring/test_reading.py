@@ -47,7 +47,8 @@ def damage(shapes, name: str) -> None:
 
 
 def run(shapes, tmp_path, *words, observer=None):
-    config = load_config([*shapes_overrides(shapes, tmp_path / "out"), "if_exists=overwrite", *words])
+    words = ("if_exists=overwrite", "reference=none", *words)
+    config = load_config([*shapes_overrides(shapes, tmp_path / "out"), *words])
     return run_cell(config, observer)
 
 
@@ -75,7 +76,7 @@ def test_colours_are_decoded_once_where_a_stage_looks_at_them_and_nowhere_else(
 
 
 def test_one_cell_of_a_pass_that_looks_is_enough(shapes, tmp_path, seen):
-    words = [*shapes_overrides(shapes, tmp_path / "out"), *CUT]
+    words = [*shapes_overrides(shapes, tmp_path / "out"), *CUT, "reference=none"]
     run_cell(load_config([*words, "refiner=none", "limit=null"]))
     seen.update(opened=0, decoded=0)
     taus = [

@@ -11,7 +11,13 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.segmenters import DiffCut, Inputs, Precomputed, as_segmenter, segment_together, sharing_groups
 
 BATCH = Inputs(
-    torch.rand(2, 4, 3, 5), torch.rand(2, 3, 6, 8), [1, 3], ["a", "b"], [lambda ids, covers="image": ids] * 2
+    torch.rand(2, 4, 3, 5),
+    torch.rand(2, 3, 6, 8),
+    [1, 3],
+    ["a", "b"],
+    [lambda ids, covers="image": ids] * 2,
+    labels=torch.arange(96).view(2, 6, 8),
+    grid_sizes=[(3, 5)] * 2,
 )
 
 
@@ -51,6 +57,14 @@ def by_id(image_id, rescale):
     return rescale(torch.full((6, 8), len(image_id)))
 
 
+def by_label(label, grid_size):
+    return label.clamp(max=grid_size[1])
+
+
+def by_labels(labels, grid_sizes):
+    return labels.clamp(max=grid_sizes[0][1])
+
+
 def by_both(features, image):
     return (features.mean() < image.mean(dim=0)).long()
 
@@ -64,6 +78,8 @@ def by_both(features, image):
         (partial(by_image, shades=4), {"images"}, "label_map"),
         (by_images, {"images", "class_counts"}, "label_map"),
         (by_id, {"image_ids", "rescale"}, "label_map"),
+        (by_label, {"labels", "grid_sizes"}, "label_map"),
+        (by_labels, {"labels", "grid_sizes"}, "label_map"),
         (by_both, {"features", "images"}, "partition"),
         (Halves(), {"features"}, "finer_partition"),
         (partial(Halves()), {"features"}, "finer_partition"),
@@ -79,11 +95,13 @@ def test_a_method_is_called_with_what_it_names():
     assert torch.equal(as_segmenter(by_features)(BATCH), by_features(BATCH.features))
     assert torch.equal(as_segmenter(Module())(BATCH), by_features(BATCH.features))
     assert torch.equal(as_segmenter(by_images)(BATCH), by_images(BATCH.images, [1, 3]))
+    assert torch.equal(as_segmenter(by_labels)(BATCH), BATCH.labels.clamp(max=5))
     for method, of_one in (
         (by_image, lambda n: by_image(BATCH.images[n])),
         (partial(by_image, shades=5), lambda n: by_image(BATCH.images[n], 5)),
         (by_both, lambda n: by_both(BATCH.features[n], BATCH.images[n])),
         (by_id, lambda n: torch.ones(6, 8)),
+        (by_label, lambda n: BATCH.labels[n].clamp(max=5)),
     ):
         given = as_segmenter(method)(BATCH)
         assert len(given) == 2 and all(torch.equal(each, of_one(n)) for n, each in enumerate(given))
@@ -151,6 +169,7 @@ OPTIONS = {
     "precomputed": ({"image_ids", "rescale"}, "label_map"),
     **dict.fromkeys(("slic", "felzenszwalb"), ({"images"}, "label_map")),
     **dict.fromkeys(("grid", "one_segment"), ({"scored_sizes"}, "label_map")),
+    "oracle": ({"labels", "grid_sizes"}, "label_map"),
 }
 
 

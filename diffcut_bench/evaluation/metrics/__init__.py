@@ -30,7 +30,8 @@ class Metric:
         statistic: of each image, from what is kept of all images anyway; its sums over images are all that a score
             depends on. None for what `measure` gives.
         measure: statistic of one image, taken while the image is scored and kept with its row; as many numbers for
-            each image. None where the counts suffice.
+            each image. It returns None where there is nothing to measure, as on a data set without background. None
+            where the counts suffice.
         reduce: score from sums of statistics. None: the mean over classes, where the protocol's ``absent_classes``
             decides on those without a score.
         per_class: score of each class from sums of statistics, NaN for a class that has none.
@@ -39,6 +40,7 @@ class Metric:
         is_fraction: a score in [0, 1], shown in %.
         digits: behind the point in tables.
         order: of columns, low ones first.
+        in_tables: it is a column of tables of results, also where nobody asked for it.
         has_interval_column: tables of results show its 95 % interval beside it.
         class_heading: over the scores of classes; the heading unless given.
         about: note under tables that show it.
@@ -47,7 +49,7 @@ class Metric:
     name: str
     heading: str
     statistic: Callable[[ImageTable], Float[Tensor, "images columns"]] | None = None
-    measure: Callable[[ScoredImage], Sequence[float]] | None = None
+    measure: Callable[[ScoredImage], Sequence[float] | None] | None = None
     reduce: Callable[[Float[Tensor, "*batch columns"]], Float[Tensor, "*batch"]] | None = None
     per_class: Callable[[Float[Tensor, "*batch columns"]], Float[Tensor, "*batch classes"]] | None = None
     inapplicable: Callable[[Mapping[str, Any]], str] = lambda choices: ""
@@ -55,6 +57,7 @@ class Metric:
     is_fraction: bool = True
     digits: int = 1
     order: int = 50
+    in_tables: bool = True
     has_interval_column: bool = False
     class_heading: str = ""
     about: str = ""
@@ -126,11 +129,11 @@ def known_metrics() -> dict[str, Metric]:
     return dict(zip(names, metrics, strict=True))
 
 
-def measure_image(image: ScoredImage, choices: Mapping[str, Any]) -> dict[str, list[float] | None]:
-    """What the metrics that look at the image itself keep of it, by name.
+def measure_image(images: Sequence[ScoredImage], choices: Mapping[str, Any]) -> dict[str, list[float] | None]:
+    """What the metrics that look at the image itself keep of it, by name; None: there was nothing to measure.
 
     Args:
-        image: scored.
+        images: one prediction scored against each annotator's labels. What is kept is the mean over annotators.
         choices: of the protocol, by name.
 
     Raises:
@@ -140,8 +143,22 @@ def measure_image(image: ScoredImage, choices: Mapping[str, Any]) -> dict[str, l
     for metric in known_metrics().values():
         if metric.measure is not None and not metric.inapplicable(choices):
             try:
-                found[metric.name] = [float(number) for number in metric.measure(image)]
+                measured = [metric.measure(image) for image in images]
+                told = [each for each in measured if each is not None]
+                sums = [sum(map(float, numbers)) for numbers in zip(*told, strict=True)]
+                found[metric.name] = [number / len(told) for number in sums] if told else None
             except Exception as error:
                 error.args = (f"metric {metric.name}: {error}",)
                 raise
     return found
+
+
+def needs_classes(choices: Mapping[str, Any]) -> str:
+    """Why a score of classes can't be told: the annotated regions have none (``matching=regions``)."""
+    return "annotated regions have no classes" if choices.get("matching") == "regions" else ""
+
+
+def ratio(sums: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
+    """The first sum over the second: the mean over images of a statistic [value, 1], which is [0, 0] for an image that
+    has no value; NaN where no image has one."""
+    return sums[..., 0] / sums[..., 1]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from diffcut_bench.evaluation.images import ImageTable
 from diffcut_bench.evaluation.matching import iou_per_class
-from diffcut_bench.evaluation.metrics import Metric
+from diffcut_bench.evaluation.metrics import Metric, ratio
 
 
 def score_and_presence(images: ImageTable) -> Float[Tensor, "images 2"]:
@@ -32,7 +32,7 @@ METRIC = Metric(
     name="jaccard",
     heading="image Jaccard",
     statistic=score_and_presence,
-    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    reduce=ratio,
     inapplicable=not_named,
     order=10,
     has_interval_column=True,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from diffcut_bench.evaluation.images import ImageTable
 from diffcut_bench.evaluation.matching import iou_per_class
-from diffcut_bench.evaluation.metrics import Metric
+from diffcut_bench.evaluation.metrics import Metric, needs_classes
 
 
 def counts(images: ImageTable) -> Float[Tensor, "images columns"]:
@@ -24,6 +24,7 @@ METRIC = Metric(
     heading="mIoU",
     statistic=counts,
     per_class=class_iou,
+    inapplicable=needs_classes,
     class_heading="IoU",
     order=0,
     has_interval_column=True,

@@ -5,18 +5,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.evaluation.images import ImageTable
-from diffcut_bench.evaluation.metrics import Metric
+from diffcut_bench.evaluation.metrics import Metric, needs_classes, ratio
 
 
 def correct_and_all(images: ImageTable) -> Float[Tensor, "images 2"]:
-    """Correct pixels and scored pixels."""
-    return torch.stack([images.tp.sum(dim=1), images.pixels], dim=1).double()
+    """Correct pixels and scored pixels: each of these is a true positive or a false negative."""
+    correct = images.tp.sum(dim=1)
+    return torch.stack([correct, correct + images.fn.sum(dim=1)], dim=1).double()
 
 
 METRIC = Metric(
     name="pixel_accuracy",
     heading="pixel accuracy",
     statistic=correct_and_all,
-    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    reduce=ratio,
+    inapplicable=needs_classes,
     order=20,
 )

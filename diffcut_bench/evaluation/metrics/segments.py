@@ -2,13 +2,13 @@
 
 import torch
 
-from diffcut_bench.evaluation.metrics import Metric
+from diffcut_bench.evaluation.metrics import Metric, ratio
 
 METRIC = Metric(
     name="segments",
     heading="segments",
     statistic=lambda images: torch.stack([images.segments, torch.ones_like(images.segments)], dim=1),
-    reduce=lambda sums: sums[..., 0] / sums[..., 1],
+    reduce=ratio,
     higher_is_better=None,
     is_fraction=False,
     order=90,
