@@ -145,9 +145,10 @@ def _at_once(opened: OpenedPass) -> int:
 def _side(cell: RunningCell, kind: str, sides: dict[Path, _Side]) -> _Side:
     """One side of a cell, the one of other cells if they share it; its folder is named by all that rows depend on."""
     protocol = cell.pipeline.protocol
-    if protocol.matching == "named":  # a grid has no names; the annotation's are its classes, which keep their numbers
-        floor = kind == "floor"
-        protocol = replace(protocol, **({"matching": "per_image"} if floor else {"surplus": "absent_class"}))
+    if protocol.matching == "named" and kind == "floor":  # a grid has no names
+        protocol = replace(protocol, matching="per_image")
+    elif protocol.matching == "named":  # the annotation's names are its classes, which have to keep their numbers
+        protocol = replace(protocol, surplus="absent_class")
     identity = {
         "version": [_VERSION, NUMERICS_VERSION],
         "dataset": cell.opened.fingerprint,
