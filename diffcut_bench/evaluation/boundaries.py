@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 BAND = 0.02  # of the diagonal, Cheng et al. 2021
+_AT_ONCE = 1 << 18  # pixels that a processor's cache holds with all that is made of them
 
 
 class BoundaryCounts(NamedTuple):
@@ -70,54 +71,67 @@ def count_boundaries(
         classes, clusters: of which the bands are counted.
         with_bands: otherwise the bands' counts are empty.
     """
+    pixels = labels[:1].numel()
+    at_once = max(_AT_ONCE // pixels, 1) if labels.device.type == "cpu" else len(labels)
+    parts = zip(prediction.split(at_once), labels.split(at_once), strict=True)
+    found = torch.cat([_count_there(*part, classes, clusters, with_bands) for part in parts]).cpu().long()
+    return [[_split(row, classes, clusters) for row in of_image] for of_image in found]
+
+
+def _count_there(prediction: Tensor, labels: Tensor, classes: int, clusters: int, with_bands: bool) -> Tensor:
+    """Everything that `_split` takes apart [batch, annotators, numbers], where the images are."""
     # Ids from 1 in as few bytes as hold them, 0 for void: batch, annotators, annotated and predicted, height, width.
     dtype = torch.uint8 if max(classes, clusters) < 256 else torch.int32
-    maps = torch.stack([labels + 1, (prediction + 1)[:, None] * (labels >= 0)], dim=2).to(dtype)
+    scored = ~labels.clamp_max(0).to(dtype)[:, :, None]  # all bits or none
+    maps = torch.stack([labels.to(dtype), prediction.to(dtype)[:, None].expand(labels.shape)], dim=2).add_(1)
+    maps &= scored
     reach = reach_of(maps.shape[-2:])
-    on = _boundary(maps, reach)
+    on = _boundary(maps, scored, reach)
     within = _spread(on, reach - 1)
     near_annotated, near_predicted = _spread(within, 1).unbind(2)
     near = torch.stack([near_predicted, near_annotated.any(dim=1, keepdim=True).expand_as(near_predicted)], dim=2)
     lines = torch.stack([on, on & near], dim=3).flatten(-2).sum(dim=-1, dtype=torch.int32).flatten(2)
     bands = [_count_bands(maps, within, classes, clusters)] if with_bands else []
-    found = torch.cat([lines, *bands], dim=2).cpu().long()
-    return [[_split(row, classes, clusters) for row in of_image] for of_image in found]
+    return torch.cat([lines, *bands], dim=2)
 
 
-def _boundary(maps: Integer[Tensor, "*batch height width"], reach: int) -> Bool[Tensor, "*batch height width"]:
+def _boundary(
+    maps: Integer[Tensor, "*batch 2 height width"], scored: Integer[Tensor, "*batch 1 height width"], reach: int
+) -> Bool[Tensor, "*batch 2 height width"]:
     """Pixels with a neighbour of another id; those of 0 are none and have none.
 
-    All in bitwise operations: they are quick for numbers of any size, and a difference is any bit.
+    All in bitwise operations, which are quick on bytes: two ids differ in any bit.
     """
-    scored = -(maps > 0).to(maps.dtype)  # all bits or none
     bits = _differences_in_line(maps, scored, reach, -1) | _differences_in_line(maps, scored, reach, -2)
     for first, second in ((slice(None, -1), slice(1, None)), (slice(1, None), slice(None, -1))):
         one, other = (..., slice(None, -1), first), (..., slice(1, None), second)
-        differ = (maps[one] ^ maps[other]) & scored[one] & scored[other]
+        differ = (maps[one] ^ maps[other]) & (scored[one] & scored[other])
         bits[one] |= differ
         bits[other] |= differ
-    return (bits & scored) != 0
+    return (bits & scored).bool()
 
 
 def _differences_in_line(maps: Tensor, scored: Tensor, reach: int, dim: int) -> Tensor:
     """Bits in which pixels differ from the next scored pixels on both sides, at most 2 × ``reach`` away; others where
-    a pixel is not scored itself.
+    a pixel is void itself.
 
     First and last id of windows that double until they are that wide.
     """
     wide, size = 2 * reach, maps.shape[dim]
     padding = [wide, wide] if dim == -1 else [0, 0, wide, wide]
     first = last = torch.nn.functional.pad(maps, padding)
-    some = torch.nn.functional.pad(scored, padding)
+    empty = ~torch.nn.functional.pad(scored, padding)
     width = 1
     while width < wide:
         step = min(width, wide - width)
-        (first, next_first), (last, next_last), (some, next_some) = (_halves(x, step, dim) for x in (first, last, some))
-        first, last, some = first | next_first & ~some, next_last | last & ~next_some, some | next_some
+        (first, next_first), (last, next_last), (empty, next_empty) = (
+            _halves(windows, step, dim) for windows in (first, last, empty)
+        )
+        first, last, empty = first | next_first & empty, next_last | last & next_empty, empty & next_empty
         width += step
-    before, some_before = (each.narrow(dim, 0, size) for each in (last, some))
-    after, some_after = (each.narrow(dim, wide + 1, size) for each in (first, some))
-    return (before ^ maps) & some_before | (after ^ maps) & some_after
+    before, none_before = (windows.narrow(dim, 0, size) for windows in (last, empty))
+    after, none_after = (windows.narrow(dim, wide + 1, size) for windows in (first, empty))
+    return (before ^ maps) & ~none_before | (after ^ maps) & ~none_after
 
 
 def _spread(marks: Bool[Tensor, "*batch height width"], distance: int) -> Bool[Tensor, "*batch height width"]:
@@ -149,7 +163,7 @@ def _count_bands(maps: Tensor, within: Tensor, classes: int, clusters: int) -> T
     # row and a column for void.
     size = torch.Size((batch, annotators, 4, 1 + classes, 1 + clusters))
     first = 4 * torch.arange(batch * annotators, dtype=torch.int32, device=maps.device).view(batch, annotators, 1, 1)
-    cells = first + (2 * annotated + 1 * predicted)
+    cells = first + (2 * annotated.byte() + predicted.byte())
     cells = cells.mul_(1 + classes).add_(label).mul_(1 + clusters).add_(cluster).flatten().long()
     counts = torch.zeros(size.numel(), dtype=torch.int32, device=maps.device)
     counts = counts.scatter_add_(0, cells, counts.new_ones(()).expand(cells.numel())).view(size)[..., 1:, 1:]
