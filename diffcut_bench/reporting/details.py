@@ -61,21 +61,21 @@ def score_table(result: Result, rows: Sequence[ImageRow] = (), score: str = "mio
     """
     if rows and any(own.ci95 is None for own in result.scores.values()):
         found = summarise(rows, result.class_names, result.protocol, result.environment.seed)
-        known = {name: own for name, own in result.scores.items() if own.ci95 is not None}
-        result = replace(result, scores={**result.scores, **found, **known})
+        whole = {name: own for name, own in result.scores.items() if own.ci95 is not None}
+        result = replace(result, scores={**result.scores, **found, **whole})
     metrics = [metric for metric in known_metrics().values() if metric.name in result.scores]
     metrics.sort(key=lambda metric: metric.name != score)
     known = any(reference_of(result, metric) for metric in metrics)
     columns = (Column("score"), *number_columns("value", "95 % interval", "images", *(REFERENCE if known else ())))
-    rows = []
+    lines: list[tuple[str, ...]] = []
     for metric in metrics:
         images = result.scores[metric.name].n
         counted = str(scored_images(result) if images is None else images)
         beside = reference_texts(result, metric) if known else ()
         name = f"{metric.heading} (%)" if metric.is_fraction else metric.heading
-        rows.append((name, *score_texts(result, metric), counted, *beside))
+        lines.append((name, *score_texts(result, metric), counted, *beside))
     notes = [NO_INTERVAL] if scored_images(result) < FEWEST_IMAGES else []
-    return Table("scores", "Scores", columns, tuple(rows), (*notes, *([ABOUT_REFERENCE] if known else [])))
+    return Table("scores", "Scores", columns, tuple(lines), (*notes, *([ABOUT_REFERENCE] if known else [])))
 
 
 def class_metrics(result: Result, score: str = "miou") -> list[Metric]:

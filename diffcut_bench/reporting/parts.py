@@ -96,7 +96,10 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
     """All that result.json says of how a result came about; ``chosen`` is the score in its title."""
     dataset, segments, made_in = result.dataset, result.segments_per_image, result.environment
     scores = [
-        (metric.heading, "{} [{}]".format(*score_texts(result, metric)))
+        (
+            metric.heading,
+            "; ".join(filter(None, ["{} [{}]".format(*score_texts(result, metric)), _lift(result, metric)])),
+        )
         for name, metric in known_metrics().items()
         if name in result.scores and name != "segments"  # said with the least and most below
     ]
@@ -105,14 +108,8 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
     seconds = {name: value for name, value in asdict(result.timings).items() if name != "images_per_s"}
     expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
     commit = made_in.git.get("commit") or "not in a checkout"
-    lifts = [
-        (f"{metric.heading}, of floor and ceiling", words)
-        for metric in known_metrics().values()
-        if (words := _lift(result, metric))
-    ]
     facts = (
         *scores,
-        *lifts,
         ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
         ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
         ("settings", ", ".join(told)),

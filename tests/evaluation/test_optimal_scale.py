@@ -89,3 +89,19 @@ def test_a_setting_at_which_an_image_has_no_score_is_not_its_best():
     settings = [table(covering=first), table(covering=second)]
     each = optimal_scale(known_metrics()["covering"], settings, {}, of_each_image=True)
     assert each.score == pytest.approx((0.2 + 11 * 0.5) / 12)
+
+
+def test_scores_of_classes_take_the_mean_over_classes_at_each_setting():
+    generator = np.random.default_rng(2)
+    counts = generator.integers(1, 50, (5, 3, 12, 4))  # settings; TP, FP, FN; images; classes
+    ones = torch.ones(12, dtype=torch.long)
+    settings = [ImageTable(*(torch.from_numpy(each) for each in own), ones, ones) for own in counts]
+    sums = counts.sum(axis=2)
+    plain = (sums[:, 0] / sums.sum(axis=1)).mean(axis=1)
+    found = optimal_scale(known_metrics()["miou"], settings, {})
+    assert (found.score, found.setting) == (pytest.approx(plain.max()), plain.argmax())
+    of_each = (counts[:, 0] / counts.sum(axis=1)).mean(axis=2)  # settings, images
+    best = of_each.argmax(axis=0)
+    picked = counts[best, :, np.arange(12)].sum(axis=0)
+    each = optimal_scale(known_metrics()["miou"], settings, {}, of_each_image=True)
+    assert each.score == pytest.approx((picked[0] / picked.sum(axis=0)).mean())

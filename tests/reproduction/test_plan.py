@@ -8,7 +8,7 @@ from diffcut_bench.config import conf_dir, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import known_reproductions, load_reproduction, plan_cells, resolve_under
 from diffcut_bench.reproduction.deviations import deviations_of, is_commit
-from diffcut_bench.reproduction.spec import Row
+from diffcut_bench.reproduction.spec import Reproduction, Row
 
 NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n}" for n in (3, 5, 7, 8)]
 
@@ -471,3 +471,26 @@ def test_a_table_is_no_experiment_of_run(tmp_path):
     (options / "mine.yaml").write_text("# @package _global_\nsegmenter: {tau: 0.35}\nseed: 7\n")
     config = load_config(["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
     assert (config.segmenter["tau"], config.seed) == (0.35, 7)
+
+
+def test_a_rows_own_sweep_is_one_cell_of_several_settings():
+    rows = [Row("cut", ["backbone=ssd1b"], sweep=["segmenter.tau=0.3,0.5"]), Row("grid", ["segmenter=grid"])]
+    columns = {"voc": ["dataset=voc"], "sample": ["dataset=sample"]}
+    table = Reproduction("Best", "nobody", measure="miou_ods", columns=columns, rows=rows)
+    assert table.problems() == []
+    cells = plan_cells(table)
+    assert [(cell.row.name, cell.column, len(cell.configs)) for cell in cells] == [
+        *(("cut", "voc", 2), ("cut", "sample", 2), ("grid", "voc", 1), ("grid", "sample", 1))
+    ]
+    assert [config.segmenter["tau"] for config in cells[0].configs] == [0.3, 0.5]
+    assert cells[0].point == {} and [each.point["segmenter.tau"] for each in cells[0].settings] == [0.3, 0.5]
+    seeded = plan_cells(table, seeds=2)
+    drawn = [cell.configs for cell in seeded if (cell.row.name, cell.column) == ("cut", "voc")]
+    assert [[(config.backbone["seed"], config.segmenter["tau"]) for config in configs] for configs in drawn] == [
+        [(42, 0.3), (42, 0.5)],
+        [(43, 0.3), (43, 0.5)],
+    ]
+    (own, *_) = plan_cells(table, ["segmenter.tau=0.4"])
+    assert [config.segmenter["tau"] for config in own.configs] == [0.4, 0.4]
+    wrong = replace(table, rows=[replace(rows[0], sweep=["segmenter.taus=1,2"]), rows[1]])
+    assert [bool(cell.error) for cell in plan_cells(wrong)] == [True, True, False, False]
