@@ -1,5 +1,6 @@
 """Speed of the method, stage by stage and as a whole; with ``--encoder`` of the diffusion encoder alone; with
-``--counts`` no speed, but what an accelerator would be asked to do."""
+``--metrics`` the share of a cell's time that metrics take; with ``--counts`` no speed, but what an accelerator would be
+asked to do."""
 
 import argparse
 import sys
@@ -8,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from math import isfinite
 from typing import NoReturn, TypeVar
 
-from benchmarks import run_encoder, run_method
+from benchmarks import metrics, run_encoder, run_method
 from benchmarks.encoder import MODES, PRECISIONS
 from benchmarks.random_weights import ARCHITECTURES
 from diffcut_bench.commands.terminal import errors
@@ -35,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 from benchmarks import run_counts
 
                 run_counts.run(options)
+            elif options.metrics:
+                metrics.run(options)
             else:
                 (run_method.run if options.encoder is None else run_encoder.run)(options)
         except UserError as mistake:
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="all sizes at all alphas, no limit on the plain versions")
     batches = "images at a time (default --images; with --encoder 1,4,16; with --counts 1,8,64)"
     add("--batches", type=_list_of(_at_least(1)), help=batches)
+    add("--metrics", action="store_true", help="only the share of a cell's time that each metric takes")
     add = parser.add_argument_group(
         "kernels, waits and bytes on a pretended accelerator, instead of speed"
     ).add_argument

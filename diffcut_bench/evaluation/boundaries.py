@@ -14,6 +14,7 @@ from jaxtyping import Bool, Int, Integer
 from torch import Tensor
 
 BAND = 0.02  # of the diagonal, Cheng et al. 2021
+_AT_ONCE = 1 << 18  # pixels that a processor's cache holds with all that is made of them
 
 
 class BoundaryCounts(NamedTuple):
@@ -70,6 +71,15 @@ def count_boundaries(
         classes, clusters: of which the bands are counted.
         with_bands: otherwise the bands' counts are empty.
     """
+    pixels = labels[:1].numel()
+    at_once = max(_AT_ONCE // pixels, 1) if labels.device.type == "cpu" else len(labels)
+    parts = zip(prediction.split(at_once), labels.split(at_once), strict=True)
+    found = torch.cat([_count_there(*part, classes, clusters, with_bands) for part in parts]).cpu().long()
+    return [[_split(row, classes, clusters) for row in of_image] for of_image in found]
+
+
+def _count_there(prediction: Tensor, labels: Tensor, classes: int, clusters: int, with_bands: bool) -> Tensor:
+    """Everything that `_split` takes apart [batch, annotators, numbers], where the images are."""
     # Ids from 1 in as few bytes as hold them, 0 for void: batch, annotators, annotated and predicted, height, width.
     dtype = torch.uint8 if max(classes, clusters) < 256 else torch.int32
     scored = ~labels.clamp_max(0).to(dtype)[:, :, None]  # all bits or none
@@ -82,8 +92,7 @@ def count_boundaries(
     near = torch.stack([near_predicted, near_annotated.any(dim=1, keepdim=True).expand_as(near_predicted)], dim=2)
     lines = torch.stack([on, on & near], dim=3).flatten(-2).sum(dim=-1, dtype=torch.int32).flatten(2)
     bands = [_count_bands(maps, within, classes, clusters)] if with_bands else []
-    found = torch.cat([lines, *bands], dim=2).cpu().long()
-    return [[_split(row, classes, clusters) for row in of_image] for of_image in found]
+    return torch.cat([lines, *bands], dim=2)
 
 
 def _boundary(

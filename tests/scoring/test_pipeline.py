@@ -12,9 +12,10 @@ from conftest import shapes_overrides
 
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.evaluation import ScoredImage, assign_clusters, contingency_table, count_boundaries, known_metrics
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.fingerprints import object_fingerprint
-from diffcut_bench.scoring.passes import run_cell, run_cells
+from diffcut_bench.scoring.passes import open_pass, run_cell, run_cells
 from diffcut_bench.segmentation import PictureSegmenter
 from diffcut_bench.store import read_rows
 
@@ -125,6 +126,28 @@ def test_cells_of_one_pass_equal_each_alone(words):
         assert run_cell(config).result.key == cell.result.key
         assert read_rows(cell.folder) == expected
     assert together[4].result.timings.features_s == 0 < together[2].result.timings.features_s
+
+
+@pytest.mark.parametrize(
+    "more", [["protocol=released", "refiner=pamr"], ["protocol=strict", "dataset.background=null"]]
+)
+def test_what_is_measured_is_of_the_image_as_it_is_scored(words, more):
+    """After background rule and refiner, with the protocol's matching: by hand from label maps."""
+    config = load_config(words("halves", "batch_size=3", *more))
+    rows = read_rows(run_cell(config).folder)
+    cell = open_pass(config).cell(config)
+    protocol, background = cell.pipeline.protocol, cell.dataset.background
+    for row, outcome in zip(rows, cell.outcomes(range(len(rows))), strict=True):
+        prediction, label = outcome.prediction, outcome.example.label
+        table = contingency_table(prediction, label, 3)
+        clusters = assign_clusters(table, **protocol.assignment)
+        ((boundaries,),) = count_boundaries(prediction[None], label[None, None], *table.shape)
+        image = ScoredImage(prediction, label, table, background, clusters, boundaries)
+        assert (row.measured["foreground_ari"] is None) == (background is None)
+        for name, metric in known_metrics().items():
+            measured = None if metric.measure is None else metric.measure(image)
+            assert row.measured.get(name) == (measured if measured is None else [*map(float, measured)])
+    assert rows[0].measured["boundary_iou"] and len(rows[0].measured["majority_miou"]) == 9
 
 
 class Strips:

@@ -29,6 +29,18 @@ def test_intervals_are_those_of_the_seed(seed):
         assert score.ci95 != tuple(other)
 
 
+def test_a_score_says_of_how_many_images_it_is():
+    """Those with nothing to score, here and in a mean over images, are none of them."""
+    void = ImageRow(12, "void", 3, 0, [0] * 3, [0] * 3, [0] * 3)
+    ari = [[0.5, 1.0]] * 4 + [[0.0, 1.0]] * 3 + [[0.0, 0.0]] * 6
+    rows = [replace(row, measured={"ari": own}) for row, own in zip([*ROWS, void], ari, strict=True)]
+    found = summarise(rows, NAMES, NAMED, 42)
+    assert {name: score.n for name, score in found.items()} == {
+        **{"miou": 12, "jaccard": 12, "pixel_accuracy": 12, "segments": 13, "ari": 7}
+    }
+    assert found["ari"].value == pytest.approx(4 * 0.5 / 7)
+
+
 def test_what_is_not_defined_is_none():
     found = summarise(ROWS, NAMES, NAMED, 42)
     assert list(found["miou"].per_class) == list(NAMES)

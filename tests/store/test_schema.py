@@ -54,6 +54,14 @@ def test_a_result_of_today_has_scores_beside_metrics_and_loads_again():
     assert set(json.loads(text)) == {*json.loads(OLD), "scores"}
 
 
+def test_images_of_a_score_are_kept_and_older_files_have_none():
+    old = Result.from_json(OLD)
+    assert {score.n for score in old.scores.values()} == {None}
+    scores = {name: replace(score, n=3 + place) for place, (name, score) in enumerate(old.scores.items())}
+    again = Result.from_json(replace(old, scores=scores, schema_version=SCHEMA_VERSION).to_json())
+    assert again.scores == scores and again.scores["miou"].n == 3
+
+
 def test_unknown_fields_are_passed_over_and_later_ones_get_defaults():
     raw = json.loads(OLD)
     raw["invented"] = 1
