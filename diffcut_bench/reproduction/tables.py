@@ -182,11 +182,12 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
     if ours.interval and (ours.result is None or scored_images(ours.result) >= FEWEST_IMAGES):
         texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
     if ours.bracket is not None:
-        floor, ceiling, lift, *interval = _place(ours.bracket, measure)
+        floor, ceiling, *_ = _place(ours.bracket, measure)
+        lift, interval = ours.bracket.lift.value, ours.bracket.lift.ci95
         texts[_BETWEEN] = f"{measure.text(floor)} – {measure.text(ceiling)}"
-        texts["lift"] = "–" if lift is None else f"{100 * lift:.0f} %".replace("-", "−")
-        if lift is not None and None not in interval and "95 % over images" in texts:
-            texts["lift"] += " ({})".format(" – ".join(f"{100 * end:.0f}" for end in interval)).replace("-", "−")
+        texts["lift"] = "–" if lift is None else f"{_percent(lift)} %"
+        if interval is not None and "95 % over images" in texts:
+            texts["lift"] += f" ({' – '.join(map(_percent, interval))})"
     if published is not None:
         texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
         tolerance = measure.tolerance(published, ours.deviation)
@@ -199,6 +200,10 @@ def _place(bracket: Bracket, measure: Measure) -> list[float | None]:
     sides = [score.value for score in (bracket.floor, bracket.ceiling)]
     ends = bracket.lift.ci95 or (None, None)
     return [*(None if value is None else measure.scale * value for value in sides), bracket.lift.value, *ends]
+
+
+def _percent(share: float) -> str:
+    return f"{round(100 * share)}".replace("-", "−")
 
 
 def _letter(number: int) -> str:

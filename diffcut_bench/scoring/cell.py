@@ -19,7 +19,7 @@ from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
 from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
-from diffcut_bench.scoring.summary import summarise_cell
+from diffcut_bench.scoring.summary import match_rows, summarise_cell
 from diffcut_bench.scoring.workers import Workers
 from diffcut_bench.store import (
     Cell,
@@ -219,6 +219,10 @@ class RunningCell:
             raise errors[0]
         own = [part.of(self.ids) for part in self.cell.parts()]
         self.progress = join_progress([part for parts in self.workers.gather(own) for part in parts])
+
+    def rows(self) -> list[ImageRow]:
+        """Of all its images, with their counts; `gather` was called."""
+        return match_rows(self.progress.rows, self.dataset.num_classes, self.pipeline.protocol)
 
     def finish(self) -> FinishedCell:
         """Write the finished folder; `gather` was called."""

@@ -135,7 +135,7 @@ def _run_unclaimed(cells: Sequence[RunningCell], opened: OpenedPass) -> dict[str
         except UserError as error:
             ended[cell.key] = error
     scored = [cell for cell in running if cell.key not in ended]
-    found = [(cell, end) for cell in cells if isinstance(end := ended.get(cell.key), FinishedCell)]
+    found = [(cell, known) for cell in cells if isinstance(known := ended.get(cell.key), FinishedCell)]
     filled = opened.workers.on_leader(lambda: add_references(scored, found, opened))
     ended |= {cell.key: replace(end, result=filled.get(cell.key, end.result)) for cell, end in found}
     for cell in scored:

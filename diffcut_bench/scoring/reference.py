@@ -33,6 +33,7 @@ _VERSION = 1
 _OF_METHODS = ("name", "similarity", "label_codes", "zero_affinity", "name_pooling", "name_input")
 _CEILING = 0  # in the place of the number of segments
 _LEADING = "miou"
+_PIXELS_AT_ONCE = 1 << 19
 
 
 @dataclass
@@ -83,10 +84,15 @@ def add_references(
     Returns:
         Results as they are on disk now, by key of the cells that were filled in.
     """
-    lacking = [cell for cell, end in found if end.result.reference is None]
-    asked = [cell for cell in (*scored, *lacking) if cell.config.reference != "none"]
+    asked = [cell for cell in scored if cell.config.reference != "none" and cell.progress.rows]
+    lacking = [cell for cell, end in found if cell.config.reference != "none" and end.result.reference is None]
     try:
-        _find([(cell, read_rows(cell.cell.finished_dir) if cell in lacking else cell.progress.rows) for cell in asked])
+        _find(
+            [
+                *((cell, cell.rows()) for cell in asked),
+                *((cell, read_rows(cell.cell.finished_dir)) for cell in lacking),
+            ]
+        )
         filled = {cell.key: cell.fill_in() for cell in lacking if cell.reference is not None}
         return {key: result for key, result in filled.items() if result is not None}
     except Exception as error:  # such as data that are gone, or no room on the disk
@@ -97,8 +103,7 @@ def add_references(
 
 
 def _find(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
-    """Floor, ceiling and lift of cells of a pass, each with the rows of its images."""
-    cells = [(cell, rows) for cell, rows in cells if rows]
+    """Floor, ceiling and lift of cells of a pass, each with the rows of its images as they are published."""
     if not cells:
         return
     opened, batch_size = cells[0][0].opened, cells[0][0].config.batch_size
@@ -111,7 +116,7 @@ def _find(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
         places.append((cell, rows, floor, ceiling))
         floor.wanted |= {(row.index, row.segments) for row in rows}
         ceiling.wanted |= {(row.index, _CEILING) for row in rows}
-    failed = _fill(list(sides.values()), opened, batch_size)
+    failed = _fill(list(sides.values()), opened, max(batch_size, _at_once(opened)))
     if failed:
         first = next(iter(failed.values()))
         opened.observer.say(
@@ -123,7 +128,7 @@ def _find(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
             low = [floor.rows[row.index, row.segments] for row in rows]
             high = [ceiling.rows[row.index, _CEILING] for row in rows]
             cell.reference = place(
-                match_rows(rows, classes, cell.pipeline.protocol),
+                rows,
                 match_rows(low, classes, floor.pipeline.protocol),
                 match_rows(high, classes, ceiling.pipeline.protocol),
                 cell.pipeline.protocol,
@@ -131,12 +136,19 @@ def _find(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
             )
 
 
+def _at_once(opened: OpenedPass) -> int:
+    """Images that are scored together at least: small ones cost less so."""
+    size = opened.features.framing.eval_size
+    return 1 if isinstance(size, str) else max(_PIXELS_AT_ONCE // size**2, 1)
+
+
 def _side(cell: RunningCell, kind: str, sides: dict[Path, _Side]) -> _Side:
     """One side of a cell, the one of other cells if they share it; its folder is named by all that rows depend on."""
     protocol = cell.pipeline.protocol
-    if protocol.matching == "named":  # a grid has no names; the annotation's are its classes, which keep their numbers
-        floor = kind == "floor"
-        protocol = replace(protocol, **({"matching": "per_image"} if floor else {"surplus": "absent_class"}))
+    if protocol.matching == "named" and kind == "floor":  # a grid has no names
+        protocol = replace(protocol, matching="per_image")
+    elif protocol.matching == "named":  # the annotation's names are its classes, which have to keep their numbers
+        protocol = replace(protocol, surplus="absent_class")
     identity = {
         "version": [_VERSION, NUMERICS_VERSION],
         "dataset": cell.opened.fingerprint,
@@ -145,7 +157,8 @@ def _side(cell: RunningCell, kind: str, sides: dict[Path, _Side]) -> _Side:
         "metrics": _measuring(protocol),
     }
     folder = Path(cell.config.output_dir) / "references" / cell_key(identity)[:12] / kind
-    pipeline = replace(cell.pipeline, protocol=protocol, refiner=None, namer=None, max_seconds=None)
+    own = cell.pipeline
+    pipeline = Pipeline(own.features, own.segmenter, own.upsampler, refiner=None, protocol=protocol)
     return sides.setdefault(folder, _Side(kind, pipeline, folder))
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
@@ -198,5 +197,5 @@ def rows_to_parquet(rows: Sequence[ImageRow]) -> bytes:
     if measured:
         columns["measured"] = pa.struct(measured)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=pa.schema(columns)), buffer)
+    pq.write_table(pa.Table.from_pylist([vars(row) for row in rows], schema=pa.schema(columns)), buffer)
     return buffer.getvalue()

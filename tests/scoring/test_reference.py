@@ -354,23 +354,23 @@ def test_what_goes_wrong_costs_no_cell(run, monkeypatch):
     assert run(*CUT).result.reference is not None
 
 
-def test_a_label_that_is_gone_costs_no_cell(run, monkeypatch):
-    original = reference.grid_of
+def test_an_image_that_has_no_floor_costs_no_cell(run, monkeypatch):
+    cell, original, observer = run(*CUT, "reference=none"), reference.grid_of, Lines()
+    numbers = [row.segments for row in read_rows(cell.folder)]
+    odd = max(numbers)
 
     def sometimes(size, segments):
-        if len(calls) == 4:
+        if segments == odd:
             raise ValueError("not this one")
-        calls.append(segments)
         return original(size, segments)
 
-    calls: list[int] = []
     with monkeypatch.context() as patched:
         patched.setattr(reference, "grid_of", sometimes)
-        observer = Lines()
-        cell = run(*CUT, observer=observer)
-    assert cell.result.reference is None
-    (line,) = observer.told
-    assert "5 labels can't be scored, the first: picture" in line and "not this one" in line
+        assert run(*CUT, observer=observer).result.reference is None
+    first = (
+        f"{numbers.count(odd)} labels can't be scored, the first: picture{numbers.index(odd)}: ValueError: not this one"
+    )
+    assert observer.told == [f"reference  no floor and ceiling: {first}"]
     assert run(*CUT).result.reference is not None
 
 
