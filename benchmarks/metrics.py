@@ -83,9 +83,11 @@ def measure_metrics(
         labels = torch.stack([outcome.example.label for outcome in batch])
         tables = contingency_tables(prediction, labels, classes)
         clusters = max(table.shape[1] for table in tables)
-        counting.append(partial(count_boundaries, prediction, labels[:, None], classes, clusters))
-        for *maps, table, (boundaries,) in zip(prediction, labels, tables, counting[-1](), strict=True):
-            images.append(ScoredImage(*maps, table, background, assign_clusters(table, **assignment), boundaries))
+        count = partial(count_boundaries, prediction, labels[:, None], classes, clusters)
+        counting.append(count)
+        for i, (table, (boundaries,)) in enumerate(zip(tables, count(), strict=True)):
+            matched = assign_clusters(table, **assignment)
+            images.append(ScoredImage(prediction[i], labels[i], table, background, matched, boundaries))
     works: dict[str, Callable[[], object]] = {"boundaries": lambda: [count() for count in counting]}
     for name, metric in known_metrics().items():
         if metric.measure is not None:

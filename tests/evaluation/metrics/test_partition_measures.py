@@ -181,6 +181,14 @@ def test_values_on_six_pixels_by_hand(name):
             assert measured(name, scored(prediction, label))[0] == pytest.approx(expected)
 
 
+def test_one_region_in_several_segments():
+    prediction, one = np.array([[0, 0, 2, 2, 2, 2]]), np.zeros((1, 6), dtype=int)
+    shares = {"ari": 0, "pri": 7 / 15, "voi": entropy([1 / 3, 2 / 3], base=2), "covering": 2 / 3, "v_measure": 0}
+    for name, expected in shares.items():
+        assert measured(name, scored(prediction, one)) == [pytest.approx(expected), 1]
+    assert measured("pq", scored(prediction, one)) == [pytest.approx(2 / 3), 1, 1, 0]
+
+
 @pytest.mark.parametrize(("name", "best"), [("ari", 1), ("pri", 1), ("voi", 0), ("covering", 1), ("v_measure", 1)])
 def test_one_region_in_one_segment_is_perfect(name, best):
     one = np.zeros((3, 4), dtype=int)
