@@ -23,7 +23,7 @@ from diffcut_bench.evaluation.matching import (
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
-from diffcut_bench.evaluation.scores import compare_images, resample, score_images
+from diffcut_bench.evaluation.scores import compare_images, resample, resample_together, score_images
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -59,6 +59,7 @@ __all__ = [
     "number_by_first_pixel",
     "percentile_interval",
     "resample",
+    "resample_together",
     "score_images",
 ]
 
