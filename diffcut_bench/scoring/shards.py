@@ -27,6 +27,7 @@ from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
     ImageRow,
+    Progress,
     Reference,
     Result,
     Timings,
@@ -195,7 +196,8 @@ def _reference(shard: Shard, rows: Sequence[ImageRow], output_dir: Path, observe
             cell = opened.cell(config)
         if opened.fingerprint != shard.result.dataset.fingerprint:
             raise UserError("the data are not those of the shards", f"dataset={opened.dataset.name}", "")
-        cell.counted = list(rows), None
+        cell.progress = Progress(list(rows), {}, Timings())
+        cell.counted = list(rows), None  # as they were matched already
         add_references([cell], [], opened)
         return cell.reference
     except Exception as error:  # whatever a foreign config makes a stage raise

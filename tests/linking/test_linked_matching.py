@@ -1,11 +1,11 @@
-"""Counts after one matching of linked segments: those of `count_matches_together` on tables of clusters."""
+"""Counts after one matching of linked segments: those of tables of clusters, class by class."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcut_bench.evaluation import count_matches_together
+from diffcut_bench.evaluation import assign_clusters
 from diffcut_bench.linking import Entries, count_linked
 
 
@@ -33,9 +33,13 @@ def test_as_many_clusters_as_classes(criterion, surplus, seed, images, classes):
     for image, table in enumerate(tables):
         own = linked[4 * image : 4 * image + 4]
         merged.append(torch.zeros(classes, classes, dtype=torch.long).index_add_(1, own, table))
-    expected = count_matches_together(merged, criterion, surplus)
-    for name in ("tp", "fp", "fn"):
-        assert torch.equal(getattr(found, name), torch.stack([getattr(each, name) for each in expected]))
+    columns = assign_clusters(torch.stack(merged).sum(dim=0), criterion, surplus).tolist()
+    for image, table in enumerate(merged):
+        for class_id, column in enumerate(columns):
+            tp, predicted = (int(table[class_id, column]), int(table[:, column].sum())) if column >= 0 else (0, 0)
+            assert int(found.tp[image, class_id]) == tp
+            assert int(found.fp[image, class_id]) == predicted - tp
+            assert int(found.fn[image, class_id]) == int(table[class_id].sum()) - tp
 
 
 def test_clusters_left_over_go_to_the_class_of_most_of_their_pixels():
