@@ -114,7 +114,7 @@ class Outcome:
         predicted: `prediction`, where it was made.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
-        pixels: scored pixels.
+        pixels: scored pixels; of annotators those of the first one.
         assignment: choices of the matching of clusters to classes, see `Protocol.assignment`.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         named: the prediction holds classes, and nothing was matched.
@@ -213,7 +213,7 @@ def score_together(
                 for batch in batches:
                     batch.fail(item)
             elif batches:
-                shape = (item.grid, item.label.shape, item.annotations is None)
+                shape = (item.grid, item.label.shape)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
