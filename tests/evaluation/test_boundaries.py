@@ -175,3 +175,14 @@ def test_an_annotator_of_void_alone_counts_nothing_and_no_table_is_made_unasked(
     ):
         assert found[:4] == (0, 0, 0, 0)
         assert found.bands.numel() == found.class_bands.numel() == found.cluster_bands.numel() == 0
+
+
+def test_numbers_that_no_byte_holds_are_counted_alike():
+    prediction, labels = random_images(5, (40, 60), annotators=2, void=0.3)
+    expected = counted(prediction, labels)
+    found = count_boundaries(torch.from_numpy(37 * prediction), torch.from_numpy(labels), CLASSES, 37 * CLUSTERS)
+    for own, other in zip(found, expected, strict=True):
+        for large, small in zip(own, other, strict=True):
+            assert large[:4] == small[:4] and torch.equal(large.class_bands, small.class_bands)
+            assert torch.equal(large.bands[:, ::37], small.bands) and large.bands.sum() == small.bands.sum()
+            assert torch.equal(large.cluster_bands[::37], small.cluster_bands)

@@ -152,6 +152,21 @@ def test_a_module_without_a_metric_is_none_and_an_error_names_its_metric(add_met
         measure_image([ScoredImage(*[torch.zeros(2, 2, dtype=torch.long)] * 3)], {})
 
 
+def test_of_several_annotators_the_mean_is_kept(add_metric):
+    add_metric(
+        "odd",
+        "from diffcut_bench.evaluation import Metric\n"
+        "def least(image):\n    return [image.label.min(), 1.0] if (image.label >= 0).any() else None\n"
+        "METRIC = Metric(name='odd', heading='odd', measure=least, reduce=lambda sums: sums[..., 0])\n",
+    )
+    prediction, table = torch.zeros(2, 2, dtype=torch.long), torch.tensor([[4]])
+    images = [ScoredImage(prediction, prediction + label, table) for label in (3, 6, -1)]
+    assert measure_image(images[:1], {})["odd"] == [3, 1]
+    assert measure_image(images[:2], {})["odd"] == [4.5, 1]
+    assert measure_image(images, {})["odd"] == [4.5, 1], "of those that could be measured"
+    assert measure_image(images[2:], {})["odd"] is None
+
+
 def test_what_was_not_measured_is_no_score():
     metric = Metric(name="odd", heading="oddness", measure=lambda image: [0.0], reduce=lambda sums: sums[..., 0])
     assert metric.missing_in(THREE, {})

@@ -1,8 +1,8 @@
 """Mean IoU where each segment becomes the class that it shares most pixels with: many-to-one, merged by an oracle.
 
 As mIoU, of pixels summed over the data set first; the classes of segments are found image by image, whatever the
-protocol's matching. It is what perfect merging and naming of the segments would give, and finer segments can only
-raise an image's correct pixels. Of classes that tie the first one is taken: no number of a segment matters.
+protocol's matching. Dividing segments further never lowers an image's correct pixels. It can be below mIoU, in which
+clusters without a class cost nothing. Of classes that tie the first one is taken: no number of a segment matters.
 """
 
 import numpy as np
