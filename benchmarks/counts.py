@@ -146,7 +146,8 @@ def count_run(overrides: Sequence[str], images: int) -> Iterator[Counted]:
     """
     with TemporaryDirectory() as folder:
         own = [f"output_dir={folder}", f"device={DEVICE.type}", f"limit={images}", f"batch_size={images}"]
-        config = load_config([*overrides, *own, "features=store", "visualise=0", "if_exists=overwrite"])
+        own += ["features=store", "visualise=0", "reference=none", "if_exists=overwrite"]
+        config = load_config([*overrides, *own])
         for features in ("computed", "stored"):
             with Pretended() as accelerator:
                 run_cell(config)

@@ -25,7 +25,13 @@ from diffcut_bench.evaluation.matching import (
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
 from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
-from diffcut_bench.evaluation.scores import ResampledScores, compare_images, resample, score_images
+from diffcut_bench.evaluation.scores import (
+    ResampledScores,
+    compare_images,
+    resample,
+    resample_together,
+    score_images,
+)
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -66,6 +72,7 @@ __all__ = [
     "paired_difference",
     "percentile_interval",
     "resample",
+    "resample_together",
     "score_images",
 ]
 

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation.images import ImageTable
+from diffcut_bench.evaluation.images import AbsentClasses, ImageTable
 from diffcut_bench.evaluation.intervals import (
     FEWEST_IMAGES,
     PairedDifference,
@@ -99,15 +99,30 @@ def resample(
     Raises:
         UserError: a metric does not reduce its sums to scores.
     """
+    return resample_together([images], metrics, choices, resamples, seed)[0]
+
+
+def resample_together(
+    tables: Sequence[ImageTable],
+    metrics: Sequence[Metric],
+    choices: Mapping[str, Any],
+    resamples: int = 2000,
+    seed: int = 42,
+) -> list[list[ResampledScores]]:
+    """`resample` of each of several tables of the same images, which are drawn once for all of them."""
     absent_classes = choices.get("absent_classes", "nan")
-    statistics = [metric.statistics(images) for metric in metrics]
-    drawn = resampled_sums(statistics, resamples, seed)
-    found = []
-    for metric, own, sums in zip(metrics, statistics, drawn, strict=True):
-        try:
-            scores, resampled = (metric.scores(each, absent_classes) for each in (own.sum(dim=0), sums))
-        except Exception as error:  # a metric of the user's
-            hint = "mend it, then run the same command again: what is scored is kept"
-            raise UserError(f"{type(error).__name__}: {error}", f"metric {metric.name}", hint) from error
-        found.append(ResampledScores(scores, resampled))
-    return found
+    statistics = [[metric.statistics(images) for metric in metrics] for images in tables]
+    drawn = iter(resampled_sums([own for of_table in statistics for own in of_table], resamples, seed))
+    return [
+        [_scores(metric, own, next(drawn), absent_classes) for metric, own in zip(metrics, of_table, strict=True)]
+        for of_table in statistics
+    ]
+
+
+def _scores(metric: Metric, statistics: Tensor, sums: Tensor, absent_classes: AbsentClasses) -> ResampledScores:
+    """Of a metric's statistics [images, columns], and of sums of these [resamples, columns]."""
+    try:
+        return ResampledScores(*(metric.scores(each, absent_classes) for each in (statistics.sum(dim=0), sums)))
+    except Exception as error:  # a metric of the user's
+        hint = "mend it, then run the same command again: what is scored is kept"
+        raise UserError(f"{type(error).__name__}: {error}", f"metric {metric.name}", hint) from error

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample
+from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
 from diffcut_bench.scoring.events import FinishedCell
@@ -167,7 +167,10 @@ def _measuring(protocol: Protocol) -> dict[str, str]:
     found = {}
     for metric in known_metrics().values():
         if metric.measure is not None and not metric.inapplicable(vars(protocol)):
-            source = inspect.getsource(inspect.getmodule(metric.measure) or metric.measure)
+            try:
+                source = inspect.getsource(inspect.getmodule(metric.measure) or metric.measure)
+            except (OSError, TypeError):  # made by other means than a file
+                source = ""
             found[metric.name] = hashlib.sha256(source.encode()).hexdigest()
     return found
 
@@ -236,7 +239,7 @@ def place(
     ]
     if not metrics:
         return None
-    told = [resample(table, metrics, choices, seed=seed) for table in tables]
+    told = resample_together(tables, metrics, choices, seed=seed)
     brackets = {}
     for number, metric in enumerate(metrics):
         counted = [int((metric.statistics(table) != 0).any(dim=1).sum()) for table in tables]

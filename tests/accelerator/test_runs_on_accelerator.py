@@ -119,7 +119,7 @@ def test_from_label_maps_to_counts_a_batch_is_waited_for_as_often_as_an_image(cl
     def crossings(batch_size):
         overrides = shapes_overrides(shapes, tmp_path / str(batch_size))
         with Pretended() as accelerator:
-            batch = [f"limit={batch_size}", f"batch_size={batch_size}", f"refiner={refiner}"]
+            batch = [f"limit={batch_size}", f"batch_size={batch_size}", f"refiner={refiner}", "reference=none"]
             assert cli("run", *overrides, "device=pretend", *batch).code == 0
         rooms = ("evaluation", "refinement", "scoring/checks.py")
         return {place: n for place, n in accelerator.counts.crossings.items() if place.startswith(rooms)}

@@ -49,6 +49,7 @@ def test_merged_shards_are_the_run_without_shards(cli, place):
     assert ours not in shards
     assert without_clock(ours) == without_clock(whole)
     assert [failure["index"] for failure in without_clock(ours)["failures"]] == [2, 4]
+    assert without_clock(ours)["reference"]["floor"]["n"] == 6
     assert all((ours / name).read_bytes() == (whole / name).read_bytes() for name in FILES)
     assert sorted(path.relative_to(ours) for path in ours.rglob("*")) == sorted(
         path.relative_to(whole) for path in whole.rglob("*")
@@ -70,6 +71,20 @@ def test_shards_of_an_older_schema_make_a_whole_of_todays(cli, place):
     assert cli("merge", "output_dir=out").code == 0
     whole = only("../whole/out/results/*")
     assert without_clock(Path("out/results") / whole.name) == without_clock(whole)
+
+
+def test_a_machine_without_the_data_merges_all_but_floors_and_ceilings(cli, place):
+    base = place("parts")
+    assert cli("run", "-m", *base, "shard=1/2,2/2").code == 0
+    Path("shapes").unlink()
+    merged = cli("merge", "output_dir=out")
+    assert merged.code == 0, merged.err
+    assert merged.out.count("reference  no floor and ceiling: ") == 1 and "not found" in merged.out
+    (whole,) = (path for path in Path().glob("out/results/*") if without_clock(path)["config"]["shard"] is None)
+    assert "reference" not in without_clock(whole)
+    Path("shapes").symlink_to("../shapes")
+    assert "finished already" in cli("run", *base).out
+    assert without_clock(whole)["reference"]["score"] == "miou"
 
 
 def test_shards_of_machines_without_a_common_disk(cli, place):
