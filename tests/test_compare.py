@@ -239,7 +239,9 @@ def test_show_lists_every_score(cli, two, tmp_path):
     }
     score = two[0].result.scores["covering"]
     low, high = (f"{100 * end:.1f}" for end in score.ci95)
-    assert told["covering (%)"] == [f"{100 * score.value:.1f}", f"{low} – {high}", str(PICTURES)]
+    assert told["covering (%)"][:3] == [f"{100 * score.value:.1f}", f"{low} – {high}", str(PICTURES)]
+    known = two[0].result.reference.of("covering")
+    assert told["covering (%)"][3:5] == [f"{100 * known.floor.value:.1f}", f"{100 * known.ceiling.value:.1f}"]
     assert re.search(r"^rank +┃ image +┃ +covering +┃ segments", done.out, re.MULTILINE)
 
 
