@@ -143,7 +143,7 @@ class Outcome:
         predicted: `prediction`, where it was made.
         segments: segments of the partition.
         counts: TP, FP, FN of each class.
-        pixels: scored pixels.
+        pixels: scored pixels; of annotators those of the first one.
         assignment: choices of the matching of clusters to classes, see `Protocol.assignment`.
         table: pixels of each class and cluster, where one matching for the data set comes later; its counts are zero.
         prototypes: of the clusters in the table, in ascending order, for a linker; on the host.
@@ -248,7 +248,7 @@ def score_together(
                     batch.fail(item)
             elif batches:
                 linked_grid = None if linked_by is None else linked_by.framing.grid(*item.frame)
-                shape = (item.grid, linked_grid, item.label.shape, item.annotations is None)
+                shape = (item.grid, linked_grid, item.label.shape)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
