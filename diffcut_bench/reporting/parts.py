@@ -16,7 +16,7 @@ from diffcut_bench.reporting.pictures import embed_picture
 from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of, without_folders
 from diffcut_bench.reporting.tables import (
     leading_metric,
-    lift_text,
+    reference_lift,
     reference_of,
     score_texts,
     scored_images,
@@ -89,7 +89,7 @@ def _lift(result: Result, metric: Metric) -> str:
     ends = (
         f"a blind grid ({metric.text(known.floor.value)}) to the annotation itself ({metric.text(known.ceiling.value)})"
     )
-    return f"lift {lift_text(result, known.lift)} of the way from {ends}"
+    return f"lift {reference_lift(result, known.lift)} of the way from {ends}"
 
 
 def run_details(folder: Path, result: Result, settings: str, text: PageText, chosen: str = "miou") -> RunDetails:

@@ -219,16 +219,21 @@ def reference_texts(result: Result, metric: Metric) -> tuple[str, str, str]:
     known = reference_of(result, metric)
     if known is None:
         return "–", "–", "–"
-    return metric.text(known.floor.value), metric.text(known.ceiling.value), lift_text(result, known.lift)
+    return metric.text(known.floor.value), metric.text(known.ceiling.value), reference_lift(result, known.lift)
 
 
-def lift_text(result: Result, lift: Score) -> str:
-    """A score's place between floor (0) and ceiling (1), with its 95 % interval where there are images enough."""
+def lift_text(lift: Score, *, with_interval: bool = True) -> str:
+    """A score's place between floor (0) and ceiling (1), with its 95 % interval where that is wanted and known."""
     if lift.value is None:
         return "–"
-    ends = interval_of(result, lift)
+    ends = lift.ci95 if with_interval else None
     value, *interval = (f"{round(number, 2) + 0.0:.2f}" for number in (lift.value, *(ends or ())))  # and no −0.00
     return f"{value} ({' – '.join(interval)})".replace("-", "−") if interval else value.replace("-", "−")
+
+
+def reference_lift(result: Result, lift: Score) -> str:
+    """`lift_text` of a result, its interval where there are images enough."""
+    return lift_text(lift, with_interval=scored_images(result) >= FEWEST_IMAGES)
 
 
 def interval_of(result: Result, score: Score) -> tuple[float, float] | None:

@@ -10,6 +10,7 @@ from diffcut_bench.evaluation import FEWEST_IMAGES
 from diffcut_bench.reporting import (
     Column,
     Table,
+    lift_text,
     linking_text,
     number_columns,
     protocols_in_force,
@@ -193,11 +194,8 @@ def _texts(outcome: Outcome, measure: Measure, deviation: str) -> dict[str, str]
         texts["95 % over images"] = " – ".join(map(measure.text, ours.interval))
     if ours.bracket is not None:
         floor, ceiling, *_ = _place(ours.bracket, measure)
-        lift, interval = ours.bracket.lift.value, ours.bracket.lift.ci95
         texts[_BETWEEN] = f"{measure.text(floor)} – {measure.text(ceiling)}"
-        texts["lift"] = "–" if lift is None else f"{_percent(lift)} %"
-        if interval is not None and "95 % over images" in texts:
-            texts["lift"] += f" ({' – '.join(map(_percent, interval))})"
+        texts["lift"] = lift_text(ours.bracket.lift, with_interval="95 % over images" in texts)
     if published is not None:
         texts["difference"] = measure.text(ours.value - published, signed=True, more=1)
         tolerance = measure.tolerance(published, ours.deviation)
@@ -210,10 +208,6 @@ def _place(bracket: Bracket, measure: Measure) -> list[float | None]:
     sides = [score.value for score in (bracket.floor, bracket.ceiling)]
     ends = bracket.lift.ci95 or (None, None)
     return [*(None if value is None else measure.scale * value for value in sides), bracket.lift.value, *ends]
-
-
-def _percent(share: float) -> str:
-    return f"{round(100 * share)}".replace("-", "−")
 
 
 def _letter(number: int) -> str:
