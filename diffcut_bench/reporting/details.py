@@ -10,6 +10,7 @@ from diffcut_bench.reporting.tables import (
     REFERENCE,
     Column,
     Table,
+    images_of,
     interval_text,
     leading_metric,
     number_columns,
@@ -68,13 +69,12 @@ def score_table(result: Result, rows: Sequence[ImageRow] = (), score: str = "mio
     known = any(reference_of(result, metric) for metric in metrics)
     columns = (Column("score"), *number_columns("value", "95 % interval", "images", *(REFERENCE if known else ())))
     lines: list[tuple[str, ...]] = []
-    for metric in metrics:
-        images = result.scores[metric.name].n
-        counted = str(scored_images(result) if images is None else images)
+    counted = [images_of(result, result.scores[metric.name]) for metric in metrics]
+    for metric, images in zip(metrics, counted, strict=True):
         beside = reference_texts(result, metric) if known else ()
         name = f"{metric.heading} (%)" if metric.is_fraction else metric.heading
-        lines.append((name, *score_texts(result, metric), counted, *beside))
-    notes = [NO_INTERVAL] if scored_images(result) < FEWEST_IMAGES else []
+        lines.append((name, *score_texts(result, metric), str(images), *beside))
+    notes = [NO_INTERVAL] if any(images < FEWEST_IMAGES for images in counted) else []
     return Table("scores", "Scores", columns, tuple(lines), (*notes, *([ABOUT_REFERENCE] if known else [])))
 
 

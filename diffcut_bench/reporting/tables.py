@@ -23,7 +23,7 @@ _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alp
 REFERENCE = ("floor", "ceiling", "lift (95 % interval)")  # what of it a grid and the annotation itself reach
 ABOUT_REFERENCE = (
     "floor: a grid of as many segments as the method gave in that image, blind to the picture; ceiling: the annotation "
-    "itself, cut to the method's patches and enlarged; lift: where the score lies between them, from 0 to 1"
+    "itself, cut to the method's patches and enlarged; lift: where the score lies, 0 at the floor and 1 at the ceiling"
 )
 NO_INTERVAL = f"no interval is told of fewer than {FEWEST_IMAGES} images"
 
@@ -183,7 +183,7 @@ def results_table(
     for row, result in zip(rows, cells, strict=True):
         row.append(f"{scored_images(result)}{' (limited)' if result.limited else ''}")
     notes = [*footer(cells), *about]
-    if any(scored_images(result) < FEWEST_IMAGES for result in cells):
+    if any(images_of(cell, cell.scores.get(m.name, Score(None))) < FEWEST_IMAGES for cell in cells for m in metrics):
         notes.append(NO_INTERVAL)
     return Table(name, title, tuple(columns), tuple(map(tuple, rows)), tuple(notes), " ".join(shared))
 
@@ -233,12 +233,12 @@ def lift_text(lift: Score, *, with_interval: bool = True) -> str:
 
 def reference_lift(result: Result, lift: Score) -> str:
     """`lift_text` of a result, its interval where there are images enough."""
-    return lift_text(lift, with_interval=scored_images(result) >= FEWEST_IMAGES)
+    return lift_text(lift, with_interval=images_of(result, lift) >= FEWEST_IMAGES)
 
 
 def interval_of(result: Result, score: Score) -> tuple[float, float] | None:
     """Ends of the 95 % interval of a score of a result's images; None where it has none, or of too few images."""
-    return None if scored_images(result) < FEWEST_IMAGES else score.ci95
+    return None if images_of(result, score) < FEWEST_IMAGES else score.ci95
 
 
 def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None:
@@ -249,6 +249,11 @@ def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None
 def scored_images(result: Result) -> int:
     """Images that the scores are of."""
     return result.dataset.n_images - len(result.failures)
+
+
+def images_of(result: Result, score: Score) -> int:
+    """Images that one of a result's scores is over: fewer than `scored_images` where some have nothing to score."""
+    return scored_images(result) if score.n is None else score.n
 
 
 def interval_text(ends: Sequence[float] | None, metric: Metric) -> str:

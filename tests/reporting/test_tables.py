@@ -10,7 +10,7 @@ from rich.console import Console
 from diffcut_bench.evaluation import FEWEST_IMAGES, known_metrics
 from diffcut_bench.reporting import Column, Table, class_table, leading_metric, rank_table, results_table, score_table
 from diffcut_bench.reporting.parts import headline
-from diffcut_bench.reporting.tables import footer
+from diffcut_bench.reporting.tables import NO_INTERVAL, footer
 from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())
@@ -187,6 +187,16 @@ def test_scores_are_told_with_the_images_they_are_over():
     images = RESULT.dataset.n_images - len(RESULT.failures)
     assert [row[0] for row in score_table(cell, score="ari").rows] == ["ARI (%)", "mIoU (%)"]
     assert [row[3] for row in score_table(cell, score="ari").rows] == ["7", str(images)], "older scores are over all"
+
+
+def test_no_interval_is_told_of_a_score_that_is_over_few_images():
+    def told(images: int) -> Table:
+        cell = replace(RESULT, scores={**RESULT.scores, "ari": Score(0.5, (0.4, 0.6), n=images)})
+        return results_table([(Path("x"), replace(cell, dataset=replace(RESULT.dataset, n_images=99)))], score="ari")
+
+    assert told(FEWEST_IMAGES).rows[0][:2] == ("50.0", "40.0 – 60.0")
+    assert told(FEWEST_IMAGES - 1).rows[0][:2] == ("50.0", "–")
+    assert [NO_INTERVAL in told(FEWEST_IMAGES - less).notes for less in (0, 1)] == [False, True]
 
 
 def test_classes_are_those_of_the_score_that_leads_and_of_usual_ones():
