@@ -242,15 +242,6 @@ def count_matches(
     return count_assigned(table, assign_clusters(table, criterion, surplus))
 
 
-def count_named(table: Int[Tensor, "classes _"]) -> Counts:
-    """TP, FP, FN of each class where clusters are classes already (``matching=named``): nothing is assigned.
-
-    Args:
-        table: of the image; column i holds what was predicted as class i.
-    """
-    return count_assigned(table, torch.arange(len(table)))
-
-
 def count_matches_together(
     tables: Sequence[Int[Tensor, "classes _"]], criterion: Criterion = "overlap", surplus: Surplus = "absent_class"
 ) -> list[Counts]:

@@ -5,7 +5,7 @@ import torch
 from conftest import DATA
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from diffcut_bench.evaluation import ImageTable, contingency_table, count_named, score_images
+from diffcut_bench.evaluation import ImageTable, contingency_table, count_assigned, score_images
 from diffcut_bench.reproduction import load_reproduction, plan_cells, resolve_under
 from diffcut_bench.reproduction.verdict import Measured, judge, known_measures
 from diffcut_bench.store import Result
@@ -21,7 +21,7 @@ def named(value: float, ends: list[float]) -> Result:
 
 def test_counts_of_named_pixels_are_the_confusions_own():
     prediction, label = torch.tensor([[2, 2, 0, 0, 1, 2]]), torch.tensor([[1, 2, 0, 1, -1, 2]])
-    counts = count_named(contingency_table(prediction, label, 3))
+    counts = count_assigned(contingency_table(prediction, label, 3), torch.arange(3))
     assert counts.tp.tolist() == [1, 0, 2]
     assert counts.fp.tolist() == [1, 0, 1]
     assert counts.fn.tolist() == [0, 2, 0]
@@ -34,7 +34,9 @@ def test_an_images_jaccard_is_torchmetrics_own():
     labels[1].clamp_(max=2)
     predictions[2].clamp_(min=1, max=3)
     labels[3] = predictions[3] = 5
-    counts = [count_named(contingency_table(p, g, 7)) for p, g in zip(predictions, labels, strict=True)]
+    counts = [
+        count_assigned(contingency_table(p, g, 7), torch.arange(7)) for p, g in zip(predictions, labels, strict=True)
+    ]
     tp, fp, fn = map(torch.stack, zip(*counts, strict=True))
     images = ImageTable(tp, fp, fn, pixels=tp.sum(dim=1), segments=tp.sum(dim=1))
     expected = [multiclass_jaccard_index(p, g, 7) for p, g in zip(predictions, labels, strict=True)]
