@@ -24,7 +24,7 @@ class ScoreEstimate(NamedTuple):
     NaN for a class without a score; its interval is NaN also if it is annotated in fewer than `FEWEST_IMAGES` images.
 
     Attributes:
-        images: that the score is over: those whose statistic is not zero throughout.
+        images: that the score is over, see `Metric.scored_images`.
     """
 
     scores: Float[Tensor, " scores"]
@@ -56,8 +56,7 @@ def score_images(
         interval = percentile_interval(told.resampled)
         if metric.per_class is not None:
             interval[:, 1:].masked_fill_(few, float("nan"))
-        scored = int((metric.statistics(images) != 0).any(dim=1).sum())
-        found[metric.name] = ScoreEstimate(told.scores, interval, scored)
+        found[metric.name] = ScoreEstimate(told.scores, interval, metric.scored_images(images))
     return found
 
 

@@ -243,7 +243,7 @@ def place(
     told = resample_together(tables, metrics, choices, seed=seed)
     brackets = {}
     for number, metric in enumerate(metrics):
-        counted = [int((metric.statistics(table) != 0).any(dim=1).sum()) for table in tables]
+        counted = [metric.scored_images(table) for table in tables]
         low, high, own = (each[number].scores[0] for each in told)
         lows, highs, owns = (each[number].resampled[:, 0] for each in told)
         sign = 1 if metric.higher_is_better else -1

@@ -95,6 +95,10 @@ class Metric:
             raise ValueError(f"no {self.heading} was measured on these images; if_exists=overwrite scores them again")
         return images.measured[self.name]
 
+    def scored_images(self, images: ImageTable) -> int:
+        """How many images the score is over: those whose statistic is not zero throughout."""
+        return int((self.statistics(images) != 0).any(dim=1).sum())
+
     def scores(
         self, sums: Float[Tensor, "*batch columns"], absent_classes: AbsentClasses = "nan"
     ) -> Float[Tensor, "*batch scores"]:
