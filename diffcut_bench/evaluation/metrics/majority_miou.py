@@ -1,8 +1,9 @@
 """Mean IoU where each segment becomes the class that it shares most pixels with: many-to-one, merged by an oracle.
 
 As mIoU, of pixels summed over the data set first; the classes of segments are found image by image, whatever the
-protocol's matching. Dividing segments further never lowers an image's correct pixels. It can be below mIoU, in which
-clusters without a class cost nothing. Of classes that tie the first one is taken: no number of a segment matters.
+protocol's matching. Segments are those that the background rule leaves; unless it merges some, dividing segments
+further never lowers an image's correct pixels. It can be below mIoU, in which clusters without a class cost nothing. Of
+classes that tie the first one is taken: no number of a segment matters.
 """
 
 import numpy as np
@@ -31,5 +32,6 @@ METRIC = Metric(
     order=36,
     in_tables=False,
     about="majority mIoU: each segment of an image becomes the class it shares most pixels with, then mIoU of pixels "
-    "summed over the data set; what an oracle could make of the segments.",
+    "summed over the data set; what an oracle could make of the segments "
+    "that the background rule leaves.",
 )
