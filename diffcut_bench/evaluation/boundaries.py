@@ -25,8 +25,8 @@ class BoundaryCounts(NamedTuple):
         predicted_near: those of them that are near an annotated boundary, whichever annotator's.
         annotated: pixels on an annotated boundary.
         annotated_near: those of them that are near a predicted boundary.
-        bands: pixels of each class and cluster that lie in the bands of both; without a column or row where tables were
-            not asked for.
+        bands: pixels of each class and cluster that lie in the bands of both; with the two below empty where
+            bands were not asked for.
         class_bands: pixels of each class in its band.
         cluster_bands: pixels of each cluster in its band.
     """
