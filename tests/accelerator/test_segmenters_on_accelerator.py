@@ -2,11 +2,13 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from conftest import blobs
 from device_runs import compare, computed_there, renumbered, uploaded
 from PIL import Image
+from scipy.io import savemat
 
 from diffcut_bench import segmenters
 from diffcut_bench.config import conf_dir
@@ -114,20 +116,22 @@ def test_an_oracle_works_where_the_labels_are(accelerator):
     assert three.crossings.total() == one.crossings.total() == 1
 
 
-def test_precomputed_segments_need_no_device(accelerator, tmp_path):
+@pytest.mark.parametrize(("kind", "ids"), [(segmenters.Precomputed, [3]), (segmenters.Ucm, [0])])
+def test_segments_of_files_need_no_device(accelerator, tmp_path, kind, ids):
     Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
+    savemat(tmp_path / "a.mat", {"ucm2": np.zeros((21, 41))})
     framing = Framing("none", 32, 16, "ignore", 4)
 
     def rescale(ids, covers="image"):
         return prepare_prediction(ids, (10, 20), framing, covers=covers)
 
-    segments = segmenters.Precomputed(str(tmp_path))("a", rescale)
-    assert segments.device.type == "cpu" and segments.unique().tolist() == [3]
+    segments = kind(str(tmp_path))("a", rescale)
+    assert segments.device.type == "cpu" and segments.unique().tolist() == ids
 
 
 def test_every_option_is_tried_here():
     methods = [*(method for method, _ in (ON_DEVICE | WITH_HOST).values()), *OF_PICTURES.values()]
-    tried = {type(method).__name__ for method in methods} | {"Oracle", "Precomputed"}
+    tried = {type(method).__name__ for method in methods} | {"Oracle", "Precomputed", "Ucm"}
     for path in (conf_dir() / "segmenter").glob("*.yaml"):
         (target,) = re.findall(r"_target_: diffcut_bench\.segmenters\.(\w+)", path.read_text())
         assert target in tried, path.stem

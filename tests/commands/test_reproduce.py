@@ -187,7 +187,7 @@ def test_another_score_has_nothing_published_to_be_compared_with(cli, tmp_path):
     record = json.loads((folder / "mine-ari" / "reproduction.json").read_text())
     table, stated = Table.from_dict(record["table"]), Table.from_dict(record["claims"])
     assert table.shared == "ARI (%)" and table.title == "Mine, told by ARI"
-    assert [row[1] for row in table.rows] == ["ours", "verdict"]
+    assert [row[1] for row in table.rows] == ["ours", "floor – ceiling", "lift", "verdict"]
     assert "(a) not stated: published in mIoU, and not in ARI" in table.notes
     assert not any(note.startswith("reproduced:") for note in table.notes)
     assert [row[-1] for row in stated.rows] == ["not stated: published in mIoU, and not in ARI"]

@@ -166,7 +166,7 @@ def test_settings_of_one_class_share_work_and_others_keep_their_own():
 OPTIONS = {
     "diffseg": ({"features"}, "finer_partition"),
     "kmeans": ({"features", "class_counts"}, "partition"),
-    "precomputed": ({"image_ids", "rescale"}, "label_map"),
+    **dict.fromkeys(("precomputed", "ucm"), ({"image_ids", "rescale"}, "label_map")),
     **dict.fromkeys(("slic", "felzenszwalb"), ({"images"}, "label_map")),
     **dict.fromkeys(("grid", "one_segment"), ({"scored_sizes"}, "label_map")),
     "oracle": ({"labels", "grid_sizes"}, "label_map"),
@@ -175,6 +175,6 @@ OPTIONS = {
 
 @pytest.mark.parametrize("option", known_options("segmenter"))
 def test_every_option_fits(option, tmp_path):
-    folder = [f"segmenter.folder={tmp_path}"] if option == "precomputed" else []
+    folder = [f"segmenter.folder={tmp_path}"] if option in ("precomputed", "ucm") else []
     segmenter = as_segmenter(instantiate("segmenter", load_config([f"segmenter={option}", *folder]).segmenter))
     assert (segmenter.needs, segmenter.gives) == OPTIONS.get(option, ({"features"}, "partition"))
