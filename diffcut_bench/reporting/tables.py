@@ -182,10 +182,27 @@ def results_table(
     columns += number_columns("images")
     for row, result in zip(rows, cells, strict=True):
         row.append(f"{scored_images(result)}{' (limited)' if result.limited else ''}")
-    notes = [*footer(cells), *about]
+    notes = [*footer(cells), *about, *_of_merged_segments(cells, metrics)]
     if any(images_of(cell, cell.scores.get(m.name, Score(None))) < FEWEST_IMAGES for cell in cells for m in metrics):
         notes.append(NO_INTERVAL)
     return Table(name, title, tuple(columns), tuple(map(tuple, rows)), tuple(notes), " ".join(shared))
+
+
+def _of_merged_segments(results: Sequence[Result], metrics: Sequence[Metric]) -> list[str]:
+    """A note on scores of segments that a background rule merged with the help of the annotation."""
+    merged = [
+        result
+        for result in results
+        # A data set without background has nothing to merge, and no such score.
+        if result.protocol.get("background_rule") != "one_to_one" and "foreground_ari" in result.scores
+    ]
+    names = [m.heading for m in metrics if m.measure is not None and any(m.name in each.scores for each in merged)]
+    if not names:
+        return []
+    return [
+        f"{', '.join(names)}: of the segments that the background rule left, which looks at the annotation; "
+        "protocol.background_rule=one_to_one scores the method's own"
+    ]
 
 
 def number_columns(*names: str) -> tuple[Column, ...]:

@@ -165,6 +165,17 @@ def test_the_score_that_leads_stands_first_with_its_interval():
     assert any("lower is better" in note for note in table.notes), "what it is stands under the table"
 
 
+def test_scores_of_segments_that_a_background_rule_merged_say_so():
+    def told(cell: Result, rule: str) -> bool:
+        merged = replace(cell, protocol={**cell.protocol, "background_rule": rule})
+        notes = results_table([(Path("x"), merged)], score="ari").notes
+        return any(note.startswith("ARI: of the segments that the background rule left") for note in notes)
+
+    cell = scored(miou=0.3, ari=0.5, foreground_ari=0.4)
+    assert told(cell, "unmatched") and not told(cell, "one_to_one")
+    assert not told(scored(miou=0.3, ari=0.5), "unmatched"), "without a background class nothing is merged"
+
+
 def test_a_result_without_the_score_that_leads_has_a_dash_and_shows_what_it_has():
     regions = scored(covering=0.6, segments=7.0)
     assert regions.class_names == ()
