@@ -89,6 +89,7 @@ def test_cells_of_other_classes_or_images_are_refused(cli, two, tmp_path):
         assert done.code == 2
         assert message in done.err
         assert len(done.err.strip().splitlines()) == 3
+    assert "different classes" in cli("compare", two[0].folder, four.folder, "--at-segments").err
 
 
 def test_show_lists_classes_and_images(cli, two, tmp_path):
@@ -265,6 +266,9 @@ def test_methods_are_compared_at_equal_numbers_of_segments(cli, shapes, tmp_path
     assert "in every resample a cell's number of segments is that of all images" in done.out
     points = lines_of(cli("compare", grid, kmeans, "score=ari", "--at-segments").out, 2)
     assert {line[1] for line in points} == {"ARI"} and len(points) == 5
+    # What follows the flag is a number, or else a cell or an override.
+    for words in ((grid, kmeans, "--at-segments", "score=ari"), ("--at-segments", grid, kmeans, "score=ari")):
+        assert lines_of(cli("compare", *words).out, 2) == points
 
     beyond = cli("compare", grid, kmeans, "--at-segments", "40")
     assert beyond.code == 2

@@ -33,7 +33,6 @@ from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import Result, check_published, read_result
 
 _SHOWN = 5  # images on either side
-_ANY = -1.0  # segments, where none are named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cells", nargs=2, metavar="CELL", help=CELL_HELP)
     parser.add_argument("--draw", type=int, default=42, metavar="SEED", help="seed of the bootstrap (default 42)")
     at = "at N segments an image (without N: at several), between cells that differ from these in a number such as tau"
-    parser.add_argument("--at-segments", type=float, nargs="?", const=_ANY, metavar="N", help=at)
+    parser.add_argument("--at-segments", nargs="?", const="", metavar="N", help=at)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -50,18 +49,19 @@ def compare(options: argparse.Namespace) -> int:
     Raises:
         UserError: a cell is not found, or the two can't be compared.
     """
-    names, words = split_words([*options.cells, *options.overrides])
+    at, word = _number_or_word(options.at_segments or "")
+    names, words = split_words([*word, *options.cells, *options.overrides])
     if len(names) != 2:
         what = f"two cells are compared, and {'one is' if len(names) == 1 else f'{len(names)} are'} named"
         raise UserError(what, " ".join([*names, *words]), "diffcut-bench compare CELL CELL")
     config = load_config([f"score={word[7:]}" if word.startswith("metric=") else word for word in words])
     cells = [find_cell(name, Path(config.output_dir)) for name in names]
-    if options.at_segments is not None:
-        return _compare_at_segments(cells, config.score, options.at_segments, options.draw)
     first, second = (result for _, result in cells)
     if first.class_names != second.class_names:
         where = f"{first.dataset.name} and {second.dataset.name}"
         raise UserError("the cells score different classes", where, "compare cells of one data set")
+    if options.at_segments is not None:
+        return _compare_at_segments(cells, config.score, at, options.draw)
     own = [check_published(folder)[1] for folder, _ in cells]
     common = common_images(own)
     ids = [row.id for row in common[0]]
@@ -89,11 +89,18 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _compare_at_segments(cells: Sequence[tuple[Path, Result]], score: str, segments: float, seed: int) -> int:
+def _number_or_word(text: str) -> tuple[float | None, list[str]]:
+    """What stands behind ``--at-segments``: a number, or a cell or override that follows the flag alone."""
+    try:
+        return (float(text), []) if text else (None, [])
+    except ValueError:
+        return None, [text]
+
+
+def _compare_at_segments(cells: Sequence[tuple[Path, Result]], score: str, at: float | None, seed: int) -> int:
     """The difference of two methods, each a curve of cells, at equal numbers of segments."""
     first, second = (cells_along(cell, _beside(cell[0])) for cell in cells)
     rows = [[check_published(folder)[1] for folder, _ in side.cells] for side in (first, second)]
-    at = None if segments == _ANY else segments
     table = compare_at_segments((first, second), rows, score, at, seed)
     results_table([*first.cells, *second.cells], score=score).print(console)
     table.print(console)

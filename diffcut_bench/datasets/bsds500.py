@@ -76,7 +76,7 @@ def read_segmentations(path: Path) -> Image.Image:
     except (IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"groundTruth holds no Segmentation of each annotator ({error})") from error
     with np.errstate(invalid="ignore"):
-        raw = stacked.astype(np.uint16) if stacked.dtype.kind in "buif" else stacked
+        raw = stacked.astype(np.uint16) if stacked.dtype.kind in "buif" else np.empty(0, np.uint16)
     if stacked.ndim != 2 or len({each.shape for each in maps}) > 1 or not np.array_equal(raw, stacked) or not raw.size:
         shapes = ", ".join(f"{each.dtype} of {'×'.join(map(str, each.shape))}" for each in maps)
         raise ValueError(f"Segmentation is no map of ids 0..65535 of one size for all annotators, but {shapes}")

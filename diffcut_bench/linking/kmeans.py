@@ -7,10 +7,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from diffcut_bench.ncut.arguments import check_count
+from diffcut_bench.ncut.arguments import check_count, check_number
 from diffcut_bench.segmenters import KMeans
 
 _STARTS = 5  # of each clustering, of which the best is taken: of a single one many miss what is plain to see
+_LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class KMeansLinker:
             check_count("clusters, if not null,", self.clusters, 1)
         check_count("seeds", self.seeds, 1)
         check_count("seed", self.seed, 0)
+        check_number("seed", self.seed, 0, _LARGEST_SEED)
 
     def __call__(
         self, prototypes: Float[Tensor, "segments channels"], num_classes: int

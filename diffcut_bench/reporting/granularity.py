@@ -4,6 +4,7 @@ between neighbours on it."""
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,8 @@ def _points(sides: Sequence[CellsAlong], curves: Sequence[Curve], segments: floa
             "the two have no number of segments an image in common", where, f"score more cells of either: {more}"
         )
     if segments is not None and not low <= segments <= high:
-        hint = f"--at-segments from {low:.3g} to {high:.3g}, or more cells: {more}"
+        within = f"from {ceil(100 * low) / 100:g} to {floor(100 * high) / 100:g}"
+        hint = f"--at-segments {within}, or more cells: {more}"
         raise UserError(f"{segments:g} segments an image are not in both ranges", where, hint)
     return sorted({*np.linspace(low, high, _POINTS).tolist()}) if segments is None else [segments]
 

@@ -18,6 +18,7 @@ from diffcut_bench.segmenters.files import FilesOfImages
 
 _MOST = 256_000_000  # numbers of a map: a picture of 64 million pixels
 _KEPT = 16  # maps: those of a batch, while all thresholds are taken
+_LARGEST = float(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Ucm(FilesOfImages):
     threshold: float = 0.1
 
     def __post_init__(self) -> None:
-        check_number("threshold", self.threshold, -np.inf, np.inf)
+        check_number("threshold", self.threshold, -_LARGEST, _LARGEST)
         super().__post_init__()
 
     def __call__(self, image_id: str, rescale: Rescale) -> Int[Tensor, "height width"]:

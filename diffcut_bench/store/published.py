@@ -93,6 +93,8 @@ def read_rows(folder: Path, prototypes: bool = False) -> list[ImageRow]:
         file = pq.ParquetFile(io.BytesIO(_content(path)))
         names = [name for name in file.schema_arrow.names if prototypes or name != "prototypes"]
         rows = rows_of_table(file.read(names))
+        if any(len(entry) != 3 for row in rows for entry in row.table or ()):
+            raise ValueError("entries of a table that are not class, cluster and pixels")
         channels = {row.unpack_prototypes().shape[1] for row in rows if row.prototypes}
         if len(channels) > 1:
             raise ValueError(f"prototypes of {' and '.join(map(str, sorted(channels)))} channels")
@@ -101,6 +103,12 @@ def read_rows(folder: Path, prototypes: bool = False) -> list[ImageRow]:
     classes = {len(counts) for row in rows for counts in (row.tp, row.fp, row.fn)}
     if len(classes) > 1 or len({row.index for row in rows}) < len(rows):
         raise DamagedError("rows of an image twice, or of several numbers of classes", path)
+    for row in rows:
+        entries = row.table or ()
+        of_classes = all(0 <= class_id < len(row.tp) and min(own) >= 0 for class_id, *own in entries)
+        if row.table is not None and not (of_classes and sum(pixels for *_, pixels in entries) == row.pixels):
+            what = f"the table of {row.id} is not of its {row.pixels} pixels and {len(row.tp)} classes"
+            raise DamagedError(what, path)
     return rows
 
 

@@ -83,7 +83,7 @@ def test_a_damaged_file_is_a_problem_of_its_image_alone(root, damage):
     assert "7.mat" in found.problems[0] and what in found.problems[0]
 
 
-@pytest.mark.parametrize("values", [HALVES - 1.5, HALVES * -1.0, HALVES * 70_000])
+@pytest.mark.parametrize("values", [HALVES - 1.5, HALVES * -1.0, HALVES * 70_000, HALVES * (1 + 0j)])
 def test_only_whole_numbers_of_16_bits_are_segments(tmp_path, values):
     content = miniatures.annotations(HALVES)
     content["groundTruth"][0, 0]["Segmentation"] = values

@@ -199,6 +199,11 @@ def test_rows_are_checked_when_their_prototypes_are_read(planted, tmp_path):
     check_published(cell.folder)
     with pytest.raises(UserError, match="prototypes of 3 and 4 channels"):
         check_published(cell.folder, prototypes=True)
+    (own, *others) = first.table
+    for entry in ([99, *own[1:]], [-1, *own[1:]], [*own[:2], -5], [*own[:2], 2**62]):
+        publish(cell.folder, cell.result, [replace(first, table=[entry, *others]), second], "", range(2))
+        with pytest.raises(UserError, match=f"the table of {first.id} is not of its"):
+            check_published(cell.folder)
 
 
 def test_a_linked_cell_is_verified_by_its_counts(planted, tmp_path, cli):

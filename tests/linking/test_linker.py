@@ -66,3 +66,8 @@ def test_fewer_segments_than_clusters_and_equal_ones():
 def test_options_out_of_range(option, value):
     with pytest.raises(ValueError, match=option):
         KMeansLinker(**{option: value})
+
+
+def test_a_seed_that_no_generator_takes_is_told_before_anything_is_scored():
+    with pytest.raises(ValueError, match="seed must lie in"):
+        KMeansLinker(seed=10**20)

@@ -93,6 +93,10 @@ def test_what_can_not_be_compared_says_which_range_each_has():
     with pytest.raises(UserError, match="7 segments an image are not in both") as beyond:
         compare_at_segments((two, three), [[rows(2, 20), rows(6, 40)], parts[1]], "miou", 7.0)
     assert beyond.value.hint.startswith("--at-segments from 5 to 6")
+    thirds = [rows(2, 20, 8) + rows(7, 20)[8:], rows(7, 20, 8) + rows(2, 20)[8:]]
+    with pytest.raises(UserError, match="7 segments an image are not in both") as beyond:
+        compare_at_segments((two, three), [thirds, [rows(1, 20), rows(9, 60)]], "miou", 7.0)
+    assert beyond.value.hint.startswith("--at-segments from 3.67 to 5.33"), "which are between 3 2/3 and 5 1/3"
     with pytest.raises(UserError, match="nothing to interpolate between") as alone:
         compare_at_segments((along("tau", 0.3), three), [[rows(2, 20)], parts[1]], "miou")
     assert alone.value.hint.startswith("diffcut-bench run -m … segmenter.tau=A,B,C")

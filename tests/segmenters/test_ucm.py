@@ -130,3 +130,9 @@ def test_a_changed_file_is_read_again(tmp_path):
     after = Ucm(str(tmp_path), threshold=0.1)("a", rescale)
     assert same_partition(before, torch.tensor([[0, 1, 2]] * 2))
     assert int(after.max()) == 0
+
+
+@pytest.mark.parametrize("threshold", [float("inf"), -float("inf"), float("nan")])
+def test_a_threshold_is_a_number_that_a_key_can_hold(tmp_path, threshold):
+    with pytest.raises(ValueError, match="threshold must lie in"):
+        Ucm(str(tmp_path), threshold=threshold)
