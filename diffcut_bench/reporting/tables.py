@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 from tabulate import tabulate
 
-from diffcut_bench.escaping import csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
+from diffcut_bench.escaping import counted, csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Bracket, Result, Score, write_atomically
@@ -314,7 +314,8 @@ def linking_text(result: Result) -> str:
     if linking is None:
         return ""
     spread = "" if linking.deviation is None else f" ± {miou.text(linking.deviation)} over them"
-    what = f"{linking.seeds} clusterings of {linking.segments} segments into {linking.clusters} clusters"
+    seeds, segments = counted(linking.seeds, "clustering"), counted(linking.segments, "segment")
+    what = f"{seeds} of {segments} into {counted(linking.clusters, 'cluster')}"
     return f"{what}; mIoU {miou.text(linking.mean)}{spread}"
 
 
