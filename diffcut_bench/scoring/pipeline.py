@@ -395,6 +395,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Images of one size on their way through the stages.
+
+    Attributes:
+        examples, there: as they were read, and on the device.
+        labels: on the device [batch, height, width].
+        annotators: of the images; None where labels are classes.
+        inputs: of segmenters.
+        compared: features by which linkers compare segments; None where there is no linker.
+    """
+
+    examples: Sequence[Example]
+    there: Sequence[Example]
+    labels: Tensor
+    annotators: Annotators | None
+    inputs: Inputs
+    compared: Tensor | None
+
+
 class _Run:
     """One batch through all pipelines: what came out, what failed, and the time it took.
 
@@ -453,24 +473,27 @@ class _Run:
                 self.isolated(takers, [example])
 
     @torch.inference_mode()
-    def _run(self, takers: Sequence[Batch], group: list[Example]) -> dict[Batch, list[Outcome]]:
-        there = upload(group, self.device)
-        labels = torch.stack([example.label for example in there])
-        annotators = self._annotators(group, there)
-        inputs = self._inputs(takers, group, there, labels)
-        compared = self._compared(takers, there, inputs.features)
+    def _run(self, takers: Sequence[Batch], examples: list[Example]) -> dict[Batch, list[Outcome]]:
+        group = self._prepared(takers, examples)
         outcomes = {}
         for indices in sharing_groups(batch.pipeline.segmenter for batch in takers):
             sharing = [takers[index] for index in indices]
-            with self._stage("segment_s", sharing, group):
-                found = _segments([batch.pipeline for batch in sharing], inputs, labels.shape)
+            with self._stage("segment_s", sharing, examples):
+                found = _segments([batch.pipeline for batch in sharing], group.inputs, group.labels.shape)
             for batch, segments in zip(sharing, found, strict=True):
                 with self._stage("segment_s", [batch]):
-                    prediction = _label_maps(batch.pipeline, segments, inputs, labels.shape)
+                    prediction = _label_maps(batch.pipeline, segments, group.inputs, group.labels.shape)
                     counts = _count_segments(segments)
-                given = prediction, counts, labels, annotators, inputs.images, compared
-                outcomes[batch] = self._score(batch, group, there, *given)
+                outcomes[batch] = self._score(batch, group, prediction, counts)
         return outcomes
+
+    def _prepared(self, takers: Sequence[Batch], examples: Sequence[Example]) -> _Group:
+        """The images with all that the stages of these pipelines need."""
+        there = upload(examples, self.device)
+        labels = torch.stack([example.label for example in there])
+        annotators = self._annotators(examples, there)
+        inputs = self._inputs(takers, examples, there, labels)
+        return _Group(examples, there, labels, annotators, inputs, self._compared(takers, there, inputs.features))
 
     def _annotators(self, group: Sequence[Example], there: Sequence[Example]) -> Annotators | None:
         """Those of a group, which is on the host and on the device; None where labels are classes."""
@@ -500,7 +523,9 @@ class _Run:
     def _compared(self, takers: Sequence[Batch], there: Sequence[Example], features: Tensor | None) -> Tensor | None:
         """Features by which linkers compare segments; None where there is no linker."""
         linking = [batch for batch in takers if batch.pipeline.linker is not None]
-        if not linking or self.linked_by is None:
+        if not linking:
+            return None
+        if self.linked_by is None:
             compared, source = features, self.features
         else:
             source, framing = self.linked_by, self.linked_by.framing
@@ -509,50 +534,20 @@ class _Run:
         # The class token's attention says where the object is, not what.
         return None if compared is None else compared[:, : compared.shape[1] - source.backbone.attention_channels]
 
-    def _score(
-        self,
-        batch: Batch,
-        group: Sequence[Example],
-        there: Sequence[Example],
-        prediction: Tensor,
-        segments: Tensor,
-        labels: Tensor,
-        annotators: Annotators | None,
-        images: Tensor | None,
-        compared: Tensor | None,
-    ) -> list[Outcome]:
-        """From the label maps of a group to its counts, on the device up to the contingency tables."""
-        pipeline, classes, background = batch.pipeline, self.dataset.num_classes, self.dataset.background
-        protocol, namer = pipeline.protocol, pipeline.namer
+    def _score(self, batch: Batch, group: _Group, prediction: Tensor, segments: Tensor) -> list[Outcome]:
+        """From label maps and their numbers of segments to outcomes, on the device up to the contingency tables."""
+        pipeline, protocol, classes = batch.pipeline, batch.pipeline.protocol, self.dataset.num_classes
+        prediction, tables = self._finished(batch, group, prediction)
         with self._stage("evaluate_s", [batch]):
-            prediction, tables = _numbered(pipeline, prediction), None
-            if background is not None and namer is None:
-                rule, assignment = protocol.background_rule, protocol.assignment
-                prediction, tables = merge_and_count(prediction, labels, classes, background, rule, **assignment)
-        if pipeline.refiner is not None and images is not None:
-            tables = None  # they are of what was refined
-            with self._stage("refine_s", [batch]):
-                prediction = check_label_map("refiner", pipeline.refiner(images, prediction), labels.shape)
-        if namer is not None:  # after the refiner, which works on segments
-            with self._stage("segment_s", [batch]):
-                # It sees what the backbone sees, of a better resolution than what may be scored.
-                seen = torch.stack([example.image for example in there])
-                prediction = check_label_map("namer", namer(seen, prediction).labels, labels.shape)
-        with self._stage("evaluate_s", [batch]):
-            prototypes: Sequence[Tensor | None] = [None] * len(group)
-            if annotators is None:
-                tables = tables or contingency_tables(prediction, labels, classes)
-                boundaries = count_boundaries(prediction, labels[:, None], classes, max(t.shape[1] for t in tables))
-                if pipeline.linker is not None and compared is not None:
+            prototypes: Sequence[Tensor | None] = [None] * len(group.examples)
+            if group.annotators is None:
+                tables = tables or contingency_tables(prediction, group.labels, classes)
+                scored = self._against_classes(protocol, group.labels, prediction, tables)
+                if pipeline.linker is not None and group.compared is not None:
                     present = pad_sequence([table.any(dim=0) for table in tables], batch_first=True)
-                    prototypes = segment_prototypes(compared, prediction, present)
-                matched = [_clusters(table, protocol) for table in tables]
-                scored = [
-                    [ScoredImage(prediction[i], labels[i], table, background, matched[i], boundaries[i][0])]
-                    for i, table in enumerate(tables)
-                ]
+                    prototypes = segment_prototypes(group.compared, prediction, present)
             else:
-                scored = annotators.scored(prediction)
+                scored = group.annotators.scored(prediction)
             return [
                 Outcome(
                     example,
@@ -565,11 +560,44 @@ class _Run:
                     # One matching for the data set has to wait for all tables.
                     table=images[0].table if protocol.matching == "dataset" else None,
                     prototypes=prototypes[i],
-                    named=namer is not None,
+                    named=pipeline.namer is not None,
                     measured=measure_image(images, vars(protocol)),
                 )
-                for i, (example, images) in enumerate(zip(group, scored, strict=True))
+                for i, (example, images) in enumerate(zip(group.examples, scored, strict=True))
             ]
+
+    def _finished(self, batch: Batch, group: _Group, prediction: Tensor) -> tuple[Tensor, list[Tensor] | None]:
+        """Label maps after background rule, refiner and namer, and their contingency tables if these are known."""
+        pipeline, labels = batch.pipeline, group.labels
+        background, protocol, tables = self.dataset.background, pipeline.protocol, None
+        with self._stage("evaluate_s", [batch]):
+            prediction = _numbered(pipeline, prediction)
+            if background is not None and pipeline.namer is None:
+                choices = (self.dataset.num_classes, background, protocol.background_rule)
+                prediction, tables = merge_and_count(prediction, labels, *choices, **protocol.assignment)
+        if pipeline.refiner is not None and group.inputs.images is not None:
+            tables = None  # they are of what was refined
+            with self._stage("refine_s", [batch]):
+                refined = pipeline.refiner(group.inputs.images, prediction)
+                prediction = check_label_map("refiner", refined, labels.shape)
+        if pipeline.namer is not None:  # after the refiner, which works on segments
+            with self._stage("segment_s", [batch]):
+                # It sees what the backbone sees, of a better resolution than what may be scored.
+                seen = torch.stack([example.image for example in group.there])
+                prediction = check_label_map("namer", pipeline.namer(seen, prediction).labels, labels.shape)
+        return prediction, tables
+
+    def _against_classes(
+        self, protocol: Protocol, labels: Tensor, prediction: Tensor, tables: Sequence[Tensor]
+    ) -> list[list[ScoredImage]]:
+        """Predictions against labels of classes, as `Annotators.scored` sets them beside several people's."""
+        clusters = max(table.shape[1] for table in tables)
+        boundaries = count_boundaries(prediction, labels[:, None], self.dataset.num_classes, clusters)
+        background = self.dataset.background
+        return [
+            [ScoredImage(prediction[i], labels[i], table, background, _clusters(table, protocol), boundaries[i][0])]
+            for i, table in enumerate(tables)
+        ]
 
     @contextmanager
     def _stage(self, name: str, takers: Sequence[Batch], limited: Sequence[Example] = ()) -> Iterator[None]:
