@@ -221,7 +221,7 @@ def test_tables_tell_what_was_linked(planted, tmp_path):
     assert note == "linked: 3 clusterings of 36 segments into 6 clusters; mIoU 100.0 ± 0.0 over them"
     table = results_table([(cell.folder, cell.result) for cell in cells])
     assert table.columns[0].name == "linker.seeds"
-    assert "linked (colour, precomputed): 1 clusterings" in "\n".join(table.notes)
+    assert "linked (colour, precomputed): 1 clustering of" in "\n".join(table.notes)
 
 
 def test_one_image_without_a_scored_pixel(shapes, tmp_path):
