@@ -68,11 +68,11 @@ def check_rounds(report: list[tuple[Path, int | None, list[int]]], undisturbed: 
         assert not (out / "unfinished").exists(), logs
 
 
-def test_two_three_and_four_identical_runs_at_once(cli, shapes, tmp_path, monkeypatch):
+def test_three_identical_runs_at_once(cli, shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = [*shapes_overrides(shapes, Path("alone"))[:-3], *SMALL, "backbone=colour", "batch_size=1"]
     assert cli("run", *base, "output_dir=alone").code == 0
-    check_rounds(run_at_once(1, [2, 3, 4], base), Path("alone"))
+    check_rounds(run_at_once(2, [3], base), Path("alone"))  # in the second round one is killed
     said = "".join(path.read_text() for path in Path().glob("out-*.log"))
     assert "is being computed by process" in said
 
