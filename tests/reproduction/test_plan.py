@@ -143,7 +143,8 @@ def test_hyper_parameters_of_cells_are_the_papers():
     cell = next(cell for cell in plan_cells(load_reproduction("table1")) if cell.row.name == "DiffCut")
     assert cell.config.choices | {"tracker": "none"} == {
         **{"dataset": "voc", "backbone": "ssd1b", "features": "store", "segmenter": "diffcut"},
-        **{"upsampler": "concepts", "refiner": "pamr", "namer": "none", "protocol": "released", "tracker": "none"},
+        **{"upsampler": "concepts", "refiner": "pamr", "namer": "none", "linker": "none"},
+        **{"protocol": "released", "tracker": "none"},
     }
     assert (cell.config.segmenter["tau"], cell.config.segmenter["alpha"]) == (0.5, 10)
     assert cell.config.backbone["timestep"] == 50
