@@ -52,17 +52,16 @@ def optimal_scale(
     Raises:
         ValueError: a setting lacks the metric.
     """
-    sign = -1 if metric.higher_is_better is False else 1
     absent_classes = choices.get("absent_classes", "nan")
     statistics = torch.stack([metric.statistics(images) for images in settings], dim=1)  # [images, settings, columns]
     if of_each_image:
         each = torch.stack([metric.of_each(images) for images in settings], dim=1)
-        best = _as_gain(each, sign).argmax(dim=1)
+        best = _as_gain(each, metric.sign).argmax(dim=1)
         statistics = statistics[torch.arange(len(best)), best][:, None]
     (drawn,) = resampled_sums([statistics.flatten(1)], resamples, seed)
     sums = torch.cat([statistics.flatten(1).sum(dim=0, keepdim=True), drawn]).unflatten(1, statistics.shape[1:])
     scores = metric.scores(sums, absent_classes)[..., 0]  # [1 + resamples, settings]
-    gains = _as_gain(scores, sign)
+    gains = _as_gain(scores, metric.sign)
     chosen = scores.gather(1, gains.argmax(dim=1, keepdim=True))
     low, high = percentile_interval(chosen[1:])[:, 0].tolist()
     return Optimum(chosen[0].item(), (low, high), None if of_each_image else int(gains[0].argmax()))

@@ -142,8 +142,7 @@ def ranked_images(rows: Sequence[ImageRow], leading: Metric | None = None) -> li
     if images is None or (metric.measure is not None and metric.name not in images.measured):
         return []
     told = [(row, score) for row, score in zip(rows, metric.of_each(images).tolist(), strict=True) if score == score]
-    sign = 1 if metric.higher_is_better is False else -1
-    return sorted(told, key=lambda pair: (sign * pair[1], pair[0].index))
+    return sorted(told, key=lambda pair: (-metric.merit(pair[1]), pair[0].index))
 
 
 def rank_table(

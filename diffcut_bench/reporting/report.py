@@ -2,7 +2,6 @@
 that it says is run, and one that is no good leaves the others alone."""
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -214,9 +213,7 @@ def _best_cells(found: Sequence[_Found], score: str) -> dict[str, int]:
 
 def _merit(result: Result, chosen: str) -> tuple[bool, bool, bool, int, float]:
     metric = leading_metric(chosen, [result])
-    score = result.scores.get(metric.name, Score(None)).value
-    sign = -1 if metric.higher_is_better is False else 1
-    value = -math.inf if score is None or score != score else sign * score
+    value = metric.merit(result.scores.get(metric.name, Score(None)).value)
     # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
     released = result.protocol.get("name") == "released"
     has_it = metric.name == chosen  # a card of another score is for want of one of this

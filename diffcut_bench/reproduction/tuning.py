@@ -1,14 +1,12 @@
 """A setting is chosen on training images, and the data set itself is scored with it (table 10)."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation import Metric
 from diffcut_bench.reporting import leading_metric
 from diffcut_bench.reproduction.spec import Tuning
 from diffcut_bench.scoring.events import FinishedCell, Observer
@@ -69,7 +67,7 @@ def tune_setting(overrides: Sequence[str], tuning: Tuning, observer: Observer | 
             raise end
         training.append(end)
     metric = leading_metric(load_config(overrides).score, [cell.result for cell in training])
-    scores = [_merit(cell, metric) for cell in training]
+    scores = [metric.merit(cell.result.scores.get(metric.name, Score(None)).value) for cell in training]
     chosen = tuning.grid[scores.index(max(scores))]
     cell = run_cell(load_config([*overrides, f"{tuning.setting}={chosen}"]), observer)
     return Tuned(tuning, tuple(training), metric.name, chosen, cell)
@@ -89,12 +87,6 @@ def _training_split(config: RunConfig) -> list[str]:
         where, hint = f"dataset={config.choices.get('dataset')}", "name one, such as --train dataset.root=DIR"
         raise UserError("no training split is known of this data set", where, hint)
     return [str(word) for word in suggested]
-
-
-def _merit(cell: FinishedCell, metric: Metric) -> float:
-    """The score of a cell, so that more is better."""
-    value = cell.result.scores.get(metric.name, Score(None)).value
-    return -math.inf if value is None else -value if metric.higher_is_better is False else value
 
 
 def _told(cell: FinishedCell, score: str) -> dict[str, object]:

@@ -39,7 +39,7 @@ class Measure:
     @property
     def sign(self) -> int:
         """1 where greater is better, or neither; −1 where less is."""
-        return -1 if self.metric is not None and self.metric.higher_is_better is False else 1
+        return 1 if self.metric is None else self.metric.sign
 
     def tolerance(self, stated: float, deviation: float | None = None) -> float:
         """How far ours may lie from a stated value: its rounding, and what the noise moves.

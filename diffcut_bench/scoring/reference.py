@@ -242,11 +242,10 @@ def place(
         counted = [metric.scored_images(table) for table in tables]
         low, high, own = (each[number].scores[0] for each in told)
         lows, highs, owns = (each[number].resampled[:, 0] for each in told)
-        sign = 1 if metric.higher_is_better else -1
         brackets[metric.name] = Bracket(
             _score(low, lows, counted[0]),
             _score(high, highs, counted[1]),
-            _score(_lift(low, high, own, sign), _lift(lows, highs, owns, sign), counted[2]),
+            _score(_lift(low, high, own, metric.sign), _lift(lows, highs, owns, metric.sign), counted[2]),
         )
     leading = _LEADING if _LEADING in brackets else next(iter(brackets))
     first = brackets.pop(leading)

@@ -6,6 +6,7 @@ scores of data sets, their intervals and paired differences all come from one ta
 """
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,15 @@ class Metric:
             raise ValueError(f"metric {self.name}: a statistic of the table, or a measure of each image, and not both")
         if self.reduce is None and self.per_class is None:
             raise ValueError(f"metric {self.name}: it reduces to no score, neither by itself nor over classes")
+
+    @property
+    def sign(self) -> int:
+        """−1 where less is better, else 1: times this, more is never worse."""
+        return -1 if self.higher_is_better is False else 1
+
+    def merit(self, value: float | None) -> float:
+        """A score so that more is better; −inf for none."""
+        return -math.inf if value is None or value != value else self.sign * value
 
     @property
     def scale(self) -> int:
