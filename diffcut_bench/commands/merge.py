@@ -3,18 +3,12 @@
 import argparse
 from pathlib import Path
 
-from diffcut_bench.commands.passes import say_cells
-from diffcut_bench.commands.terminal import say, warn
+from diffcut_bench.commands.passes import TerminalObserver, say_cells
+from diffcut_bench.commands.terminal import warn
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.scoring import shards
-from diffcut_bench.scoring.events import Observer
-
-
-class _Saying(Observer):
-    def say(self, line: str) -> None:
-        say(line)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +36,9 @@ def merge(options: argparse.Namespace) -> int:
     for path, why in left_out.items():
         warn(f"left out: {path}\n  {why}")
     cells = shards.sharded_cells(found)
-    merged = [shards.merge(cell, folders[0], config.if_exists, _Saying()) for cell in cells if not cell.missing]
+    merged = [
+        shards.merge(cell, folders[0], config.if_exists, TerminalObserver()) for cell in cells if not cell.missing
+    ]
     if merged:
         say_cells(merged, config)
     complete = {cell.key for cell in cells if not cell.missing}

@@ -88,7 +88,7 @@ def add_references(
     asked = [cell for cell in scored if cell.config.reference != "none" and cell.progress.rows]
     lacking = [cell for cell, end in found if cell.config.reference != "none" and end.result.reference is None]
     try:
-        _find(
+        find_references(
             [
                 *((cell, cell.counted[0]) for cell in asked),
                 *((cell, read_rows(cell.cell.finished_dir)) for cell in lacking),
@@ -98,13 +98,19 @@ def add_references(
         return {key: result for key, result in filled.items() if result is not None}
     except Exception as error:  # such as data that are gone, or no room on the disk
         raise_if_interrupted()
-        why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        opened.observer.say(f"reference  no floor and ceiling: {why}")
+        opened.observer.say(why_no_reference(error))
         return {}
 
 
-def _find(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
-    """Floor, ceiling and lift of cells of a pass, each with the rows of its images as they are published."""
+def why_no_reference(error: Exception) -> str:
+    """A line on what stood in the way."""
+    why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return f"reference  no floor and ceiling: {why}"
+
+
+def find_references(cells: Sequence[tuple[RunningCell, Sequence[ImageRow]]]) -> None:
+    """Leave floor, ceiling and lift in the ``reference`` of cells of a pass, each given with its rows as they are
+    published; see `add_references`."""
     if not cells:
         return
     opened, batch_size = cells[0][0].opened, cells[0][0].config.batch_size

@@ -21,13 +21,12 @@ from diffcut_bench.paths import portable, reopened
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.passes import chosen_images, open_pass, without_preparing
-from diffcut_bench.scoring.reference import add_references
+from diffcut_bench.scoring.reference import find_references, why_no_reference
 from diffcut_bench.scoring.summary import count_rows, summarise_cell
 from diffcut_bench.store import (
     SCHEMA_VERSION,
     Cell,
     ImageRow,
-    Progress,
     Reference,
     Result,
     Timings,
@@ -196,14 +195,11 @@ def _reference(shard: Shard, rows: Sequence[ImageRow], output_dir: Path, observe
             cell = opened.cell(config)
         if opened.fingerprint != shard.result.dataset.fingerprint:
             raise UserError("the data are not those of the shards", f"dataset={opened.dataset.name}", "")
-        cell.progress = Progress(list(rows), {}, Timings())
-        cell.counted = list(rows), None  # as they were matched already
-        add_references([cell], [], opened)
+        find_references([(cell, rows)])
         return cell.reference
     except Exception as error:  # whatever a foreign config makes a stage raise
         raise_if_interrupted()
-        why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        observer.say(f"reference  no floor and ceiling: {why}")
+        observer.say(why_no_reference(error))
         return None
 
 

@@ -1,7 +1,8 @@
 """What segmenters share that read a file an image, made by another program."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -44,6 +45,16 @@ class FilesOfImages:
     def path(self, image_id: str) -> Path:
         """Where the file of an image has to lie."""
         return self._folder / self.pattern.replace("{id}", image_id)
+
+    @contextmanager
+    def opening(self, image_id: str) -> Iterator[Path]:
+        """The path of an image's file; within, what reading it raises is a ValueError that names it."""
+        path = self.path(image_id)
+        try:
+            yield path
+        except (OSError, SyntaxError, ValueError) as error:
+            reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
+            raise ValueError(f"{path}: {reason}") from error
 
     def depends_on(self, image_ids: Sequence[str]) -> dict[str, str]:
         """SHA-256 of the files of these images, for the key of a cell.

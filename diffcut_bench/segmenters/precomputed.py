@@ -47,15 +47,11 @@ class Precomputed(FilesOfImages):
         Raises:
             ValueError: there is no such file, or it can't be decoded; the message names it.
         """
-        path = self.path(image_id)
-        try:
-            with Image.open(path, formats=("PNG", "TIFF", "BMP", "GIF", "PPM")) as picture:
-                if picture.mode in ("RGB", "RGBA"):
-                    rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
-                    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
-                if picture.mode not in ("1", "L", "P", "I", "I;16"):
-                    raise ValueError(f"a {picture.mode} picture; grey, palette or RGB is due")
-                return np.asarray(picture).astype(np.int64)
-        except (OSError, SyntaxError, ValueError) as error:
-            reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
-            raise ValueError(f"{path}: {reason}") from error
+        formats = ("PNG", "TIFF", "BMP", "GIF", "PPM")
+        with self.opening(image_id) as path, Image.open(path, formats=formats) as picture:
+            if picture.mode in ("RGB", "RGBA"):
+                rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
+                return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
+            if picture.mode not in ("1", "L", "P", "I", "I;16"):
+                raise ValueError(f"a {picture.mode} picture; grey, palette or RGB is due")
+            return np.asarray(picture).astype(np.int64)

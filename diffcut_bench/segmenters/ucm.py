@@ -60,12 +60,8 @@ class Ucm(FilesOfImages):
         Raises:
             ValueError: there is no such file, or it holds no map; the message names it.
         """
-        path = self.path(image_id)
-        try:
+        with self.opening(image_id) as path:
             return _read(path, path.stat().st_mtime_ns)
-        except (OSError, ValueError) as error:
-            reason = "no prediction" if isinstance(error, FileNotFoundError) else f"can't be read ({error})"
-            raise ValueError(f"{path}: {reason}") from error
 
 
 def cut(ucm: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
