@@ -68,7 +68,7 @@ def cells_along(named: Cell, found: Sequence[Cell]) -> CellsAlong:
 
 
 @dataclass(frozen=True)
-class Curve:
+class CellsBySegments:
     """Cells by the mean number of segments that they make of the same images, in ascending order.
 
     Attributes:
@@ -83,13 +83,13 @@ class Curve:
     _known: dict[tuple[int, int], list[ResampledScores]] = field(default_factory=dict, compare=False)
 
     @staticmethod
-    def of(cells: Sequence[Result], rows: Sequence[Sequence[ImageRow]]) -> "Curve":
+    def of(cells: Sequence[Result], rows: Sequence[Sequence[ImageRow]]) -> "CellsBySegments":
         """Of cells and their rows of images that all have."""
         tables = [image_table(own) for own in rows]
         means = [table.segments.double().mean().item() for table in tables]
         order = sorted(range(len(cells)), key=means.__getitem__)
         segments, images = tuple(means[i] for i in order), tuple(tables[i] for i in order)
-        return Curve(segments, images, tuple(cells[i].protocol for i in order))
+        return CellsBySegments(segments, images, tuple(cells[i].protocol for i in order))
 
     def lacks(self, metric: Metric) -> bool:
         """Whether one of the cells has no such score."""
@@ -146,7 +146,7 @@ def compare_at_segments(
         raise UserError("the cells have no image in common", "--at-segments", "compare cells of one data set")
     count = len(sides[0].cells)
     curves = [
-        Curve.of([result for _, result in side.cells], own)
+        CellsBySegments.of([result for _, result in side.cells], own)
         for side, own in zip(sides, (common[:count], common[count:]), strict=True)
     ]
     at = _points(sides, curves, segments)
@@ -174,7 +174,7 @@ def compare_at_segments(
     return Table("at_segments", "Difference at equal numbers of segments", columns, tuple(lines), notes)
 
 
-def _points(sides: Sequence[CellsAlong], curves: Sequence[Curve], segments: float | None) -> list[float]:
+def _points(sides: Sequence[CellsAlong], curves: Sequence[CellsBySegments], segments: float | None) -> list[float]:
     """Numbers of segments that are compared.
 
     Raises:
@@ -195,5 +195,5 @@ def _points(sides: Sequence[CellsAlong], curves: Sequence[Curve], segments: floa
     return sorted({*np.linspace(low, high, _POINTS).tolist()}) if segments is None else [segments]
 
 
-def _range(curve: Curve) -> str:
+def _range(curve: CellsBySegments) -> str:
     return f"{curve.segments[0]:.1f} – {curve.segments[-1]:.1f}"

@@ -62,16 +62,16 @@ def measure_cells(
             ended |= zip(configs, run_cells(list(configs.values()), observer), strict=True)
         except UserError as error:  # what the cells share can't be had
             ended |= dict.fromkeys(configs, error)
-    images = cache(images_of)  # one reading for all columns
+    images, known = cache(images_of), known_measures()  # one reading for all columns
     for index, own in keys.items():
         cell, measure = cells[index], reproduction.measure_of(cells[index].column)
         ends = [end for end in (ended[key] for key in own) if isinstance(end, FinishedCell)]
         errors = [end for end in (ended[key] for key in own) if isinstance(end, UserError)]
         if errors:
             outcomes[index] = _failed(cell, errors[0])
-        elif known_measures()[measure].optimum:
+        elif known[measure].optimum:
             deviations = cell.deviations_with(ends[0].result.identity.get("backbone", {}))
-            outcomes[index] = measure_optimum(cell, ends, known_measures()[measure], deviations, images)
+            outcomes[index] = measure_optimum(cell, ends, known[measure], deviations, images)
         else:
             outcomes[index] = Outcome(cell, _scored(cell, ends[0], measure))
     return outcomes

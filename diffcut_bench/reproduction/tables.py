@@ -69,7 +69,7 @@ def write_reproduction(
 
 def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
     """The table in the paper's shape: a block of lines for each method that was run, one line for the others."""
-    measures = {column: known_measures()[reproduction.measure_of(column)] for column in reproduction.columns}
+    measures = _measures(reproduction)
     reasons: dict[str, str] = {}
     rows: list[tuple[str, ...]] = []
     for name in dict.fromkeys(each.cell.name for each in outcomes):
@@ -82,6 +82,12 @@ def _redrawn_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> T
     return Table(reproduction.name, reproduction.title, columns, tuple(rows), tuple(notes), shared)
 
 
+def _measures(reproduction: Reproduction) -> dict[str, Measure]:
+    """The measure of each column."""
+    known = known_measures()
+    return {column: known[reproduction.measure_of(column)] for column in reproduction.columns}
+
+
 def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Table:
     """A line a cell, with the whole verdict and all that it was made from: for spreadsheets and plots.
 
@@ -92,15 +98,15 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
     settled = any(each.ours is not None and each.ours.at for each in outcomes)
     names = ["method", "under", "column", *swept, *(["seed"] if seeded else []), *(["best at"] if settled else [])]
     numeric = ["published", "ours", "low", "high", *(["deviation"] if seeded else []), "difference", "tolerance"]
-    measures = [known_measures()[reproduction.measure_of(column)] for column in reproduction.columns]
-    of_scores = any(measure.metric is not None and not measure.optimum for measure in measures)
+    measures = _measures(reproduction)
+    of_scores = any(measure.metric is not None and not measure.optimum for measure in measures.values())
     placed = ["floor", "ceiling", "lift", "lift low", "lift high"] if of_scores else []
     columns = (*map(Column, names), *number_columns(*numeric, *placed), Column("verdict"))
     rows = []
 
     def line(cell: PlannedCell, ours: Measured | None, seed: str, tolerance: float | None, verdict: str) -> None:
         low, high = ours.interval if ours is not None and ours.interval else (None, None)
-        measure = known_measures()[reproduction.measure_of(cell.column)]
+        measure = measures[cell.column]
         difference = None if ours is None or cell.published is None else ours.value - cell.published
         deviation = [None if ours is None else ours.deviation] if seeded else []
         numbers = [cell.published, None if ours is None else ours.value, low, high, *deviation, difference, tolerance]
@@ -113,7 +119,7 @@ def _cells_table(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> Tab
 
     for each in outcomes:
         cell, ours = each.cell, each.ours
-        measure = known_measures()[reproduction.measure_of(cell.column)]
+        measure = measures[cell.column]
         seeds = ours.seeds if ours is not None else ()
         tolerance = (
             None if ours is None or cell.published is None else measure.tolerance(cell.published, ours.deviation)
@@ -273,7 +279,7 @@ def _notes(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]
 
 
 def _about(reproduction: Reproduction, outcomes: Sequence[Outcome]) -> list[str]:
-    measure = known_measures()[reproduction.measure_of(next(iter(reproduction.columns)))]
+    measure = next(iter(_measures(reproduction).values()))
     unstated = any(each.cell.unstated for each in outcomes)
     judged = not unstated and (any(row.published for row in reproduction.rows) or reproduction.claims)
     noise = f" and {measure.noise:g}" if measure.noise else ""

@@ -7,12 +7,12 @@ Of linked cells neither is linked: a grid's numbers are places, and the annotati
 """
 
 import hashlib
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -24,7 +24,7 @@ from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
 from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.pipeline import Pipeline, score_together
-from diffcut_bench.scoring.summary import image_table, match_rows
+from diffcut_bench.scoring.summary import image_table, match_rows, score_of
 from diffcut_bench.segmenters import Oracle, as_segmenter, grid_of
 from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score, cell_key, keep_rows, kept_rows, read_rows
 
@@ -270,8 +270,6 @@ def _lift(
 
 
 def _score(value: Float[Tensor, ""], resampled: Float[Tensor, " resamples"], images: int) -> Score:
-    """As result.json has it, which knows no NaN."""
-    if not math.isfinite(float(value)):
-        return Score(None, n=images)
-    low, high = percentile_interval(resampled[:, None]).flatten().tolist()
-    return Score(float(value), (low, high) if math.isfinite(high - low) else None, n=images)
+    """As result.json has it; no interval of what is not defined."""
+    interval = percentile_interval(resampled[:, None]).where(value.isfinite(), torch.nan)
+    return score_of(value[None], interval, images)

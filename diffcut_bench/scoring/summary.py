@@ -40,16 +40,18 @@ def summarise(
         if len(widths) > 1:
             what = f"the metric {name} measured {' and '.join(map(str, sorted(widths)))} numbers of an image"
             raise UserError(what, "evaluation/metrics", "mend it, then score the images again: if_exists=overwrite")
-    found = {}
-    for name, (scores, interval, n) in score_images(image_table(rows), choices, seed=seed).items():
-        # JSON has no NaN and no infinity.
-        value, *per_class = (each if math.isfinite(each) else None for each in scores.tolist())
-        ends, *class_ends = ((low, high) if math.isfinite(high - low) else None for low, high in interval.T.tolist())
-        names = class_names if per_class else ()
-        found[name] = Score(
-            value, ends, dict(zip(names, per_class, strict=True)), dict(zip(names, class_ends, strict=True)), n
-        )
-    return found
+    found = score_images(image_table(rows), choices, seed=seed)
+    return {name: score_of(*estimate, class_names) for name, estimate in found.items()}
+
+
+def score_of(scores: torch.Tensor, interval: torch.Tensor, images: int, class_names: Sequence[str] = ()) -> Score:
+    """A `ScoreEstimate` as result.json has it, which knows no NaN and no infinity."""
+    value, *per_class = (each if math.isfinite(each) else None for each in scores.tolist())
+    ends, *class_ends = ((low, high) if math.isfinite(high - low) else None for low, high in interval.T.tolist())
+    names = class_names if per_class else ()
+    return Score(
+        value, ends, dict(zip(names, per_class, strict=True)), dict(zip(names, class_ends, strict=True)), images
+    )
 
 
 def image_table(rows: Sequence[ImageRow]) -> ImageTable:

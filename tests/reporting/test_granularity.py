@@ -7,7 +7,7 @@ from conftest import DATA
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics, resample
-from diffcut_bench.reporting.granularity import CellsAlong, Curve, cells_along, compare_at_segments
+from diffcut_bench.reporting.granularity import CellsAlong, CellsBySegments, cells_along, compare_at_segments
 from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import ImageRow, Result
 
@@ -45,14 +45,14 @@ def test_a_cell_stands_for_those_that_differ_in_one_number():
 
 def test_scores_between_neighbours_are_interpolated_with_the_same_draws():
     parts = [rows(8, 60), rows(2, 20), rows(4, 50)]
-    curve = Curve.of([cell("x")[1]] * 3, parts)
+    curve = CellsBySegments.of([cell("x")[1]] * 3, parts)
     assert curve.segments == (2, 4, 8)
     coarse, fine = (resample(image_table(parts[i]), METRICS, {}, seed=7) for i in (2, 0))
     for at, weight in ((4.0, 0.0), (5.0, 0.25), (8.0, 1.0)):
         for told, low, high in zip(curve.at(at, METRICS, 7), coarse, fine, strict=True):
             for mixed, first, second in zip(told, low, high, strict=True):
                 assert torch.allclose(mixed, (1 - weight) * first + weight * second, rtol=1e-12)
-    twins = Curve.of([cell("x")[1]] * 3, [rows(2, 20), rows(2, 30), rows(4, 40)])
+    twins = CellsBySegments.of([cell("x")[1]] * 3, [rows(2, 20), rows(2, 30), rows(4, 40)])
     assert twins.at(2.0, METRICS, 7)[0].scores.isfinite().all(), "two cells of as many segments"
 
 
