@@ -19,7 +19,8 @@ from diffcut_bench.paths import portable, portable_text
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.identity import cell_identity
-from diffcut_bench.scoring.pipeline import Batch, Outcome, Pipeline, score_together
+from diffcut_bench.scoring.pipeline import Batch, Outcome, score_together
+from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.summary import count_rows, summarise_cell
 from diffcut_bench.scoring.workers import Workers
 from diffcut_bench.store import (

@@ -10,7 +10,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import choices_in_force
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.pipeline import Pipeline
+from diffcut_bench.scoring.stages import Pipeline
 
 # Raise when a change of ours changes numbers, so that old results are not taken for new ones.
 NUMERICS_VERSION = 2

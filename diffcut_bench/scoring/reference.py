@@ -23,7 +23,8 @@ from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
 from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
-from diffcut_bench.scoring.pipeline import Pipeline, score_together
+from diffcut_bench.scoring.pipeline import score_together
+from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.summary import image_table, match_rows, score_of
 from diffcut_bench.segmenters import Oracle, as_segmenter, grid_of
 from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score, cell_key, keep_rows, kept_rows, read_rows

@@ -22,7 +22,8 @@ from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, 
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, prepare_example
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
-from diffcut_bench.scoring.pipeline import Pipeline, segment_images
+from diffcut_bench.scoring.pipeline import segment_images
+from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.scoring.upload import upload
 from diffcut_bench.store import write_atomically
