@@ -41,6 +41,7 @@ _COMMANDS = {
     "check": _Command("try a backbone on two small images"),
     "coherence": _Command("how well a backbone's features tell classes apart"),
     "doctor": _Command("what is installed, and what is missing"),
+    "completion": _Command("print what makes a shell complete commands, groups and options", "SHELL"),
 }
 
 
@@ -107,9 +108,12 @@ class _Parser(argparse.ArgumentParser):
 
     def _meant(self, words: str) -> str:
         """How words with a dash before them may have been meant."""
+        from diffcut_bench.commands.hydra_flags import INSTEAD
         from diffcut_bench.config import GROUPS, RunConfig
 
         word, _, following = words.partition(" ")
+        if word.partition("=")[0] in INSTEAD:
+            return INSTEAD[word.partition("=")[0]]
         name = word.lstrip("-")
         if Path(word).exists():
             return f"write ./{word} for a file of this name"
@@ -153,6 +157,14 @@ def _dispatch(arguments: list[str]) -> int:
     if hasattr(module, "add_arguments"):
         module.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", default=[], metavar=command.metavar)
-    options = parser.parse_intermixed_args(_without_separator(arguments[1:]))
+    words = _without_separator(arguments[1:])
+    if name == "completion":  # answers at every press of Tab: Hydra would take half a second
+        options = parser.parse_args(words)
+    else:
+        from diffcut_bench.commands.hydra_flags import add_config_flags, with_config_flags
+
+        add_config_flags(parser)
+        options = parser.parse_intermixed_args(words)
+        options.overrides = with_config_flags(options)
     code: int = getattr(module, name)(options)
     return code

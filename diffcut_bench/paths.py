@@ -27,6 +27,13 @@ _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
+def conf_dir() -> Path:
+    """The yaml options: inside an installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
 def read_regular(path: str, most: int = 16 << 20) -> bytes:
     """Content of a file that a person wrote. A device or pipe, which may never end, and a huge file are refused.
 

@@ -41,8 +41,8 @@ ALLOWED = {
         *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "paths", "refinement", "reporting", "scoring"},
-        *{"segmenters", "store"},
+        *{"errors", "config", "datasets", "environment", "escaping", "ncut", "paths", "refinement", "reporting"},
+        *{"scoring", "segmenters", "store"},
     },
 }
 

@@ -1,13 +1,11 @@
 """Passes over the images on the terminal, and lines on how their cells ended: for all commands that score."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from diffcut_bench.commands.terminal import console, progress, say, warn
+from diffcut_bench.commands.terminal import bars, console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
@@ -16,6 +14,14 @@ from diffcut_bench.reporting import Tracker, draw_outcome, results_table
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import Result
+
+_STAGES = {  # by their names in `Timings`
+    "read_s": "reading",
+    "features_s": "features",
+    "segment_s": "segmenting",
+    "refine_s": "refining",
+    "evaluate_s": "evaluating",
+}
 
 
 class TerminalObserver(Observer):
@@ -32,15 +38,15 @@ class TerminalObserver(Observer):
 
     def begin(self, configs: Sequence[RunConfig]) -> None:
         self._tracker = open_tracker(configs[0])
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), TimeElapsedColumn())
-        described = TextColumn("{task.description}")
-        self._bars = Progress(described, *columns, TimeRemainingColumn(), console=console)
+        self._bars = bars()
         choices = configs[0].choices
         segmenters = " ".join(dict.fromkeys(config.choices.get("segmenter", "own") for config in configs))
-        what = f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}"
-        self._scoring = self._bars.add_task(what, total=None, speed="", visible=False)
-        self._preparing = self._bars.add_task("preparing the data set", total=None, speed="", visible=False)
+        self._what = f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}"
+        hidden: dict[str, Any] = {"total": None, "visible": False, "count": "", "told": ""}
+        self._preparing = self._bars.add_task("preparing", **hidden)
+        self._scoring = self._bars.add_task("scoring", start=False, **hidden)
         self._first: int | None = None  # images that were done when the clock began
+        self._slowest = ""
         self._bars.start()
 
     def say(self, line: str) -> None:
@@ -50,13 +56,25 @@ class TerminalObserver(Observer):
         return progress(what, unit)
 
     def preparing(self, done: int, total: int) -> None:
-        self._bars.update(self._preparing, total=total, completed=done, visible=True)
+        self._bars.update(self._preparing, total=total, completed=done, count=f"{done}/{total}", visible=True)
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        most = max(seconds, key=lambda stage: seconds[stage])
+        if seconds[most]:
+            self._slowest = f"{_STAGES.get(most, most)} {100 * seconds[most] / sum(seconds.values()):.0f} %"
 
     def scored(self, done: int, total: int) -> None:
-        self._first = done if self._first is None else self._first
-        elapsed, new = self._bars.tasks[0].elapsed or 0.0, done - self._first
+        if self._first is None:
+            self._first = done
+            say(f"scoring  {self._what}")
+            self._bars.start_task(self._scoring)
+        elapsed, new = self._bars.tasks[1].elapsed or 0.0, done - self._first
         speed = f"{new / elapsed:.2f} images/s" if elapsed and new else ""
-        self._bars.update(self._scoring, total=total, completed=done, speed=speed, visible=True)
+        self._tell(done, total, " ".join(filter(None, (speed, self._slowest))))
+
+    def _tell(self, done: int, total: int, told: str) -> None:
+        fields: dict[str, Any] = {"count": f"{done}/{total}", "told": told, "first": self._first or 0}
+        self._bars.update(self._scoring, total=total, completed=done, visible=True, **fields)
 
     def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
         draw_outcome(outcome, dataset, path)
@@ -72,7 +90,7 @@ class TerminalObserver(Observer):
         skipped = [cell for cell in ended if isinstance(cell, FinishedCell) and cell.skipped]
         if ended and len(skipped) == len(ended):
             images = skipped[0].result.dataset.n_images
-            self._bars.update(self._scoring, total=images, completed=images, speed="finished before", visible=True)
+            self._tell(images, images, "finished before")
         self._bars.stop()
 
 

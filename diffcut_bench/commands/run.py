@@ -2,6 +2,7 @@
 
 import argparse
 
+from diffcut_bench.commands.hydra_flags import add_hydra_flags, shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import load_config
@@ -12,13 +13,16 @@ from diffcut_bench.scoring.workers import workers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flag beside the overrides."""
+    """The flags beside the overrides."""
     text = "sweep: every combination of comma lists and ranges"
     parser.add_argument("-m", "--multirun", action="store_true", help=text)
+    add_hydra_flags(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
+    if shown_instead(options):
+        return 0
     if options.multirun:
         return _sweep(options.overrides)
     config = load_config(options.overrides)

@@ -1,6 +1,7 @@
 """``diffcut-bench segment``: the user's own pictures."""
 
 import argparse
+import math
 from pathlib import Path
 
 from PIL import Image
@@ -11,12 +12,22 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.paths import portable
 from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, picture_config, picture_files, segment_files
+from diffcut_bench.segmentation.formats import ALWAYS, FORMATS, chosen_formats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``segment`` takes besides overrides."""
     text = "name each segment: classes with commas between, synonyms with |, such as 'cat|kitten, sofa, background'"
     parser.add_argument("--classes", metavar="LIST", help=text)
+<<<<<<< ours
+    text = f"write besides, with commas between: {', '.join(FORMATS)}; {' and '.join(ALWAYS)} are always written"
+    parser.add_argument("--format", metavar="LIST", help=text)
+    text = "smooth the polygons: how far their borders may move, in pixels (default: 0, the edges of pixels)"
+    parser.add_argument("--simplify", metavar="PIXELS", type=float, default=0, help=text)
+=======
+    text = "also write a page for each picture: a slider moves tau, segments can be walked through and downloaded"
+    parser.add_argument("--explore", action="store_true", help=text)
+>>>>>>> theirs
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -35,17 +46,29 @@ def segment(options: argparse.Namespace) -> int:
     classes = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
     if options.classes is not None and not classes:
         raise UserError("no class named", "--classes", '--classes "cat, sofa, plant"')
+    formats = () if options.format is None else chosen_formats(options.format)
+    if not 0 <= options.simplify < math.inf:
+        raise UserError(f"{options.simplify:g} pixels", "--simplify", "--simplify 1.5")
     config = picture_config(overrides, named=bool(classes))
     segmenter, output_dir = PictureSegmenter(config, classes), Path(config.output_dir)
     record = SegmentRecord(output_dir / "segments", portable(config.to_dict(), output_dir), segmenter.identity())
     failed = []
-    for each in segment_files(paths, segmenter, record, config.if_exists):
+<<<<<<< ours
+    for each in segment_files(paths, segmenter, record, config.if_exists, formats, options.simplify):
+=======
+    for each in segment_files(paths, segmenter, record, config.if_exists, options.explore):
+>>>>>>> theirs
         if each.entry is None:
             failed.append(str(each.error))
             continue
         names = sorted({segment["name"] for segment in each.entry["segments"] if "name" in segment})
         told = [f"{each.path}: {counted(len(each.entry['segments']), 'segment')}", *names]
         told += [f"{record.folder / each.entry['overlay']}"]
+<<<<<<< ours
+        told += [each.entry["formats"][one.name]["path"] for one in formats]
+=======
+        told += [f"{record.folder / each.entry['explorer']}"] if options.explore else []
+>>>>>>> theirs
         told += ["segmented before (if_exists=overwrite: again)"] if each.before else []
         say(", ".join(told))
     if record.path.is_file():

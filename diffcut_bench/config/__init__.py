@@ -2,16 +2,17 @@
 
 from diffcut_bench.config.overrides import (
     GROUPS,
-    conf_dir,
     expand_sweep,
     is_launcher,
     is_searchpath,
     known_options,
     quote_if_needed,
     quoted,
+    show_composed,
 )
 from diffcut_bench.config.run_config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.config.trust import option_words, trusted
+from diffcut_bench.paths import conf_dir
 
 __all__ = [
     "GROUPS",
@@ -27,5 +28,6 @@ __all__ = [
     "option_words",
     "quote_if_needed",
     "quoted",
+    "show_composed",
     "trusted",
 ]

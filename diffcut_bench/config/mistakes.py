@@ -120,9 +120,7 @@ def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> U
         what = f"{value} is a table or figure of many cells, not a preset of one: it is in conf/reproduction/"
         return UserError(what, culprit, f"diffcut-bench reproduce {value}")
     known = known_options("experiment", overrides)
-    if value in known:
-        return UserError("experiment is a group already", culprit, f"without the plus: experiment={value}")
-    hint = "a file of your own, experiment/NAME.yaml, is found in DIR with hydra.searchpath=[DIR]"
+    hint = "a file of your own, experiment/NAME.yaml, is found in DIR with --config-dir DIR (or hydra.searchpath=[DIR])"
     return UserError(f"unknown option experiment={value}", culprit, f"{hint}; {did_you_mean(value, known)}")
 
 

@@ -1,11 +1,15 @@
 """Overrides as people type them: written in Hydra's grammar, paths kept as text, and expanded to a sweep's cells."""
 
 import itertools
+import logging
 import math
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
@@ -13,9 +17,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.paths import expanded, is_path_option
+from diffcut_bench.paths import conf_dir, expanded, is_path_option
 
 GROUPS = (
     *("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "linker", "protocol"),
@@ -25,13 +30,6 @@ LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its 
 _SEARCHPATH = "hydra.searchpath"
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
 _MOST_CELLS = 10_000  # each is composed before the first runs
-
-
-def conf_dir() -> Path:
-    """The yaml options: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
 
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -46,6 +44,29 @@ def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: 
     """conf/ composed by Hydra with overrides; ``name`` None: nothing but what they add."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(name, list(overrides), return_hydra_config=with_hydra)
+
+
+def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Let Hydra print what it composes from overrides, instead of a run.
+
+    Args:
+        flags: of Hydra, such as ``--cfg job`` or ``--info searchpath``.
+        overrides: as typed.
+
+    Raises:
+        UserError: Hydra refuses the flags or the overrides.
+    """
+    root, before = logging.getLogger(), sys.argv
+    handlers, level = root.handlers[:], root.level  # Hydra prints through the root
+    sys.argv = ["diffcut-bench run", *flags, *map(quote_if_needed, overrides)]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda config: None)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(" ".join(f"{error}".split()), " ".join(flags), "diffcut-bench run --hydra-help") from error
+    finally:
+        sys.argv, root.handlers[:] = before, handlers
+        root.setLevel(level)
 
 
 def is_searchpath(override: str) -> bool:
@@ -70,7 +91,9 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
             continue
         if is_launcher(override):
             raise UserError("a launcher starts the passes of a sweep", override, "add -m, or leave the launcher out")
-        if key.startswith(("hydra.mode", "hydra.sweeper", "hydra/sweeper")):
+        if key.startswith(("hydra.sweeper", "hydra/sweeper")):
+            hint = "run -m segmenter.tau=0.3,0.4,0.5 reads every tau from one recursion; diffcut-bench tune chooses one"
+        elif key.startswith("hydra.mode"):
             hint = "diffcut-bench run -m sweeps over comma lists, range() and glob()"
         elif key.startswith(("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")):
             hint = "output_dir=DIR is the folder of all that is written"
@@ -92,6 +115,8 @@ def quote_if_needed(override: str) -> str:
     key, separator, value = override.partition("=")
     if not separator:
         return override
+    if key == "+experiment":  # the slot is there already: as in templates that have none
+        return quote_if_needed(override.removeprefix("+"))
     if key == LINKER_BACKBONE and value != "null" and not value.startswith("{"):
         return f"backbone@{override}"
     if is_searchpath(override):

@@ -1,5 +1,6 @@
 """From patches to pixels: concept assignment, pixel-adaptive refinement. Tensors and keyword arguments only."""
 
+from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
 from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
 
@@ -8,6 +9,7 @@ __all__ = [
     "NearestUpsampler",
     "PamrRefiner",
     "assign_concepts",
+    "assign_cut_by_cut",
     "median_filter",
     "pamr",
     "refine_labels",

@@ -70,10 +70,17 @@ def with_legend(pixels: NDArray[np.uint8], legend: Sequence[tuple[str, tuple[int
     return np.array(sheet)
 
 
-def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
-    """PNG of an RGB [h, w, 3], 8-bit or 16-bit grey [h, w] array."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="PNG")
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], colours: NDArray[np.uint8] | None = None) -> bytes:
+    """PNG of an RGB(A) [h, w, 3 or 4], 8-bit or 16-bit grey [h, w] array.
+
+    Args:
+        pixels: the array.
+        colours: RGB [values, 3] in which the values of an 8-bit grey array are shown; the values themselves are stored.
+    """
+    buffer, picture = io.BytesIO(), Image.fromarray(pixels)
+    if colours is not None:
+        picture.putpalette(colours.tobytes())
+    picture.save(buffer, format="PNG")
     return buffer.getvalue()
 
 

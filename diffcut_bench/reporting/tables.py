@@ -14,11 +14,11 @@ from tabulate import tabulate
 
 from diffcut_bench.escaping import counted, csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
+from diffcut_bench.reporting.fitting import fit_columns, folded
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Bracket, Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
-_WORD = 13  # characters of a word that is not broken
 _HEADLINE = ("dataset", "backbone", "segmenter", "segmenter.tau", "segmenter.alpha", "refiner", "namer", "linker")
 REFERENCE = ("floor", "ceiling", "lift (95 % interval)")  # what of it a grid and the annotation itself reach
 ABOUT_REFERENCE = (
@@ -97,19 +97,26 @@ class Table:
         return buffer.getvalue()
 
     def print(self, console: Console) -> None:
-        """What the rows share, the table, its notes."""
+        """What the rows share, the table, its notes. Where the console is too narrow for the longest words side by
+        side, the columns go on in parts below each other: `diffcut_bench.reporting.fitting`."""
         if self.shared:
             console.print(one_line(self.shared), style="bold", highlight=False, markup=False)
-        table = RichTable(header_style="bold", show_edge=False, pad_edge=False)
+        names = [one_line(column.name) for column in self.columns]
         rows = [[one_line(cell) for cell in row] for row in self.rows]
-        for column in self.columns:
-            justify: Literal["left", "right"] = "right" if column.numeric else "left"
-            words = [word for row in rows for word in row[len(table.columns)].split()]
-            width = None if column.numeric else min(max(map(len, words), default=0), _WORD)
-            table.add_column(Text(one_line(column.name)), overflow="fold", justify=justify, min_width=width)
-        for row in rows:
-            table.add_row(*map(Text, row))
-        console.print(table)
+        parts = fit_columns(names, rows, [column.numeric for column in self.columns], console.width)
+        for number, part in enumerate(parts):
+            table = RichTable(header_style="bold", show_edge=False, pad_edge=False)
+            for index, width in part.items():
+                justify: Literal["left", "right"] = "right" if self.columns[index].numeric else "left"
+                table.add_column(Text(folded(names[index], width)), overflow="fold", justify=justify, width=width)
+            for row in rows:
+                table.add_row(*(Text(folded(row[index], width)) for index, width in part.items()))
+            if number:
+                console.print()
+            console.print(table)
+        if len(parts) > 1:
+            told = f"in {len(parts)} parts: {console.width} characters do not hold all columns side by side"
+            console.print(told, style="dim", highlight=False, markup=False)
         for note in self.notes:
             console.print(one_line(note), style="dim", highlight=False, markup=False)
 

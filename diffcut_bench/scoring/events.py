@@ -1,6 +1,6 @@
 """What a pass over the images tells while it runs: one object, a method for each event."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,9 @@ class Observer:
 
     def preparing(self, done: int, total: int) -> None:
         """So many pairs of the data set are prepared."""
+
+    def stages(self, seconds: Mapping[str, float]) -> None:
+        """Seconds that went into each stage so far, by their names in `Timings`; `scored` is next."""
 
     def scored(self, done: int, total: int) -> None:
         """So many images of this process are scored or have failed."""

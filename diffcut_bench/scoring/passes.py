@@ -233,7 +233,7 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
         pipelines, wanted = [cell.pipeline for cell in cells], [cell.todo for cell in cells]
         shown = set().union(*(cell.shown for cell in cells))
         at_once, num_workers = config.batch_size, config.num_workers
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), dict[str, float]()
         for batches in score_together(pipelines, opened.dataset, wanted, at_once, num_workers, shown):
             # The wall clock of a batch runs from the end of the one before: reading, drawing and writing are in it.
             wall, start = time.perf_counter() - start, time.perf_counter()
@@ -242,6 +242,9 @@ def _score(cells: Sequence[RunningCell], opened: OpenedPass) -> None:
                 cell.take(batch, wall * batch.timings.wall_s / counted)
             raise_if_interrupted()
             done += len(set().union(*(batch.indices for batch in batches)))
+            for stage, seconds in (each for batch in batches for each in batch.seconds.items() if each[0] != "wall_s"):
+                spent[stage] = spent.get(stage, 0.0) + seconds
+            observer.stages(spent)
             observer.scored(done, total)
             if not any(wanted):
                 break

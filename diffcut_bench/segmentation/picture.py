@@ -1,6 +1,7 @@
 """Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,28 @@ from diffcut_bench.config import RunConfig, instantiate, load_config
 from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
+from diffcut_bench.ncut import ncut_trees
 from diffcut_bench.paths import expanded
-from diffcut_bench.refinement import upsample_nearest
+from diffcut_bench.refinement import assign_cut_by_cut, upsample_nearest
 from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Example, prepare_example
+from diffcut_bench.scoring.framing import Example, prepare_example, resize_image
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
+<<<<<<< ours
 from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.scoring.upload import upload
+from diffcut_bench.segmentation.hierarchy import Hierarchy
+from diffcut_bench.segmenters import DiffCut, GraphTooLargeError
+=======
+from diffcut_bench.scoring.pipeline import Pipeline, segment_images
+from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
+from diffcut_bench.scoring.upload import upload
+from diffcut_bench.segmentation.explorer import Explorer, regions_within
+from diffcut_bench.segmenters import DiffCut
+>>>>>>> theirs
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -80,9 +92,16 @@ class Segmentation:
         return described
 
     def save(self, labels_path: Path, overlay_path: Path) -> None:
-        """Label PNG (8 bits, 16 from 257 segments on; values are segment ids) and overlay PNG."""
-        ids: NDArray[Any] = self.labels.astype(np.uint8 if self.num_segments <= 256 else np.uint16)
-        write_atomically(labels_path, encode_png(ids))
+        """Label PNG and overlay PNG.
+
+        The values of the first are segment ids: 8 bits that a palette shows in the overlay's colours (mode P), or 16
+        from 257 segments on.
+        """
+        if self.num_segments <= 256:
+            labels = encode_png(self.labels.astype(np.uint8), palette(self.num_segments))
+        else:
+            labels = encode_png(self.labels.astype(np.uint16))
+        write_atomically(labels_path, labels)
         write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
 
 
@@ -151,28 +170,109 @@ class PictureSegmenter:
         example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         segments = example.label
-        try:
-            # What a network sees of one colour varies with the distance to its padding.
-            if (np.asarray(picture) != np.asarray(picture)[0, 0]).any():
+        with _said_if_too_long(image):
+            if not _is_one_colour(picture):
                 segments = self._segments(example)
-        except TookTooLongError as error:
-            where = str(image) if isinstance(image, (str, Path)) else "this picture"
-            raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
         if self._namer is None:
             return Segmentation(pixels, segments.numpy())
-        device = self._pipeline.features.device
-        (there,) = upload([example], device)
-        found = self._namer(there.image[None], segments[None].to(device))
+        (there,) = upload([example], self._device)
+        found = self._namer(there.image[None], segments[None].to(self._device))
         named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
         names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
         return Segmentation(pixels, segments.numpy(), names)
 
+    @torch.inference_mode()
+<<<<<<< ours
+    def hierarchy(self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.9) -> Hierarchy:
+        """The tree of one picture, from which its segments at any tau come.
+
+        Args:
+            image: as of a call.
+            max_tau: greatest tau that it answers; the config's own where that is greater.
+
+        Raises:
+            UserError: as of a call, or the segmenter has no tree.
+        """
+        self.check_has_tree()
+        method = self._pipeline.segmenter.method
+        picture = _as_rgb(image, self._config.max_pixels)
+        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
+        (there,) = upload([prepare_example(0, "", picture, nothing, self._pipeline.features.framing)], self._device)
+        features = self._pipeline.features.compute(there.image[None]).float()
+        pair = (max(max_tau, method.tau), method.alpha)
+        try:
+            (tree,) = ncut_trees(features.flatten(2).mT, [pair], method)
+        except GraphTooLargeError as error:
+            hint = "raise segmenter.max_memory_gib, or use a smaller protocol.image_size"
+            raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
+        return Hierarchy.of(tree, method.alpha, (features.shape[2], features.shape[3]))
+
+    def check_has_tree(self) -> None:
+        """Raise a UserError where the segmenter has no tree."""
+        method = self._pipeline.segmenter.method
+        if not isinstance(method, DiffCut):
+            raise UserError("only the recursive cut has a tree", "segmenter", "segmenter=diffcut")
+        if method.approximation != "none":
+            where = f"segmenter.approximation={method.approximation}"
+            raise UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
+
+    @property
+    def _device(self) -> torch.device:
+        return self._pipeline.features.device
+=======
+    def explore(
+        self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.8, largest: int = 1024
+    ) -> Explorer:
+        """The segments of one picture at every tau, for a page with a slider.
+
+        Args:
+            image: see `__call__`.
+            max_tau: end of the slider; the config's tau where that is greater.
+            largest: pixels of the longer side that the page's picture has at most.
+
+        Raises:
+            UserError: as `__call__` and `check_explorable`.
+        """
+        method, source = self.check_explorable(), self._pipeline.features
+        picture = _as_rgb(image, self._config.max_pixels)
+        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
+        (there,) = upload([prepare_example(0, "", picture, nothing, source.framing)], source.device)
+        size = _at_most(largest, there.label.shape)
+        features = source.compute(there.image[None]).float()
+        max_tau = max(max_tau, method.tau)
+        try:
+            with _said_if_too_long(image), time_limit(self._config.max_seconds, ["picture"]):
+                # At tau 0 nothing is cut.
+                pairs = [(0.0 if _is_one_colour(picture) else max_tau, method.alpha)]
+                (tree,) = ncut_trees(features.flatten(2).mT, pairs, method)[0].images
+                within = regions_within(tree.sides)
+                leaves = assign_cut_by_cut(features[0], tree.sides, within, size, self._pipeline.protocol.similarity)
+        except ValueError as error:
+            raise UserError(
+                str(error), "--explore", "choose another option, or a smaller protocol.image_size"
+            ) from error
+        pixels = (resize_image(there.eval_image, size).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+        return Explorer(pixels, tree, leaves.cpu().numpy(), max_tau, method.tau)
+
+    def check_explorable(self) -> DiffCut:
+        """The segmenter, whose segments at any tau make one tree.
+
+        Raises:
+            UserError: they don't.
+        """
+        method = self._pipeline.segmenter.method
+        if not isinstance(method, DiffCut) or method.approximation != "none":
+            what = "only an exact recursive cut has a tree of segments"
+            raise UserError(what, "--explore", "leave --explore out, or use segmenter=diffcut")
+        if method.label_codes != "exact":
+            raise UserError("label codes that merge segments have no tree", "--explore", "segmenter.label_codes=exact")
+        return method
+>>>>>>> theirs
+
     def _segments(self, example: Example) -> Tensor:
         """Segments [height, width], contiguous from 0, of a picture at the wanted size."""
         height, width = example.label.shape
-        scale = min(_LARGEST / max(height, width), 1)
-        size = (max(round(height * scale), 1), max(round(width * scale), 1))
-        labels = segment_images(self._pipeline, [example], size)
+        labels = segment_images(self._pipeline, [example], _at_most(_LARGEST, (height, width)))
         return upsample_nearest(labels, (height, width))[0].unique(return_inverse=True)[1]
 
 
@@ -195,6 +295,27 @@ def segment(
         UserError: an option is unknown, weights are missing, or the picture can't be read.
     """
     return PictureSegmenter(load_config(["protocol=strict", f"backbone={backbone}", *overrides]))(image)
+
+
+@contextmanager
+def _said_if_too_long(image: object) -> Iterator[None]:
+    try:
+        yield
+    except TookTooLongError as error:
+        where = str(image) if isinstance(image, (str, Path)) else "this picture"
+        raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
+
+
+def _is_one_colour(picture: Image.Image) -> bool:
+    """What a network sees of one colour varies with the distance to its padding: nothing to segment."""
+    pixels = np.asarray(picture)
+    return bool((pixels == pixels[0, 0]).all())
+
+
+def _at_most(largest: int, size: Sequence[int]) -> tuple[int, int]:
+    """Height and width, made smaller in proportion where the longer one is above ``largest``."""
+    scale = min(largest / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def _as_rgb(image: str | Path | Image.Image | NDArray[Any], max_pixels: int) -> Image.Image:

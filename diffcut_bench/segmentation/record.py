@@ -9,7 +9,7 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
+from diffcut_bench.segmentation.formats import Content, Format, remove_written, write_content
 from diffcut_bench.segmentation.picture import Segmentation
 from diffcut_bench.store import cell_key, unwritable, write_atomically
 from diffcut_bench.store.schema import typed
@@ -44,8 +45,14 @@ class SegmentRecord:
         self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
         self._state, self._known = self._file_state(), self._read()
 
-    def find(self, image: Path) -> dict[str, Any] | None:
-        """The entry of a file that was segmented with these settings, its pictures being there."""
+<<<<<<< ours
+    def find(self, image: Path, formats: Sequence[Format] = (), simplify: float = 0) -> dict[str, Any] | None:
+        """The entry of a file that was segmented with these settings, its pictures and these formats being there."""
+=======
+    def find(self, image: Path, explorer: bool = False) -> dict[str, Any] | None:
+        """The entry of a file that was segmented with these settings, its pictures being there; so is its page where
+        ``explorer`` asks for one."""
+>>>>>>> theirs
         state = self._file_state()
         if state != self._state:  # read again only where it has changed: a folder may hold thousands
             self._state, self._known = state, self._read()
@@ -55,10 +62,39 @@ class SegmentRecord:
             return None
         if entry is None or entry["settings"] != self._settings:
             return None
-        return entry if all((self.folder / entry[kind]).is_file() for kind in ("labels", "overlay")) else None
+<<<<<<< ours
+        if not all((self.folder / entry[kind]).is_file() for kind in ("labels", "overlay")):
+            return None
+        for each in formats:
+            written = entry.get("formats", {}).get(each.name)
+            if written is None or written != {"path": written["path"], **each.recorded(simplify)}:
+                return None
+            if not (self.folder / written["path"]).exists():
+                return None
+        return entry
 
-    def add(self, image: Path, result: Segmentation) -> dict[str, Any]:
-        """Write the label and overlay pictures of a file, and its entry.
+    def add(
+        self,
+        image: Path,
+        result: Segmentation,
+        contents: Mapping[Format, Content] | None = None,
+        simplify: float = 0,
+    ) -> dict[str, Any]:
+        """Write the label and overlay pictures of a file, its other formats, and its entry.
+
+        Args:
+            image: path of the picture.
+            result: its segments.
+            contents: what is written besides. Formats of its former entry stay while the settings are the same;
+                else they go, since they are of other segments.
+            simplify: that the contents were made with.
+=======
+        wanted = ("labels", "overlay", "explorer") if explorer else ("labels", "overlay")
+        return entry if all(kind in entry and (self.folder / entry[kind]).is_file() for kind in wanted) else None
+
+    def add(self, image: Path, result: Segmentation, page: str | None = None) -> dict[str, Any]:
+        """Write the label and overlay pictures of a file, its page if there is one, and its entry.
+>>>>>>> theirs
 
         Raises:
             UserError: the folder can't be written, or its record is damaged.
@@ -71,9 +107,20 @@ class SegmentRecord:
             name = self._name(entry, image, record)
             # A kill before the new entry is there leaves pictures without one: the next call knows their name as free.
             write_atomically(self._unfinished, os.fsencode(name))
+            written: dict[str, Any] = {}
             if entry is not None:
                 record["images"].remove(entry)
                 self._write(record)
+<<<<<<< ours
+                written = entry.get("formats", {})
+                if entry["settings"] != self._settings:
+                    for each in written.values():
+                        remove_written(self.folder / each["path"])
+                    written = {}
+=======
+                if "explorer" in entry:
+                    (self.folder / entry["explorer"]).unlink(missing_ok=True)
+>>>>>>> theirs
             entry = {
                 "image": portable_path(image, self.folder.parent),
                 "sha256": digest,
@@ -82,9 +129,18 @@ class SegmentRecord:
                 "height": height,
                 "labels": f"{name}_labels.png",
                 "overlay": f"{name}_overlay.png",
+                **({} if page is None else {"explorer": f"{name}_explorer.html"}),
                 "segments": result.describe(),
             }
+            if page is not None:
+                write_atomically(self.folder / entry["explorer"], page)
             result.save(self.folder / entry["labels"], self.folder / entry["overlay"])
+            for format, content in (contents or {}).items():
+                path = self.folder / f"{name}{format.suffix}"
+                write_content(path, content)
+                written[format.name] = {"path": path.name, **format.recorded(simplify)}
+            if written:
+                entry["formats"] = written
             record["images"].append(entry)
             record["configs"][self._settings] = self._config
             self._write(record)
@@ -166,6 +222,7 @@ class _Entry:
     overlay: str
     segments: list[dict[str, Any]]
     sha256: str | None
+    explorer: str | None = None
 
 
 def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
@@ -184,8 +241,13 @@ def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
         configs = {"version 1": record.get("config")}
         record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
     for entry in typed(list[_Entry], record.get("images"), "images"):
-        if any(Path(name).name != name for name in (entry.labels, entry.overlay)):
+        if any(Path(name).name != name for name in (entry.labels, entry.overlay, entry.explorer or "")):
             raise ValueError(f"pictures in another folder: {entry.labels} and {entry.overlay}")
+    for each in record["images"]:
+        formats = typed(dict[str, dict[str, Any]], each.get("formats", {}), "formats")
+        names = [typed(str, one.get("path"), "path") for one in formats.values()]
+        if any(Path(name).name != name for name in names):
+            raise ValueError(f"formats in another folder: {', '.join(names)}")
     typed(dict[str, Any], record.get("configs"), "configs")
     return record
 

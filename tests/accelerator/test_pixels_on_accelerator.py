@@ -29,7 +29,14 @@ from diffcut_bench.evaluation import (
 from diffcut_bench.linking import segment_prototypes
 from diffcut_bench.naming import ClipEncoder, Namer
 from diffcut_bench.naming.namer import best_synonyms, pool_segments
-from diffcut_bench.refinement import assign_concepts, median_filter, pamr, refine_labels, upsample_nearest
+from diffcut_bench.refinement import (
+    assign_concepts,
+    assign_cut_by_cut,
+    median_filter,
+    pamr,
+    refine_labels,
+    upsample_nearest,
+)
 
 HOST = torch.device("cpu")
 CLASSES = 5
@@ -56,6 +63,11 @@ STAGES: dict[str, Any] = {
     "concepts": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES, PARTITION),
     "concepts, cosine": (lambda f, p: assign_concepts(f, p, (24, 24), "cosine"), FEATURES, PARTITION),
     "concepts, half precision": (lambda f, p: assign_concepts(f, p, (24, 24)), FEATURES.half(), PARTITION),
+    "concepts, cut by cut": (
+        lambda f, sides: assign_cut_by_cut(f, sides, [0, 1], (24, 24)),
+        FEATURES[0],
+        torch.stack([PARTITION[0].flatten() < 4, PARTITION[0].flatten() == 1]),
+    ),
     "nearest": (lambda p: upsample_nearest(p, (24, 24)), PARTITION),
     "pamr": (lambda i, m: pamr(i, m, iterations=3), PICTURES, random(3, 4, 24, 24)),
     "median": (median_filter, PREDICTION),

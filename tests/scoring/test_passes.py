@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import miniatures
@@ -473,3 +474,18 @@ def test_a_look_takes_prepared_data_as_they_are_and_prepares_none(tmp_path):
     assert passes.without_preparing(own) == own
     drawn = load_config(["dataset=sample"])
     assert passes.without_preparing(drawn) == drawn
+
+
+def test_an_observer_is_told_what_each_stage_took(shapes, tmp_path):
+    told: list[dict[str, float]] = []
+
+    class Stages(Observer):
+        def stages(self, seconds):
+            told.append(dict(seconds))
+
+    overrides = [*shapes_overrides(shapes, tmp_path / "out"), "batch_size=1", "refiner=pamr"]
+    result = passes.run_cell(load_config(overrides), Stages()).result
+    assert len(told) == result.dataset.n_images
+    assert told[-1] == {stage: pytest.approx(getattr(result.timings, stage), abs=1e-3) for stage in told[-1]}
+    assert {"read_s", "segment_s", "refine_s"} <= set(told[-1]) <= set(Timings.__dataclass_fields__) - {"wall_s"}
+    assert all(after[stage] >= seconds for before, after in pairwise(told) for stage, seconds in before.items())

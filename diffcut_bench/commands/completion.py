@@ -1,0 +1,183 @@
+"""``diffcut-bench completion``: what a shell needs to complete a command line.
+
+A press of Tab waits for this, so it reads names of files and yaml files, and imports neither torch nor Hydra.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from diffcut_bench.commands.terminal import say
+from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.paths import conf_dir
+
+_BASH = """\
+_diffcut_bench() {
+    local word="${COMP_LINE:0:COMP_POINT}" IFS=$'\\n'
+    word="${word##*[[:space:]]}"
+    COMPREPLY=($("$1" completion candidates "${COMP_LINE:0:COMP_POINT}" 2>/dev/null))
+    # Readline takes what follows a = or : as a word of its own.
+    local before=""
+    [[ $word == *[=:]* ]] && before="${word%"${word##*[=:]}"}"
+    COMPREPLY=("${COMPREPLY[@]#"$before"}")
+    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+}
+complete -o default -F _diffcut_bench diffcut-bench
+"""
+_ZSH = """\
+#compdef diffcut-bench
+_diffcut_bench() {
+    local -a found
+    found=("${(@f)$("$words[1]" completion candidates "${(j: :)${(@)words[1,CURRENT]}}" 2>/dev/null)}")
+    found=(${found:#})
+    (( $#found )) || { _files; return }
+    compadd -Q -S '' -- ${(M)found:#*=}
+    compadd -Q -- ${found:#*=}
+}
+compdef _diffcut_bench diffcut-bench
+"""
+_FISH = """\
+complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline -cp))'
+"""
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+_WORDS = {"data": ("list", "prepare", "verify"), "features": ("list", "verify", "clear"), "completion": tuple(_SCRIPTS)}
+_NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
+_HERE = Path(__file__).parent
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How to install it stands in the help."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        'bash   eval "$(diffcut-bench completion bash)"    in ~/.bashrc\n'
+        'zsh    eval "$(diffcut-bench completion zsh)"     in ~/.zshrc, after compinit\n'
+        "fish   diffcut-bench completion fish > ~/.config/fish/completions/diffcut-bench.fish"
+    )
+
+
+def completion(options: argparse.Namespace) -> int:
+    """Print the script of a shell, or (which the script calls) how the last word of a line can go on.
+
+    Raises:
+        UserError: no such shell.
+    """
+    words = options.overrides
+    if len(words) == 2 and words[0] == "candidates":
+        say("\n".join(candidates(words[1])))
+        return 0
+    if len(words) != 1 or words[0] not in _SCRIPTS:
+        where = " ".join(["diffcut-bench completion", *words])
+        raise UserError("name your shell", where, did_you_mean(words[0] if words else "", _SCRIPTS))
+    say(_SCRIPTS[words[0]].rstrip())
+    return 0
+
+
+def candidates(line: str) -> list[str]:
+    """Whole words that the last word of a command line, which may be empty, can become."""
+    words = re.split(r"\s+", line.lstrip())
+    start = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "diffcut-bench"), 0)
+    words = words[start + 1 :]
+    if len(words) < 2:
+        found: Iterator[str] = iter([*_commands(), "--help", "--version"])
+    else:
+        found = _of_command(words[0], words[1:-1], words[-1])
+    return sorted({each for each in found if each.startswith(words[-1])}) if words else []
+
+
+def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]:
+    if word.startswith("-"):
+        yield from _flags(command)
+        return
+    if not [each for each in before if "=" not in each and not each.startswith("-")]:
+        yield from _WORDS.get(command, ())
+        if command == "reproduce":
+            yield from _options("reproduction", _folders(before))
+    elif command == "data":
+        yield from _options("dataset", _folders(before))
+    if command == "completion":
+        return
+    key, is_value, value = word.partition("=")
+    folders = _folders(before)
+    groups = _groups(folders)
+    if is_value and key.lstrip("+") in groups:
+        several = word[: word.rindex(",") + 1] if "," in value else f"{key}="
+        yield from (f"{several}{option}" for option in _options(key.lstrip("+"), folders))
+    elif not is_value:
+        yield from (f"{group}=" for group in groups)
+        yield from (f"{name}=" for name in _yaml(conf_dir() / "config.yaml") if name not in ("defaults", "hydra"))
+        group = word.partition(".")[0]
+        if "." in word and group in groups:
+            yield from (f"{group}.{name}=" for name in _settings_of(group, before, folders))
+
+
+def _commands() -> list[str]:
+    """Modules here that hold a function of their own name."""
+    return [path.stem for path in _HERE.glob("*.py") if f"\ndef {path.stem}(options" in path.read_text("utf-8")]
+
+
+def _flags(command: str) -> Iterator[str]:
+    """Flags as they stand in the code, as arguments or keys of ``_FLAGS``: importing the command would import torch."""
+    yield from ("--help", "--config-dir")
+    sources = [_HERE / f"{command}.py", *([_HERE / "hydra_flags.py"] if command == "run" else [])]
+    for path in sources if command in _commands() else ():
+        text = path.read_text("utf-8")
+        for function in re.findall(r"\ndef add_(?:arguments|hydra_flags)\(.*?(?=\n\S|\Z)", text, re.DOTALL):
+            yield from re.findall(r"\"(--[a-z][a-z-]*)\"", function)
+        for names in re.findall(r"\n_FLAGS\b[^{]*{(.*?)\n}", text, re.DOTALL):
+            yield from (f"--{name.replace('_', '-')}" for name in re.findall(r"\n    \"(\w+)\":", names))
+
+
+def _folders(before: Sequence[str]) -> list[Path]:
+    """conf/, and the folders of the user's own that the line names."""
+    named = [word for flag, word in pairwise(before) if flag in ("-cd", "--config-dir")]
+    for word in before:
+        key, _, value = word.partition("=")
+        if key.lstrip("+") in ("--config-dir", "hydra.searchpath"):
+            named += [each.strip("'\"").removeprefix("file://") for each in value.strip("[]").split(",")]
+    return [conf_dir(), *(Path(each).expanduser() for each in named)]
+
+
+def _groups(folders: Sequence[Path]) -> list[str]:
+    found = [
+        path.name for folder in folders for path in folder.glob("*/") if path.is_dir() and any(path.glob("*.yaml"))
+    ]
+    return [*dict.fromkeys(name for name in found if name not in _NOT_OF_A_RUN), "hydra/launcher"]
+
+
+def _options(group: str, folders: Sequence[Path]) -> list[str]:
+    return [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        read = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return read if isinstance(read, dict) else {}
+
+
+def _settings(path: Path) -> list[str]:
+    """What the yaml of an option sets, with what the files of its own group set that it begins with."""
+    own = _yaml(path)
+    first = [entry.partition("@")[0] for entry in own.get("defaults", ()) if isinstance(entry, str)]
+    found = [name for entry in first if entry != "_self_" for name in _settings(path.parent / f"{entry}.yaml")]
+    return [*found, *(name for name in own if name != "defaults")]
+
+
+def _settings_of(group: str, before: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """Settings of the option of a group that the line chooses, or of the default."""
+    chosen = [word.partition("=")[2] for word in before if word.partition("=")[0] == group]
+    defaults = _yaml(conf_dir() / "config.yaml").get("defaults", ())
+    chosen = chosen or [entry[group] for entry in defaults if isinstance(entry, dict) and group in entry]
+    names = [name for option in f"{chosen[-1]}".split(",") for name in _named(group, option, folders)] if chosen else []
+    return [name for name in names if not name.startswith("_")]
+
+
+def _named(group: str, option: str, folders: Sequence[Path]) -> Iterator[str]:
+    for folder in folders:
+        yield from _settings(folder / group / f"{option}.yaml")

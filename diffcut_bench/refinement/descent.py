@@ -1,0 +1,47 @@
+"""From the cuts of a tree to pixels, cut by cut: segments of pixels that are nested as those of patches. Knows tensors
+only."""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.functional import interpolate, normalize
+
+from diffcut_bench.refinement.upsampling import Similarity
+
+
+def assign_cut_by_cut(
+    features: Float[Tensor, "channels rows cols"],
+    sides: Bool[Tensor, "cuts nodes"],
+    within: list[int],
+    size: tuple[int, int],
+    similarity: Similarity = "cosine",
+) -> Int[Tensor, "height width"]:
+    """Last region of each pixel: at every cut it goes to the side whose concept is more similar to it.
+
+    `assign_concepts` compares a pixel with all segments of one tau at once, and its borders at two values of tau need
+    not agree. Here a pixel goes down the tree, so that the segments at any tau are unions of those at the largest.
+
+    Args:
+        features: feature map of one image.
+        sides: for each cut, the patches on its first side; cuts in depth-first order.
+        within: region that each cut divides: c + 1 for the first side of cut c, 0 for the whole image.
+        size: (height, width) of the map.
+        similarity: with the mean as it is, or with the mean scaled to length 1; see `assign_concepts`.
+
+    Returns:
+        Region of each pixel: c + 1 where its last first side is that of cut c; 0 where it is on none.
+    """
+    unit = normalize(features.float(), dim=0).flatten(1)  # channels × patches
+    patches = torch.zeros_like(sides[0] if len(sides) else unit[0], dtype=torch.int64)
+    pixels = torch.zeros(size, dtype=torch.int64, device=unit.device)
+    for cut, region in enumerate(within):
+        rest = (patches == region) & ~sides[cut]
+        members = torch.stack([sides[cut], rest], dim=1).to(unit.dtype)
+        concepts = unit @ members / members.sum(dim=0).clamp_min(1)  # channels × 2
+        if similarity == "cosine":
+            concepts = normalize(concepts, dim=0)
+        gain = ((concepts[:, :1] - concepts[:, 1:]).mT @ unit).view(1, 1, *features.shape[1:])
+        gain = interpolate(gain, size, mode="bilinear", align_corners=False)[0, 0]
+        pixels = torch.where((pixels == region) & (gain > 0), cut + 1, pixels)
+        patches = torch.where(sides[cut], cut + 1, patches)
+    return pixels

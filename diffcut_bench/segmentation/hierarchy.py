@@ -1,0 +1,79 @@
+"""The tree of a picture: the regions of DiffCut's recursion, and the tau at which each appears."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcut_bench.ncut import ImageTree, NCutTree
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """Regions of patches. Region 0 is all of them; each cut divides a region into two, its children.
+
+    Attributes:
+        parents: of each region; −1 for region 0. Parents come before their children.
+        taus: a region is there at every tau above this, until its own children are; 0 for region 0.
+        leaf_of_patch: region without children that holds the patch [rows, cols].
+        max_tau: up to which the recursion ran.
+        alpha: exponent of its affinity.
+    """
+
+    parents: list[int]
+    taus: list[float]
+    leaf_of_patch: NDArray[np.int64]
+    max_tau: float
+    alpha: float
+
+    @classmethod
+    def of(cls, tree: NCutTree, alpha: float, size: tuple[int, int]) -> "Hierarchy":
+        """From the tree of one picture, whose patches are a grid of this size (rows, cols)."""
+        (image,) = tree.images
+        parents, taus, leaf = _regions(image)
+        return cls(parents, taus, leaf.reshape(size), tree.max_tau, alpha)
+
+    def regions(self, tau: float) -> NDArray[np.int64]:
+        """Region of each patch [rows, cols] at ``tau``: of equal partition as `NCutTree.labels`.
+
+        Raises:
+            ValueError: ``tau`` is above ``max_tau``, where the tree has no answer.
+        """
+        if not 0 <= tau <= self.max_tau:
+            raise ValueError(f"this tree answers 0 <= tau <= {self.max_tau}, not {tau}")
+        standing = np.arange(len(self.parents))
+        for region in range(1, len(self.parents)):  # parents first
+            if self.taus[region] >= tau:
+                standing[region] = standing[self.parents[region]]
+        return standing[self.leaf_of_patch]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: regions with id, parent, tau, and their number of patches; the leaf of each patch, by rows."""
+        patches = np.bincount(self.leaf_of_patch.ravel(), minlength=len(self.parents))
+        for region in range(len(self.parents) - 1, 0, -1):  # children first
+            patches[self.parents[region]] += patches[region]
+        regions = zip(self.parents, self.taus, patches.tolist(), strict=True)
+        return {
+            "alpha": self.alpha,
+            "max_tau": self.max_tau,
+            "regions": [
+                {"id": region, "parent": None if parent < 0 else parent, "tau": tau, "patches": count}
+                for region, (parent, tau, count) in enumerate(regions)
+            ],
+            "leaf_of_patch": self.leaf_of_patch.tolist(),
+        }
+
+
+def _regions(tree: ImageTree) -> tuple[list[int], list[float], NDArray[np.int64]]:
+    """Parents and taus of regions, and the leaf of each patch [nodes]; cut c makes the regions 2c + 1 and 2c + 2."""
+    sides, reached = tree.sides.cpu().numpy(), tree.reached_at.tolist()
+    parents, taus, leaf = [-1], [0.0], np.zeros(sides.shape[1], dtype=np.int64)
+    for cut, above in enumerate(tree.parents):
+        # The first side of a cut lies on one side of the cut above it, whole.
+        divided = 0 if above < 0 else 2 * above + (1 if (sides[above] & sides[cut]).any() else 2)
+        own = leaf == divided
+        leaf[own] = np.where(sides[cut][own], 2 * cut + 1, 2 * cut + 2)
+        parents += [divided, divided]
+        taus += [reached[cut], reached[cut]]
+    return parents, taus, leaf
