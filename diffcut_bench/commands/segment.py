@@ -19,15 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``segment`` takes besides overrides."""
     text = "name each segment: classes with commas between, synonyms with |, such as 'cat|kitten, sofa, background'"
     parser.add_argument("--classes", metavar="LIST", help=text)
-<<<<<<< ours
     text = f"write besides, with commas between: {', '.join(FORMATS)}; {' and '.join(ALWAYS)} are always written"
     parser.add_argument("--format", metavar="LIST", help=text)
     text = "smooth the polygons: how far their borders may move, in pixels (default: 0, the edges of pixels)"
     parser.add_argument("--simplify", metavar="PIXELS", type=float, default=0, help=text)
-=======
     text = "also write a page for each picture: a slider moves tau, segments can be walked through and downloaded"
     parser.add_argument("--explore", action="store_true", help=text)
->>>>>>> theirs
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -53,22 +50,15 @@ def segment(options: argparse.Namespace) -> int:
     segmenter, output_dir = PictureSegmenter(config, classes), Path(config.output_dir)
     record = SegmentRecord(output_dir / "segments", portable(config.to_dict(), output_dir), segmenter.identity())
     failed = []
-<<<<<<< ours
     for each in segment_files(paths, segmenter, record, config.if_exists, formats, options.simplify):
-=======
-    for each in segment_files(paths, segmenter, record, config.if_exists, options.explore):
->>>>>>> theirs
+    for each in segment_files(paths, segmenter, record, config.if_exists):
         if each.entry is None:
             failed.append(str(each.error))
             continue
         names = sorted({segment["name"] for segment in each.entry["segments"] if "name" in segment})
         told = [f"{each.path}: {counted(len(each.entry['segments']), 'segment')}", *names]
         told += [f"{record.folder / each.entry['overlay']}"]
-<<<<<<< ours
         told += [each.entry["formats"][one.name]["path"] for one in formats]
-=======
-        told += [f"{record.folder / each.entry['explorer']}"] if options.explore else []
->>>>>>> theirs
         told += ["segmented before (if_exists=overwrite: again)"] if each.before else []
         say(", ".join(told))
     if record.path.is_file():

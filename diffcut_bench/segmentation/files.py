@@ -69,16 +69,12 @@ def picture_config(overrides: Sequence[str], named: bool) -> RunConfig:
 
 
 def segment_files(
-<<<<<<< ours
     paths: Sequence[Path],
     segmenter: PictureSegmenter,
     record: SegmentRecord,
     if_exists: str,
     formats: Sequence[Format] = (),
     simplify: float = 0,
-=======
-    paths: Sequence[Path], segmenter: PictureSegmenter, record: SegmentRecord, if_exists: str, explore: bool = False
->>>>>>> theirs
 ) -> Iterator[SegmentedFile]:
     """Segment files of pictures; each is recorded as it is done, and one that was recorded before is not done again.
 
@@ -87,7 +83,6 @@ def segment_files(
         segmenter: of pictures.
         record: of the folder that they are written into.
         if_exists: ``overwrite`` segments all.
-<<<<<<< ours
         formats: written besides label and overlay pictures.
         simplify: how far the borders of polygons may move, in pixels.
 
@@ -100,32 +95,17 @@ def segment_files(
         segmenter.check_has_tree()
     for path in paths:
         entry = record.find(path, formats, simplify) if if_exists != "overwrite" else None
-=======
-        explore: each gets a page with a slider, too.
-
-    Raises:
-        UserError: the only one could not be read, the record in the folder is damaged, or there is nothing to explore.
-    """
-    if explore:
-        segmenter.check_explorable()
-    for path in paths:
-        entry = record.find(path, explore) if if_exists != "overwrite" else None
->>>>>>> theirs
         if entry is not None:
             yield SegmentedFile(path, entry, before=True)
             continue
         try:
             georeference = read_georeference(path) if "geojson" in names else None
             result = segmenter(path)
-<<<<<<< ours
             if georeference is not None:
                 georeference.check_size(path, result.labels.shape)
             hierarchy = segmenter.hierarchy(path) if "tree" in names else None
             segmented = Segmented(path.name, result, simplify, georeference, hierarchy)
             contents = {each: each.encode(segmented) for each in formats}
-=======
-            page = segmenter.explore(path).page(path.name) if explore else None
->>>>>>> theirs
         except Exception as error:  # whatever it is, the other pictures are segmented
             if len(paths) == 1:
                 raise
@@ -133,8 +113,4 @@ def segment_files(
             unexpected = UserError(what, str(path), "segment this picture alone to see more")
             yield SegmentedFile(path, error=error if isinstance(error, UserError) else unexpected)
             continue
-<<<<<<< ours
         yield SegmentedFile(path, record.add(path, result, contents, simplify))
-=======
-        yield SegmentedFile(path, record.add(path, result, page))
->>>>>>> theirs

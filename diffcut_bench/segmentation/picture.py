@@ -24,20 +24,13 @@ from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, 
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, prepare_example, resize_image
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
-<<<<<<< ours
 from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
-from diffcut_bench.scoring.time_limit import TookTooLongError
-from diffcut_bench.scoring.upload import upload
-from diffcut_bench.segmentation.hierarchy import Hierarchy
-from diffcut_bench.segmenters import DiffCut, GraphTooLargeError
-=======
-from diffcut_bench.scoring.pipeline import Pipeline, segment_images
 from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
 from diffcut_bench.scoring.upload import upload
 from diffcut_bench.segmentation.explorer import Explorer, regions_within
-from diffcut_bench.segmenters import DiffCut
->>>>>>> theirs
+from diffcut_bench.segmentation.hierarchy import Hierarchy
+from diffcut_bench.segmenters import DiffCut, GraphTooLargeError
 from diffcut_bench.store import write_atomically
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
@@ -182,7 +175,6 @@ class PictureSegmenter:
         return Segmentation(pixels, segments.numpy(), names)
 
     @torch.inference_mode()
-<<<<<<< ours
     def hierarchy(self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.9) -> Hierarchy:
         """The tree of one picture, from which its segments at any tau come.
 
@@ -219,7 +211,8 @@ class PictureSegmenter:
     @property
     def _device(self) -> torch.device:
         return self._pipeline.features.device
-=======
+
+    @torch.inference_mode()
     def explore(
         self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.8, largest: int = 1024
     ) -> Explorer:
@@ -267,7 +260,6 @@ class PictureSegmenter:
         if method.label_codes != "exact":
             raise UserError("label codes that merge segments have no tree", "--explore", "segmenter.label_codes=exact")
         return method
->>>>>>> theirs
 
     def _segments(self, example: Example) -> Tensor:
         """Segments [height, width], contiguous from 0, of a picture at the wanted size."""

@@ -45,14 +45,8 @@ class SegmentRecord:
         self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
         self._state, self._known = self._file_state(), self._read()
 
-<<<<<<< ours
     def find(self, image: Path, formats: Sequence[Format] = (), simplify: float = 0) -> dict[str, Any] | None:
         """The entry of a file that was segmented with these settings, its pictures and these formats being there."""
-=======
-    def find(self, image: Path, explorer: bool = False) -> dict[str, Any] | None:
-        """The entry of a file that was segmented with these settings, its pictures being there; so is its page where
-        ``explorer`` asks for one."""
->>>>>>> theirs
         state = self._file_state()
         if state != self._state:  # read again only where it has changed: a folder may hold thousands
             self._state, self._known = state, self._read()
@@ -62,7 +56,6 @@ class SegmentRecord:
             return None
         if entry is None or entry["settings"] != self._settings:
             return None
-<<<<<<< ours
         if not all((self.folder / entry[kind]).is_file() for kind in ("labels", "overlay")):
             return None
         for each in formats:
@@ -88,13 +81,6 @@ class SegmentRecord:
             contents: what is written besides. Formats of its former entry stay while the settings are the same;
                 else they go, since they are of other segments.
             simplify: that the contents were made with.
-=======
-        wanted = ("labels", "overlay", "explorer") if explorer else ("labels", "overlay")
-        return entry if all(kind in entry and (self.folder / entry[kind]).is_file() for kind in wanted) else None
-
-    def add(self, image: Path, result: Segmentation, page: str | None = None) -> dict[str, Any]:
-        """Write the label and overlay pictures of a file, its page if there is one, and its entry.
->>>>>>> theirs
 
         Raises:
             UserError: the folder can't be written, or its record is damaged.
@@ -111,16 +97,11 @@ class SegmentRecord:
             if entry is not None:
                 record["images"].remove(entry)
                 self._write(record)
-<<<<<<< ours
                 written = entry.get("formats", {})
                 if entry["settings"] != self._settings:
                     for each in written.values():
                         remove_written(self.folder / each["path"])
                     written = {}
-=======
-                if "explorer" in entry:
-                    (self.folder / entry["explorer"]).unlink(missing_ok=True)
->>>>>>> theirs
             entry = {
                 "image": portable_path(image, self.folder.parent),
                 "sha256": digest,
@@ -129,11 +110,8 @@ class SegmentRecord:
                 "height": height,
                 "labels": f"{name}_labels.png",
                 "overlay": f"{name}_overlay.png",
-                **({} if page is None else {"explorer": f"{name}_explorer.html"}),
                 "segments": result.describe(),
             }
-            if page is not None:
-                write_atomically(self.folder / entry["explorer"], page)
             result.save(self.folder / entry["labels"], self.folder / entry["overlay"])
             for format, content in (contents or {}).items():
                 path = self.folder / f"{name}{format.suffix}"
@@ -222,7 +200,6 @@ class _Entry:
     overlay: str
     segments: list[dict[str, Any]]
     sha256: str | None
-    explorer: str | None = None
 
 
 def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
@@ -241,7 +218,7 @@ def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
         configs = {"version 1": record.get("config")}
         record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
     for entry in typed(list[_Entry], record.get("images"), "images"):
-        if any(Path(name).name != name for name in (entry.labels, entry.overlay, entry.explorer or "")):
+        if any(Path(name).name != name for name in (entry.labels, entry.overlay)):
             raise ValueError(f"pictures in another folder: {entry.labels} and {entry.overlay}")
     for each in record["images"]:
         formats = typed(dict[str, dict[str, Any]], each.get("formats", {}), "formats")
