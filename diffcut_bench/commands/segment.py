@@ -51,7 +51,6 @@ def segment(options: argparse.Namespace) -> int:
     record = SegmentRecord(output_dir / "segments", portable(config.to_dict(), output_dir), segmenter.identity())
     failed = []
     for each in segment_files(paths, segmenter, record, config.if_exists, formats, options.simplify):
-    for each in segment_files(paths, segmenter, record, config.if_exists):
         if each.entry is None:
             failed.append(str(each.error))
             continue
