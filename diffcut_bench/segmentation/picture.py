@@ -92,6 +92,7 @@ class PictureSegmenter:
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
             **options,
+            **({"smallest_segment": config.smallest_segment} if config.smallest_segment else {}),
             "protocol": config.protocol,
             "code": code_fingerprint(stages, options.values()),
             "words": self._namer and self._namer.identity(),
