@@ -4,6 +4,7 @@ only."""
 from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
 from diffcut_bench.refinement.speckles import merge_speckles
+from diffcut_bench.refinement.tiles import enlarge_in_tiles
 from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "PamrRefiner",
     "assign_concepts",
     "assign_cut_by_cut",
+    "enlarge_in_tiles",
     "median_filter",
     "merge_speckles",
     "pamr",
