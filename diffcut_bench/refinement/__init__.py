@@ -4,11 +4,12 @@ only."""
 from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
 from diffcut_bench.refinement.speckles import merge_speckles
-from diffcut_bench.refinement.tiles import enlarge_in_tiles
+from diffcut_bench.refinement.tiles import LocalRefiner, enlarge_in_tiles
 from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
 
 __all__ = [
     "ConceptUpsampler",
+    "LocalRefiner",
     "NearestUpsampler",
     "PamrRefiner",
     "assign_concepts",

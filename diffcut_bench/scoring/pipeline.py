@@ -30,9 +30,9 @@ from diffcut_bench.evaluation import (
     number_by_first_pixel,
 )
 from diffcut_bench.linking import segment_prototypes
-from diffcut_bench.refinement import merge_speckles
+from diffcut_bench.refinement import LocalRefiner, enlarge_in_tiles, merge_speckles
 from diffcut_bench.scoring.checks import check_label_map
-from diffcut_bench.scoring.framing import Example, prepare_prediction, resize_image
+from diffcut_bench.scoring.framing import Example, at_most, prepare_prediction, resize_pixels
 from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import time_limit
@@ -175,15 +175,17 @@ def score_together(
 
 @torch.inference_mode()
 def segment_images(
-    pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int], features: Tensor | None = None
+    pipeline: Pipeline, examples: Sequence[Example], features: Tensor | None = None, largest: int = 1536
 ) -> Tensor:
-    """Segments of images without annotations.
+    """Segments of images without annotations, at the size that their protocol scores.
 
     Args:
         pipeline: its protocol's similarity applies; nothing is matched.
         examples: of one size, with pixels.
-        size: height and width of what is wanted.
         features: of the pipeline's backbone, where they are there already; on any device.
+        largest: pixels of the longer side up to which label maps are made and refined whole, which takes memory for
+            each neighbour and each segment of every pixel. Those of a larger picture are made at this size, then
+            enlarged and refined in tiles (`enlarge_in_tiles`).
 
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
@@ -195,6 +197,8 @@ def segment_images(
         raise UserError("this segmenter counts annotated classes", "segmenter", "give it a number of its own")
     if "labels" in segmenter.needs:
         raise UserError("this segmenter is told the annotation", "segmenter", "choose another segmenter")
+    whole = (examples[0].label.shape[0], examples[0].label.shape[1])
+    size = at_most(largest, whole)
     shape = (len(examples), *size)
     try:
         there = upload(examples, source.device)
@@ -204,7 +208,8 @@ def segment_images(
         elif pipeline.needs_features:
             features = source.compute(torch.stack([example.image for example in there])).float()
         if pipeline.needs_images:
-            images = torch.stack([resize_image(example.eval_image, size) for example in there])
+            small = size == whole
+            images = torch.stack([e.eval_image if small else resize_pixels(e.eval_pixels, size) for e in there])
         grids = [example.grid for example in there]
         inputs = Inputs(features, images, scored_sizes=[size] * len(there), grid_sizes=grids)
         with time_limit(pipeline.max_seconds, ["picture"] * len(there)):
@@ -214,7 +219,13 @@ def segment_images(
             labels = _numbered(pipeline, _label_maps(pipeline, segments, inputs, shape))
             if pipeline.refiner is not None and images is not None:
                 labels = check_label_map("refiner", pipeline.refiner(images, labels), labels.shape)
-        return _without_speckles(pipeline, labels, inputs).cpu()
+        labels = _without_speckles(pipeline, labels, inputs).cpu()
+        if size == whole:
+            return labels
+        local = isinstance(pipeline.refiner, LocalRefiner) and segmenter.gives != "label_map"
+        refiner = pipeline.refiner if local else None
+        large = [enlarge_in_tiles(*each, refiner) for each in zip(labels, (e.eval_pixels for e in there), strict=True)]
+        return _without_speckles(pipeline, torch.stack(large), inputs)
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
 
