@@ -96,6 +96,8 @@ class ProgressLines:
 
     def __exit__(self, *error: object) -> None:
         self._live.stop()
+        if not console.is_interactive and self._shown().renderables and not self._live.transient:
+            console.line()  # Rich's last line of what it has drawn has no end
 
     def add(self, what: str, unit: str) -> Report:
         """Another line; see `progress`."""
