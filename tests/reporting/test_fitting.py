@@ -119,13 +119,13 @@ def printed(tmp_path_factory):
             assert main([name, *map(str, words)]) == 0, words
             tables[name], told[:] = told[:], []
 
-        run("run", "-m", *small, "segmenter.tau=0.3,0.5", "segmenter.alpha=5,10", "protocol=released,strict")
+        run("run", "-m", *small, "segmenter.tau=0.3,0.5", "protocol=released,strict")
         first, second, *_ = sorted(path.name for path in (out / "results").iterdir())
         run("compare", first, second, f"output_dir={out}")
         run("show", first, f"output_dir={out}")
         run("tune", *small, "--images", 2, "--grid", "0.4,0.6", "--train", "dataset=sample")
         run("coherence", f"output_dir={out}", "backbone=colour", "limit=6", *SMALL)
-        run("reproduce", "table2", "--dry-run", f"output_dir={out}")
+        run("reproduce", "table2", "--status", f"output_dir={out}")
         run("doctor", f"output_dir={out}")
         run("features", "list", f"output_dir={out}")
         run("data", "list", f"output_dir={out}")
