@@ -1,5 +1,7 @@
 """The report as one HTML file that needs nothing else: what it shows, and how it is rendered."""
 
+import base64
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
 
-_TEMPLATE = "report.html.j2"
+_FOLDER, _TEMPLATE = Path(__file__).parent, "report.html.j2"
 # A verdict is told by its first word.
 _TONES = {"reproduced": "good", "differs": "bad", "limited": "warn", "not": "idle"}
 
@@ -108,13 +110,14 @@ class Page:
 
 
 def render_page(page: Page) -> str:
-    """One HTML file: styles, figures and pictures are in it, nothing is fetched and no script runs.
+    """One HTML file: styles, figures, pictures and one script are in it, and nothing is fetched.
 
-    The same page gives the same bytes. Links to the tables' files expect them in ``tables/`` beside it.
+    The script sorts and filters tables; a browser runs no other, since the page's policy names it by its digest. The
+    same page gives the same bytes. Links to the tables' files expect them in ``tables/`` beside it.
     """
     salts = (f"f{number}" for number in count(1))
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(_FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -125,7 +128,11 @@ def render_page(page: Page) -> str:
     environment.filters["verdicts"] = verdict_cells
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
     verdicts = _count_verdicts(page.reproductions)
-    html = environment.get_template(_TEMPLATE).render(page=page, verdicts=verdicts)
+    script = "\n" + (_FOLDER / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    html = environment.get_template(_TEMPLATE).render(
+        page=page, verdicts=verdicts, script=Markup(script), script_hash=f"sha256-{digest}"
+    )
     return visible(html, kept="\n\t")
 
 
