@@ -8,6 +8,7 @@ from diffcut_bench.reporting.details import (
     rank_table,
     score_table,
 )
+from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
@@ -30,8 +31,10 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
+    "MAX_TAU",
     "CellsAlong",
     "Column",
+    "Explorer",
     "ImageScore",
     "Table",
     "Tracker",

@@ -1,7 +1,5 @@
 """The report as one HTML file that needs nothing else: what it shows, and how it is rendered."""
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +13,12 @@ from matplotlib.figure import Figure
 from diffcut_bench.escaping import visible
 from diffcut_bench.evaluation import Metric
 from diffcut_bench.reporting.figures import inline_svg
+from diffcut_bench.reporting.inlined import content_policy, inlined
 from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
 
-_FOLDER, _TEMPLATE = Path(__file__).parent, "report.html.j2"
+_TEMPLATE = "report.html.j2"
 # A verdict is told by its first word.
 _TONES = {"reproduced": "good", "differs": "bad", "limited": "warn", "not": "idle"}
 
@@ -117,7 +116,7 @@ def render_page(page: Page) -> str:
     """
     salts = (f"f{number}" for number in count(1))
     environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -128,10 +127,9 @@ def render_page(page: Page) -> str:
     environment.filters["verdicts"] = verdict_cells
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
     verdicts = _count_verdicts(page.reproductions)
-    script = "\n" + (_FOLDER / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = inlined("report.js")
     html = environment.get_template(_TEMPLATE).render(
-        page=page, verdicts=verdicts, script=Markup(script), script_hash=f"sha256-{digest}"
+        page=page, verdicts=verdicts, script=script, policy=content_policy(script)
     )
     return visible(html, kept="\n\t")
 
