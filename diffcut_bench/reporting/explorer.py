@@ -23,14 +23,14 @@ from markupsafe import escape
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffcut_bench.escaping import file_stem, one_line
+from diffcut_bench.escaping import counted, file_stem, one_line
 from diffcut_bench.ncut import ImageTree
 from diffcut_bench.reporting.inlined import content_policy, inlined
 
 MAX_TAU = 0.8  # end of the slider where no greater one is asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explorer:
     """The segments of one picture at every tau up to ``max_tau``.
 
@@ -55,6 +55,11 @@ class Explorer:
         if self.image.shape[:2] != self.leaves.shape:
             raise ValueError(f"a picture of {self.image.shape[:2]} and regions of {self.leaves.shape}")
 
+    def __repr__(self) -> str:
+        height, width = self.leaves.shape
+        regions = counted(len(self.tree.parents) + 1, "region")
+        return f"<Explorer of {width} × {height} pixels: {regions} up to tau {self.max_tau:g}>"
+
     def named(self, labels: NDArray[np.int64], names: Sequence[str]) -> "Explorer":
         """With the names of segments at its tau.
 
@@ -68,7 +73,8 @@ class Explorer:
         for cut, (divided, reached) in enumerate(zip(self.tree.divided, self.tree.reached_at.tolist(), strict=True), 1):
             if not reached < np.float32(self.tau):
                 owner[cut] = owner[divided]
-        rows, cols = (np.arange(n) * m // n for n, m in zip(self.leaves.shape, labels.shape, strict=True))
+        # The pixel in which the middle of each pixel here lies.
+        rows, cols = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(self.leaves.shape, labels.shape, strict=True))
         shared = np.zeros((len(owner), len(names)), dtype=np.int64)
         np.add.at(shared, (owner[self.leaves], labels[rows[:, None], cols]), 1)
         called = [names[own.argmax()] if own.any() else "" for own in shared[owner]]

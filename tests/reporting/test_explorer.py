@@ -116,6 +116,7 @@ def coffee() -> Explorer:
 def test_a_picture_is_explored_at_the_size_that_is_asked_for(coffee):
     assert coffee.image.shape == (400, 600, 3)
     assert coffee.leaves.shape == (400, 600)
+    assert repr(coffee).startswith("<Explorer of 600 × 400 pixels: ")
     assert np.array_equal(coffee.image, skimage.data.coffee())
     assert len(np.unique(coffee.leaves)) > 10
     config = load_config(["protocol=strict", "backbone=colour", SMALL])
@@ -434,8 +435,8 @@ def test_the_page_fits_a_phone_and_both_schemes(opened, scheme):
 
 def test_everything_that_can_be_used_has_a_name_and_takes_the_focus(opened):
     unnamed = """
-      const shown = [...document.querySelectorAll("button, input, [tabindex]")].filter((each) => each.checkVisibility());
-      return shown.filter((each) => {
+      const all = [...document.querySelectorAll("button, input, [tabindex]")];
+      return all.filter((each) => each.checkVisibility()).filter((each) => {
         each.disabled = false;
         each.focus();
         const name = each.getAttribute("aria-label") || each.textContent || (each.labels && each.labels[0].textContent);
@@ -538,8 +539,8 @@ def test_named_segments_show_their_names_at_the_tau_that_they_have_them(browser,
     assert set(browser.run(words)) == {"cup", "<b>table</b>"}
     overlaps = """
       const boxes = [...document.querySelectorAll("#words span")].map((each) => each.getBoundingClientRect());
-      const over = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
-      return boxes.filter((a, i) => boxes.some((b, j) => i < j && over(a, b))).length;
+      const apart = (a, b) => a.right <= b.left + 1 || a.bottom <= b.top + 1;
+      return boxes.filter((a, i) => boxes.some((b, j) => i < j && !apart(a, b) && !apart(b, a))).length;
     """
     assert browser.run(overlaps) == 0
     browser.run("document.getElementById('stage').focus()")
