@@ -64,6 +64,7 @@ class RunConfig:
     max_pixels: int = 64_000_000
     max_seconds: float | None = None
     score: str = "miou"
+    explore: bool = False
     reference: str = "stored"
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)

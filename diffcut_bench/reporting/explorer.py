@@ -74,7 +74,8 @@ class Explorer:
             if not reached < np.float32(self.tau):
                 owner[cut] = owner[divided]
         # The pixel in which the middle of each pixel here lies.
-        rows, cols = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(self.leaves.shape, labels.shape, strict=True))
+        sizes = zip(self.leaves.shape, labels.shape, strict=True)
+        rows, cols = ((2 * np.arange(own) + 1) * given // (2 * own) for own, given in sizes)
         shared = np.zeros((len(owner), len(names)), dtype=np.int64)
         np.add.at(shared, (owner[self.leaves], labels[rows[:, None], cols]), 1)
         called = [names[own.argmax()] if own.any() else "" for own in shared[owner]]

@@ -54,6 +54,8 @@ class GalleryPicture:
     height: int
     alt: str  # what a screen reader says
     caption: str
+    explorer: str = ""  # page beside this one in which a slider moves tau; empty where there is none
+    beside: tuple["GalleryPicture", ...] = ()  # predictions of the same image by other cells
 
 
 @dataclass(frozen=True)
