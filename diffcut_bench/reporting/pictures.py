@@ -112,8 +112,8 @@ def embed_picture(path: Path, *, prediction_only: bool = False) -> tuple[str, in
             raise ValueError("drawn by an older version")
         picture = picture.crop(((2 * picture.width + _GAP) // 3, 0, picture.width, int(noted)))
     if scale < 1:
-        size = (max(round(side * scale), 1) for side in picture.size)
-        picture = picture.resize(tuple(size), Image.Resampling.LANCZOS)
+        width, height = (max(round(side * scale), 1) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # Without subsampling, since coloured text on colour would blur.
     picture.save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)

@@ -60,8 +60,8 @@ def draw_pictures(
                 if index in indices:
                     draw_outcome(outcome, opened.dataset, picture_path(pictures, name))
                 if index in explored:
-                    page = explore_outcome(outcome, cell.pipeline, opened.dataset).page(name)
-                    write_atomically(pages[index], page)
+                    explorer = explore_outcome(outcome, cell.pipeline, opened.dataset)
+                    write_atomically(pages[index], explorer.page(name))
             if pages and not explored:
                 return ["there are no explorers: only the exact recursive cut has a tree of segments"]
     except UserError as error:

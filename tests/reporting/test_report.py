@@ -411,9 +411,9 @@ def test_another_method_stands_beside_the_best(two_methods, cli):
 
 
 def test_cells_that_are_named_stand_beside_the_best(two_methods, cli):
-    folder, best = best_of(two_methods)
+    best, _ = best_of(two_methods)
     other = next(path for path, result in results_of(two_methods) if result.config["segmenter"].get("tau") == 0.3)
-    done = cli("report", two_methods, "--gallery", "1", "--beside", other.name, "--beside", str(folder))
+    done = cli("report", two_methods, "--gallery", "1", "--beside", other.name, "--beside", str(best))
     assert (done.code, done.err) == (0, "")
     assert all("diffcut" in caption and "tau=0.3" in caption for caption in beside_of(page_of(two_methods)))
     refused = cli("report", two_methods, "--beside", "nothing")
