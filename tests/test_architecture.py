@@ -34,7 +34,8 @@ ALLOWED = {
         *{"interruption", "naming", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
-        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "paths", "scoring", "store"},
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
+        *{"scoring", "segmenters", "store"},
     },
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},

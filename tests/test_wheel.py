@@ -28,8 +28,8 @@ def test_carries_conf_and_labels_and_neither_top_level_conf_nor_benchmarks(wheel
     for path in (ROOT / "conf").rglob("*.yaml"):
         assert f"diffcut_bench/conf/{path.relative_to(ROOT / 'conf')}" in names
     assert "diffcut_bench/datasets/sample.json" in names
-    assert "diffcut_bench/reporting/report.html.j2" in names
-    assert {f"diffcut_bench/segmentation/explorer.{suffix}" for suffix in ("html.j2", "css", "js")} <= set(names)
+    assert {f"diffcut_bench/reporting/report.{suffix}" for suffix in ("html.j2", "js")} <= set(names)
+    assert {f"diffcut_bench/reporting/explorer.{suffix}" for suffix in ("html.j2", "css", "js")} <= set(names)
     assert "diffcut_bench/conf/reproduction/table1.yaml" in names
     assert {name.split("/")[0] for name in names} == {"diffcut_bench", wheel.name.split("-py3")[0] + ".dist-info"}
 

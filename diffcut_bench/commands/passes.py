@@ -10,10 +10,12 @@ from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import one_line
-from diffcut_bench.reporting import Tracker, draw_outcome, results_table
+from diffcut_bench.reporting import Tracker, draw_outcome, explore_outcome, results_table
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.pipeline import Outcome
-from diffcut_bench.store import Result
+from diffcut_bench.scoring.stages import Pipeline
+from diffcut_bench.scoring.time_limit import TookTooLongError
+from diffcut_bench.store import Result, write_atomically
 
 
 class TerminalObserver(Observer):
@@ -58,6 +60,12 @@ class TerminalObserver(Observer):
 
     def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
         draw_outcome(outcome, dataset, path)
+
+    def explore(self, outcome: Outcome, pipeline: Pipeline, dataset: SegmentationDataset, path: Path) -> None:
+        try:
+            write_atomically(path, explore_outcome(outcome, pipeline, dataset).page(outcome.example.id))
+        except (TookTooLongError, ValueError) as error:  # to this page's greatest tau: the cell's own was reached
+            warn(f"no explorer of {outcome.example.id}: {error}")
 
     def finished(
         self, cell: FinishedCell, dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]

@@ -4,7 +4,7 @@ import argparse
 from functools import partial
 
 from diffcut_bench.commands.terminal import say, warn
-from diffcut_bench.commands.words import output_folder
+from diffcut_bench.commands.words import CELL_HELP, find_cell, output_folder
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import make_report, render_page
 from diffcut_bench.store import write_atomically
@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gallery", type=int, default=2, metavar="N", help="N best, median and worst images a data set (default 2)"
     )
+    text = f"show its predictions beside those of the best cell of its data set: {CELL_HELP} (may be given again)"
+    parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=text)
 
 
 def report(options: argparse.Namespace) -> int:
@@ -28,7 +30,8 @@ def report(options: argparse.Namespace) -> int:
     if options.gallery < 0:
         raise UserError("--gallery takes a number from 0 on", f"--gallery {options.gallery}", "such as --gallery 3")
     folder, overrides = output_folder(options.overrides)
-    page = make_report(folder, options.gallery, overrides, say, partial(warn, style="yellow"))
+    beside = [find_cell(name, folder)[0] for name in options.beside]
+    page = make_report(folder, options.gallery, overrides, say, partial(warn, style="yellow"), beside)
     index = folder / "reports" / "index.html"
     write_atomically(index, render_page(page))
     say(f"page     {index}")

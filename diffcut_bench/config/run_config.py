@@ -65,6 +65,7 @@ class RunConfig:
     max_seconds: float | None = None
     smallest_segment: float = 0.0
     score: str = "miou"
+    explore: bool = False
     reference: str = "stored"
     tracker: dict[str, Any] = field(default_factory=dict)
     namer: dict[str, Any] = field(default_factory=dict)

@@ -8,6 +8,8 @@ from diffcut_bench.reporting.details import (
     rank_table,
     score_table,
 )
+from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
+from diffcut_bench.reporting.exploring import explore_outcome
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
@@ -30,8 +32,10 @@ from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
 
 __all__ = [
+    "MAX_TAU",
     "CellsAlong",
     "Column",
+    "Explorer",
     "ImageScore",
     "Table",
     "Tracker",
@@ -44,6 +48,7 @@ __all__ = [
     "draw_outcome",
     "encode_figure",
     "encode_png",
+    "explore_outcome",
     "interval_text",
     "leading_metric",
     "lift_text",

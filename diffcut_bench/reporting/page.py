@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from diffcut_bench.escaping import visible
 from diffcut_bench.evaluation import Metric
 from diffcut_bench.reporting.figures import inline_svg
+from diffcut_bench.reporting.inlined import content_policy, inlined
 from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
@@ -53,6 +54,8 @@ class GalleryPicture:
     height: int
     alt: str  # what a screen reader says
     caption: str
+    explorer: str = ""  # page beside this one in which a slider moves tau; empty where there is none
+    beside: tuple["GalleryPicture", ...] = ()  # predictions of the same image by other cells
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,10 @@ class Page:
 
 
 def render_page(page: Page) -> str:
-    """One HTML file: styles, figures and pictures are in it, nothing is fetched and no script runs.
+    """One HTML file: styles, figures, pictures and one script are in it, and nothing is fetched.
 
-    The same page gives the same bytes. Links to the tables' files expect them in ``tables/`` beside it.
+    The script sorts and filters tables; a browser runs no other, since the page's policy names it by its digest. The
+    same page gives the same bytes. Links to the tables' files expect them in ``tables/`` beside it.
     """
     salts = (f"f{number}" for number in count(1))
     environment = Environment(
@@ -125,7 +129,10 @@ def render_page(page: Page) -> str:
     environment.filters["verdicts"] = verdict_cells
     environment.globals["svg"] = lambda figure, title: Markup(inline_svg(figure, next(salts), title))
     verdicts = _count_verdicts(page.reproductions)
-    html = environment.get_template(_TEMPLATE).render(page=page, verdicts=verdicts)
+    script = inlined("report.js")
+    html = environment.get_template(_TEMPLATE).render(
+        page=page, verdicts=verdicts, script=script, policy=content_policy(script)
+    )
     return visible(html, kept="\n\t")
 
 

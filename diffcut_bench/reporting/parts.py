@@ -2,14 +2,21 @@
 
 import os
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.escaping import counted
+from diffcut_bench.escaping import counted, file_stem
 from diffcut_bench.evaluation import Metric, choices_in_force, known_metrics
-from diffcut_bench.reporting.details import ImageScore, choose_images, class_intervals, class_metrics, class_table
+from diffcut_bench.reporting.details import (
+    ImageScore,
+    choose_images,
+    class_intervals,
+    class_metrics,
+    class_table,
+    ranked_images,
+)
 from diffcut_bench.reporting.figures import draw_class_bars
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
 from diffcut_bench.reporting.pictures import embed_picture
@@ -25,7 +32,6 @@ from diffcut_bench.reporting.tables import (
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.store import ImageRow, Result, Score, check_published
 
-_Pictures = tuple[tuple[str, tuple[GalleryPicture, ...]], ...]
 _LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
 
 
@@ -131,62 +137,111 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
 
 
 @dataclass(frozen=True)
+class GalleryCell:
+    """A cell whose pictures a gallery shows: its folder, result, and settings in one line."""
+
+    folder: Path
+    result: Result
+    settings: str
+
+    def picture(self, row: ImageRow) -> Path:
+        """Where the picture of an image is."""
+        return picture_path(self.folder / "pictures", row.id)
+
+    def explorer(self, row: ImageRow) -> str:
+        """Name of the image's explorer, in the folder of them."""
+        return f"{file_stem(f'{row.id}-{self.folder.name}')}.html"
+
+
+@dataclass(frozen=True)
 class Gallery:
     """How the pictures of a data set are chosen and drawn."""
 
     each: int  # best, median and worst images that are shown
-    draw: Callable[[Path, Result, Sequence[int]], str]  # images, by index, without a picture; returns what kept it
+    draw: Callable[[GalleryCell, Sequence[int], Mapping[int, Path]], list[str]]  # see `draw_pictures`
     text: PageText
     score: str = "miou"  # that leads
+    explorers: Path | None = None  # the folder, beside the page, that they are written to; None: there are none
 
-    def dataset(self, name: str, table: str, folder: Path, result: Result, settings: str) -> DatasetPart:
+    def dataset(self, name: str, table: str, cell: GalleryCell, beside: Sequence[GalleryCell] = ()) -> DatasetPart:
         """The best cell's classes and pictures; a note stands for what is not to be had.
 
         Args:
             name: of the data set on the page.
             table: name of the table of classes.
-            folder, result, settings: of the cell, the settings in one line.
+            cell: the best.
+            beside: cells whose predictions of the same images stand beside its own.
         """
         notes: list[str] = []
-        rows: list[ImageRow] = []
-        try:
-            _, rows = check_published(folder)
-        except UserError as error:
-            notes.append(f"no pictures: its rows can't be taken ({error.what})")
+        rows, result = self._rows(cell, notes), cell.result
         metrics, bars, title = class_metrics(result, self.score), None, ""
         if metrics and any(score is not None for score in result.scores[metrics[0].name].per_class.values()):
             metric = metrics[0]
             title = f"{metric.class_heading or metric.heading} of each class of {name}"
             bars = draw_class_bars(result.scores[metric.name].per_class, class_intervals(result, rows, metric), metric)
         classes = class_table(result, rows, table, score=self.score) if metrics else None
-        pictures, missing = self._pictures(folder, result, rows)
-        told = tuple(map(self.text.of, [*notes, *missing]))
-        about = ImageScore.of(leading_metric(self.score, [result])).about
-        return DatasetPart(name, settings, classes, bars, pictures, told, title, about)
-
-    def _pictures(self, folder: Path, result: Result, rows: Sequence[ImageRow]) -> tuple[_Pictures, list[str]]:
-        """Best, median and worst images with their pictures, and notes on pictures that are missing."""
         leading = leading_metric(self.score, [result])
         chosen = choose_images(rows, self.each, leading)
-        paths = {row.index: picture_path(folder / "pictures", row.id) for _, images in chosen for row, _ in images}
-        # Not Path.is_file, which raises where an id is longer than the name of a file may be.
-        missing = [index for index, path in paths.items() if not os.path.isfile(path)]  # noqa: PTH113
-        why = self.draw(folder, result, missing) if missing else ""
-        notes = [why] if why else []
+        ids = [row.id for _, images in chosen for row, _ in images]
+        own = self._pictures(cell, rows, ids, leading, notes)
+        others = [self._pictures(one, self._rows(one, notes), ids, leading, notes, beside=True) for one in beside]
         shown = []
         for kind, images in chosen:
-            pictures = []
-            for row, score in images:
-                about = f"{ImageScore.of(leading).caption(score)}, {counted(row.segments, 'segment')}"
-                try:
-                    uri, width, height = embed_picture(paths[row.index])
-                except FileNotFoundError:
-                    notes.append(f"{row.id} ({kind}, {about}): no picture")
-                except Exception as error:  # whatever a damaged file makes its decoder raise
-                    notes.append(f"{row.id} ({kind}, {about}): its picture can't be read ({error})")
-                else:
-                    alt = f"{row.id}: image, label and prediction side by side; {about}"
-                    pictures.append(GalleryPicture(uri, width, height, alt, f"{row.id}: {about}"))
-            if pictures:
-                shown.append((kind.capitalize(), tuple(pictures)))
-        return tuple(shown), notes
+            there = [row.id for row, _ in images if row.id in own]
+            pictures = [replace(own[id], beside=tuple(o[id] for o in others if id in o)) for id in there]
+            shown += [(kind.capitalize(), tuple(pictures))] if pictures else []
+        about = ImageScore.of(leading).about
+        told = tuple(map(self.text.of, dict.fromkeys(notes)))
+        return DatasetPart(name, cell.settings, classes, bars, tuple(shown), told, title, about)
+
+    def _rows(self, cell: GalleryCell, notes: list[str]) -> list[ImageRow]:
+        try:
+            return check_published(cell.folder)[1]
+        except UserError as error:
+            notes.append(f"{cell.settings}: no pictures: its rows can't be taken ({error.what})")
+            return []
+
+    def _pictures(
+        self,
+        cell: GalleryCell,
+        rows: Sequence[ImageRow],
+        ids: Sequence[str],
+        leading: Metric,
+        notes: list[str],
+        *,
+        beside: bool = False,
+    ) -> dict[str, GalleryPicture]:
+        """What a cell made of images, by id; the missing pictures are drawn, and notes take what can't be.
+
+        Args:
+            cell, rows: the cell.
+            ids: of the images.
+            leading: metric of their captions.
+            notes: are added to.
+            beside: only predictions, for the side of another cell's pictures.
+        """
+        scores = {row.id: score for row, score in ranked_images(rows, leading)}
+        wanted = [row for row in rows if row.id in set(ids)]
+        # Not Path.is_file, which raises where an id is longer than the name of a file may be.
+        missing = [row.index for row in wanted if not os.path.isfile(cell.picture(row))]  # noqa: PTH113
+        pages = {} if self.explorers is None else {row.index: self.explorers / cell.explorer(row) for row in wanted}
+        if missing or pages:
+            notes += [f"{cell.settings}: {why}" for why in self.draw(cell, missing, pages)]
+        pictures = {}
+        for row in wanted:
+            about = counted(row.segments, "segment")
+            if row.id in scores:
+                about = f"{ImageScore.of(leading).caption(scores[row.id])}, {about}"
+            try:
+                uri, width, height = embed_picture(cell.picture(row), prediction_only=beside)
+            except FileNotFoundError:
+                notes.append(f"{row.id} ({about}): no picture")
+            except Exception as error:  # whatever a damaged file makes its decoder raise
+                notes.append(f"{row.id} ({about}): its picture can't be read ({error})")
+            else:
+                what = f"prediction of {cell.settings}" if beside else "image, label and prediction side by side"
+                alt, caption = f"{row.id}: {what}; {about}", f"{cell.settings if beside else row.id}: {about}"
+                page = pages.get(row.index)
+                link = f"{page.parent.name}/{page.name}" if page and page.is_file() else ""
+                pictures[row.id] = GalleryPicture(uri, width, height, alt, caption, link)
+        return pictures

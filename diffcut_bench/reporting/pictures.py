@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
@@ -24,6 +24,7 @@ _PANEL = 384  # pixels of a panel's longer side
 _WIDEST = 1100  # pixels inside a page: the captions of a drawing of 1184 stay readable
 _GAP = 8
 _ROWS = 256  # of a picture that are drawn at once
+_BOTTOM = "panels end at row"  # name of a text in a PNG
 _LINE = 22  # height of a line of text
 _GOLDEN_RATIO = 0.6180339887498949
 _VOID_GREY = 235
@@ -78,31 +79,49 @@ def with_legend(pixels: NDArray[np.uint8], legend: Sequence[tuple[str, tuple[int
     return np.array(sheet)
 
 
-def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16], colours: NDArray[np.uint8] | None = None) -> bytes:
+def encode_png(
+    pixels: NDArray[np.uint8] | NDArray[np.uint16],
+    colours: NDArray[np.uint8] | None = None,
+    notes: Mapping[str, str] | None = None,
+) -> bytes:
     """PNG of an RGB(A) [h, w, 3 or 4], 8-bit or 16-bit grey [h, w] array.
 
     Args:
         pixels: the array.
         colours: RGB [values, 3] in which the values of an 8-bit grey array are shown; the values themselves are stored.
+        notes: texts that the file holds, by name.
     """
+    written = PngInfo()
+    for name, text in (notes or {}).items():
+        written.add_text(name, text)
     buffer, picture = io.BytesIO(), Image.fromarray(pixels)
     if colours is not None:
         picture.putpalette(colours.tobytes())
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", pnginfo=written)
     return buffer.getvalue()
 
 
-def embed_picture(path: Path) -> tuple[str, int, int]:
-    """A PNG as the ``data:`` URI of a JPEG of at most 1100 pixels' width; its width and height.
+def embed_picture(path: Path, *, prediction_only: bool = False) -> tuple[str, int, int]:
+    """A picture of `draw_outcome` as the ``data:`` URI of a JPEG of at most 1100 pixels' width; its width and height.
+
+    Args:
+        path: of the PNG.
+        prediction_only: without image, label and legend, at the scale that the whole picture has.
 
     Raises:
         OSError: it can't be read.
+        ValueError: it does not say where the prediction ends; older versions did not.
     """
     with Image.open(path, formats=("PNG",)) as opened:
-        picture = opened.convert("RGB")
-    if picture.width > _WIDEST:
-        size = (_WIDEST, max(round(picture.height * _WIDEST / picture.width), 1))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        picture, noted = opened.convert("RGB"), opened.info.get(_BOTTOM, "")
+    scale = min(_WIDEST / picture.width, 1)
+    if prediction_only:
+        if not (isinstance(noted, str) and noted.isdecimal() and 0 < int(noted) <= picture.height):
+            raise ValueError("drawn by an older version")
+        picture = picture.crop(((2 * picture.width + _GAP) // 3, 0, picture.width, int(noted)))
+    if scale < 1:
+        width, height = (max(round(side * scale), 1) for side in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # Without subsampling, since coloured text on colour would blur.
     picture.save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)
@@ -118,13 +137,8 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     """
     image = (outcome.example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
     label, prediction = outcome.example.label.numpy(), outcome.prediction.numpy()
-    classes = max(int(label.max()) + 1, 1) if dataset.annotators else dataset.num_classes
-    colours = palette(classes)
-    table = contingency_table(torch.from_numpy(prediction), torch.from_numpy(label), classes)
-    if dataset.annotators:
-        matched = np.where(table.any(dim=0).numpy(), table.argmax(dim=0).numpy(), -1)
-    else:
-        matched = matched_classes(table, outcome.assignment, named=outcome.named)
+    table, matched = match_outcome(outcome, dataset)
+    colours = palette(len(table))
     # A negative id picks the last colour.
     of_label = np.vstack([colours, np.full(3, _VOID_GREY, np.uint8)])
     of_cluster = np.vstack([colours, np.full(3, _UNMATCHED_GREY, np.uint8)])[matched]
@@ -138,9 +152,22 @@ def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> 
     merged = f" of {outcome.segments}" if shown < outcome.segments else ""
     segments = f"{shown}{merged} segment{'' if shown == 1 and not merged else 's'}"
     captions = (f"{outcome.example.id}: image", "label", f"prediction, {segments}")
-    drawing = with_legend(_compose(panels, captions), legend)
+    composed = _compose(panels, captions)
     margin = ((0, _GAP // 2), (0, 0), (0, 0))
-    write_atomically(path, encode_png(np.pad(drawing, margin, constant_values=255)))
+    drawing = np.pad(with_legend(composed, legend), margin, constant_values=255)
+    write_atomically(path, encode_png(drawing, notes={_BOTTOM: str(len(composed))}))
+
+
+def match_outcome(outcome: Outcome, dataset: SegmentationDataset) -> tuple[Tensor, NDArray[np.int64]]:
+    """Pixels of each class and cluster of the prediction [classes, clusters], and the class that each cluster matched;
+    −1 for none. Of annotators, the first one's segments are the classes, and a cluster goes with the one that it shares
+    most pixels with."""
+    label = outcome.example.label
+    classes = max(int(label.max()) + 1, 1) if dataset.annotators else dataset.num_classes
+    table = contingency_table(outcome.prediction, label, classes)
+    if dataset.annotators:
+        return table, np.where(table.any(dim=0).numpy(), table.argmax(dim=0).numpy(), -1)
+    return table, matched_classes(table, outcome.assignment, named=outcome.named)
 
 
 def matched_classes(table: Tensor, assignment: Mapping[str, Any], *, named: bool = False) -> NDArray[np.int64]:

@@ -1,55 +1,74 @@
 """Pictures that a result lacks, drawn by scoring its images again. What the result says is data: see `trusted`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, instantiate, trusted
 from diffcut_bench.datasets import Benchmark, read_manifest
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import reopened
+from diffcut_bench.reporting.exploring import explore_outcome
 from diffcut_bench.reporting.pictures import draw_outcome
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.scoring.passes import open_pass, without_preparing
-from diffcut_bench.store import Result
+from diffcut_bench.store import Result, write_atomically
 
 
 def draw_pictures(
-    folder: Path, result: Result, indices: Sequence[int], output_dir: Path, overrides: Sequence[str] = ()
-) -> str:
-    """Draw images of a cell into its ``pictures/``, from data and weights at hand.
+    folder: Path,
+    result: Result,
+    indices: Collection[int],
+    output_dir: Path,
+    overrides: Sequence[str] = (),
+    pages: Mapping[int, Path] = MappingProxyType({}),
+) -> list[str]:
+    """Draw images of a cell into its ``pictures/``, and write their explorers, from data and weights at hand.
 
-    Nothing is fetched from a network and no data set is prepared. Nothing is written but the pictures, except that a
-    backbone of more than a minute keeps its features where the output folder's features are.
+    Nothing is fetched from a network and no data set is prepared. Nothing is written but pictures and pages, except
+    that a backbone of more than a minute keeps its features where the output folder's features are.
 
     Args:
         folder: of the cell.
         result: of the cell.
-        indices: of the images in the data set.
+        indices: of the images in the data set that are drawn.
         output_dir: that the cell lies in.
         overrides: of the user, for data, weights or options that lie elsewhere.
+        pages: where the explorers of images go, by index. What lies there is removed first: what is there later was
+            written here.
 
     Returns:
-        Why not all could be drawn; empty where they were.
+        Why not all could be drawn or written; empty where they were.
     """
-    pictures = folder / "pictures"
-    if pictures.is_symlink():
-        return "pictures can't be drawn: their folder is a link"
+    pictures, failed = folder / "pictures", "pictures can't be drawn" if indices else "there are no explorers"
+    if any(place.is_symlink() for place in (pictures, *(page.parent for page in pages.values()))):
+        return [f"{failed}: their folder is a link"]
     try:
+        for page in pages.values():
+            page.unlink(missing_ok=True)
         config = _within(trusted(reopened(result.config, output_dir), overrides), output_dir, overrides)
         with cache_only():
             opened = open_pass(config)
             cell = opened.cell(config)
             if cell.key != result.key:
-                return "pictures can't be drawn: data, weights, device or versions are not those of the result"
-            for outcome in cell.outcomes(indices):
-                draw_outcome(outcome, opened.dataset, picture_path(pictures, outcome.example.id))
+                return [f"{failed}: data, weights, device or versions are not those of the result"]
+            explored = pages if cell.pipeline.has_tree else {}
+            for outcome in cell.outcomes(sorted({*indices, *explored})):
+                index, name = outcome.example.index, outcome.example.id
+                if index in indices:
+                    draw_outcome(outcome, opened.dataset, picture_path(pictures, name))
+                if index in explored:
+                    explorer = explore_outcome(outcome, cell.pipeline, opened.dataset)
+                    write_atomically(pages[index], explorer.page(name))
+            if pages and not explored:
+                return ["there are no explorers: only the exact recursive cut has a tree of segments"]
     except UserError as error:
-        return f"pictures can't be drawn: {error.what} ({error.where})"
+        return [f"{failed}: {error.what} ({error.where})"]
     except Exception as error:  # whatever an old or foreign config makes a stage raise
-        return f"pictures can't be drawn: {type(error).__name__}: {error}"
-    return ""
+        return [f"{failed}: {type(error).__name__}: {error}"]
+    return []
 
 
 def _within(config: RunConfig, output_dir: Path, overrides: Sequence[str]) -> RunConfig:

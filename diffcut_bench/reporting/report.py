@@ -4,7 +4,8 @@ that it says is run, and one that is no good leaves the others alone."""
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart
-from diffcut_bench.reporting.parts import Gallery, PageText, describe, headline, rank, run_details
+from diffcut_bench.reporting.parts import Gallery, GalleryCell, PageText, describe, headline, rank, run_details
 from diffcut_bench.reporting.redrawing import draw_pictures
 from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
@@ -28,15 +29,20 @@ _Part = TypeVar("_Part")
 Say = Callable[[str], None]
 
 
-def make_report(folder: Path, gallery: int, overrides: Sequence[str], say: Say, warn: Say) -> Page:
-    """Read what is in an output folder, and draw the pictures of the best cells that are missing.
+def make_report(
+    folder: Path, gallery: int, overrides: Sequence[str], say: Say, warn: Say, beside: Collection[Path] = ()
+) -> Page:
+    """Read what is in an output folder, draw the pictures that are missing, and write explorers where they are wanted.
 
     Args:
         folder: of all that runs wrote.
         gallery: best, median and worst images that each data set shows.
-        overrides: of the user, for pictures that have to be drawn: data, weights or options that lie elsewhere.
+        overrides: of the user: the score that leads, whether the gallery has explorers, and for pictures that have to
+            be drawn data, weights or options that lie elsewhere.
         say: called with what takes time.
         warn: called with what had to be left out, and why.
+        beside: folders of cells that galleries show beside the best of their data set; none: the best of another
+            backbone or segmenter.
 
     Raises:
         UserError: there are no results, or the overrides fit none of them.
@@ -46,12 +52,20 @@ def make_report(folder: Path, gallery: int, overrides: Sequence[str], say: Say, 
     if not report.found:
         hint = "diffcut-bench run first, or name the folder: diffcut-bench report DIR"
         raise UserError("no results to report", str(folder / "results"), hint)
-    score = _chosen_score(overrides, [result for _, result in report.found])
-    return report.page(gallery, overrides, score)
+    chosen = _chosen(overrides, [result for _, result in report.found])
+    return report.page(gallery, overrides, chosen.score, explore=chosen.explore, beside=beside)
 
 
-def _chosen_score(overrides: Sequence[str], results: Sequence[Result]) -> str:
-    """The score that overrides choose; they have to fit one of the results.
+@dataclass(frozen=True)
+class _Chosen:
+    """What overrides say about a report, or what holds where they can't be read with any result."""
+
+    score: str = RunConfig.score
+    explore: bool = RunConfig.explore
+
+
+def _chosen(overrides: Sequence[str], results: Sequence[Result]) -> _Chosen:
+    """The score and explorers that overrides choose; they have to fit one of the results.
 
     Raises:
         UserError: what is wrong with them.
@@ -59,12 +73,13 @@ def _chosen_score(overrides: Sequence[str], results: Sequence[Result]) -> str:
     mistakes: list[UserError] = []
     for words in dict.fromkeys(tuple(option_words(result.config.get("choices"), overrides)) for result in results):
         try:
-            return load_config([*words, *overrides]).score
+            config = load_config([*words, *overrides])
+            return _Chosen(config.score, config.explore)
         except UserError as error:
             mistakes.append(error)
     if overrides and mistakes:
         raise mistakes[0]
-    return RunConfig.score
+    return _Chosen()
 
 
 class _Report:
@@ -95,32 +110,39 @@ class _Report:
             part = self._tried(partial(self._reproduction, path), path)
             self._reproductions += [part] if part else []
 
-    def page(self, gallery: int, overrides: Sequence[str], score: str) -> Page:
+    def page(
+        self, gallery: int, overrides: Sequence[str], score: str, *, explore: bool, beside: Collection[Path]
+    ) -> Page:
         """The report of what was read; see `make_report`."""
         results = [result for _, result in self.found]
         told = compare_settings(results, [folder for folder, _ in self.found])
         cells = [(*cell, settings) for cell, settings in zip(self.found, describe(results, told), strict=True)]
-        best = _best_cells(self.found, score)
+        ranked = _ranked_cells(self.found, score)
         backbones = {settings["backbone"] for settings in told.settings}
         failed = sum(len(result.failures) for result in results)
         lead = (
-            f"{counted(len(results), 'result')} on {counted(len(best), 'data set')} "
+            f"{counted(len(results), 'result')} on {counted(len(ranked), 'data set')} "
             f"with {counted(len(backbones), 'backbone')}; {counted(failed, 'image') if failed else 'no image'} failed"
         )
 
-        def draw(folder: Path, result: Result, missing: Sequence[int]) -> str:
-            self._say(f"drawing  {counted(len(missing), 'picture')} of {folder.name}")
-            return draw_pictures(folder, result, missing, self._folder, overrides)
+        def draw(cell: GalleryCell, missing: Sequence[int], pages: Mapping[int, Path]) -> list[str]:
+            what = [(missing, "picture"), (pages, "explorer")]
+            told = " and ".join(counted(len(wanted), kind) for wanted, kind in what if wanted)
+            self._say(f"drawing  {told} of {cell.folder.name}")
+            return draw_pictures(cell.folder, cell.result, missing, self._folder, overrides, pages)
 
-        pictures, parts = Gallery(gallery, draw, self._text, score), []
-        for name, index in best.items():
+        explorers = self._folder / "reports" / "explorers" if explore else None
+        pictures, parts = Gallery(gallery, draw, self._text, score, explorers), []
+        for name, indices in ranked.items():
             table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
-            part = partial(pictures.dataset, name, table, *cells[index])
-            parts.append(self._tried(part, cells[index][0] / "result.json", "its classes and pictures: "))
+            own = GalleryCell(*cells[indices[0]])
+            others = [GalleryCell(*cells[index]) for index in self._beside(indices, told.settings, beside)]
+            part = partial(pictures.dataset, name, table, own, others)
+            parts.append(self._tried(part, own.folder / "result.json", "its classes and pictures: "))
         return Page(
             title="Unsupervised segmentation results",
             lead=lead,
-            headlines=tuple(headline(name, *cells[index][1:], score) for name, index in best.items()),
+            headlines=tuple(headline(name, *cells[indices[0]][1:], score) for name, indices in ranked.items()),
             reproductions=tuple(self._reproductions),
             results=results_table(self.found, "results", "All results", score=score, reference=True),
             sweeps=tuple(self._tried(partial(sweep_figures, results, score), self._folder, "curves: ") or ()),
@@ -129,6 +151,23 @@ class _Report:
             details=tuple(run_details(*cell, self._text, score) for cell in cells),
             left_out=tuple(self._left_out),
         )
+
+    def _beside(
+        self, ranked: Sequence[int], settings: Sequence[Mapping[str, Any]], named: Collection[Path]
+    ) -> list[int]:
+        """Of the cells on a data set, best first, those whose pictures stand beside the best one's."""
+        best, *others = ranked
+        if named:
+            places = {path.resolve() for path in named}
+            return [index for index in others if self.found[index][0].resolve() in places]
+
+        def method(index: int) -> tuple[Any, ...]:
+            # Scores under another protocol are not comparable.
+            own = settings[index]
+            return own["backbone"], own["segmenter"], self.found[index][1].protocol.get("name")
+
+        protocol = method(best)[2]
+        return [index for index in others if method(index) != method(best) and method(index)[2] == protocol][:1]
 
     def _result(self, folder: Path) -> Result:
         """A result of which everything can be made that the page says of it alone."""
@@ -191,23 +230,23 @@ def stored_curves(raw: Any) -> Figure | None:
     return draw_curves(curves, raw["x_label"], raw["y_label"], references)
 
 
-def _best_cells(found: Sequence[_Found], score: str) -> dict[str, int]:
-    """Index of the best cell on each data set under the released protocol; limited or other cells where there is none.
+def _ranked_cells(found: Sequence[_Found], score: str) -> dict[str, list[int]]:
+    """Indices of the cells on each data set, best first: those under the released protocol before limited and others.
 
     A published split is known by its name, the user's own data by its options; of several with one name all but the
     first are numbered.
     """
-    best: dict[tuple[str, str], int] = {}
+    together: dict[tuple[str, str], list[int]] = {}
     for index, (_, result) in enumerate(found):
         dataset = result.dataset
         identity = dataset.name, str(result.config.get("dataset")) if dataset.n_expected is None else ""
-        if identity not in best or _merit(result, score) > _merit(found[best[identity]][1], score):
-            best[identity] = index
-    named: dict[str, int] = {}
+        together.setdefault(identity, []).append(index)
+    named: dict[str, list[int]] = {}
     seen: Counter[str] = Counter()
-    for (name, _), index in best.items():
+    for (name, _), indices in together.items():
         seen[name] += 1
-        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = index
+        ranked = sorted(indices, key=lambda index: _merit(found[index][1], score), reverse=True)
+        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = ranked
     return named
 
 

@@ -202,8 +202,7 @@ class RunningCell:
             return
         for outcome in batch.outcomes:
             if outcome.example.index in self.shown:
-                path = picture_path(self.cell.work_dir / "pictures", outcome.example.id)
-                self.observer.draw(outcome, self.dataset, path)
+                self._draw(outcome, self.cell.work_dir / "pictures")
         rows = [image_row(outcome) for outcome in batch.outcomes]
         self.cell.append(rows, batch.failures, replace(batch.timings, wall_s=wall_s))
         self.todo -= batch.indices
@@ -283,9 +282,24 @@ class RunningCell:
 
     def _draw_missing(self, folder: Path) -> None:
         """Pictures that a cell lacks; its numbers are left alone."""
-        missing = [index for index in sorted(self.shown) if not picture_path(folder, self.ids[index]).is_file()]
+        missing = [
+            index
+            for index in sorted(self.shown)
+            if not all(path.is_file() for path in self._files_of(picture_path(folder, self.ids[index])))
+        ]
         for outcome in self.outcomes(missing) if missing else ():
-            self.observer.draw(outcome, self.dataset, picture_path(folder, outcome.example.id))
+            self._draw(outcome, folder)
+
+    def _draw(self, outcome: Outcome, folder: Path) -> None:
+        picture, *pages = self._files_of(picture_path(folder, outcome.example.id))
+        self.observer.draw(outcome, self.dataset, picture)
+        for page in pages:
+            self.observer.explore(outcome, self.pipeline, self.dataset, page)
+
+    def _files_of(self, picture: Path) -> list[Path]:
+        """A picture, and its page where the config wants one and the segments at every tau come from one tree."""
+        wanted = self.config.explore and self.pipeline.has_tree
+        return [picture, picture.with_suffix(".html")] if wanted else [picture]
 
 
 def _changed_packages(result: Result) -> list[str]:

@@ -10,6 +10,7 @@ from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.pipeline import Outcome
+from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.store import Result
 
 
@@ -60,6 +61,9 @@ class Observer:
 
     def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
         """Write the picture of an image to the path."""
+
+    def explore(self, outcome: Outcome, pipeline: Pipeline, dataset: SegmentationDataset, path: Path) -> None:
+        """Write the page of an image, whose cell has a tree (`Pipeline.has_tree`), to the path."""
 
     def finished(
         self, cell: FinishedCell, dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]

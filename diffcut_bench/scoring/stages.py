@@ -14,7 +14,7 @@ from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.refinement import ConceptUpsampler
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.segmenters import Segmenter, as_segmenter
+from diffcut_bench.segmenters import DiffCut, Segmenter, as_segmenter
 
 Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
 Refiner = Callable[[Tensor, Tensor], Tensor]
@@ -45,6 +45,12 @@ class Pipeline:
         """Whether a stage looks at pictures of the scored size."""
         by_colour = self.smallest_segment > 0 and "features" not in self.segmenter.needs
         return "images" in self.segmenter.needs or self.refiner is not None or by_colour
+
+    @property
+    def has_tree(self) -> bool:
+        """Whether the segments at every tau come from one tree: only the exact recursive cut has one."""
+        method = self.segmenter.method
+        return isinstance(method, DiffCut) and method.approximation == "none"
 
     @classmethod
     def of(

@@ -1,6 +1,6 @@
 """The user's own pictures: segments of one, and the record of a command that segments many."""
 
-from diffcut_bench.segmentation.explorer import Explorer, explorer_data, explorer_page
+from diffcut_bench.reporting import Explorer
 from diffcut_bench.segmentation.files import SegmentedFile, picture_files, segment_files
 from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.segmentation.picture import PictureSegmenter, segment
@@ -15,8 +15,6 @@ __all__ = [
     "SegmentRecord",
     "Segmentation",
     "SegmentedFile",
-    "explorer_data",
-    "explorer_page",
     "picture_config",
     "picture_files",
     "segment",

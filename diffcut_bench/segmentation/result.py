@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,10 @@ from scipy.ndimage import find_objects
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
+from diffcut_bench.reporting import MAX_TAU, Explorer, encode_png, overlay, palette, with_legend
 from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.store import write_atomically
 
-if TYPE_CHECKING:
-    from diffcut_bench.segmentation.explorer import Explorer
-
-MAX_TAU = 0.8  # that trees of pictures answer where no greater one is asked for
 _SHOWN = 1024  # pixels of the longer side of what a notebook shows
 
 
@@ -30,7 +26,7 @@ class Scene(Protocol):
 
     def hierarchy(self, max_tau: float) -> Hierarchy: ...
 
-    def explore(self, max_tau: float, largest: int) -> "Explorer": ...
+    def explore(self, max_tau: float, largest: int) -> Explorer: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,8 +83,9 @@ class Segmentation:
         """
         return self._scene.hierarchy(max_tau)
 
-    def explore(self, max_tau: float = MAX_TAU, largest: int = 1024) -> "Explorer":
-        """A page in which a slider moves tau. A notebook shows it; `Explorer.page` is its HTML.
+    def explore(self, max_tau: float = MAX_TAU, largest: int = 1024) -> Explorer:
+        """A page in which a slider moves tau. A notebook shows it; `Explorer.page` is its HTML. Where segments have
+        names, the page shows them at this tau.
 
         Args:
             max_tau: end of the slider; the segmenter's own tau where that is greater.
@@ -97,7 +94,8 @@ class Segmentation:
         Raises:
             UserError: as `at`, or the label codes of the segmenter merge segments.
         """
-        return self._scene.explore(max_tau, largest)
+        explorer = self._scene.explore(max_tau, largest)
+        return explorer if self.names is None else explorer.named(self.labels, [name for name, _ in self.names])
 
     def masks(self) -> NDArray[np.bool_]:
         """Which pixels each segment has [segments, height, width]: one byte for each pixel and segment."""

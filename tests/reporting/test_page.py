@@ -1,3 +1,5 @@
+import base64
+import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -104,7 +106,11 @@ def test_is_one_well_formed_file_that_loads_nothing():
     text = render_page(page())
     parsed = Parsed(text)
     assert text.startswith("<!doctype html>")
-    assert not parsed.all("script")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (attrs["content"] for attrs, _ in parsed.all("meta") if "http-equiv" in attrs)
+    assert policy.endswith(f"script-src 'sha256-{digest}'"), "no other script runs"
+    assert policy.startswith("default-src 'none'; img-src data:;")
     assert not parsed.all("link")
     assert "://" not in text
     assert "@import" not in text

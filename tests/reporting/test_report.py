@@ -8,6 +8,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import DATA, shapes_overrides, write_shapes
 from PIL import Image
@@ -312,3 +313,133 @@ def test_the_score_of_an_image_is_the_mean_over_its_own_classes(swept):
             sums = [(tp, tp + fp + fn) for tp, fp, fn in zip(row.tp, row.fp, row.fn, strict=True)]
             own = [tp / total for tp, total in sums if total]
             assert score == pytest.approx(sum(own) / len(own))
+
+
+def explorers_of(folder: Path) -> dict[str, dict]:
+    """The data of each explorer that the page links to, by its place."""
+    linked = dict.fromkeys(re.findall(r'href="(explorers/[^"]+)"', page_of(folder)))
+    pages = {place: (folder / "reports" / place).read_text() for place in linked}
+    return {
+        place: json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
+        for place, page in pages.items()
+    }
+
+
+def test_pictures_of_the_gallery_open_their_explorer(swept, cli):
+    folder, best = best_of(swept)
+    done = cli("report", swept, "--gallery", "1", "explore=true")
+    assert (done.code, done.err) == (0, "")
+    assert "and 3 explorers of" in done.out
+    shown = re.findall(
+        r'<a href="([^"]+)"><img [^>]+></a>\s*<figcaption>(\w+): [^<]* · <a href="([^"]+)">', page_of(swept)
+    )
+    assert len(shown) == 3 and all(first == second for first, _, second in shown)
+    pages = explorers_of(swept)
+    assert [*pages] == [place for place, _, _ in shown]
+    rows = {row.id: row for row in read_rows(folder)}
+    for place, name, _ in shown:
+        data = pages[place]
+        assert data["tau"] == best.config["segmenter"]["tau"]
+        made = [reached for reached in data["reached"] if reached < np.float32(data["tau"])]
+        assert len(made) + 1 == rows[name].segments
+        assert set(data["names"]) - {""} <= {"background", *best.class_names}
+        assert set(data["names"]) != {""}
+    assert cli("report", swept, "--gallery", "1").code == 0
+    assert explorers_of(swept) == {}, "only where they were asked for"
+
+
+def test_an_explorer_that_somebody_else_wrote_is_never_shown(swept, original, cli):
+    assert cli("report", swept, "--gallery", "1", "explore=true").code == 0
+    for path in (swept / "reports" / "explorers").iterdir():
+        path.write_text("<script>alert(1)</script>")
+    (original / "shapes").rename(original / "moved")  # nothing can be scored again
+    try:
+        done = cli("report", swept, "--gallery", "1", "explore=true")
+    finally:
+        (original / "moved").rename(original / "shapes")
+    assert done.code == 0
+    assert explorers_of(swept) == {}
+    assert [*(swept / "reports" / "explorers").iterdir()] == []
+    assert "there are no explorers" in page_of(swept)
+    assert len(pictures_of(page_of(swept))) == 3
+    shutil.rmtree(swept / "reports" / "explorers")
+    (swept / "other").mkdir()
+    (swept / "reports" / "explorers").symlink_to(swept / "other")
+    assert cli("report", swept, "--gallery", "1", "explore=true").code == 0
+    assert "their folder is a link" in page_of(swept)
+    assert [*(swept / "other").iterdir()] == []
+
+
+@pytest.fixture
+def two_methods(swept, cli) -> Path:
+    """The sweep, and a method that cuts nothing."""
+    words = [
+        *shapes_overrides(swept.parent / "shapes", swept),
+        "segmenter=one_segment",
+        "backbone=none",
+        "refiner=none",
+    ]
+    done = cli("run", *words)
+    assert done.code == 0, done.err
+    return swept
+
+
+def uncut_of(folder: Path) -> Path:
+    return next(path for path, result in results_of(folder) if result.config["choices"]["segmenter"] == "one_segment")
+
+
+def beside_of(page: str) -> list[str]:
+    """Captions of what stands beside the pictures of the best cell."""
+    return [figures.split("<figcaption>")[2].split("<")[0] for figures in page.split('<div class="image">')[1:]]
+
+
+def test_another_method_stands_beside_the_best(two_methods, cli):
+    done = cli("report", two_methods, "--gallery", "1", "explore=true")
+    assert (done.code, done.err) == (0, "")
+    page = page_of(two_methods)
+    other = uncut_of(two_methods)
+    names = re.findall(r"<figcaption>(picture\d+):", page)
+    captions = beside_of(page)
+    assert len(names) == len(captions) == 3
+    segments = {row.id: row.segments for row in read_rows(other)}
+    for name, caption in zip(names, captions, strict=True):
+        assert re.fullmatch(rf"none, one_segment.*: mean IoU [\d.]+ %, {segments[name]} segments?", caption.strip())
+    wide = [(int(w), int(h)) for w, h in re.findall(r'base64,[^"]+" width="(\d+)" height="(\d+)"', page)]
+    assert [w for w, _ in wide] == [1100, 364] * 3
+    assert "only the exact recursive cut has a tree" in page
+    assert len(explorers_of(two_methods)) == 3
+
+
+def test_cells_that_are_named_stand_beside_the_best(two_methods, cli):
+    best, _ = best_of(two_methods)
+    other = next(path for path, result in results_of(two_methods) if result.config["segmenter"].get("tau") == 0.3)
+    done = cli("report", two_methods, "--gallery", "1", "--beside", other.name, "--beside", str(best))
+    assert (done.code, done.err) == (0, "")
+    assert all("diffcut" in caption and "tau=0.3" in caption for caption in beside_of(page_of(two_methods)))
+    refused = cli("report", two_methods, "--beside", "nothing")
+    assert refused.code == 2 and "no finished cell" in refused.err
+
+
+def test_a_picture_of_an_older_version_has_no_prediction_of_its_own(two_methods, cli):
+    assert cli("report", two_methods, "--gallery", "1").code == 0
+    for path in (uncut_of(two_methods) / "pictures").glob("*.png"):
+        with Image.open(path) as picture:
+            picture.copy().save(path)  # without what it says about itself
+    done = cli("report", two_methods, "--gallery", "1")
+    assert (done.code, done.err) == (0, "")
+    assert "its picture can&#39;t be read (drawn by an older version)" in page_of(two_methods)
+    assert len(pictures_of(page_of(two_methods))) == 3
+
+
+def test_a_run_writes_explorers_beside_its_pictures(original, tmp_path, cli):
+    words = [*shapes_overrides(original / "shapes", tmp_path), "visualise=2", "explore=true"]
+    assert cli("run", "-m", *words, "segmenter=diffcut,one_segment").code == 0
+    made = {path.parent.parent.name.split("-")[2]: path for path in tmp_path.glob("results/*/pictures/*.html")}
+    assert [*made] == ["diffcut"]
+    page = made["diffcut"]
+    assert sorted(path.name for path in page.parent.iterdir()) == [
+        f"picture{number}.{end}" for number in (0, 1) for end in ("html", "png")
+    ]
+    page.unlink()
+    assert "skipped" in cli("run", *words).out
+    assert page.is_file(), "what is missing is written later"

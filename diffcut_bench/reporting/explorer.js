@@ -93,6 +93,48 @@ function rgb(hue, saturation, lightness) {
   });
 }
 
+// Node -> name, of the segments at a tau; names are of regions, "" where there is none.
+function namedNodes(tree, names, tau) {
+  const owner = segmentsAt(tree, tau);
+  return new Map(names.map((name, region) => [owner[tree.ofRegion[region]], name]).filter(([, name]) => name));
+}
+
+// What a node is called: its own name, that of what it is a part of, or those of its parts.
+function callNode({ nodes }, called, node) {
+  if (called.has(node)) return called.get(node);
+  for (let above = node; above >= 0; above = nodes[above].parent) {
+    if (called.has(above)) return `part of ${called.get(above)}`;
+  }
+  const found = new Set(), open = [node];
+  while (open.length) {
+    const next = open.pop();
+    if (called.has(next)) found.add(called.get(next));
+    else open.push(...nodes[next].parts);
+  }
+  return [...found].sort().join(", ");
+}
+
+// For each node in the map the middle of its longest run along a row, near its middle row: [col, row].
+function placesOf(tree, leaves, called, width) {
+  const owner = new Int32Array(tree.nodes.length).fill(-1);
+  tree.nodes.forEach(({ parent }, i) => (owner[i] = called.has(i) ? i : parent < 0 ? -1 : owner[parent]));
+  const ofLeaf = tree.ofRegion.map((node) => owner[node]), rows = new Map();
+  for (let i = 0; i < leaves.length; i++) {
+    const [sum, count] = rows.get(ofLeaf[leaves[i]]) ?? [0, 0];
+    rows.set(ofLeaf[leaves[i]], [sum + Math.floor(i / width), count + 1]);
+  }
+  const best = new Map();
+  for (let start = 0, end = 0; start < leaves.length; start = end) {
+    const node = ofLeaf[leaves[start]], row = Math.floor(start / width);
+    while (end < (row + 1) * width && ofLeaf[leaves[end]] === node) end++;
+    if (node < 0) continue;
+    const [sum, count] = rows.get(node);
+    const merit = end - start - Math.abs(row - sum / count) / 2;
+    if (merit > (best.get(node)?.merit ?? -Infinity)) best.set(node, { merit, at: [(start + end) / 2 - row * width, row] });
+  }
+  return new Map([...best].map(([node, { at }]) => [node, at]));
+}
+
 // ---- PNG: indices into a palette, or grey of 8 or 16 bits.
 
 function crc32(bytes) {
@@ -181,6 +223,7 @@ function explore(data) {
     }
     return Int32Array.from(found);
   });
+  const called = namedNodes(tree, data.names, data.tau);
   const cameFrom = new Map(); // the part that a walk up left, so that the walk down finds it again
   let tau = data.tau, owner = segmentsAt(tree, tau), hovered = -1, selected = -1, pointer = -1, frame = 0;
 
@@ -273,9 +316,10 @@ function explore(data) {
       const lasts = walk.divides < maxTau ? `from ${from.toFixed(3)} to ${to.toFixed(3)}` : `above ${from.toFixed(3)}`;
       // A cut that costs less than the one before it is made at once with it.
       const when = walk.appears < walk.divides ? `a segment at tau ${lasts}` : `divided as it appears, at tau ${to.toFixed(3)}`;
-      $("chosen").textContent = `${what}: ${when}.`;
+      const name = callNode(tree, called, node);
+      $("chosen").textContent = `${name && `${name}. `}${what}: ${when}.`;
       $("band").setAttribute("x", (100 * from) / maxTau);
-      $("band").setAttribute("width", Math.max((100 * (to - from)) / maxTau, 0.4));
+      $("band").setAttribute("width", Math.max((100 * (to - from)) / maxTau, 1));
     }
     repaint();
   }
@@ -378,6 +422,29 @@ function explore(data) {
   const up = (segments) => 30 - (28 * Math.log(segments)) / Math.log(Math.max(shown.length + 1, 2));
   const path = Array.from(shown, (step, i) => `H${(100 * Math.max(step, 0)) / maxTau}V${up(i + 2)}`);
   $("steps").setAttribute("d", `M0 ${up(1)}${path.join("")}H100`);
+  // Names on the picture, the largest segments first; one that would cover another is left out.
+  const places = [...placesOf(tree, leaves, called, width)].sort(([a], [b]) => areas[b] - areas[a]);
+  function putNames() {
+    $("words").replaceChildren();
+    if (!$("names").checked) return;
+    const taken = [], box = stage.getBoundingClientRect();
+    for (const [node, [col, row]] of places) {
+      const word = document.createElement("span");
+      word.textContent = called.get(node);
+      $("words").append(word);
+      const across = word.offsetWidth, down = word.offsetHeight;
+      const left = Math.max(Math.min((col * box.width) / width - across / 2, box.width - across), 0);
+      const top = Math.max(Math.min((row * box.height) / height - down / 2, box.height - down), 0);
+      const covers = ([x, y, w]) => left < x + w && x < left + across && top < y + down && y < top + down;
+      if (taken.some(covers)) word.remove();
+      else taken.push([left, top, across]);
+      word.style.left = `${left}px`;
+      word.style.top = `${top}px`;
+    }
+  }
+  $("named").hidden = !called.size;
+  $("names").addEventListener("change", putNames);
+  new ResizeObserver(putNames).observe(stage);
   select(-1);
   setTau(tau);
   return { setTau, select, paintSegments, paintMarks };
@@ -385,5 +452,5 @@ function explore(data) {
 
 if (typeof document !== "undefined") window.explorer = explore(JSON.parse(document.getElementById("data").textContent));
 if (typeof module !== "undefined") {
-  module.exports = { decodeRuns, buildTree, countSegments, segmentsAt, areasOf, coloursOf, labelsPng, maskPng, insideOf };
+  module.exports = { decodeRuns, buildTree, countSegments, segmentsAt, areasOf, coloursOf, callNode, namedNodes, labelsPng, maskPng, insideOf };
 }
