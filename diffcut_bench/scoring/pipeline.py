@@ -172,13 +172,16 @@ def score_together(
 
 
 @torch.inference_mode()
-def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int]) -> Tensor:
+def segment_images(
+    pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int], features: Tensor | None = None
+) -> Tensor:
     """Segments of images without annotations.
 
     Args:
         pipeline: its protocol's similarity applies; nothing is matched.
         examples: of one size, with pixels.
         size: height and width of what is wanted.
+        features: of the pipeline's backbone, where they are there already; on any device.
 
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
@@ -193,8 +196,10 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
     shape = (len(examples), *size)
     try:
         there = upload(examples, source.device)
-        features = images = None
-        if pipeline.needs_features:
+        images = None
+        if features is not None:
+            features = features.to(source.device)
+        elif pipeline.needs_features:
             features = source.compute(torch.stack([example.image for example in there])).float()
         if pipeline.needs_images:
             images = torch.stack([resize_image(example.eval_image, size) for example in there])

@@ -1,4 +1,4 @@
-"""Which pictures are meant: files, folders, patterns and lists, and the place of each below the folder that named it."""
+"""Which pictures are meant by files, folders, patterns and lists; and where each lies in the folder that named it."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -83,9 +83,11 @@ def _of_word(word: str, recursive: bool, is_written: Callable[[Path], bool]) -> 
     paths = [each for each in paths if not _is_ours(each.parent, ours) and not is_written(each)]
     if not paths:
         if path.is_dir():
-            hint = "name the pictures, or a folder that holds them" + ("" if recursive else "; --recursive looks deeper")
+            hint = "name the pictures, or a folder that holds them" + (
+                "" if recursive else "; --recursive looks deeper"
+            )
             raise UserError("no picture in this folder", str(path), hint)
-        raise UserError("no picture fits this pattern", word, "check it: 'photos/**/*.jpg' is of all folders in photos")
+        raise UserError("no picture fits this pattern", word, "'photos/**/*.jpg' is of all folders in photos")
     yield from (NamedPicture(each, each.relative_to(root)) for each in paths)
 
 

@@ -10,14 +10,18 @@ next removes them. `SegmentRecord.close` makes segments.json of both, and remove
 """
 
 import hashlib
+import io
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from PIL import Image
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
@@ -52,7 +56,6 @@ class SegmentRecord:
         self._known = Entries()
         self._states: tuple[Any, Any] = ((), ())  # of segments.json and the journal, when they were read
         self._read_to = 0  # bytes of the journal
-        self._listed: dict[Path, set[str]] = {}  # names in each folder before this call wrote into it, in lower case
         self._refresh()
 
     def key(self, image: Path) -> Key:
@@ -87,6 +90,10 @@ class SegmentRecord:
             or file != {"path": file["path"], **each.recorded(simplify)}
             or not (self.folder / file["path"]).exists()
         ]
+
+    def files(self, entry: Mapping[str, Any]) -> dict[str, Path]:
+        """The files of an entry, by format."""
+        return {name: self.folder / file["path"] for name, file in files_of(entry).items()}
 
     def is_written(self, path: Path) -> bool:
         """Whether a file is one of those that this command wrote into the folder."""
@@ -248,12 +255,14 @@ class SegmentRecord:
             if not self._known.is_named(path):
                 remove_written(self.folder / path)
         self._append({"removed": True})
-        self._listed.clear()
 
-    def _holds(self, path: str, content: Content) -> bool:
+    def _holds(self, path: str, labels: Content) -> bool:
+        """Whether a label picture that is there has the same segments."""
+        assert isinstance(labels, bytes)
         try:
-            return (self.folder / path).read_bytes() == content
-        except OSError:
+            before = (self.folder / path).read_bytes()
+            return before == labels or np.array_equal(*(Image.open(io.BytesIO(png)) for png in (before, labels)))
+        except Exception:  # Pillow raises many kinds
             return False
 
     def _name(self, former: Mapping[str, Any] | None, relative: PurePath) -> str:
@@ -268,13 +277,9 @@ class SegmentRecord:
         return next(name for name in names if not self._is_taken(name))
 
     def _is_taken(self, name: str) -> bool:
-        paths = [PurePath(name + each.suffix) for each in FORMATS.values()]
-        if COCO_OF_ALL in map(str, paths):
-            return True
-        folder = self.folder / paths[0].parent
-        if folder not in self._listed:
-            self._listed[folder] = {path.name.lower() for path in folder.glob("*")}
-        return any(path.name.lower() in self._listed[folder] or self._known.is_named(str(path)) for path in paths)
+        paths = [name + each.suffix for each in FORMATS.values()]
+        known = (path == COCO_OF_ALL or self._known.is_named(path) for path in paths)
+        return any(known) or any(os.path.lexists(self.folder / path) for path in paths)
 
 
 def _state(path: Path) -> tuple[int, ...]:
