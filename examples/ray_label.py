@@ -13,12 +13,14 @@ has all other columns of the input, and
 """
 
 import argparse
+import time
 from glob import glob
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import ray
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 from pycocotools import mask
 
 from diffcut_bench import PictureSegmenter
@@ -64,18 +66,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--column", default="image", help="that holds the pictures; of WebDataset the suffix, such as jpg"
     )
-    parser.add_argument("--actors", type=int, default=2, help="processes that segment")
+    parser.add_argument("--actors", type=int, default=2, help="processes that segment; 0: this one does, without Ray")
     parser.add_argument("--gpus", type=float, default=0, help="of each actor; 0.5: two share one")
     parser.add_argument("--batch-size", type=int, default=8, help="pictures that go through the backbone together")
     options = parser.parse_intermixed_args(arguments)
 
-    paths = sorted(glob(options.pictures)) or [options.pictures]  # noqa: PTH207 - of a whole path
+    began = time.perf_counter()
+    (by_ray if options.actors else in_a_loop)(options)
+    number, took = pq.read_table(options.output, columns=["error"]).num_rows, time.perf_counter() - began
+    print(f"{number} pictures in {took:.1f} s, {number / took:.2f} a second")  # noqa: T201
+
+
+def by_ray(options: argparse.Namespace) -> None:
+    """Read, segment and write at once, in as many processes as there are CPUs and actors."""
+    import ray
+
+    paths = files_of(options.pictures)
     if paths[0].endswith(".tar"):
         pictures = ray.data.read_webdataset(paths, decoder=None)  # bytes: they are decoded where they are segmented
     else:
         pictures = ray.data.read_parquet(paths)
     # A file is one block, and a block is one actor's: smaller ones keep all of them at work to the end.
-    pictures = pictures.repartition(target_num_rows_per_block=4 * options.batch_size)
+    pictures = pictures.repartition(target_num_rows_per_block=2 * options.batch_size)
     pictures.map_batches(
         Labeller,
         fn_constructor_args=[options.overrides, options.column],
@@ -85,6 +97,19 @@ def main(arguments: list[str] | None = None) -> None:
         num_cpus=0 if options.gpus else 0.5,  # what is left of the CPUs reads and writes; with none left, nothing runs
         num_gpus=options.gpus,
     ).write_parquet(options.output)
+
+
+def in_a_loop(options: argparse.Namespace) -> None:
+    """The same of parquet files, batch after batch: to try a config, and to compare with."""
+    labeller = Labeller(options.overrides, options.column)
+    batches = ds.dataset(files_of(options.pictures)).to_batches(batch_size=options.batch_size)
+    made = pa.concat_tables(labeller(pa.Table.from_batches([batch])) for batch in batches)
+    pq.write_to_dataset(made, options.output)
+
+
+def files_of(pattern: str) -> list[str]:
+    """The files of a pattern; a name without one is itself."""
+    return sorted(glob(pattern)) or [pattern]  # noqa: PTH207 - of a whole path
 
 
 if __name__ == "__main__":

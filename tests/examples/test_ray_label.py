@@ -32,8 +32,8 @@ def pictures():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["parquet", "tar"])
-def test_ray_segments_as_the_plain_loop_does(pictures, tmp_path, kind):
+@pytest.mark.parametrize(("kind", "actors"), [("parquet", 2), ("tar", 1), ("parquet", 0)])
+def test_the_run_lengths_are_those_of_the_segments(pictures, tmp_path, kind, actors):
     pytest.importorskip("ray.data", reason="runs the pipeline; pip install 'ray[data]'")
     mask = pytest.importorskip("pycocotools.mask", reason="run lengths; pip install pycocotools")
     source = tmp_path / f"pictures.{kind}"
@@ -47,7 +47,7 @@ def test_ray_segments_as_the_plain_loop_does(pictures, tmp_path, kind):
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
     command = [sys.executable, ROOT / "examples" / "ray_label.py", source, tmp_path / "labels", *FAST]
-    command += ["--batch-size", "2", *(["--column", "png"] if kind == "tar" else [])]
+    command += ["--batch-size", "2", "--actors", str(actors), *(["--column", "png"] if kind == "tar" else [])]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=500)
     rows = {
