@@ -27,7 +27,7 @@ What of Hydra works here; more in docs/hydra.md
 group=option         segmenter=kmeans; Tab completes it: completion --help
 key=value            segmenter.tau=0.4; conf/config.yaml tells those of a run
 +key ++key ~key      add, set whether it is there or not, remove
-experiment=NAME      a preset of conf/experiment/ or yours; also +experiment=NAME
+experiment=NAME      a preset of conf/experiment/ or of yours; +experiment too
 --config-dir DIR     DIR/segmenter/, DIR/experiment/ … hold options of your own;
                      hydra.searchpath=[DIR] is the same
 -m key=a,b           a sweep; choice(a,b), range(0.3,0.9,0.2), glob(k*) as well
