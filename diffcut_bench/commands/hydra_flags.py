@@ -3,7 +3,7 @@
 import argparse
 
 from diffcut_bench.commands.terminal import say
-from diffcut_bench.config import is_launcher, load_config, part_of_composed, quoted, show_composed
+from diffcut_bench.config import is_launcher, is_sweeper, load_config, part_of_composed, quoted, show_composed
 from diffcut_bench.errors import UserError
 
 INSTEAD = {
@@ -103,7 +103,7 @@ def shown_instead(options: argparse.Namespace) -> bool:
         return False
     if options.multirun:
         raise UserError(f"{flags[0]} is of one cell", f"{flags[0]} -m", "leave -m out, and give each key one value")
-    load_config([word for word in options.overrides if not is_launcher(word)])
+    load_config([word for word in options.overrides if not is_launcher(word) and not is_sweeper(word)])
     flags += ["--resolve"] if options.resolve else []
     if options.package:
         if part_of_composed(options.cfg, options.package, options.overrides) is None:
