@@ -139,12 +139,15 @@ def _dispatch(arguments: list[str]) -> int:
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
     overview.add_argument("command", metavar="COMMAND")
+    if arguments and arguments[0].startswith("-") and arguments[0] not in overview._option_string_actions:
+        overview.error(f"unrecognized arguments: {' '.join(arguments)}")
     name = overview.parse_args(arguments[:1]).command
     if name == "bench":
         left = "the benchmarks are no command of the package any more: they are in a checkout of the repository"
         raise UserError(left, "diffcut-bench bench", 'there: make bench, with flags: make bench ARGS="--encoder ssd1b"')
     if name not in _COMMANDS:
-        raise UserError(f"unknown command {name!r}", "diffcut-bench", did_you_mean(name, _COMMANDS))
+        hint = f"diffcut-bench run {name}" if "=" in name else did_you_mean(name, _COMMANDS)
+        raise UserError(f"unknown command {name!r}", "diffcut-bench", hint)
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
     command = _COMMANDS[name]
     module = importlib.import_module(f"diffcut_bench.commands.{name}")

@@ -128,7 +128,7 @@ MISTAKES = {
         "no such",
         "conf/hydra",
     ),
-    "sweeper": (["run", "-m", "hydra/sweeper=optuna"], "hydra/sweeper has no effect here", "run -m"),
+    "sweeper": (["run", "-m", "hydra/sweeper=ax"], "this sweeper is not known here", "hydra/sweeper=optuna"),
     "dashes": (["run", "--dataset=voc"], "unrecognized arguments", "no dashes: dataset=voc"),
     "dashes and blank": (["run", "--segmenter.tau", "0.4"], "unrecognized arguments", "no dashes: segmenter.tau="),
     "flag's name": (["run", "--multi-run"], "unrecognized arguments", "did you mean --multirun?"),

@@ -1,6 +1,8 @@
 """The measurement: every backbone on the same patches of the same images, its record and its figures."""
 
 import json
+import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -170,6 +172,7 @@ class _Images:
         """Patch labels by image id, and the images that can't be read."""
         grids, failures = {}, []
         with self.observer.progress("labels", "images") as report:
+            report(0, len(ids))
             for done, item in enumerate(self._labelled(ids), start=1):
                 if isinstance(item, Failure):
                     failures.append(item)
@@ -190,18 +193,29 @@ class _Images:
         ]
 
     def on_grid(
-        self, source: FeatureSource, ids: Sequence[str], config: RunConfig, grids: dict[str, PatchGrid]
+        self,
+        source: FeatureSource,
+        ids: Sequence[str],
+        config: RunConfig,
+        grids: dict[str, PatchGrid],
+        seconds: defaultdict[str, float],
     ) -> Iterator[Tensor]:
-        """Features [channels, rows, cols] of each image's patches."""
+        """Features [channels, rows, cols] of each image's patches; what stages take is added to ``seconds``."""
         size, workers = config.batch_size, config.num_workers
         wanted = [Wanted(index, features=True) for index in self.indices(ids)]
         loader = example_loader(self.dataset, wanted, source, batch_size=size, num_workers=workers)
+        start = time.perf_counter()
         for batch in read_ahead(loader):
+            seconds["read_s"] += time.perf_counter() - start
             for item in batch:
                 if isinstance(item, Failure):
                     raise UserError(item.error, item.id, "the file was readable before; run again")
+                start = time.perf_counter()
                 rows, cols = grids[item.id].labels.shape
-                yield grid_features(source.of(upload([item], source.device))[0], (rows, cols))
+                features = grid_features(source.of(upload([item], source.device))[0], (rows, cols))
+                seconds["features_s"] += time.perf_counter() - start
+                yield features
+            start = time.perf_counter()
 
     def indices(self, ids: Sequence[str]) -> list[int]:
         return [self.index[image] for image in ids]
@@ -235,19 +249,22 @@ def _measure(
     source = open_features(config, device)
     name = config.choices["backbone"]
     features: list[Tensor] = []
+    seconds: defaultdict[str, float] = defaultdict(float)
     with (
         source.in_use(images.dataset, images.indices(plan.ids), images.observer.say),
         images.observer.progress(name, "images") as report,
     ):
-        for patches, grid in zip(plan.patches, images.on_grid(source, plan.ids, config, grids), strict=True):
+        report(0, len(plan.ids))
+        of_images = images.on_grid(source, plan.ids, config, grids, seconds)
+        for patches, grid in zip(plan.patches, of_images, strict=True):
             features.append(grid.flatten(1).T[torch.from_numpy(patches).to(device)])
-            report(len(features), len(plan.ids))
+            report(len(features), len(plan.ids), seconds)
     scores = pair_scores(features, plan)
     interval = auc_interval(scores, plan, seed=config.seed)
     curve = Curve(name, roc_points(scores, plan.same), auc(scores, plan.same), interval)
     maps = None
     if mark is not None:
-        first, second = images.on_grid(source, [mark.first, mark.second], config, grids)
+        first, second = images.on_grid(source, [mark.first, mark.second], config, grids, seconds)
         query = first[:, mark.row, mark.col]
         maps = similarity_map(query, first), similarity_map(query, second)
     return _Measured(curve, source.backbone.fingerprint(), maps)

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffcut_bench.commands.terminal import console, say
+from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError, did_you_mean
@@ -53,7 +53,8 @@ def say_damaged(sets: Iterable[StoredSet]) -> int:
     """Read every value of sets, and say how each is; the number of things that are damaged."""
     damaged = 0
     for found in sets:
-        line, bad = found.verify()
+        with progress("verifying", "images", transient=True) as report:
+            line, bad = found.verify(report)
         damaged += bad
         say(line)
     return damaged

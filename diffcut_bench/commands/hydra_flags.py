@@ -3,7 +3,7 @@
 import argparse
 
 from diffcut_bench.commands.terminal import say
-from diffcut_bench.config import is_launcher, load_config, quoted, show_composed
+from diffcut_bench.config import is_launcher, load_config, part_of_composed, quoted, show_composed
 from diffcut_bench.errors import UserError
 
 INSTEAD = {
@@ -17,25 +17,33 @@ INSTEAD = {
     "--experimental-rerun": "give the same command again: a finished cell is found, an interrupted one goes on",
     "--run": "leave it out: a run without -m is one cell",
     "-r": "leave it out: a run without -m is one cell",
+    "--multirun": "it is a flag of run: diffcut-bench run -m KEY=A,B …",
+    "-m": "it is a flag of run: diffcut-bench run -m KEY=A,B …",
+    "--version": "diffcut-bench --version",
 }
 _HELP = """\
-What of Hydra works here
+What of Hydra works here; more in docs/hydra.md
 
-options of a group    segmenter=kmeans          diffcut-bench completion bash|zsh|fish completes them
-values                segmenter.tau=0.4         conf/config.yaml describes those of a run
-presets               experiment=NAME           conf/experiment/, or DIR/experiment/ with --config-dir DIR
-options of your own   --config-dir DIR          as hydra.searchpath=[DIR]; DIR holds segmenter/, dataset/ …
-sweeps                -m segmenter.tau=0.3,0.5  also range(0.3,0.8,0.1), choice(), and glob(*) for options of a group
-launchers             -m hydra/launcher=joblib  conf/hydra/launcher/; docs/scaling.md
-what is composed      --cfg job|hydra|all       with --resolve, and --package GROUP for a part of it
-how it is composed    --info [KIND]             all, config, defaults, defaults-tree, plugins, searchpath
+group=option         segmenter=kmeans; Tab completes it: completion --help
+key=value            segmenter.tau=0.4; conf/config.yaml tells those of a run
++key ++key ~key      add, set whether it is there or not, remove
+experiment=NAME      a preset of conf/experiment/ or yours; also +experiment=NAME
+--config-dir DIR     DIR/segmenter/, DIR/experiment/ … hold options of your own;
+                     hydra.searchpath=[DIR] is the same
+-m key=a,b           a sweep; choice(a,b), range(0.3,0.9,0.2), glob(k*) as well
+  hydra/launcher=    joblib, ray, submitit_slurm …: docs/scaling.md
+  hydra/sweeper=     optuna: 'segmenter.tau=interval(0.3,0.8)' is searched, not
+                     walked through; hydra.sweeper.n_trials=20
+--cfg job            what is composed, instead of a run; hydra, all too;
+                     with --resolve, and --package GROUP for a part of it
+--info KIND          how it is composed: all, config, defaults, defaults-tree,
+                     plugins, searchpath
 
-Instead of
---config-name NAME    experiment=NAME: there is one config, and presets change it
---config-path DIR     --config-dir DIR
---shell-completion    diffcut-bench completion bash|zsh|fish
-hydra/sweeper=optuna  -m segmenter.tau=0.3,0.4,0.5: every tau of one recursion; or diffcut-bench tune
-hydra.run.dir=DIR     output_dir=DIR: a cell's folder there has a name of its own
+What is another word here
+--config-name NAME   experiment=NAME: there is one config, and presets change it
+--config-path DIR    --config-dir DIR
+--shell-completion   diffcut-bench completion bash|zsh|fish
+hydra.run.dir=DIR    output_dir=DIR: a cell's folder there has a name of its own
 """
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
@@ -97,6 +105,10 @@ def shown_instead(options: argparse.Namespace) -> bool:
         raise UserError(f"{flags[0]} is of one cell", f"{flags[0]} -m", "leave -m out, and give each key one value")
     load_config([word for word in options.overrides if not is_launcher(word)])
     flags += ["--resolve"] if options.resolve else []
-    flags += ["--package", options.package] if options.package else []
+    if options.package:
+        if part_of_composed(options.cfg, options.package, options.overrides) is None:
+            say("null")  # Hydra takes it for a part that is not there
+            return True
+        flags += ["--package", options.package]
     show_composed(flags, options.overrides)
     return True

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.commands.terminal import bars, console, progress, say, warn
+from diffcut_bench.commands.terminal import ProgressLines, Report, console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
@@ -16,14 +16,6 @@ from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.store import Result, write_atomically
-
-_STAGES = {  # by their names in `Timings`
-    "read_s": "reading",
-    "features_s": "features",
-    "segment_s": "segmenting",
-    "refine_s": "refining",
-    "evaluate_s": "evaluating",
-}
 
 
 class TerminalObserver(Observer):
@@ -40,43 +32,31 @@ class TerminalObserver(Observer):
 
     def begin(self, configs: Sequence[RunConfig]) -> None:
         self._tracker = open_tracker(configs[0])
-        self._bars = bars()
+        self._lines = ProgressLines()
+        self._preparing, self._scoring = self._lines.add("preparing", "pairs"), self._lines.add("scoring", "images")
         choices = configs[0].choices
         segmenters = " ".join(dict.fromkeys(config.choices.get("segmenter", "own") for config in configs))
-        self._what = f"{choices.get('dataset')} · {choices.get('backbone')} · {segmenters}"
-        hidden: dict[str, Any] = {"total": None, "visible": False, "count": "", "told": ""}
-        self._preparing = self._bars.add_task("preparing", **hidden)
-        self._scoring = self._bars.add_task("scoring", start=False, **hidden)
-        self._first: int | None = None  # images that were done when the clock began
-        self._slowest = ""
-        self._bars.start()
+        self._what = f"scoring  {choices.get('dataset')} · {choices.get('backbone')} · {segmenters}"
+        self._seconds: Mapping[str, float] = {}
+        self._lines.__enter__()
 
     def say(self, line: str) -> None:
         say(line)
 
-    def progress(self, what: str, unit: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
+    def progress(self, what: str, unit: str) -> AbstractContextManager[Report]:
         return progress(what, unit)
 
     def preparing(self, done: int, total: int) -> None:
-        self._bars.update(self._preparing, total=total, completed=done, count=f"{done}/{total}", visible=True)
+        self._preparing(done, total)
 
     def stages(self, seconds: Mapping[str, float]) -> None:
-        most = max(seconds, key=lambda stage: seconds[stage])
-        if seconds[most]:
-            self._slowest = f"{_STAGES.get(most, most)} {100 * seconds[most] / sum(seconds.values()):.0f} %"
+        self._seconds = seconds
 
     def scored(self, done: int, total: int) -> None:
-        if self._first is None:
-            self._first = done
-            say(f"scoring  {self._what}")
-            self._bars.start_task(self._scoring)
-        elapsed, new = self._bars.tasks[1].elapsed or 0.0, done - self._first
-        speed = f"{new / elapsed:.2f} images/s" if elapsed and new else ""
-        self._tell(done, total, " ".join(filter(None, (speed, self._slowest))))
-
-    def _tell(self, done: int, total: int, told: str) -> None:
-        fields: dict[str, Any] = {"count": f"{done}/{total}", "told": told, "first": self._first or 0}
-        self._bars.update(self._scoring, total=total, completed=done, visible=True, **fields)
+        if self._what:  # once
+            say(self._what)
+            self._what = ""
+        self._scoring(done, total, self._seconds)
 
     def draw(self, outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:
         draw_outcome(outcome, dataset, path)
@@ -95,11 +75,9 @@ class TerminalObserver(Observer):
             tell(cell.folder.name, lambda: tracker.log_cell(cell.folder, cell.result, dataset, outcomes, self._group))
 
     def end(self, ended: Sequence[FinishedCell | UserError]) -> None:
-        skipped = [cell for cell in ended if isinstance(cell, FinishedCell) and cell.skipped]
-        if ended and len(skipped) == len(ended):
-            images = skipped[0].result.dataset.n_images
-            self._tell(images, images, "finished before")
-        self._bars.stop()
+        if ended and all(isinstance(cell, FinishedCell) and cell.skipped for cell in ended):
+            say(f"{self._what}, finished before")
+        self._lines.__exit__()
 
 
 def open_tracker(config: RunConfig) -> Tracker | None:

@@ -5,9 +5,10 @@ import argparse
 from diffcut_bench.commands.hydra_flags import add_hydra_flags, shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
-from diffcut_bench.config import load_config
+from diffcut_bench.config import is_sweeper, load_config
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.passes import run_cell
+from diffcut_bench.scoring.study import plan_study
 from diffcut_bench.scoring.sweep import Sweep, plan_sweep
 from diffcut_bench.scoring.workers import workers
 
@@ -23,15 +24,16 @@ def run(options: argparse.Namespace) -> int:
     """Score one cell, or every cell of a sweep; 2 where a cell of the sweep failed."""
     if shown_instead(options):
         return 0
+    chosen = [word for word in options.overrides if is_sweeper(word) and word.lstrip("+") != "hydra/sweeper=basic"]
     if options.multirun:
-        return _sweep(options.overrides)
+        return (_study if chosen else _sweep)(options.overrides)
     config = load_config(options.overrides)
     say_cells([run_cell(config, TerminalObserver())], config)
     return 0
 
 
 def _sweep(overrides: list[str]) -> int:
-    sweep = plan_sweep(overrides)
+    sweep = plan_sweep([word for word in overrides if not is_sweeper(word)])
     say(sweep.summary)
     broken = sweep.run(TerminalObserver(sweep.folder.name))
     return workers().on_leader(lambda: _say_sweep(sweep, broken))
@@ -52,4 +54,21 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
             tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
     for overrides, error in failed:
         warn(f"cell {' '.join(overrides)}\n{error}")
+    return 2 if failed else 0
+
+
+def _study(overrides: list[str]) -> int:
+    """Trials that a sweeper chooses; their table, the best first."""
+    study = plan_study(overrides)
+    say(study.summary)
+    finished, failed = study.ended(study.run(TerminalObserver(study.folder.name)))
+    if finished:
+        folder, best = finished[0]
+        results_table(finished, score=study.metric.name).print(console)
+        say_failures([result for _, result in finished])
+        say(f"best     {study.settings(best)}: {study.metric.heading} {study.metric.text(study.value(best))}")
+        say(f"result   {folder / 'result.json'}")
+        say(f"record   {study.folder / 'optimization_results.yaml'}")
+    for words, error in failed:
+        warn(f"trial {' '.join(words)}\n{error}")
     return 2 if failed else 0

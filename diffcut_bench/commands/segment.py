@@ -1,30 +1,50 @@
 """``diffcut-bench segment``: the user's own pictures."""
 
 import argparse
+import contextlib
 import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
 
-from diffcut_bench.commands.terminal import say, warn
+from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.commands.words import split_words
+from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.paths import portable
-from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, picture_config, picture_files, segment_files
-from diffcut_bench.segmentation.formats import ALWAYS, EXPLORER, FORMATS, chosen_formats
+from diffcut_bench.paths import expanded, portable
+from diffcut_bench.segmentation import (
+    FileSegmenter,
+    NamedPicture,
+    PictureSegmenter,
+    SegmentedFile,
+    SegmentRecord,
+    named_pictures,
+    picture_config,
+    split_list,
+)
+from diffcut_bench.segmentation.formats import DEFAULT, FORMATS, Format, chosen_formats
+
+_FEW = 20  # pictures, of which each has a line even where it was segmented before
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``segment`` takes besides overrides."""
     text = "name each segment: classes with commas between, synonyms with |, such as 'cat|kitten, sofa, background'"
     parser.add_argument("--classes", metavar="LIST", help=text)
-    text = f"write besides, with commas between: {', '.join(FORMATS)}; {' and '.join(ALWAYS)} are always written"
-    parser.add_argument("--format", metavar="LIST", help=text)
+    text = "write everything below this folder, each picture at its place in the folder that named it"
+    parser.add_argument("-o", "--output", metavar="DIR", help=text)
+    parser.add_argument("-r", "--recursive", action="store_true", help="of a folder, also the folders in it")
+    text = f"what to write, with commas between: {', '.join(FORMATS)} (default: {DEFAULT}; labels are always written)"
+    parser.add_argument("--format", metavar="LIST", default=DEFAULT, help=text)
     text = "smooth the polygons: how far their borders may move, in pixels (default: 0, the edges of pixels)"
     parser.add_argument("--simplify", metavar="PIXELS", type=float, default=0, help=text)
-    text = "also write a page for each picture: a slider moves tau, segments can be walked through and downloaded"
+    text = "add the format explorer: a page in which a slider moves tau; segments can be walked through, downloaded"
     parser.add_argument("--explore", action="store_true", help=text)
+    text = "pass over pictures with more pixels (width × height); they are not decoded"
+    parser.add_argument("--limit-pixels", metavar="N", type=int, help=text)
 
 
 def segment(options: argparse.Namespace) -> int:
@@ -37,33 +57,104 @@ def segment(options: argparse.Namespace) -> int:
         UserError: the only one could not be read, an option is wrong, or the record in the folder is damaged.
     """
     words, overrides = split_words(options.overrides, Image.registered_extensions())
-    paths = picture_files(words)
-    if not paths:
+    if not words:
         raise UserError("no picture named", "diffcut-bench segment", "diffcut-bench segment photo.jpg [key=value …]")
     classes = [name.strip() for name in (options.classes or "").split(",") if name.strip()]
     if options.classes is not None and not classes:
         raise UserError("no class named", "--classes", '--classes "cat, sofa, plant"')
-    formats = () if options.format is None else chosen_formats(options.format)
-    if options.explore and EXPLORER not in formats:
-        formats += (EXPLORER,)
+    formats = chosen_formats(f"{options.format},explorer" if options.explore else options.format)
     if not 0 <= options.simplify < math.inf:
         raise UserError(f"{options.simplify:g} pixels", "--simplify", "--simplify 1.5")
-    config = picture_config(overrides, named=bool(classes))
-    segmenter, output_dir = PictureSegmenter(config, classes), Path(config.output_dir)
-    record = SegmentRecord(output_dir / "segments", portable(config.to_dict(), output_dir), segmenter.identity())
-    failed = []
-    for each in segment_files(paths, segmenter, record, config.if_exists, formats, options.simplify):
-        if each.entry is None:
-            failed.append(str(each.error))
-            continue
-        names = sorted({segment["name"] for segment in each.entry["segments"] if "name" in segment})
-        told = [f"{each.path}: {counted(len(each.entry['segments']), 'segment')}", *names]
-        told += [f"{record.folder / each.entry['overlay']}"]
-        told += [each.entry["formats"][one.name]["path"] for one in formats]
-        told += ["segmented before (if_exists=overwrite: again)"] if each.before else []
-        say(", ".join(told))
+    config = picture_config([*overrides, *_limit(options.limit_pixels, overrides)], named=bool(classes))
+    folder, base = _folders(options.output, config, overrides)
+    segmenter = PictureSegmenter(config, classes)
+    record = SegmentRecord(folder, base, portable(config.to_dict(), base), segmenter.identity())
+    pictures = _pictures(words, options.recursive, record, config)
+    files = FileSegmenter(
+        segmenter,
+        record,
+        formats,
+        options.simplify,
+        config.if_exists == "overwrite",
+        config.batch_size,
+        config.max_pixels,
+    )
+    try:
+        ended = _segment(files, pictures, record, formats)
+    finally:
+        record.close()
     if record.path.is_file():
         say(f"segments {record.path}")
-    for failure in dict.fromkeys(failed):
+    passed = [each for each in ended if each.is_too_large and options.limit_pixels is not None]
+    for each in passed:
+        warn(f"{each.path}: passed over, it has more than {options.limit_pixels} pixels (--limit-pixels)")
+    failed = [each.error for each in ended if each not in passed and each.error is not None]
+    if failed and len(pictures) == 1:
+        raise failed[0]
+    for failure in dict.fromkeys(map(str, failed)):
         warn(failure)
     return 2 if failed else 0
+
+
+def _limit(limit: int | None, overrides: Sequence[str]) -> list[str]:
+    """The limit as the option that says what is decoded."""
+    if limit is None:
+        return []
+    if any(word.startswith("max_pixels=") for word in overrides):
+        raise UserError("two limits of one thing", f"--limit-pixels {limit}", "leave max_pixels=N out")
+    return [f"max_pixels={limit}"]
+
+
+def _folders(output: str | None, config: RunConfig, overrides: Sequence[str]) -> tuple[Path, Path]:
+    """Where everything goes, and what paths in its record are relative to."""
+    if output is None:
+        return Path(config.output_dir) / "segments", Path(config.output_dir)
+    if any(word.startswith("output_dir=") for word in overrides):
+        hint = "-o DIR writes into DIR, output_dir=DIR into DIR/segments"
+        raise UserError("two folders to write to", f"-o {output}", f"name one: {hint}")
+    folder = Path(expanded(output, "-o"))
+    return folder, folder
+
+
+def _pictures(words: Sequence[str], recursive: bool, record: SegmentRecord, config: RunConfig) -> list[NamedPicture]:
+    """Those that are named, or this shard's of them."""
+    listed = split_list(sys.stdin.buffer.read()) if "-" in words else []
+    if "-" in words and not listed:
+        raise UserError("an empty list", "-", "find photos -name '*.jpg' -print0 | diffcut-bench segment -")
+    pictures = named_pictures([word for word in words if word != "-"], recursive, listed, record.is_written)
+    number, count = config.shard_of() or (1, 1)
+    return pictures[number - 1 :: count]
+
+
+def _segment(
+    files: FileSegmenter, pictures: Sequence[NamedPicture], record: SegmentRecord, formats: Sequence[Format]
+) -> list[SegmentedFile]:
+    """Say how each picture ended; those that could not be segmented."""
+    ended, before = [], 0
+    with contextlib.ExitStack() as stack:
+        report = None
+        if console.is_terminal and len(pictures) > 1:
+            report = stack.enter_context(progress("segmenting", "images"))
+        for number, each in enumerate(files(pictures), start=1):
+            if report is not None:
+                report(number, len(pictures))
+            if each.entry is None:
+                ended.append(each)
+            elif each.before and len(pictures) > _FEW:
+                before += 1
+            else:
+                say(_line(each, record, formats))
+    if before:
+        say(f"{counted(before, 'picture')} segmented before (if_exists=overwrite: again)")
+    return ended
+
+
+def _line(ended: SegmentedFile, record: SegmentRecord, formats: Sequence[Format]) -> str:
+    """A picture, its segments, their names, and the files besides the label picture."""
+    assert ended.entry is not None
+    files = record.files(ended.entry)
+    told = [f"{ended.path}: {counted(len(ended.entry['segments']), 'segment')}"]
+    told += sorted({segment["name"] for segment in ended.entry["segments"] if "name" in segment})
+    told += [str(files[each.name]) for each in formats if each.name != "labels" or len(formats) == 1]
+    told += ["segmented before (if_exists=overwrite: again)"] if ended.before else []
+    return ", ".join(told)

@@ -1,13 +1,14 @@
 """What all commands print through: standard output, standard error, a progress bar."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, Self
 
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, Group, RenderHook
+from rich.live import Live
 from rich.segment import Segment
-from rich.table import Column
 from rich.text import Text
 
 from diffcut_bench.escaping import visible
@@ -50,51 +51,132 @@ def warn(line: str, style: str | None = None) -> None:
     errors.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-class _TimeLeft(ProgressColumn):
-    """Time left at the mean speed so far, or how long it took; nothing where that is not known."""
+class Report(Protocol):
+    """As that of `diffcut_bench.scoring.events`, whose import would take torch along."""
 
-    def __init__(self) -> None:
-        super().__init__(Column(no_wrap=True))
-        self._ends: dict[TaskID, tuple[float, float]] = {}  # how many were done, and when all will be
-
-    def render(self, task: Task) -> Text:
-        if task.total is None or task.elapsed is None:
-            return Text("")
-        if task.finished:
-            return Text(f"in {_clock(task.finished_time or 0.0)}")
-        new = task.completed - task.fields.get("first", 0)
-        if new <= 0:
-            return Text("")
-        done, end = self._ends.get(task.id, (-1.0, 0.0))
-        if done != task.completed:
-            end = task.get_time() + task.elapsed * (task.total - task.completed) / new
-            self._ends[task.id] = task.completed, end
-        return Text(f"{_clock(max(end - task.get_time(), 0.0))} left")
-
-
-def _clock(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
-
-
-def bars() -> Progress:
-    """Bars of 80 columns or less, of tasks with a description of up to 20 characters.
-
-    Fields of a task: ``count``, how many of how many; ``told``, up to 32 characters at the end of its line; ``first``,
-    how many were done when its clock began (0 where it is not there).
-    """
-    texts = [TextColumn(f"{{task.{field}}}") for field in ("description", "fields[count]", "fields[told]")]
-    return Progress(texts[0], BarColumn(10), texts[1], _TimeLeft(), texts[2], console=console)
+    def __call__(self, done: int, total: int | None, seconds: Mapping[str, float] | None = None) -> None: ...
 
 
 @contextmanager
-def progress(what: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
-    """A bar that shows itself with the first report."""
-    with bars() as shown:
-        task = shown.add_task(what, total=None, visible=False, count="", told="MB" if unit == "bytes" else unit)
+def progress(what: str, unit: str, *, transient: bool = False) -> Iterator[Report]:
+    """A line at the bottom of the terminal that tells how far a walk is, its speed and the time left.
 
-        def report(done: int, total: int | None) -> None:
-            each = [f"{number / 1e6:.1f}" if unit == "bytes" else str(number) for number in (done, total) if number]
-            shown.update(task, completed=done, total=total, visible=True, count="/".join(each))
+    It shows itself with the first report, which should tell how many were done before: speed and time left are of what
+    comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. ::
 
-        yield report
+        with progress("segmenting", "images") as report:
+            report(0, len(paths))
+            for done, path in enumerate(paths, start=1):
+                ...
+                report(done, len(paths))
+
+    Args:
+        what: is done, in one or two words.
+        unit: of what is counted; ``bytes`` are told in MB.
+        transient: whether the line goes away at the end.
+
+    Yields:
+        ``report(done, total)``, or ``report(done, total, seconds)`` with the seconds that each stage took so far, by
+        its name: the longest is told.
+    """
+    with ProgressLines(transient) as lines:
+        yield lines.add(what, unit)
+
+
+class ProgressLines:
+    """One or several lines as that of `progress`, below each other."""
+
+    def __init__(self, transient: bool = False) -> None:
+        self._walks: list[_Walk] = []
+        self._live = Live(console=console, get_renderable=self._shown, transient=transient)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._live.stop()
+        if not console.is_interactive and self._shown().renderables and not self._live.transient:
+            console.line()  # Rich's last line of what it has drawn has no end
+
+    def add(self, what: str, unit: str) -> Report:
+        """Another line; see `progress`."""
+        self._walks.append(_Walk(what, unit, console.get_time))
+        return self._walks[-1]
+
+    def _shown(self) -> Group:
+        return Group(*(walk.line(console.width) for walk in self._walks if walk.began is not None and walk.total != 0))
+
+
+@dataclass
+class _Walk:
+    """How far a walk is, as a `Report` tells it."""
+
+    what: str
+    unit: str
+    clock: Callable[[], float]
+    began: float | None = None  # when its first report came, which told of `first`
+    first: int = 0
+    at: float = 0.0  # when its last report came, which told of these:
+    done: int = 0
+    total: int | None = None
+    slowest: str = ""
+
+    def __call__(self, done: int, total: int | None, seconds: Mapping[str, float] | None = None) -> None:
+        self.at, self.done, self.total = self.clock(), done, total
+        if self.began is None:
+            self.began, self.first = self.at, done
+        if seconds and sum(seconds.values()) > 0:
+            name, most = max(seconds.items(), key=lambda stage: stage[1])
+            self.slowest = f"{_STAGES.get(name, name)} {100 * most / sum(seconds.values()):.0f} %"
+
+    def line(self, width: int) -> Text:
+        """What there is to tell; what matters least is left out where the terminal is too narrow for all of it."""
+        scale, unit, digits = (1e6, "MB", 1) if self.unit == "bytes" else (1, self.unit, 0)
+        took, new = self.at - (self.began or 0.0), (self.done - self.first) / scale
+        speed = new / took if took > 0 else 0.0
+        time = ""
+        if self.done == self.total and new:
+            time = f"in {_clock(took)}"
+        elif self.total is not None and speed:
+            time = f"{_clock((self.total - self.done) / scale / speed - (self.clock() - self.at))} left"
+        known = [number for number in (self.done, self.total) if number is not None]
+        parts = {
+            "what": self.what,
+            "bar": _BAR * " " if self.total else "",
+            "count": "/".join(f"{number / scale:.{digits}f}" for number in known),
+            "time": time,
+            "speed": f"{speed:.{2 if speed < 10 else 0}f} {unit}/s" if speed else unit,
+            "slowest": self.slowest,
+        }
+        for name in ("bar", "speed", "what", "slowest"):
+            if cell_len(" ".join(filter(None, parts.values()))) > width:
+                parts[name] = ""
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for name, part in parts.items():
+            if not part:
+                continue
+            line.append(" " if line else "")
+            if name == "bar":
+                full = int(_BAR * self.done / (self.total or 1))
+                line.append("━" * full, "bar.finished" if full == _BAR else "bar.complete")
+                line.append("━" * (_BAR - full), "bar.back")
+            else:
+                line.append(part)
+        return line
+
+
+_BAR = 10  # characters
+_STAGES = {  # of a pass over images, by their names in `Timings`
+    "read_s": "reading",
+    "features_s": "features",
+    "segment_s": "segmenting",
+    "refine_s": "refining",
+    "evaluate_s": "evaluating",
+}
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(max(int(seconds), 0), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

@@ -5,10 +5,13 @@ from diffcut_bench.config.overrides import (
     expand_sweep,
     is_launcher,
     is_searchpath,
+    is_sweeper,
     known_options,
+    part_of_composed,
     quote_if_needed,
     quoted,
     show_composed,
+    split_swept,
 )
 from diffcut_bench.config.run_config import RunConfig, build_protocol, instantiate, load_config
 from diffcut_bench.config.trust import option_words, trusted
@@ -23,11 +26,14 @@ __all__ = [
     "instantiate",
     "is_launcher",
     "is_searchpath",
+    "is_sweeper",
     "known_options",
     "load_config",
     "option_words",
+    "part_of_composed",
     "quote_if_needed",
     "quoted",
     "show_composed",
+    "split_swept",
     "trusted",
 ]

@@ -5,7 +5,8 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcut_bench.errors import UserError, did_you_mean
@@ -29,21 +30,57 @@ GROUPS = (
 LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
 _SEARCHPATH = "hydra.searchpath"
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
+_SWEEPER = ("hydra/sweeper", "hydra.sweeper")
 _MOST_CELLS = 10_000  # each is composed before the first runs
+
+
+@contextmanager
+def _conf() -> Iterator[None]:
+    """conf/ as what Hydra composes, also within a job of Hydra's."""
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
     """Options of a group, with those in folders that a ``hydra.searchpath`` among the overrides names."""
     search = [quote_if_needed(override) for override in overrides if is_searchpath(override)]
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _conf():
         loader = GlobalHydra.instance().config_loader()
         return loader.get_group_options(group, ObjectType.CONFIG, "config", search)
 
 
 def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: bool = False) -> DictConfig:
     """conf/ composed by Hydra with overrides; ``name`` None: nothing but what they add."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+    with _conf():
         return compose(name, list(overrides), return_hydra_config=with_hydra)
+
+
+def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
+    """The part of a composed config that ``--package`` names.
+
+    Args:
+        cfg: as Hydra's ``--cfg``: ``job``, ``hydra`` or ``all``.
+        package: dotted key.
+        overrides: as typed.
+
+    Raises:
+        UserError: there is no such part.
+    """
+    whole = composed([quote_if_needed(word) for word in overrides], with_hydra=True)
+    inner = [f"hydra.{name}" for name in whole.hydra]
+    known = {"job": [name for name in whole if name != "hydra"], "hydra": ["hydra", *inner], "all": [*whole, *inner]}[
+        cfg
+    ]
+    missing = object()
+    part = OmegaConf.select(whole, package, default=missing)
+    if part is missing or (cfg != "all" and (package.partition(".")[0] == "hydra") != (cfg == "hydra")):
+        raise UserError(f"--cfg {cfg} has no {package}", f"--package {package}", did_you_mean(package, known))
+    return part
 
 
 def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
@@ -79,6 +116,11 @@ def is_launcher(override: str) -> bool:
     return override.lstrip("+~").startswith(_LAUNCHER)
 
 
+def is_sweeper(override: str) -> bool:
+    """Whether an override is for the sweeper, which chooses the cells of a sweep."""
+    return override.lstrip("+~").startswith(_SWEEPER)
+
+
 def refuse_without_effect(overrides: Sequence[str]) -> None:
     """Refuse settings of Hydra's own that nothing here reads.
 
@@ -91,14 +133,14 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
             continue
         if is_launcher(override):
             raise UserError("a launcher starts the passes of a sweep", override, "add -m, or leave the launcher out")
-        if key.startswith(("hydra.sweeper", "hydra/sweeper")):
-            hint = "run -m segmenter.tau=0.3,0.4,0.5 reads every tau from one recursion; diffcut-bench tune chooses one"
-        elif key.startswith("hydra.mode"):
+        if is_sweeper(override):
+            raise UserError("a sweeper chooses the cells of a sweep", override, "add -m, or leave the sweeper out")
+        if key.startswith("hydra.mode"):
             hint = "diffcut-bench run -m sweeps over comma lists, range() and glob()"
         elif key.startswith(("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")):
             hint = "output_dir=DIR is the folder of all that is written"
         else:
-            hint = "of Hydra's own settings, hydra.searchpath and (with run -m) hydra/launcher are read"
+            hint = "of Hydra's own settings, hydra.searchpath, hydra/launcher and hydra/sweeper are read"
         raise UserError(f"{key} has no effect here", override, hint)
 
 
@@ -155,6 +197,35 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     return [list(cell) for cell in itertools.product(*alternatives)]
 
 
+def split_swept(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Overrides with one value, and those with several, in Hydra's grammar, each with the first of its values.
+
+    ``glob()`` becomes the ``choice()`` of what fits, which every sweeper knows.
+
+    Raises:
+        UserError: an override can't be read or has no value.
+    """
+    fixed, swept = [], {}
+    for text in overrides:
+        word = quote_if_needed(text)
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise UserError(f"{text!r} is no override", text, "write overrides as key=value or key=a,b") from error
+        if not override.is_sweep_override():
+            fixed.append(word)
+        elif override.is_interval_sweep():
+            interval: Any = override.value()
+            swept[word] = f"{override.get_key_element()}={interval.start}"
+        else:
+            each = _alternatives(text, overrides)
+            if isinstance(override.value(), Glob):
+                values = ",".join(one.partition("=")[2] for one in each)
+                word = f"{override.get_key_element()}=choice({values})"
+            swept[word] = each[0]
+    return fixed, swept
+
+
 def _alternatives(text: str, overrides: Sequence[str]) -> list[str]:
     """Every override that a word of the command line stands for."""
     try:
@@ -174,7 +245,8 @@ def _values(override: Override, text: str, overrides: Sequence[str]) -> list[str
     if isinstance(value, Glob):
         return _globbed(override.key_or_group, value, text, overrides)
     if override.is_interval_sweep():
-        raise UserError("an interval is no list of values", text, "write key=a,b or key=range(start,stop,step)")
+        hint = "write key=a,b or key=range(start,stop,step), or let hydra/sweeper=optuna choose"
+        raise UserError("an interval is no list of values", text, hint)
     if isinstance(value, ChoiceSweep) and value.simple_form and _is_text(override.key_or_group):
         own = text.partition("=")[2]
         if not set(own) & set("'\"[]{}()\\"):

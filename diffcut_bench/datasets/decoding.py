@@ -19,6 +19,10 @@ _SIXTEEN = 65535
 _CONVERSION = b"\0white beneath alpha, scaled by depth"
 
 
+class TooManyPixelsError(ValueError):
+    """A picture has more pixels than ``max_pixels``. It was not decoded."""
+
+
 class StoredPicture:
     """The content of a picture's file: its header is read at once, its pixels are decoded when they are asked for.
 
@@ -34,7 +38,8 @@ class StoredPicture:
             colours are the stored ones, else a name for how transparent pictures and deep grey are converted.
 
     Raises:
-        ValueError: larger than that, or no picture.
+        TooManyPixelsError: larger than that.
+        ValueError: no picture.
     """
 
     def __init__(self, data: bytes, where: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -45,7 +50,7 @@ class StoredPicture:
                 raise ValueError("EPS is a program, not pixels; convert it to PNG")
         needed = picture.width * picture.height
         if needed > max_pixels:
-            raise ValueError(
+            raise TooManyPixelsError(
                 f"{where}: {picture.width}×{picture.height} pixels are more than max_pixels={max_pixels}; "
                 f"max_pixels={needed} takes it, with about {max(needed * 48 >> 30, 1)} GiB of memory"
             )
@@ -84,7 +89,8 @@ class StoredPicture:
         try:
             yield
         except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise ValueError(f"{self._where}: larger than max_pixels={self._max_pixels} allows ({error})") from error
+            what = f"{self._where}: larger than max_pixels={self._max_pixels} allows ({error})"
+            raise TooManyPixelsError(what) from error
         except UnidentifiedImageError as error:  # its text is the address of our buffer
             raise ValueError(f"{self._where}: can't be decoded (no picture format that is known)") from error
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and more on damaged files

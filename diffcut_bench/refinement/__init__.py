@@ -1,16 +1,22 @@
-"""From patches to pixels: concept assignment, pixel-adaptive refinement. Tensors and keyword arguments only."""
+"""From patches to pixels: concept assignment, pixel-adaptive refinement, speckles. Tensors and keyword arguments
+only."""
 
 from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
+from diffcut_bench.refinement.speckles import merge_speckles
+from diffcut_bench.refinement.tiles import LocalRefiner, enlarge_in_tiles
 from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
 
 __all__ = [
     "ConceptUpsampler",
+    "LocalRefiner",
     "NearestUpsampler",
     "PamrRefiner",
     "assign_concepts",
     "assign_cut_by_cut",
+    "enlarge_in_tiles",
     "median_filter",
+    "merge_speckles",
     "pamr",
     "refine_labels",
     "upsample_nearest",

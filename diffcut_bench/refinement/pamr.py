@@ -206,5 +206,10 @@ class PamrRefiner:
                 f"PAMR needs iterations >= 0 and dilations >= 1, not {self.iterations} and {list(self.dilations)}"
             )
 
+    @property
+    def reach(self) -> int:
+        """Rows or columns from a pixel to the farthest one that has a say in its label; one of them is the median's."""
+        return self.iterations * max(self.dilations) + 1
+
     def __call__(self, image: Tensor, labels: Tensor) -> Tensor:
         return refine_labels(image, labels, self.iterations, self.dilations)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 _BETWEEN = 3  # characters between two columns
-_PIECE = re.compile(r"[^/=,:;_-]*[/=,:;_-]*")  # of a path or key: it may end a line behind one of these
+_PIECE = re.compile(r"[^/=,:;_-]*[/=,:;_-]+|[^/=,:;_-]+")  # of a path or key: it may end a line behind one of these
 
 
 def fit_columns(
@@ -36,7 +36,8 @@ def fit_columns(
     keys = _keys(rows)
     if any(_total([*least[:keys], each]) > width for each in least[keys:]):
         keys = 0 if len(rows) == 1 else 1
-    wanted = [whole if numbers else own for whole, own, numbers in zip(natural, least, numeric, strict=True)]
+    # With several parts there is room: a text of less than a third of the width stays in one line.
+    wanted = [min(whole, max(own, width // 3)) for whole, own in zip(natural, least, strict=True)]
     parts: list[list[int]] = [[]]
     for index in range(len(names)):
         if parts[-1][keys:] and _total([wanted[each] for each in (*parts[-1], index)]) > width:

@@ -23,6 +23,7 @@ from diffcut_bench.store import write_atomically
 _PANEL = 384  # pixels of a panel's longer side
 _WIDEST = 1100  # pixels inside a page: the captions of a drawing of 1184 stay readable
 _GAP = 8
+_ROWS = 256  # of a picture that are drawn at once
 _BOTTOM = "panels end at row"  # name of a text in a PNG
 _LINE = 22  # height of a line of text
 _GOLDEN_RATIO = 0.6180339887498949
@@ -47,7 +48,14 @@ def overlay(image: NDArray[np.uint8], labels: NDArray[np.int64], opacity: float 
         labels: segment ids [height, width].
         opacity: of the colours, 0 to 1.
     """
-    return _blend(image, palette(int(labels.max()) + 1)[labels], labels, opacity)
+    colours, shown = palette(int(labels.max()) + 1), np.empty_like(image)
+    for first in range(0, len(labels), _ROWS):  # a large picture has no room for copies
+        # One more row above and below, for boundaries.
+        top, bottom = max(first - 1, 0), min(first + _ROWS + 1, len(labels))
+        ids = labels[top:bottom]
+        own = slice(first, first + _ROWS)
+        shown[own] = _blend(image[top:bottom], colours[ids], ids, opacity)[first - top :][:_ROWS]
+    return shown
 
 
 def with_legend(pixels: NDArray[np.uint8], legend: Sequence[tuple[str, tuple[int, ...]]]) -> NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
@@ -22,6 +23,14 @@ class FinishedCell:
     skipped: bool
 
 
+class Report(Protocol):
+    """How a walk over something tells how far it is. It begins with how many were done before (0, or more after an
+    interruption), so that speed and time left are those of its own work."""
+
+    def __call__(self, done: int, total: int | None, seconds: Mapping[str, float] | None = None) -> None:
+        """So many of so many (None: nobody knows) are done, and the stages took so many seconds so far."""
+
+
 class Observer:
     """Is told what happens in a pass; here it does nothing. Derive from it and define the methods that you want.
 
@@ -37,10 +46,9 @@ class Observer:
     def say(self, line: str) -> None:
         """Something that the user should know: what the feature store takes, a damaged file, who is waited for."""
 
-    def progress(self, what: str, unit: str) -> AbstractContextManager[Callable[[int, int | None], None]]:
-        """A walk over something begins, for as long as the context is open; the function that it gives is called with
-        how many are done and how many there are (None: nobody knows)."""
-        return nullcontext(lambda done, total: None)
+    def progress(self, what: str, unit: str) -> AbstractContextManager[Report]:
+        """A walk over something begins, for as long as the context is open."""
+        return nullcontext(lambda done, total, seconds=None: None)
 
     def preparing(self, done: int, total: int) -> None:
         """So many pairs of the data set are prepared."""

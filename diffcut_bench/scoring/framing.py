@@ -15,6 +15,10 @@ from torch.nn.functional import interpolate
 from diffcut_bench.backbones import Backbone
 from diffcut_bench.evaluation import Protocol
 
+# Values of a picture up to which it is resized at once (22 megapixels; no benchmark's is larger). Colour by colour the
+# last bit differs.
+_LARGE = 1 << 26
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -52,9 +56,7 @@ class Seen:
     def network_input(self, pixels: UInt8[Tensor, "3 rows cols"]) -> Float[Tensor, "3 height width"]:
         """The network's input of a cropped picture, colours in [0, 1], made where the pixels are."""
         size = self.input_size(*pixels.shape[1:])
-        if self.resized_for_backbone:
-            return interpolate((pixels / 255)[None], size, mode="bilinear", antialias=True)[0]
-        return resize_image(pixels / 255, size)
+        return resize_pixels(pixels, size, antialias=self.resized_for_backbone)
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,13 @@ class Example:
         return self.framing.eval_image(self._seen_pixels)
 
     @property
+    def eval_pixels(self) -> UInt8[Tensor, "3 height width"]:
+        """`eval_image` in 0..255."""
+        if self.framing.eval_size == "original":
+            return self._seen_pixels
+        return (self.eval_image * 255).round().to(torch.uint8)
+
+    @property
     def _seen_pixels(self) -> Tensor:
         assert self.pixels is not None, f"{self.id} was read without its picture"
         return self.pixels
@@ -243,6 +252,22 @@ def center_crop_box(height: int, width: int) -> tuple[int, int, int]:
 def resize_image(image: Float[Tensor, "3 _ _"], size: tuple[int, int]) -> Float[Tensor, "3 height width"]:
     """Bilinear, half-pixel centres, no antialiasing."""
     return interpolate(image[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def resize_pixels(
+    pixels: UInt8[Tensor, "colours _ _"], size: tuple[int, int], antialias: bool = False
+) -> Float[Tensor, "colours height width"]:
+    """Values 0..255 as floats in [0, 1], resized bilinearly with half-pixel centres. A large picture is taken colour by
+    colour, so that it is never in floats as a whole."""
+    colours = [pixels] if pixels.numel() <= _LARGE else pixels.split(1)
+    resized = [interpolate((each / 255)[None], size, mode="bilinear", antialias=antialias)[0] for each in colours]
+    return resized[0] if len(resized) == 1 else torch.cat(resized)
+
+
+def at_most(longest: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width, made smaller in proportion where the longer one is above ``longest``."""
+    scale = min(longest / max(size), 1)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
 def _resize_label(label: Tensor, *steps: tuple[tuple[int, int], str]) -> Tensor:

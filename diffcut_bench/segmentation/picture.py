@@ -17,11 +17,11 @@ from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.ncut import NCutTree, ncut_trees
-from diffcut_bench.refinement import assign_cut_by_cut, upsample_nearest
+from diffcut_bench.refinement import assign_cut_by_cut
 from diffcut_bench.reporting import MAX_TAU, Explorer
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Example, prepare_example, resize_image
+from diffcut_bench.scoring.framing import Example, at_most, prepare_example, resize_pixels
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
@@ -33,9 +33,8 @@ from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.segmentation.settings import picture_config
 from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, as_segmenter
 
-# Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
-# holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
-_LARGEST = 1536
+# Raise when segments of pictures change that a cell of results does not show: those of large pictures.
+_VERSION = 2
 _BACKGROUND = "background"
 
 
@@ -89,9 +88,11 @@ class PictureSegmenter:
         stages = (pipeline.segmenter.method, pipeline.upsampler, pipeline.refiner, self._namer)
         return {
             "numerics_version": NUMERICS_VERSION,
+            "pictures_version": _VERSION,
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
             **options,
+            **({"smallest_segment": config.smallest_segment} if config.smallest_segment else {}),
             "protocol": config.protocol,
             "code": code_fingerprint(stages, options.values()),
             "words": self._namer and self._namer.identity(),
@@ -248,7 +249,7 @@ class _Scene:
     def explore(self, max_tau: float, largest: int) -> Explorer:
         method = self.segmenter.check_explorable()
         source, similarity = self.segmenter._pipeline.features, self.segmenter._pipeline.protocol.similarity
-        size = _at_most(largest, self.example.label.shape)
+        size = at_most(largest, (self.example.label.shape[0], self.example.label.shape[1]))
         with self.segmenter._lock:
             tree = self._tree(max(max_tau, method.tau))
             (image,) = tree.images
@@ -257,19 +258,17 @@ class _Scene:
             else:
                 features = self.features[0].to(source.device)
                 leaves = assign_cut_by_cut(features, image.sides, image.divided, size, similarity).cpu().numpy()
-        pixels = _eight_bits(resize_image(self.example.eval_image, size))
+        pixels = (resize_pixels(self.example.eval_pixels, size) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
         return Explorer(pixels, image, leaves, tree.max_tau, method.tau if self.tau is None else self.tau)
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
-        height, width = self.example.label.shape
-        labels = torch.zeros(1, height, width, dtype=torch.int64)
+        ids = np.zeros(self.example.label.shape, dtype=np.int64)
         if not self.is_one_colour:
             with _said_if_too_long(self.where):
-                labels = segment_images(pipeline, [self.example], _at_most(_LARGEST, (height, width)), self.features)
-            labels = upsample_nearest(labels, (height, width)).unique(return_inverse=True)[1]
-        ids = labels[0].numpy()
+                ids = _contiguous(segment_images(pipeline, [self.example], self.features)[0].numpy())
         names = self.segmenter._names(self.example, ids)
-        return Segmentation(_eight_bits(self.example.eval_image), ids, names, self)
+        pixels = np.ascontiguousarray(self.example.eval_pixels.permute(1, 2, 0).numpy())
+        return Segmentation(pixels, ids, names, self)
 
     @torch.inference_mode()
     def _tree(self, max_tau: float) -> NCutTree:
@@ -317,18 +316,15 @@ def _said_if_too_long(where: str) -> Iterator[None]:
         raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
 
 
-def _eight_bits(image: Tensor) -> NDArray[np.uint8]:
-    """RGB [height, width, 3], 0..255, of colours [3, height, width] in [0, 1]."""
-    pixels: NDArray[np.uint8] = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
-    return pixels
-
-
 def _is_one_colour(picture: Image.Image) -> bool:
-    pixels = np.asarray(picture)
-    return bool((pixels == pixels[0, 0]).all())
+    return all(lowest == highest for lowest, highest in picture.getextrema())
 
 
-def _at_most(largest: int, size: Sequence[int]) -> tuple[int, int]:
-    """Height and width, made smaller in proportion where the longer one is above ``largest``."""
-    scale = min(largest / max(size), 1)
-    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+def _contiguous(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Ids numbered from 0 in ascending order; some rows at a time, since a large picture has no room for copies."""
+    numbered = np.empty(labels.shape, dtype=np.int64)
+    strips, targets = (np.array_split(each, max(labels.size >> 20, 1)) for each in (labels, numbered))
+    present = np.unique(np.concatenate([np.unique(strip) for strip in strips]))
+    for strip, target in zip(strips, targets, strict=True):
+        target[:] = np.searchsorted(present, strip)
+    return numbered

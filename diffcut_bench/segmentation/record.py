@@ -1,144 +1,199 @@
-"""segments.json: what `diffcut-bench segment` has written into a folder, picture by picture.
+"""The folder that `diffcut-bench segment` writes: files of each picture, and segments.json, which lists them.
 
 An entry is of a file: its path and the SHA-256 of its content. Other settings replace it; another content or another
-path gets an entry and names of its own, so that no picture of an earlier call is written over. An entry stands there
-only while both of its pictures do. Several processes may add to one folder.
+path gets an entry and names of its own, so that no picture of an earlier call is written over. An entry is found only
+while its label picture is there. Several processes may add to one folder.
+
+While calls run, each picture adds two lines to a journal, segments.jsonl: one before its files are written, which names
+them, and its entry after them. Files of the first without the second are of a process that was killed; whoever writes
+next removes them. `SegmentRecord.close` makes segments.json of both, and removes the journal.
 """
 
 import hashlib
+import io
 import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from PIL import Image
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
-from diffcut_bench.segmentation.formats import Content, Format, remove_written, write_content
-from diffcut_bench.segmentation.result import Segmentation
-from diffcut_bench.store import cell_key, unwritable, write_atomically
-from diffcut_bench.store.schema import typed
+from diffcut_bench.segmentation.entries import Entries, Key, files_of, with_files
+from diffcut_bench.segmentation.formats import FORMATS, Content, Format, remove_written, write_content
+from diffcut_bench.segmentation.formats.coco import COCO_OF_ALL, joined_coco
+from diffcut_bench.segmentation.listing import RECORD_NAMES, NamedPicture
+from diffcut_bench.store import CellLock, append_line, cell_key, parse_lines, unwritable, write_atomically
 
-SCHEMA_VERSION = 2
 _SETTINGS = 12  # digits of the key of the settings
+_WHOSE = "segments"
+_CLAIMS = ".locks"
 
 
 class SegmentRecord:
     """The record of a folder, read anew before each addition.
 
     Args:
-        folder: ``segments`` below the output folder.
-        config: of this call, as it may be shown to anyone (`diffcut_bench.paths.portable`).
+        folder: that everything is written into.
+        base: folder that paths in it are written relative to, see `diffcut_bench.paths.portable_path`.
+        config: of this call, as it may be shown to anyone.
         identity: everything that segments depend on, see `PictureSegmenter.identity`.
 
     Raises:
         UserError: a segments.json is there that is damaged or none of ours.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
-        self.folder, self.path = folder, folder / "segments.json"
+    def __init__(self, folder: Path, base: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
+        self.folder, self._base = folder, base
+        self.path, self._journal = (folder / name for name in RECORD_NAMES)
         self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
-        self._state, self._known = self._file_state(), self._read()
+        self._known = Entries()
+        self._states: tuple[Any, Any] = ((), ())  # of segments.json and the journal, when they were read
+        self._read_to = 0  # bytes of the journal
+        self._refresh()
 
-    def find(self, image: Path, formats: Sequence[Format] = (), simplify: float = 0) -> dict[str, Any] | None:
-        """The entry of a file that was segmented with these settings, its pictures and these formats being there."""
-        state = self._file_state()
-        if state != self._state:  # read again only where it has changed: a folder may hold thousands
-            self._state, self._known = state, self._read()
+    def key(self, image: Path) -> Key:
+        """Of the entry of a file.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        with image.open("rb") as file:
+            return portable_path(image, self._base), hashlib.file_digest(file, "sha256").hexdigest()
+
+    def find(self, image: Path) -> dict[str, Any] | None:
+        """The entry of a file that was segmented with these settings, its label picture being there."""
+        self._refresh()
+        if not self._known.has_path(portable_path(image, self._base)):
+            return None
         try:
-            entry = self._entry(self._known["images"], image, _digest(image))
+            entry = self._known.find(self.key(image))
         except OSError:  # whoever segments it says why
             return None
-        if entry is None or entry["settings"] != self._settings:
+        if entry is None or entry["settings"] != self._settings or not (self.folder / entry["labels"]).is_file():
             return None
-        if not all((self.folder / entry[kind]).is_file() for kind in ("labels", "overlay")):
-            return None
-        for each in formats:
-            written = entry.get("formats", {}).get(each.name)
-            if written is None or written != {"path": written["path"], **each.recorded(simplify)}:
-                return None
-            if not (self.folder / written["path"]).exists():
-                return None
         return entry
+
+    def missing(self, entry: Mapping[str, Any], formats: Sequence[Format], simplify: float = 0) -> list[Format]:
+        """Those of the formats that an entry does not have, or whose files are not there."""
+        files = files_of(entry)
+        return [
+            each
+            for each in formats
+            if (file := files.get(each.name)) is None
+            or file != {"path": file["path"], **each.recorded(simplify)}
+            or not (self.folder / file["path"]).exists()
+        ]
+
+    def files(self, entry: Mapping[str, Any]) -> dict[str, Path]:
+        """The files of an entry, by format."""
+        return {name: self.folder / file["path"] for name, file in files_of(entry).items()}
+
+    def is_written(self, path: Path) -> bool:
+        """Whether a file is one of those that this command wrote into the folder."""
+        try:
+            inside = path.absolute().relative_to(self.folder.absolute())
+        except ValueError:
+            return False
+        return self._known.has_file(inside.as_posix())
+
+    def claim(self, image: Path) -> CellLock:
+        """The right to segment a file, which one process has at a time; its death gives it back."""
+        name = portable_path(image, self._base).encode("utf-8", "surrogatepass")
+        return CellLock(self.folder / _CLAIMS / f"{hashlib.sha256(name).hexdigest()[:16]}.lock")
 
     def add(
         self,
-        image: Path,
-        result: Segmentation,
-        contents: Mapping[Format, Content] | None = None,
+        picture: NamedPicture,
+        key: Key,
+        described: Mapping[str, Any],
+        contents: Mapping[Format, Content],
         simplify: float = 0,
     ) -> dict[str, Any]:
-        """Write the label and overlay pictures of a file, its other formats, and its entry.
+        """Write the files of a picture, and its entry.
 
         Args:
-            image: path of the picture.
-            result: its segments.
-            contents: what is written besides. Formats of its former entry stay while the settings are the same;
-                else they go, since they are of other segments.
+            picture: its file.
+            key: of the file as it was segmented.
+            described: ``width``, ``height`` and ``segments`` of the entry.
+            contents: of its files, the label picture's among them. What a former entry has besides stays where the
+                label picture is the same; else it goes, since it is of other segments.
             simplify: that the contents were made with.
+
+        Returns:
+            The entry.
 
         Raises:
             UserError: the folder can't be written, or its record is damaged.
         """
-        digest = _digest(image)
-        height, width = result.labels.shape
         with self._locked():
-            record = self._read()
-            entry = self._entry(record["images"], image, digest)
-            name = self._name(entry, image, record)
-            # A kill before the new entry is there leaves pictures without one: the next call knows their name as free.
-            write_atomically(self._unfinished, os.fsencode(name))
-            written: dict[str, Any] = {}
-            if entry is not None:
-                record["images"].remove(entry)
-                self._write(record)
-                written = entry.get("formats", {})
-                if entry["settings"] != self._settings:
-                    for each in written.values():
-                        remove_written(self.folder / each["path"])
-                    written = {}
-            entry = {
-                "image": portable_path(image, self.folder.parent),
-                "sha256": digest,
-                "settings": self._settings,
-                "width": width,
-                "height": height,
-                "labels": f"{name}_labels.png",
-                "overlay": f"{name}_overlay.png",
-                "segments": result.describe(),
-            }
-            result.save(self.folder / entry["labels"], self.folder / entry["overlay"])
-            for format, content in (contents or {}).items():
-                path = self.folder / f"{name}{format.suffix}"
-                write_content(path, content)
-                written[format.name] = {"path": path.name, **format.recorded(simplify)}
-            if written:
-                entry["formats"] = written
-            record["images"].append(entry)
-            record["configs"][self._settings] = self._config
-            self._write(record)
-            self._unfinished.unlink()
+            self._remove_unfinished()
+            former = self._known.find(key)
+            name = self._name(former, picture.relative)
+            before = {} if former is None else files_of(former)
+            labels = FORMATS["labels"]
+            kept = {}
+            if former and former["settings"] == self._settings and self._holds(former["labels"], contents[labels]):
+                contents = {each: content for each, content in contents.items() if each is not labels}
+                made = {each.name for each in contents}
+                kept = {each: file for each, file in before.items() if each not in made}
+            written = {each.name: {"path": name + each.suffix, **each.recorded(simplify)} for each in contents}
+            gone = [file["path"] for each, file in before.items() if each not in kept]
+            entry = with_files(
+                {
+                    "image": key[0],
+                    "sha256": key[1],
+                    "file_name": picture.relative.as_posix(),
+                    "settings": self._settings,
+                    **described,
+                },
+                kept | written,
+            )
+            if self._settings not in self._known.configs:
+                self._append({"settings": self._settings, "config": self._config})
+            files = list(dict.fromkeys([*gone, *(file["path"] for file in written.values())]))
+            self._append({"begin": key, "entry": with_files(entry, kept) if kept else None, "files": files})
+            for path in gone:
+                remove_written(self.folder / path)
+            for each, content in contents.items():
+                write_content(self.folder / written[each.name]["path"], content)
+            self._append({"entry": entry})
         return entry
 
-    def _file_state(self) -> tuple[int, ...]:
-        """Changes whenever the record is written."""
-        try:
-            state = self.path.stat()
-        except OSError:
-            return ()
-        return state.st_ino, state.st_size, state.st_mtime_ns
+    def close(self) -> None:
+        """Make segments.json of all that was added, and the COCO file of all pictures that have one each; remove the
+        journal.
+
+        Raises:
+            UserError: the folder can't be written, or its record is damaged.
+        """
+        has_coco = any("coco" in files_of(entry) for entry in self._known.by_key.values())
+        if self._journal.is_file() or has_coco != self.coco_path.is_file():
+            with self._locked():
+                self._remove_unfinished()
+                joined = joined_coco(self.folder, self._known.by_key.values())
+                if joined is None:
+                    remove_written(self.coco_path)
+                else:
+                    write_atomically(self.coco_path, joined)
+                write_atomically(self.path, json.dumps(self._known.to_dict(), indent=1) + "\n")
+                self._journal.unlink(missing_ok=True)
+        with suppress(OSError):  # others hold claims
+            (self.folder / _CLAIMS).rmdir()
 
     @property
-    def _unfinished(self) -> Path:
-        return self.folder / ".unfinished"
+    def coco_path(self) -> Path:
+        return self.folder / COCO_OF_ALL
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        """Within, no other process writes, and all that others wrote is known."""
         lock = FileLock(self.folder / ".segments.lock")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -147,17 +202,37 @@ class SegmentRecord:
             cause = error if isinstance(error, OSError) else OSError(str(error))
             raise unwritable(self.path, cause) from error
         try:
+            self._refresh()
             yield
         finally:
             lock.release()
 
-    def _read(self) -> dict[str, Any]:
+    def _refresh(self) -> None:
+        """Read what was written since the last time. A folder may hold a hundred thousand pictures, so that no more is
+        read again than what has changed."""
+        record, journal = _state(self.path), _state(self._journal)
+        if (record, journal) == self._states:
+            return
+        same = record == self._states[0] and journal[:1] == self._states[1][:1]
+        start = self._read_to if same else 0
         try:
-            return _checked(json.loads(self.path.read_text(encoding="utf-8")), self.folder.parent)
-        except FileNotFoundError:
-            return {"schema_version": SCHEMA_VERSION, "configs": {}, "images": []}
+            # The journal first: whoever closes the record writes segments.json before the journal goes.
+            lines = _content_from(self._journal, start)
+            if not same:
+                self._known = self._read()
         except OSError as error:
             raise unwritable(self.path, error) from error
+        end = lines.rfind(b"\n") + 1  # what follows is being written
+        for line in parse_lines(lines[:end], _WHOSE):
+            if line is not None:
+                self._known.apply(line)
+        self._states, self._read_to = (record, journal), start + end
+
+    def _read(self) -> Entries:
+        try:
+            return Entries.of(json.loads(self.path.read_text(encoding="utf-8")), self._base)
+        except FileNotFoundError:
+            return Entries()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise UserError(
                 f"damaged, or not written by this command ({error})",
@@ -165,70 +240,61 @@ class SegmentRecord:
                 "move this file away, or choose another folder; its pictures are left alone",
             ) from error
 
-    def _write(self, record: dict[str, Any]) -> None:
-        used = {entry["settings"] for entry in record["images"]}
-        record["configs"] = {key: config for key, config in record["configs"].items() if key in used}
-        write_atomically(self.path, json.dumps(record, indent=1) + "\n")
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            append_line(self._journal, line, _WHOSE)
+        except OSError as error:
+            raise unwritable(self._journal, error) from error
+        self._refresh()
 
-    def _entry(self, entries: list[dict[str, Any]], image: Path, digest: str) -> dict[str, Any] | None:
-        path = portable_path(image, self.folder.parent)
-        # Of a record of version 1 only the path is known.
-        return next((each for each in entries if each["image"] == path and each["sha256"] in (digest, None)), None)
+    def _remove_unfinished(self) -> None:
+        """Remove the files of processes that were killed. Whoever writes holds the lock, so that all others are."""
+        if not self._known.unfinished:
+            return
+        for path in itertools.chain.from_iterable(self._known.unfinished.values()):
+            if not self._known.is_named(path):
+                remove_written(self.folder / path)
+        self._append({"removed": True})
 
-    def _name(self, entry: dict[str, Any] | None, image: Path, record: dict[str, Any]) -> str:
-        """Of an entry's pictures; for a new one the stem, or stem-2 and so on where pictures of another file have it.
+    def _holds(self, path: str, labels: Content) -> bool:
+        """Whether a label picture that is there has the same segments."""
+        assert isinstance(labels, bytes)
+        try:
+            before = (self.folder / path).read_bytes()
+            return before == labels or np.array_equal(*(Image.open(io.BytesIO(png)) for png in (before, labels)))
+        except Exception:  # Pillow raises many kinds
+            return False
+
+    def _name(self, former: Mapping[str, Any] | None, relative: PurePath) -> str:
+        """Of a picture's files; for a new one its own without suffix, or with -2 and so on where other files have it.
 
         Upper and lower case are one name: on some file systems they are.
         """
-        if entry is not None:
-            return str(entry["labels"]).removesuffix("_labels.png")
-        taken = {path.name.lower() for path in self.folder.glob("*_labels.png")}
-        if self._unfinished.is_file():
-            taken.discard(f"{os.fsdecode(self._unfinished.read_bytes())}_labels.png".lower())
-        taken |= {str(each["labels"]).lower() for each in record["images"]}
-        names = itertools.chain([image.stem], (f"{image.stem}-{number}" for number in itertools.count(2)))
-        return next(name for name in names if f"{name}_labels.png".lower() not in taken)
+        if former is not None:
+            return str(former["labels"]).removesuffix(FORMATS["labels"].suffix)
+        stem = relative.with_suffix("").as_posix()
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        return next(name for name in names if not self._is_taken(name))
+
+    def _is_taken(self, name: str) -> bool:
+        paths = [name + each.suffix for each in FORMATS.values()]
+        known = (path == COCO_OF_ALL or self._known.is_named(path) for path in paths)
+        return any(known) or any(os.path.lexists(self.folder / path) for path in paths)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """What is relied on of an entry."""
-
-    image: str
-    settings: str
-    labels: str
-    overlay: str
-    segments: list[dict[str, Any]]
-    sha256: str | None
+def _state(path: Path) -> tuple[int, ...]:
+    """Changes whenever a file is written; its first number when it is replaced."""
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_ino, state.st_size, state.st_mtime_ns
 
 
-def _checked(record: Any, output_dir: Path) -> dict[str, Any]:
-    """A record of this version or the one before, as one of this version.
-
-    Raises:
-        ValueError, KeyError, TypeError, AttributeError: it is none.
-    """
-    typed(dict[str, Any], record, "the file")  # looked at, not taken: it has no names that are not Unicode
-    if record.get("schema_version") not in (1, SCHEMA_VERSION):
-        raise ValueError(f"version {record.get('schema_version')}; known: 1 and {SCHEMA_VERSION}")
-    if record["schema_version"] == 1:
-        for entry in record["images"]:
-            entry["image"] = portable_path(entry["image"], output_dir)
-            entry.update(sha256=None, settings="version 1")
-        configs = {"version 1": record.get("config")}
-        record = {"schema_version": SCHEMA_VERSION, "configs": configs, "images": record["images"]}
-    for entry in typed(list[_Entry], record.get("images"), "images"):
-        if any(Path(name).name != name for name in (entry.labels, entry.overlay)):
-            raise ValueError(f"pictures in another folder: {entry.labels} and {entry.overlay}")
-    for each in record["images"]:
-        formats = typed(dict[str, dict[str, Any]], each.get("formats", {}), "formats")
-        names = [typed(str, one.get("path"), "path") for one in formats.values()]
-        if any(Path(name).name != name for name in names):
-            raise ValueError(f"formats in another folder: {', '.join(names)}")
-    typed(dict[str, Any], record.get("configs"), "configs")
-    return record
-
-
-def _digest(image: Path) -> str:
-    with image.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _content_from(path: Path, start: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            return file.read()
+    except FileNotFoundError:
+        return b""

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import find_objects
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
@@ -134,21 +135,25 @@ class Segmentation:
     def describe(self) -> list[dict[str, Any]]:
         """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB;
         name and score where it has them."""
-        described = []
-        for segment in range(self.num_segments):
-            mask = self.labels == segment
-            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            described.append(
-                {
-                    "id": segment,
-                    "area_px": int(mask.sum()),
-                    "area_fraction": round(float(mask.mean()), 6),
-                    "bbox": [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1],
-                    "mean_rgb": self.image[mask].mean(axis=0).round(1).tolist(),
-                    **({} if self.names is None else dict(zip(("name", "score"), self.names[segment], strict=True))),
-                }
-            )
-        return described
+        count, pixels = self.num_segments, self.labels.size
+        area, colours = np.zeros(count, np.int64), np.zeros((count, 3))
+        strips = max(pixels >> 20, 1)  # a large picture has no room for copies
+        for ids, rgb in zip(np.array_split(self.labels, strips), np.array_split(self.image, strips), strict=True):
+            area += np.bincount(ids.ravel(), minlength=count)
+            for channel in range(3):
+                colours[:, channel] += np.bincount(ids.ravel(), rgb[..., channel].ravel(), minlength=count)
+        boxes = find_objects(self.labels.astype(np.int32) + 1)
+        return [
+            {
+                "id": segment,
+                "area_px": int(area[segment]),
+                "area_fraction": round(int(area[segment]) / pixels, 6),
+                "bbox": [cols.start, rows.start, cols.stop, rows.stop],
+                "mean_rgb": (colours[segment] / area[segment]).round(1).tolist(),
+                **({} if self.names is None else dict(zip(("name", "score"), self.names[segment], strict=True))),
+            }
+            for segment, (rows, cols) in enumerate(boxes)
+        ]
 
     def label_png(self) -> bytes:
         """A PNG whose values are segment ids: 8 bits that a palette shows in the overlay's colours (mode P), or 16 from

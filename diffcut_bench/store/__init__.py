@@ -3,6 +3,8 @@
 from diffcut_bench.store.atomic import sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+from diffcut_bench.store.journal import append_line, parse_lines
+from diffcut_bench.store.lock import CellLock
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
 from diffcut_bench.store.reference_rows import keep_rows, kept_rows
 from diffcut_bench.store.rows import ImageRow, Progress, join_progress, pack_prototypes, read_journal
@@ -25,6 +27,7 @@ __all__ = [
     "SUMS",
     "Bracket",
     "Cell",
+    "CellLock",
     "DatasetRecord",
     "Environment",
     "Failure",
@@ -39,6 +42,7 @@ __all__ = [
     "StoreOptions",
     "StoredSet",
     "Timings",
+    "append_line",
     "cell_key",
     "check_published",
     "check_sums",
@@ -49,6 +53,7 @@ __all__ = [
     "list_sets",
     "open_set",
     "pack_prototypes",
+    "parse_lines",
     "read_journal",
     "read_result",
     "read_rows",

@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,13 +181,20 @@ class FeatureStore:
             raise UserError(what, str(self.folder.absolute()), hint)
         return needed
 
-    def verify(self) -> tuple[int, list[str]]:
+    def verify(self, report: Callable[[int, int], None] = lambda done, total: None) -> tuple[int, list[str]]:
         """Read every tensor; damaged shards are set aside.
+
+        Args:
+            report: is called with images done and images in all.
 
         Returns:
             Number of images that are intact, and the names of the shards that are not.
         """
-        intact = sum(self.get(image) is not None for image in self.images())
+        intact, images = 0, self.images()
+        report(0, len(images))
+        for done, image in enumerate(images, start=1):
+            intact += self.get(image) is not None
+            report(done, len(images))
         return intact, self.damaged
 
     def _check_key(self) -> None:
@@ -295,10 +302,14 @@ class StoredSet:
         kept = str(flat.get("dtype", ""))
         return ", ".join([*told, f"{kept}, {'as computed' if kept == computed else f'computed in {computed}'}"])
 
-    def verify(self) -> tuple[str, int]:
-        """Read every value: how the set is, in one line, and the number of things in it that are damaged."""
+    def verify(self, report: Callable[[int, int], None] = lambda done, total: None) -> tuple[str, int]:
+        """Read every value: how the set is, in one line, and the number of things in it that are damaged.
+
+        Args:
+            report: is called with images done and images in all.
+        """
         try:
-            intact, damaged = open_set(self.folder).verify()
+            intact, damaged = open_set(self.folder).verify(report)
         except UserError as error:
             return f"{self.folder.name}: {error.what}", 1
         told = [f"{intact} images intact", *(f"{name} damaged, set aside" for name in damaged)]

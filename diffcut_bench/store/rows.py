@@ -1,19 +1,15 @@
 """What is kept of each image, and the journal that a running cell adds to: a checked line for each batch."""
 
 import base64
-import hashlib
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcut_bench.store.atomic import sync_folder
+from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.schema import Failure, Timings, typed
 
 
@@ -90,27 +86,16 @@ def append_to_journal(path: Path, rows: Sequence[ImageRow], failures: Mapping[in
             taken for one of this.
         rows, failures, timings: of the batch.
     """
-    entry = asdict(Progress(list(rows), dict(failures), timings))
-    is_new = not path.exists()
-    with path.open("ab") as file:
-        # A leading newline ends a line that an earlier kill cut off.
-        file.write(b"\n" + json.dumps(entry | {"sha256": _digest(entry, path)}).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if is_new:
-        sync_folder(path.parent)
+    append_line(path, asdict(Progress(list(rows), dict(failures), timings)), path.parent.name)
 
 
 def read_journal(path: Path) -> Progress:
     """What the journal of a cell holds. Lines that are not as they were written are passed over and counted."""
     batches = []
-    for line in filter(None, path.read_bytes().split(b"\n")):
+    for entry in parse_lines(path.read_bytes(), path.parent.name):
         try:
-            entry = json.loads(line)
-            if entry.pop("sha256") != _digest(entry, path):
-                raise ValueError("the line was changed")
             batches.append(typed(Progress, entry))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, RecursionError):
             batches.append(Progress([], {}, Timings(), damaged=1))
     return _merged(batches)
 
@@ -131,8 +116,3 @@ def _merged(parts: Sequence[Progress]) -> Progress:
     failures = {index: failure for part in parts for index, failure in part.failures.items() if index not in rows}
     timings = reduce(Timings.plus, (part.timings for part in parts), Timings())
     return Progress([rows[index] for index in sorted(rows)], failures, timings, sum(part.damaged for part in parts))
-
-
-def _digest(entry: dict[str, Any], journal: Path) -> str:
-    """SHA-256 of a line's content and its cell's key."""
-    return hashlib.sha256(f"{journal.parent.name} {json.dumps(entry)}".encode()).hexdigest()

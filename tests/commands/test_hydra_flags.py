@@ -15,6 +15,7 @@ def test_cfg_prints_the_config_and_runs_nothing(cli, tmp_path):
     assert yaml.safe_load(part.out)["zero_affinity"] == "drop"
     assert set(yaml.safe_load(cli("run", "-c", "all").out)) > {"hydra", "segmenter"}
     assert set(yaml.safe_load(cli("run", "-c", "hydra").out)) == {"hydra"}
+    assert cli("run", "-c", "job", "-p", "limit").out == "null\n"
     assert not (tmp_path / "out").exists()
 
 
@@ -50,8 +51,15 @@ def test_options_of_ones_own_are_found_by_a_flag(cli, tmp_path):
         (["run", "--info", "wrong"], "defaults-tree"),
         (["check", "--cfg", "job"], "diffcut-bench run --cfg job"),
         (["doctor", "--info"], "diffcut-bench run --info"),
-        (["run", "-m", "hydra/sweeper=optuna"], "diffcut-bench tune"),
-        (["run", "hydra/sweeper=optuna"], "diffcut-bench tune"),
+        (["run", "hydra/sweeper=optuna"], "add -m"),
+        (["run", "--cfg", "job", "-p", "segmentor"], "did you mean segmenter"),
+        (["run", "--cfg", "hydra", "-p", "segmenter"], "hydra.sweeper"),
+        (["run", "--version"], "diffcut-bench --version"),
+        (["segment", "-m", "photo.jpg"], "diffcut-bench run -m"),
+        (["--cfg", "job"], "diffcut-bench run --cfg job"),
+        (["--hydra-help"], "diffcut-bench run --hydra-help"),
+        (["-m", "segmenter.tau=0.3,0.5"], "diffcut-bench run -m"),
+        (["segmenter.tau=0.3"], "diffcut-bench run segmenter.tau=0.3"),
     ],
 )
 def test_what_does_not_work_says_what_does(cli, words, instead):
@@ -62,16 +70,20 @@ def test_what_does_not_work_says_what_does(cli, words, instead):
 
 def test_the_help_names_every_flag(cli):
     told = cli("run", "--hydra-help").out
-    for word in [
-        "--cfg",
-        "--info",
-        "--config-dir",
-        "--config-name",
-        "completion",
-        "glob(",
-        "experiment=",
-        "searchpath",
-        "optuna",
-    ]:
-        assert word in told
-    assert max(map(len, told.splitlines())) <= 120
+    names = ("--cfg", "--info", "--config-dir", "--config-name", "completion", "glob(", "experiment=", "searchpath")
+    assert [name for name in (*names, "optuna", "interval(", "++", "~") if name not in told] == []
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("kind", ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+def test_every_kind_of_info_is_told(cli, kind):
+    told = cli("run", "--info", kind)
+    assert (told.code, told.err) == (0, "")
+    assert len(told.out.splitlines()) > 3
+
+
+def test_keys_are_added_changed_and_removed_as_in_hydra(cli):
+    words = ("++limit=3", "++segmenter.fresh=1", "+segmenter.new=2", "~segmenter.alpha")
+    shown = yaml.safe_load(cli("run", "--cfg", "job", *words).out)
+    assert (shown["limit"], shown["segmenter"]["fresh"], shown["segmenter"]["new"]) == (3, 1, 2)
+    assert "alpha" not in shown["segmenter"]

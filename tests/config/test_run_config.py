@@ -101,7 +101,7 @@ def test_every_option_composes(group):
         ("hydra.run.dir=/tmp/x", "hydra.run.dir has no effect here", "output_dir=DIR"),
         ("hydra.sweep.dir=/tmp/x", "hydra.sweep.dir has no effect here", "output_dir=DIR"),
         ("hydra.mode=MULTIRUN", "hydra.mode has no effect here", "run -m"),
-        ("hydra/sweeper=optuna", "hydra/sweeper has no effect here", "run -m"),
+        ("hydra/sweeper=optuna", "a sweeper chooses the cells of a sweep", "add -m"),
         ("hydra.verbose=true", "hydra.verbose has no effect here", "hydra.searchpath"),
         ("hydra/launcher=joblib", "a launcher starts the passes of a sweep", "add -m"),
         ("+segmenter.taus=1", None, None),

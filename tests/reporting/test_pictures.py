@@ -4,7 +4,7 @@ from PIL import Image
 
 from diffcut_bench.datasets import sample
 from diffcut_bench.evaluation import match_image
-from diffcut_bench.reporting import draw_outcome, overlay, palette
+from diffcut_bench.reporting import draw_outcome, overlay, palette, pictures
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.pipeline import Outcome
 
@@ -13,6 +13,16 @@ def test_palette_colours_differ():
     colours = palette(60)
     assert len(np.unique(colours, axis=0)) == 60
     assert np.abs(np.diff(colours.astype(int), axis=0)).sum(axis=1).min() > 60
+
+
+def test_an_overlay_is_drawn_in_parts_that_leave_no_trace(monkeypatch):
+    generator = np.random.default_rng(0)
+    labels = np.kron(generator.integers(0, 5, (6, 7)), np.ones((7, 8), dtype=np.int64))
+    image = generator.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+    whole = overlay(image, labels)
+    for rows in (1, 5, 14, 41):
+        monkeypatch.setattr(pictures, "_ROWS", rows)
+        assert np.array_equal(overlay(image, labels), whole)
 
 
 def test_overlay_marks_boundaries_white_and_keeps_the_picture_at_zero_opacity():

@@ -4,7 +4,8 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from diffcut_bench.scoring.framing import Framing, _resize_label, center_crop_box, prepare_example
+from diffcut_bench.scoring import framing
+from diffcut_bench.scoring.framing import Framing, _resize_label, center_crop_box, prepare_example, resize_pixels
 
 
 def prepared(height: int, width: int, **choices: object):
@@ -96,3 +97,12 @@ def test_rows_and_columns_are_picked_as_from_the_whole_label(height):
         found = _resize_label(label, ((image_size, 5), "nearest-exact"), ((eval_size, 2), "nearest"))
         assert torch.equal(found, expected)
         assert torch.equal(_resize_label(label, ((image_size, 5), "nearest-exact")), large[0, 0].long())
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("size", [(31, 40), (120, 150)])
+def test_large_pictures_are_resized_colour_by_colour(monkeypatch, size, antialias):
+    pixels = torch.randint(0, 256, (3, 61, 83), dtype=torch.uint8)
+    whole = resize_pixels(pixels, size, antialias)
+    monkeypatch.setattr(framing, "_LARGE", 1)
+    assert torch.allclose(resize_pixels(pixels, size, antialias), whole, rtol=0, atol=1e-6)

@@ -1,5 +1,6 @@
 """Each format is read by a library of its own, and gives the labels back."""
 
+import importlib
 import io
 import json
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.ncut import ncut_tree
-from diffcut_bench.segmentation import PictureSegmenter, Segmentation
+from diffcut_bench.segmentation import PictureSegmenter, Segmentation, SegmentRecord
 from diffcut_bench.segmentation.formats import (
     FORMATS,
     Segmented,
@@ -25,10 +26,19 @@ from diffcut_bench.segmentation.formats import (
     segment_polygons,
     write_content,
 )
+from diffcut_bench.segmentation.formats.tree import regions_of_labels
 from diffcut_bench.segmentation.hierarchy import Hierarchy
-from diffcut_bench.segmentation.record import SegmentRecord
 
 SMALL = "protocol.image_size=128"
+
+
+WKT_1 = (
+    'PROJCS["WGS 84 / UTM zone 33N",GEOGCS["WGS 84",DATUM["WGS_1984",SPHEROID["WGS 84",6378137,298.257223563,'
+    'AUTHORITY["EPSG","7030"]],AUTHORITY["EPSG","6326"]],PRIMEM["Greenwich",0],UNIT["degree",0.0174532925199433],'
+    'AUTHORITY["EPSG","4326"]],PROJECTION["Transverse_Mercator"],PARAMETER["latitude_of_origin",0],'
+    'PARAMETER["central_meridian",15],PARAMETER["scale_factor",0.9996],PARAMETER["false_easting",500000],'
+    'PARAMETER["false_northing",0],UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]%s]'
+)
 
 
 def library(name):
@@ -167,6 +177,30 @@ def test_a_world_file_is_read_as_rasterio_reads_it(segmented, tmp_path, name):
             assert np.allclose(georeference.matrix.ravel(), tuple(file.transform)[:6])
 
 
+@pytest.mark.parametrize("installed", [True, False])
+@pytest.mark.parametrize("authority", [',AUTHORITY["EPSG","32633"]', ""])
+def test_a_prj_beside_a_world_file_names_the_reference_system(segmented, tmp_path, monkeypatch, installed, authority):
+    if installed:
+        library("rasterio")
+    else:
+        plain = importlib.import_module
+
+        def without(name):
+            if name.partition(".")[0] in ("pyproj", "rasterio"):
+                raise ImportError
+            return plain(name)
+
+        monkeypatch.setattr(importlib, "import_module", without)
+    Image.fromarray(segmented.result.image).save(tmp_path / "a.png")
+    (tmp_path / "a.prj").write_text(WKT_1 % authority)
+    assert read_georeference(tmp_path / "a.png") is None, "a reference system without a place"
+    (tmp_path / "a.pgw").write_text("2 0 0 -2 500001 4999999")
+    wanted = 32633 if installed or authority else None  # the libraries know it by its parameters
+    assert read_georeference(tmp_path / "a.png").epsg == wanted
+    (tmp_path / "a.prj").write_text("no WKT")
+    assert read_georeference(tmp_path / "a.png").epsg is None
+
+
 @pytest.mark.parametrize("text", ["", "1 2 3", "1 0 0 x 0 0", "1 0 0 nan 0 0", "1 0 0 0 5 5", "\0\0"])
 def test_a_damaged_world_file_is_a_user_error(segmented, tmp_path, text):
     Image.fromarray(segmented.result.image).save(tmp_path / "a.png")
@@ -286,36 +320,27 @@ def test_the_tree_of_a_picture_has_the_segments_of_its_patches(tmp_path):
     assert (tree["width"], tree["height"]) == (600, 400)
 
 
-def test_a_folder_is_complete_only_with_the_formats_that_are_wanted(tmp_path):
-    def record(tau):
-        return SegmentRecord(tmp_path / "segments", {"tau": tau}, {"tau": tau})
+@pytest.mark.parametrize("tau", [0.4, 0.6])
+def test_labels_are_linked_to_the_regions_that_they_are_of(tau, tmp_path):
+    config = load_config(["protocol=strict", "upsampler=nearest", "refiner=none", SMALL, f"segmenter.tau={tau}"])
+    result = PictureSegmenter(config)(skimage.data.coffee())
+    tree = json.loads(written("tree", Segmented("a.png", result, tau=tau), tmp_path).read_text())
+    regions = result.hierarchy().regions(tau)
+    assert tree["tau"] == tau
+    assert sorted(tree["region_of_label"]) == np.unique(regions).tolist()
+    # Pixels in the middle of a patch are of its region: nothing moved the borders.
+    row, col = (
+        (np.arange(count) * 2 + 1) * size // (2 * count) for size, count in zip((400, 600), regions.shape, strict=True)
+    )
+    assert np.array_equal(np.array(tree["region_of_label"])[result.labels[row[:, None], col]], regions)
 
-    def add(record, *names, simplify=0):
-        whole = Segmented(image.name, result, simplify)
-        return record.add(image, result, {FORMATS[name]: FORMATS[name].encode(whole) for name in names}, simplify)
 
-    library("shapely")
-    image, svg, masks = tmp_path / "a.png", FORMATS["svg"], FORMATS["masks"]
-    image.write_bytes(b"a picture")
-    result = Segmentation(np.zeros((4, 6, 3), dtype=np.uint8), np.arange(24).reshape(4, 6) // 12)
-    first = record(0.5)
-    assert "formats" not in add(first)
-    assert first.find(image) is not None
-    assert first.find(image, [svg]) is None
-    assert add(first, "svg")["formats"] == {"svg": {"path": "a.svg", "simplify": 0}}
-    assert first.find(image, [svg]) is not None
-    assert first.find(image, [svg], simplify=2) is None
-    assert first.find(image, [svg, masks]) is None
-    assert set(add(first, "masks")["formats"]) == {"svg", "masks"}  # of the same segments
-    assert first.find(image, [svg, masks]) is not None
-    (tmp_path / "segments" / "a.svg").unlink()
-    assert first.find(image, [svg]) is None
-    add(first, "svg")
-    other = record(0.6)
-    assert set(add(other, "svg")["formats"]) == {"svg"}
-    assert not (tmp_path / "segments" / "a_masks").exists(), "the masks were of other segments"
-    add(record(0.7))
-    assert not (tmp_path / "segments" / "a.svg").exists()
+def test_regions_go_to_labels_one_to_one():
+    labels = np.zeros((8, 8), dtype=np.int64)
+    labels[:, 3:] = 1
+    labels[0, 7] = 2  # all that is left of a region whose patch is mostly another's
+    regions = np.array([[5, 9], [5, 7]])
+    assert regions_of_labels(labels, regions) == [5, 7, 9]
 
 
 @pytest.mark.parametrize("formats", [5, {"svg": 5}, {"svg": {}}, {"svg": {"path": "../a.svg"}}])
@@ -326,7 +351,7 @@ def test_a_record_that_names_files_elsewhere_is_left_alone(formats, tmp_path):
     record = {"schema_version": 2, "configs": {}, "images": [{**entry, "formats": formats}]}
     (folder / "segments.json").write_text(json.dumps(record))
     with pytest.raises(UserError, match="damaged"):
-        SegmentRecord(folder, {}, {})
+        SegmentRecord(folder, tmp_path, {}, {})
 
 
 @pytest.mark.parametrize("words", ["", ",", "geojsn", "labels,pdf"])
@@ -341,7 +366,7 @@ def test_a_missing_library_is_named_with_what_to_install(monkeypatch):
     with pytest.raises(UserError, match="shapely is missing") as caught:
         chosen_formats("labels,svg")
     assert caught.value.hint == "pip install 'diffcut_bench[formats]'"
-    assert [each.name for each in chosen_formats("overlay, masks,tree,labels,masks")] == ["masks", "tree"]
+    assert [each.name for each in chosen_formats("overlay, masks,tree,masks")] == ["labels", "overlay", "masks", "tree"]
 
 
 def test_the_command_writes_every_format(cli, tmp_path):
@@ -354,7 +379,7 @@ def test_the_command_writes_every_format(cli, tmp_path):
     assert done.code == 0, done.err
     folder = tmp_path / "segments"
     (entry,) = json.loads((folder / "segments.json").read_text())["images"]
-    assert set(entry["formats"]) == set(FORMATS)
+    assert set(entry["formats"]) | {"labels", "overlay"} == set(FORMATS)
     assert all((folder / each["path"]).exists() for each in entry["formats"].values())
     assert len(list((folder / "cat photo_masks").iterdir())) == len(entry["segments"])
     assert "segmented before" in cli(*command).out

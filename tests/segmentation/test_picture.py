@@ -1,15 +1,20 @@
 import re
+import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from conftest import agreement
 from PIL import Image
 
 import diffcut_bench
 import diffcut_bench.segmentation.picture as segmentation
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.refinement import refine_labels
+from diffcut_bench.scoring.pipeline import segment_images
 
 FAST = "protocol.image_size=256"
 
@@ -148,13 +153,23 @@ def test_sixteen_bit_grey_is_the_same_picture_as_eight_bit(tmp_path):
     assert np.array_equal(eight.labels, sixteen.labels)
 
 
-def test_large_pictures_are_refined_at_a_bounded_size(monkeypatch):
-    monkeypatch.setattr(segmentation, "_LARGEST", 100)
+def test_labels_of_large_pictures_are_refined_at_a_bounded_size_and_then_in_tiles(monkeypatch):
+    whole = diffcut_bench.segment(skimage.data.coffee(), "efficientnet_lite0", FAST)
+    sizes = []
+
+    def refine(image, labels, *settings):
+        sizes.append(image.shape[2:])
+        return refine_labels(image, labels, *settings)
+
+    monkeypatch.setattr(sys.modules["diffcut_bench.refinement.pamr"], "refine_labels", refine)
+    monkeypatch.setattr(segmentation, "segment_images", partial(segment_images, largest=150))
     result = diffcut_bench.segment(skimage.data.coffee(), "efficientnet_lite0", FAST)
+    assert sizes[0] == (100, 150) and len(sizes) > 1
     assert result.labels.shape == (400, 600)
-    # Enlarged six times: borders run along blocks.
+    # Enlarged four times: borders run along the picture's pixels, not along blocks.
     changes = np.flatnonzero((np.diff(result.labels, axis=1) != 0).any(axis=0)) + 1
-    assert set((changes % 6).tolist()) == {0}
+    assert set((changes % 4).tolist()) == {0, 1, 2, 3}
+    assert agreement(result.labels, whole.labels) > 0.9
 
 
 def test_the_code_of_a_namer_from_outside_is_in_the_key():

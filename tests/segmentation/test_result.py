@@ -193,3 +193,15 @@ def test_the_package_lists_what_it_has():
 def test_it_is_saved_where_text_says(coffee, tmp_path):
     coffee.save(str(tmp_path / "labels.png"), str(tmp_path / "overlay.png"))
     assert np.array_equal(np.asarray(Image.open(tmp_path / "labels.png")), coffee.labels)
+
+
+def test_large_pictures_are_described_in_parts_as_each_segment_by_itself():
+    generator = np.random.default_rng(0)
+    labels = np.kron(generator.integers(0, 9, (30, 40)), np.ones((50, 40), dtype=np.int64))  # 2.4 megapixels: parts
+    image = generator.integers(0, 256, (*labels.shape, 3), dtype=np.uint8)
+    for found in diffcut_bench.Segmentation(image, labels).describe():
+        mask = labels == found["id"]
+        rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert found["area_px"] == mask.sum()
+        assert found["bbox"] == [cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]
+        assert found["mean_rgb"] == image[mask].mean(axis=0).round(1).tolist()

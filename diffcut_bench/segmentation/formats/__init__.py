@@ -9,35 +9,35 @@ from diffcut_bench.segmentation.formats.georeference import Georeference, read_g
 from diffcut_bench.segmentation.formats.interface import Content, Format, Segmented, remove_written, write_content
 from diffcut_bench.segmentation.formats.labelme import LABELME
 from diffcut_bench.segmentation.formats.masks import MASKS
+from diffcut_bench.segmentation.formats.pictures import LABELS, OVERLAY
 from diffcut_bench.segmentation.formats.polygons import segment_polygons
 from diffcut_bench.segmentation.formats.svg import SVG
 from diffcut_bench.segmentation.formats.tree import TREE
 
-FORMATS = {each.name: each for each in (COCO, CVAT, EXPLORER, GEOJSON, LABELME, MASKS, SVG, TREE)}
-ALWAYS = ("labels", "overlay")  # written whatever is asked for: segments.json is of them
+FORMATS = {each.name: each for each in (LABELS, OVERLAY, COCO, CVAT, EXPLORER, GEOJSON, LABELME, MASKS, SVG, TREE)}
+DEFAULT = "labels,overlay"
 
 
 def chosen_formats(words: str) -> tuple[Format, ...]:
-    """The formats of a list with commas between; those that are always written may be named.
+    """The formats of a list with commas between. ``labels`` is always among them: the others are made of it.
 
     Raises:
         UserError: one is unknown, or a library that it needs is missing.
     """
-    names = list(dict.fromkeys(name.strip() for name in words.split(",") if name.strip()))
+    names = [name.strip() for name in words.split(",") if name.strip()]
     if not names:
-        raise UserError("no format named", "--format", f"available: {', '.join((*ALWAYS, *FORMATS))}")
+        raise UserError("no format named", "--format", f"available: {', '.join(FORMATS)}")
     for name in names:
-        if name not in (*ALWAYS, *FORMATS):
-            raise UserError(f"unknown format {name!r}", "--format", did_you_mean(name, (*ALWAYS, *FORMATS)))
-    formats = tuple(FORMATS[name] for name in names if name in FORMATS)
+        if name not in FORMATS:
+            raise UserError(f"unknown format {name!r}", "--format", did_you_mean(name, FORMATS))
+    formats = tuple(FORMATS[name] for name in dict.fromkeys(["labels", *names]))
     for each in formats:
         each.check_libraries()
     return formats
 
 
 __all__ = [
-    "ALWAYS",
-    "EXPLORER",
+    "DEFAULT",
     "FORMATS",
     "Content",
     "Format",

@@ -1,10 +1,16 @@
 """COCO's JSON of instances, with compressed run lengths: what pycocotools, detectron2 and mmdetection load."""
 
 import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from diffcut_bench.segmentation.formats.interface import Format, Segmented
+
+COCO_OF_ALL = "segments_coco.json"
+_INFO = {"description": "segments of diffcut_bench"}
 
 
 def _encode(segmented: Segmented) -> str:
@@ -30,7 +36,7 @@ def _encode(segmented: Segmented) -> str:
             }
         )
     dataset = {
-        "info": {"description": "segments of diffcut_bench"},
+        "info": _INFO,
         "images": [{"id": 1, "file_name": segmented.image, "height": height, "width": width}],
         "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
         "annotations": annotations,
@@ -39,3 +45,41 @@ def _encode(segmented: Segmented) -> str:
 
 
 COCO = Format("coco", "_coco.json", _encode, ("pycocotools",))
+
+
+def joined_coco(folder: Path, entries: Iterable[Mapping[str, Any]]) -> str | None:
+    """One data set of all pictures of a folder: what pycocotools, FiftyOne and CVAT expect.
+
+    Numbers are given in the order of the pictures' file names, so they do not depend on who segmented which of them.
+
+    Args:
+        folder: of the record.
+        entries: of segments.json, in its order. Their ``file_name`` is that of the picture.
+
+    Returns:
+        JSON; None where no picture has a COCO file of its own.
+    """
+    parts = []
+    latest = {entry["image"]: entry for entry in entries}  # a file may have had other content before
+    for entry in sorted(latest.values(), key=lambda entry: (entry.get("file_name", ""), entry["image"])):
+        try:
+            name = entry["formats"]["coco"]["path"]
+            parts.append(json.loads((folder / name).read_text(encoding="utf-8")))
+        except (KeyError, OSError):  # it has none, or somebody removed it
+            continue
+    if not parts:
+        return None
+    names = sorted({category["name"] for part in parts for category in part["categories"]})
+    whole: dict[str, Any] = {
+        "info": _INFO,
+        "images": [],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
+        "annotations": [],
+    }
+    for number, part in enumerate(parts, start=1):
+        ids = {category["id"]: names.index(category["name"]) + 1 for category in part["categories"]}
+        whole["images"] += [image | {"id": number} for image in part["images"]]
+        for annotation in part["annotations"]:
+            own = {"id": len(whole["annotations"]) + 1, "image_id": number}
+            whole["annotations"].append(annotation | own | {"category_id": ids[annotation["category_id"]]})
+    return json.dumps(whole) + "\n"

@@ -7,4 +7,4 @@ def _encode(segmented: Segmented) -> str:
     return segmented.result.explore().page(segmented.image)
 
 
-EXPLORER = Format("explorer", "_explorer.html", _encode)
+EXPLORER = Format("explorer", "_explorer.html", _encode, needs_tree=True)

@@ -1,5 +1,7 @@
 """Where the pixels of a picture lie on a map: the tags of a GeoTIFF, or the world file beside a picture."""
 
+import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ _ORIENTATION, _PIXEL_SCALE, _TIEPOINT, _TRANSFORMATION, _GEO_KEYS = 274, 33550, 
 _RASTER_TYPE, _GEOGRAPHIC_CRS, _PROJECTED_CRS = 1025, 2048, 3072
 _PIXEL_IS_POINT = 2
 _USER_DEFINED = 32767
+_WKT_CODE = re.compile(r'(?:AUTHORITY|ID)\s*\[\s*"EPSG"\s*,\s*"?(\d+)"?\s*\]\s*\]$', re.IGNORECASE)  # of the whole
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Georeference:
     Attributes:
         matrix: from (x, y, 1) to map coordinates [2, 3], where x and y count pixels from the upper left corner.
         size: height and width of the picture.
-        epsg: code of the map's coordinate reference system; None where it is not said.
+        epsg: code of the map's coordinate reference system, of its GeoTIFF keys or of the ``.prj`` beside a world file;
+            None where it is not said.
     """
 
     matrix: NDArray[np.float64]
@@ -60,7 +64,7 @@ def read_georeference(image: Path) -> Georeference | None:
     matrix = _matrix_of_tags(tags, image)
     epsg = None if matrix is None else _epsg(tags)
     if matrix is None and world is not None:
-        matrix = _matrix_of_world_file(world)
+        matrix, epsg = _matrix_of_world_file(world), _epsg_beside(image)
     if matrix is None:
         return None
     if turned:
@@ -84,6 +88,25 @@ def _matrix_of_world_file(path: Path) -> NDArray[np.float64]:
     except ValueError as error:  # text that is not UTF-8 is one too
         raise UserError(f"not the six numbers of a world file ({error})", str(path), "mend it, or move it") from error
     return np.array([[a, b, c - (a + b) / 2], [d, e, f - (d + e) / 2]])
+
+
+def _epsg_beside(image: Path) -> int | None:
+    """Code of the reference system in the ``.prj`` beside a picture (WKT): as pyproj or rasterio find it, where one of
+    them is installed, else the EPSG code that the text itself gives; ESRI's own gives none."""
+    path = next((path for path in map(image.with_suffix, (".prj", ".PRJ")) if path.is_file()), None)
+    if path is None:
+        return None
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    for module in ("pyproj", "rasterio.crs"):
+        try:
+            found: int | None = importlib.import_module(module).CRS.from_wkt(text).to_epsg()
+            return found
+        except ImportError:
+            continue
+        except Exception:  # each has errors of its own for what is no WKT
+            return None
+    code = _WKT_CODE.search(text)
+    return int(code[1]) if code else None
 
 
 def _matrix_of_tags(tags: Mapping[int, Any], image: Path) -> NDArray[np.float64] | None:

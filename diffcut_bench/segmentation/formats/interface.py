@@ -14,7 +14,7 @@ from diffcut_bench.segmentation.formats.polygons import segment_polygons
 from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.store import unwritable, write_atomically
 
-Content = str | Mapping[str, bytes]  # of a file; of each file of a folder, by name
+Content = str | bytes | Mapping[str, bytes]  # of a file; of each file of a folder, by name
 UNNAMED = "segment"  # the class of segments without names
 
 
@@ -23,16 +23,18 @@ class Segmented:
     """A picture and its segments, as all formats see them.
 
     Attributes:
-        image: file name of the picture.
+        image: path of the picture below the folder that named it, or its file name.
         result: its segments.
         simplify: how far the borders of polygons may move, in pixels; 0: they are the edges of pixels.
         georeference: where its pixels lie on a map; None where the picture does not say so.
+        tau: that the segments were found at; None where that is not known, or no threshold.
     """
 
     image: str
     result: Segmentation
     simplify: float = 0
     georeference: Georeference | None = None
+    tau: float | None = None
 
     @property
     def title(self) -> str:
@@ -67,6 +69,7 @@ class Format:
         encode: content of the file; of a folder's files by name.
         libraries: that it is written with, beyond those that the package always has.
         has_polygons: whether ``simplify`` changes it.
+        needs_tree: whether it is made of features and cuts; else label picture and picture suffice.
     """
 
     name: str
@@ -74,6 +77,7 @@ class Format:
     encode: Callable[[Segmented], Content]
     libraries: tuple[str, ...] = ()
     has_polygons: bool = field(default=False, kw_only=True)
+    needs_tree: bool = field(default=False, kw_only=True)
 
     def check_libraries(self) -> None:
         """Raise a UserError where a library is missing."""
@@ -94,7 +98,7 @@ def write_content(path: Path, content: Content) -> None:
     Raises:
         UserError: the folder can't be written.
     """
-    if isinstance(content, str):
+    if isinstance(content, (str, bytes)):
         write_atomically(path, content)
         return
     for name, data in content.items():

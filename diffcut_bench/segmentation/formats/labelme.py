@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import PurePosixPath
 
 from PIL import Image
 
@@ -30,7 +31,7 @@ def _encode(segmented: Segmented) -> str:
         "version": "5.5.0",
         "flags": {},
         "shapes": shapes,
-        "imagePath": segmented.image,
+        "imagePath": PurePosixPath(segmented.image).name,
         "imageData": base64.b64encode(picture.getvalue()).decode("ascii"),
         "imageHeight": height,
         "imageWidth": width,
