@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, DRIVER, Browser
 from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
@@ -53,6 +54,16 @@ def accelerator() -> Iterator[Any]:
 
     with Pretended() as pretended:
         yield pretended
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A window of Chromium; the test is skipped where there is none."""
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("Debian's chromium and chromium-driver are not installed")
+    opened = Browser(tmp_path_factory.mktemp("browser"))
+    yield opened
+    opened.close()
 
 
 @dataclass(frozen=True)

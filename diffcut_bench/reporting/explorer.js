@@ -251,7 +251,7 @@ function explore(data) {
     pixels.fill(0);
     if (selected >= 0) {
       const inside = insideOf(tree, selected);
-      const ofLeaf = Uint32Array.from(inside, (is) => (is ? 0 : colour([0, 0, 0], 130)));
+      const ofLeaf = Uint32Array.from(inside, (is) => (is ? 0 : colour([0, 0, 0], 100)));
       for (let i = 0; i < pixels.length; i++) pixels[i] = ofLeaf[leaves[i]];
       outline(pixels, inside, colour([255, 214, 10], 255));
     }

@@ -133,6 +133,10 @@ class _Report:
 
         explorers = self._folder / "reports" / "explorers" if explore else None
         pictures, parts = Gallery(gallery, draw, self._text, score, explorers), []
+        best = {cells[indices[0]][0].resolve() for indices in ranked.values()}
+        for path in beside:
+            if path.resolve() in best or path.resolve() not in {folder.resolve() for folder, _ in self.found}:
+                self._warn(f"--beside {path.name}: it is the best cell itself, or was left out")
         for name, indices in ranked.items():
             table = self._name("classes_" + re.sub(r"[^A-Za-z0-9-]+", "_", name).strip("_"))
             own = GalleryCell(*cells[indices[0]])

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
-from browser import CHROMIUM, DRIVER, Browser
 from conftest import same_partition
 from PIL import Image
 
@@ -260,15 +259,6 @@ def test_a_part_lies_in_its_whole(in_node):
 
 
 # ---- The page in a browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("Debian's chromium and chromium-driver are not installed")
-    opened = Browser(tmp_path_factory.mktemp("browser"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

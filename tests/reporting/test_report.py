@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -348,6 +349,22 @@ def test_pictures_of_the_gallery_open_their_explorer(swept, cli):
     assert explorers_of(swept) == {}, "only where they were asked for"
 
 
+def test_a_report_that_was_sent_to_somebody_opens_its_explorers(swept, cli, browser, tmp_path):
+    assert cli("report", swept, "--gallery", "1", "explore=true").code == 0
+    (swept / "reports").rename(tmp_path / "sent")
+    browser.resize(1280, 900)
+    browser.open(tmp_path / "sent" / "index.html")
+    name = browser.run("return document.querySelector('.gallery figcaption').textContent").split(":")[0]
+    browser.run("document.querySelector('.gallery figcaption a').click()")
+    for _ in range(100):
+        if browser.run("return document.querySelector('h1').textContent") == name:
+            break
+        time.sleep(0.1)
+    row = next(row for row in read_rows(best_of(swept)[0]) if row.id == name)
+    assert browser.run("return document.getElementById('count').textContent") == str(row.segments)
+    assert browser.errors() == []
+
+
 def test_an_explorer_that_somebody_else_wrote_is_never_shown(swept, original, cli):
     assert cli("report", swept, "--gallery", "1", "explore=true").code == 0
     for path in (swept / "reports" / "explorers").iterdir():
@@ -414,8 +431,9 @@ def test_cells_that_are_named_stand_beside_the_best(two_methods, cli):
     best, _ = best_of(two_methods)
     other = next(path for path, result in results_of(two_methods) if result.config["segmenter"].get("tau") == 0.3)
     done = cli("report", two_methods, "--gallery", "1", "--beside", other.name, "--beside", str(best))
-    assert (done.code, done.err) == (0, "")
+    assert done.code == 0
     assert all("diffcut" in caption and "tau=0.3" in caption for caption in beside_of(page_of(two_methods)))
+    assert f"--beside {best.name}" in done.err, "it is there already"
     refused = cli("report", two_methods, "--beside", "nothing")
     assert refused.code == 2 and "no finished cell" in refused.err
 

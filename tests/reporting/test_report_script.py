@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from browser import CHROMIUM, DRIVER, Browser
 from test_page import EVIL, page, table
 
 from diffcut_bench.reporting import Column, render_page
@@ -28,15 +27,6 @@ SHOWN = """
   return rows.map((row) => row.cells[arguments[1]].textContent.trim());
 """
 CLICK = "document.querySelectorAll('.scroll > table')[arguments[0]].querySelectorAll('th button')[arguments[1]].click()"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    if CHROMIUM is None or DRIVER is None:
-        pytest.skip("Debian's chromium and chromium-driver are not installed")
-    opened = Browser(tmp_path_factory.mktemp("browser"))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
