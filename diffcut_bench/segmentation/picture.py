@@ -321,7 +321,8 @@ def _said_if_too_long(where: str) -> Iterator[None]:
 
 
 def _is_one_colour(picture: Image.Image) -> bool:
-    return all(lowest == highest for lowest, highest in picture.getextrema())
+    bands: Any = picture.getextrema()  # least and greatest value of each colour
+    return all(least == greatest for least, greatest in bands)
 
 
 def _contiguous(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
