@@ -318,7 +318,7 @@ def _said_if_too_long(where: str) -> Iterator[None]:
 
 
 def _is_one_colour(picture: Image.Image) -> bool:
-    return all(lowest == highest for lowest, highest in picture.getextrema())
+    return all(len(set(extremes)) == 1 for extremes in np.asarray(picture.getextrema()).tolist())
 
 
 def _contiguous(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
