@@ -73,9 +73,7 @@ def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
     """
     whole = composed([quote_if_needed(word) for word in overrides], with_hydra=True)
     inner = [f"hydra.{name}" for name in whole.hydra]
-    known = {"job": [name for name in whole if name != "hydra"], "hydra": ["hydra", *inner], "all": [*whole, *inner]}[
-        cfg
-    ]
+    known = ["hydra", *inner] if cfg == "hydra" else [f"{name}" for name in whole if name != "hydra"]
     missing = object()
     part = OmegaConf.select(whole, package, default=missing)
     if part is missing or (cfg != "all" and (package.partition(".")[0] == "hydra") != (cfg == "hydra")):
@@ -95,6 +93,8 @@ def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     """
     root, before = logging.getLogger(), sys.argv
     handlers, level = root.handlers[:], root.level  # Hydra prints through the root
+    for name in ("hydra._internal.hydra", "hydra._internal.utils"):
+        logging.getLogger(name).disabled = False  # as a sweep in this process has left them
     sys.argv = ["diffcut-bench run", *flags, *map(quote_if_needed, overrides)]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong
     try:
