@@ -73,7 +73,7 @@ def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
     """
     whole = composed([quote_if_needed(word) for word in overrides], with_hydra=True)
     inner = [f"hydra.{name}" for name in whole.hydra]
-    known = ["hydra", *inner] if cfg == "hydra" else [f"{name}" for name in whole if name != "hydra"]
+    known = ["hydra", *inner] if cfg == "hydra" else [str(name) for name in whole if name != "hydra"]
     missing = object()
     part = OmegaConf.select(whole, package, default=missing)
     if part is missing or (cfg != "all" and (package.partition(".")[0] == "hydra") != (cfg == "hydra")):
