@@ -7,14 +7,31 @@ pages. With these settings it reuses them. Only the command line does this: a li
 import ctypes
 
 # From malloc.h of glibc.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _LARGEST_INT = 2**31 - 1
+_MOST_MAPS = 65536  # glibc's own
+_LARGE_BLOCK = 32 << 20  # the greatest threshold that glibc takes
+_keeping = False
 
 
 def keep_freed_memory() -> bool:
     """Ask glibc to reuse freed memory; False where the C library is another one."""
+    global _keeping
     try:
         library = ctypes.CDLL(None)
-        return bool(library.mallopt(_M_MMAP_MAX, 0) and library.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
+        _keeping = bool(library.mallopt(_M_MMAP_MAX, 0) and library.mallopt(_M_TRIM_THRESHOLD, _LARGEST_INT))
     except (OSError, AttributeError, TypeError):
         return False
+    return _keeping
+
+
+def return_large_blocks(yes: bool) -> None:
+    """Where freed memory is kept: give what is free now and large blocks later back to the kernel, for work that needs
+    room more than speed, or keep all again. Nothing happens where nobody keeps it."""
+    if _keeping:
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        library.mallopt(_M_MMAP_MAX, _MOST_MAPS if yes else 0)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK if yes else _LARGEST_INT)
+        if yes:
+            library.malloc_trim(0)

@@ -42,8 +42,19 @@ ALLOWED = {
         *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
-        *{"errors", "config", "datasets", "environment", "escaping", "ncut", "paths", "refinement", "reporting"},
-        *{"scoring", "segmenters", "store"},
+        *{
+            "errors",
+            "config",
+            "datasets",
+            "environment",
+            "escaping",
+            "heap",
+            "ncut",
+            "paths",
+            "refinement",
+            "reporting",
+        },
+        *{"reporting", "scoring", "segmenters", "store"},
     },
 }
 

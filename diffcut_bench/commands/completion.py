@@ -35,7 +35,7 @@ _diffcut_bench() {
     local -a found
     found=("${(@f)$("$words[1]" completion candidates "${(j: :)${(@)words[1,CURRENT]}}" 2>/dev/null)}")
     found=(${found:#})
-    (( $#found )) || { _files; return }
+    (( $#found )) || { compset -P '*='; _files; return }
     compadd -Q -S '' -- ${(M)found:#*=}
     compadd -Q -- ${found:#*=}
 }
@@ -46,6 +46,10 @@ complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline 
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _WORDS = {"data": ("list", "prepare", "verify"), "features": ("list", "verify", "clear"), "completion": tuple(_SCRIPTS)}
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_CFG = ("all", "hydra", "job")
+_VALUES = {"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO}  # as in hydra_flags, which imports Hydra
+_OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
 _HERE = Path(__file__).parent
 
@@ -93,6 +97,9 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]
     if word.startswith("-"):
         yield from _flags(command)
         return
+    if command == "run" and before and before[-1] in _VALUES:
+        yield from _VALUES[before[-1]]
+        return
     if not [each for each in before if "=" not in each and not each.startswith("-")]:
         yield from _WORDS.get(command, ())
         if command == "reproduce":
@@ -101,18 +108,21 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]
         yield from _options("dataset", _folders(before))
     if command == "completion":
         return
-    key, is_value, value = word.partition("=")
+    bare = word.lstrip("+~")
+    mark, (key, is_value, value) = word[: len(word) - len(bare)], bare.partition("=")
     folders = _folders(before)
     groups = _groups(folders)
-    if is_value and key.lstrip("+") in groups:
-        several = word[: word.rindex(",") + 1] if "," in value else f"{key}="
-        yield from (f"{several}{option}" for option in _options(key.lstrip("+"), folders))
+    if is_value and key in groups:
+        several = word[: word.rindex(",") + 1] if "," in value else f"{mark}{key}="
+        yield from (f"{several}{option}" for option in (*_options(key, folders), *_OF_PLUGINS.get(key, ())))
     elif not is_value:
-        yield from (f"{group}=" for group in groups)
-        yield from (f"{name}=" for name in _yaml(conf_dir() / "config.yaml") if name not in ("defaults", "hydra"))
-        group = word.partition(".")[0]
-        if "." in word and group in groups:
-            yield from (f"{group}.{name}=" for name in _settings_of(group, before, folders))
+        end = "" if mark == "~" else "="
+        yield from (f"{mark}{group}{end}" for group in groups)
+        names = (name for name in _yaml(conf_dir() / "config.yaml") if name not in ("defaults", "hydra"))
+        yield from (f"{mark}{name}{end}" for name in names)
+        group = key.partition(".")[0]
+        if "." in key and group in groups:
+            yield from (f"{mark}{group}.{name}{end}" for name in _settings_of(group, before, folders))
 
 
 def _commands() -> list[str]:
@@ -146,7 +156,7 @@ def _groups(folders: Sequence[Path]) -> list[str]:
     found = [
         path.name for folder in folders for path in folder.glob("*/") if path.is_dir() and any(path.glob("*.yaml"))
     ]
-    return [*dict.fromkeys(name for name in found if name not in _NOT_OF_A_RUN), "hydra/launcher"]
+    return [*dict.fromkeys(name for name in found if name not in _NOT_OF_A_RUN), "hydra/launcher", *_OF_PLUGINS]
 
 
 def _options(group: str, folders: Sequence[Path]) -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 
 from diffcut_bench.commands.terminal import say
-from diffcut_bench.config import is_launcher, load_config, part_of_composed, quoted, show_composed
+from diffcut_bench.config import is_launcher, is_sweeper, load_config, part_of_composed, quoted, show_composed
 from diffcut_bench.errors import UserError
 
 INSTEAD = {
@@ -27,7 +27,7 @@ What of Hydra works here; more in docs/hydra.md
 group=option         segmenter=kmeans; Tab completes it: completion --help
 key=value            segmenter.tau=0.4; conf/config.yaml tells those of a run
 +key ++key ~key      add, set whether it is there or not, remove
-experiment=NAME      a preset of conf/experiment/ or yours; also +experiment=NAME
+experiment=NAME      a preset of conf/experiment/ or of yours; +experiment too
 --config-dir DIR     DIR/segmenter/, DIR/experiment/ … hold options of your own;
                      hydra.searchpath=[DIR] is the same
 -m key=a,b           a sweep; choice(a,b), range(0.3,0.9,0.2), glob(k*) as well
@@ -103,7 +103,7 @@ def shown_instead(options: argparse.Namespace) -> bool:
         return False
     if options.multirun:
         raise UserError(f"{flags[0]} is of one cell", f"{flags[0]} -m", "leave -m out, and give each key one value")
-    load_config([word for word in options.overrides if not is_launcher(word)])
+    load_config([word for word in options.overrides if not is_launcher(word) and not is_sweeper(word)])
     flags += ["--resolve"] if options.resolve else []
     if options.package:
         if part_of_composed(options.cfg, options.package, options.overrides) is None:

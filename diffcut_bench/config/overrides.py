@@ -72,10 +72,8 @@ def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
         UserError: there is no such part.
     """
     whole = composed([quote_if_needed(word) for word in overrides], with_hydra=True)
-    inner = [f"hydra.{name}" for name in whole.hydra]
-    known = {"job": [name for name in whole if name != "hydra"], "hydra": ["hydra", *inner], "all": [*whole, *inner]}[
-        cfg
-    ]
+    own, inner = [str(name) for name in whole if name != "hydra"], [f"hydra.{name}" for name in whole.hydra]
+    known = {"job": own, "hydra": ["hydra", *inner], "all": [*own, "hydra", *inner]}[cfg]
     missing = object()
     part = OmegaConf.select(whole, package, default=missing)
     if part is missing or (cfg != "all" and (package.partition(".")[0] == "hydra") != (cfg == "hydra")):

@@ -1,5 +1,5 @@
-"""From command-line overrides to a checked `RunConfig`. Besides this room only sweeps know Hydra: launchers are its
-plugins."""
+"""From command-line overrides to a checked `RunConfig`. Besides this room only sweeps and studies know Hydra:
+launchers and sweepers are its plugins."""
 
 import math
 import re

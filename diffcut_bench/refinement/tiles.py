@@ -10,6 +10,8 @@ from torch import Tensor
 
 _LEAST_SHARE = 1e-4  # far above what sums round to, so that no tie depends on a tile
 
+_Box = tuple[slice, slice]  # rows and columns
+
 
 @runtime_checkable
 class LocalRefiner(Protocol):
@@ -32,8 +34,8 @@ def enlarge_in_tiles(
 
     A pixel takes the segment with the greatest share of the nine labels around it, weighted by a quadratic B-spline:
     borders without stairs. Then the refiner moves them on the picture's own pixels. A tile is refined with as much of
-    its surroundings as the refiner reaches, so the result is that of the whole picture at once; a tile that is far from
-    any border is not refined at all. Memory depends on the tile and the refiner's reach, not on the picture.
+    its surroundings as the refiner reaches, so the result is that of the whole picture at once; what is far from any
+    border is not refined at all. Memory depends on the tile and the refiner's reach, not on the picture.
 
     Args:
         labels: segment ids of the picture made smaller, on the host.
@@ -60,26 +62,56 @@ def enlarge_in_tiles(
         # Equal ones: the segment of the nearest label.
         nearest = labels[down.nearest[outer[0]]][:, right.nearest[outer[1]]]
         shares += _LEAST_SHARE * (nearest == present[:, None, None])
-        found = shares.argmax(dim=0)
-        if refiner is not None:
-            left = found.unique()
-            refined = refiner(image[:, *outer][None] / 255, found[None].to(image.device))
-            found = left[refined[0].cpu()]
-        top, side = (own.start - beyond.start for own, beyond in zip(inner, outer, strict=True))
-        height, width = (own.stop - own.start for own in inner)
-        enlarged[inner] = present[found[top : top + height, side : side + width]].int()
+        found = present[shares.argmax(dim=0)].int()
+        enlarged[inner] = found[_within(inner, outer)]
+        changed = None if refiner is None else _near_borders(found, inner, outer, reach)
+        if refiner is not None and changed is not None:
+            looked_at = _widened(changed, reach, size)
+            own = found[_within(looked_at, outer)]
+            refined = refiner(image[:, *looked_at][None] / 255, own[None].long().to(image.device))[0].cpu()
+            enlarged[changed] = own.unique()[refined][_within(changed, looked_at)]
     return enlarged
 
 
-def _tiles(size: tuple[int, int], tile: int, reach: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Rows and columns of each tile, and of the tile with its surroundings."""
-    spans = []
-    for length in size:
-        inner = [slice(first, min(first + tile, length)) for first in range(0, length, tile)]
-        spans.append([(one, slice(max(one.start - reach, 0), min(one.stop + reach, length))) for one in inner])
-    for rows, around_rows in spans[0]:
-        for cols, around_cols in spans[1]:
-            yield (rows, cols), (around_rows, around_cols)
+def _tiles(size: tuple[int, int], tile: int, reach: int) -> Iterator[tuple[_Box, _Box]]:
+    """Each tile, and the tile with its surroundings."""
+    height, width = size
+    for top in range(0, height, tile):
+        for left in range(0, width, tile):
+            inner = slice(top, min(top + tile, height)), slice(left, min(left + tile, width))
+            yield inner, _widened(inner, reach, size)
+
+
+def _near_borders(found: Int[Tensor, "rows cols"], inner: _Box, outer: _Box, reach: int) -> _Box | None:
+    """The part of a tile that borders may be in reach of; None where there is no such part.
+
+    Args:
+        found: labels of the tile with its surroundings.
+        inner, outer: the tile, and with its surroundings.
+        reach: in pixels.
+    """
+    border = torch.zeros(found.shape, dtype=torch.bool)
+    border[1:] |= found[1:] != found[:-1]
+    border[:, 1:] |= found[:, 1:] != found[:, :-1]
+    box = []
+    for axis, (own, around) in enumerate(zip(inner, outer, strict=True)):
+        lines = border.any(dim=1 - axis).nonzero().flatten()
+        if not len(lines):
+            return None
+        first, last = around.start + int(lines[0]), around.start + int(lines[-1])
+        box.append(slice(max(first - reach, own.start), min(last + reach, own.stop)))
+    return (box[0], box[1]) if all(side.start < side.stop for side in box) else None
+
+
+def _within(box: _Box, other: _Box) -> _Box:
+    """A box in the coordinates of another one that holds it."""
+    rows, cols = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, other, strict=True))
+    return rows, cols
+
+
+def _widened(box: _Box, reach: int, size: tuple[int, int]) -> _Box:
+    rows, cols = (slice(max(s.start - reach, 0), min(s.stop + reach, n)) for s, n in zip(box, size, strict=True))
+    return rows, cols
 
 
 @dataclass(frozen=True)

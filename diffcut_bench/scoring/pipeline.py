@@ -222,8 +222,9 @@ def segment_images(
         labels = _without_speckles(pipeline, labels, inputs).cpu()
         if size == whole:
             return labels
-        local = isinstance(pipeline.refiner, LocalRefiner) and segmenter.gives != "label_map"
-        refiner = pipeline.refiner if local else None
+        refiner = pipeline.refiner if isinstance(pipeline.refiner, LocalRefiner) else None
+        if segmenter.gives == "label_map":
+            refiner = None
         large = [enlarge_in_tiles(*each, refiner) for each in zip(labels, (e.eval_pixels for e in there), strict=True)]
         return _without_speckles(pipeline, torch.stack(large), inputs)
     except ValueError as error:

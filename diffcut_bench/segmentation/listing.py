@@ -74,6 +74,8 @@ def _of_word(word: str, recursive: bool, is_written: Callable[[Path], bool]) -> 
         return
     root = Path(*path.parts[:fixed])
     pattern = "/".join(path.parts[fixed:]) or ("**/*" if recursive else "*")
+    if pattern.endswith("**"):  # folders alone
+        pattern += "/*"
     try:
         files = root.glob(pattern)
         paths = sorted(each for each in files if _is_picture(each.relative_to(root)) and each.is_file())

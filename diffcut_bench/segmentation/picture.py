@@ -16,6 +16,7 @@ from torch import Tensor
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
+from diffcut_bench.heap import return_large_blocks
 from diffcut_bench.ncut import NCutTree, ncut_trees
 from diffcut_bench.refinement import assign_cut_by_cut
 from diffcut_bench.reporting import MAX_TAU, Explorer
@@ -35,6 +36,7 @@ from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, as_segmenter
 
 # Raise when segments of pictures change that a cell of results does not show: those of large pictures.
 _VERSION = 2
+_LARGE = 16_000_000  # pixels of a picture from which on memory is spared
 _BACKGROUND = "background"
 
 
@@ -173,6 +175,7 @@ class PictureSegmenter:
 
     def _scene(self, image: Picture) -> "_Scene":
         picture = as_rgb(image, self._config.max_pixels)
+        return_large_blocks(picture.width * picture.height > _LARGE)
         nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
         example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
         return _Scene(self, describe_picture(image), example, _is_one_colour(picture))
@@ -262,6 +265,7 @@ class _Scene:
         return Explorer(pixels, image, leaves, tree.max_tau, method.tau if self.tau is None else self.tau)
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
+        return_large_blocks(self.example.label.numel() > _LARGE)  # what reading and features left
         ids = np.zeros(self.example.label.shape, dtype=np.int64)
         if not self.is_one_colour:
             with _said_if_too_long(self.where):
@@ -317,7 +321,8 @@ def _said_if_too_long(where: str) -> Iterator[None]:
 
 
 def _is_one_colour(picture: Image.Image) -> bool:
-    return all(lowest == highest for lowest, highest in picture.getextrema())
+    bands: Any = picture.getextrema()  # least and greatest value of each colour
+    return all(least == greatest for least, greatest in bands)
 
 
 def _contiguous(labels: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -21,13 +21,14 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 from PIL import Image
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
 from diffcut_bench.segmentation.entries import Entries, Key, files_of, with_files
 from diffcut_bench.segmentation.formats import FORMATS, Content, Format, remove_written, write_content
-from diffcut_bench.segmentation.formats.coco import COCO_OF_ALL, joined_coco
+from diffcut_bench.segmentation.formats.coco import COCO_OF_ALL, is_joined_coco, joined_coco
 from diffcut_bench.segmentation.listing import RECORD_NAMES, NamedPicture
 from diffcut_bench.store import CellLock, append_line, cell_key, parse_lines, unwritable, write_atomically
 
@@ -174,22 +175,26 @@ class SegmentRecord:
             UserError: the folder can't be written, or its record is damaged.
         """
         has_coco = any("coco" in files_of(entry) for entry in self._known.by_key.values())
-        if self._journal.is_file() or has_coco != self.coco_path.is_file():
+        if self._journal.is_file() or has_coco != (self.folder / COCO_OF_ALL).is_file():
             with self._locked():
                 self._remove_unfinished()
-                joined = joined_coco(self.folder, self._known.by_key.values())
-                if joined is None:
-                    remove_written(self.coco_path)
-                else:
-                    write_atomically(self.coco_path, joined)
+                self._write_coco()
                 write_atomically(self.path, json.dumps(self._known.to_dict(), indent=1) + "\n")
                 self._journal.unlink(missing_ok=True)
         with suppress(OSError):  # others hold claims
             (self.folder / _CLAIMS).rmdir()
 
-    @property
-    def coco_path(self) -> Path:
-        return self.folder / COCO_OF_ALL
+    def _write_coco(self) -> None:
+        path = self.folder / COCO_OF_ALL
+        joined = joined_coco(self.folder, self._known.by_key.values())
+        is_ours = path.is_file() and is_joined_coco(path)
+        if joined is None and is_ours:
+            remove_written(path)
+        elif joined is not None:
+            if path.exists() and not is_ours:
+                what = "not written by this command, and in the way of the COCO file of all pictures"
+                raise UserError(what, str(path.absolute()), "move this file away, and call again: nothing is lost")
+            write_atomically(path, joined)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -261,7 +266,7 @@ class SegmentRecord:
         assert isinstance(labels, bytes)
         try:
             before = (self.folder / path).read_bytes()
-            return before == labels or np.array_equal(*(Image.open(io.BytesIO(png)) for png in (before, labels)))
+            return before == labels or np.array_equal(_values(before), _values(labels))
         except Exception:  # Pillow raises many kinds
             return False
 
@@ -298,3 +303,8 @@ def _content_from(path: Path, start: int) -> bytes:
             return file.read()
     except FileNotFoundError:
         return b""
+
+
+def _values(png: bytes) -> NDArray[np.generic]:
+    with Image.open(io.BytesIO(png)) as picture:
+        return np.asarray(picture)

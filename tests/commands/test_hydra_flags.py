@@ -16,6 +16,7 @@ def test_cfg_prints_the_config_and_runs_nothing(cli, tmp_path):
     assert set(yaml.safe_load(cli("run", "-c", "all").out)) > {"hydra", "segmenter"}
     assert set(yaml.safe_load(cli("run", "-c", "hydra").out)) == {"hydra"}
     assert cli("run", "-c", "job", "-p", "limit").out == "null\n"
+    assert "BasicSweeper" in cli("run", "-c", "hydra", "-p", "hydra.sweeper", "hydra/sweeper=basic").out
     assert not (tmp_path / "out").exists()
 
 

@@ -124,9 +124,18 @@ def test_one_coco_file_is_of_all_pictures(cli, photos, tmp_path):
         masks = [read.annToMask(each) for each in read.loadAnns(read.getAnnIds(imgIds=image["id"]))]
         assert [np.array_equal(mask, labels == segment) for segment, mask in enumerate(masks)] == [True] * len(masks)
         assert len(masks) == len(entry["segments"]) > 0
-    (out / "segments_coco.json").unlink()
+    joined = out / "segments_coco.json"
+    joined.write_text("of the user")
+    (photos / "new.png").write_bytes((photos / "a.png").read_bytes())
+    refused = cli("segment", photos, "-r", "-o", out, *FAST, "--format", "coco")
+    assert refused.code == 2
+    assert "in the way" in refused.err
+    assert joined.read_text() == "of the user"
+    joined.unlink()
     assert cli("segment", photos, "-r", "-o", out, *FAST, "--format", "coco").code == 0
-    assert (out / "segments_coco.json").is_file()
+    assert len(json.loads(joined.read_text())["images"]) == len(recorded(out)) == 4
+    assert cli("segment", photos, "-r", "-o", out, *FAST, "segmenter.tau=0.3").code == 0
+    assert not joined.exists(), "it is of other segments"
 
 
 def test_further_formats_are_made_of_the_labels(cli, photos, tmp_path, segmented):

@@ -40,6 +40,8 @@ def test_a_folder_is_its_own_pictures_and_with_recursive_those_below(photos):
         ("photos/**/*.jpg", ["2019/a.jpg", "a.jpg"]),
         ("photos/[b-z].png", ["b.png"]),
         ("pho*s/20?9/*", ["photos/2019/a.jpg"]),
+        ("photos/2019/**", ["a.jpg", "may/c.tif"]),
+        ("**/a*", ["photos/2019/a.jpg", "photos/a.jpg"]),  # none of the folder that has a segments.json
         ("photos/out/*", ["a_labels.png"]),  # named by the user's own word
     ],
 )

@@ -83,3 +83,14 @@ def joined_coco(folder: Path, entries: Iterable[Mapping[str, Any]]) -> str | Non
             own = {"id": len(whole["annotations"]) + 1, "image_id": number}
             whole["annotations"].append(annotation | own | {"category_id": ids[annotation["category_id"]]})
     return json.dumps(whole) + "\n"
+
+
+def is_joined_coco(path: Path) -> bool:
+    """Whether a file is one that `joined_coco` made.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    head = json.dumps({"info": _INFO}).removesuffix("}").encode()
+    with path.open("rb") as file:
+        return file.read(len(head)) == head
