@@ -1,7 +1,6 @@
 """Files of pictures, segmented in batches; each is recorded as it is done, and found again by the next call."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ class FileSegmenter:
         self._is_only_one = len(pictures) == 1
         taken: list[NamedPicture] = []  # by others
         batch: list[_Claimed] = []
-        with ExitStack() as claims:
+        try:
             for picture in pictures:
                 found = self._before(picture)
                 if found is not None:
@@ -117,17 +116,18 @@ class FileSegmenter:
                 if not claim.acquire():
                     taken.append(picture)
                     continue
-                claims.callback(claim.release)
                 yield from self._begin(picture, claim, batch)
                 if len(batch) == self._batch_size:
                     yield from self._finish(batch)
             yield from self._finish(batch)
             for picture in taken:
                 claim = self._record.claim(picture.path)
-                claims.callback(claim.release)
                 claim.wait(lambda holder: None)
                 yield from self._begin(picture, claim, batch)
                 yield from self._finish(batch)
+        finally:
+            for each in batch:
+                each.claim.release()
 
     def _before(self, picture: NamedPicture) -> SegmentedFile | None:
         """A file that is there already, with all formats."""
@@ -138,22 +138,31 @@ class FileSegmenter:
 
     def _begin(self, picture: NamedPicture, claim: CellLock, batch: list[_Claimed]) -> Iterator[SegmentedFile]:
         """What needs no segmenting is done; what does, joins the batch."""
-        found = self._before(picture)  # another process may have done it meanwhile
+        try:
+            found = self._before(picture)  # another process may have done it meanwhile
+            if found is None:
+                found = self._written_anew(picture)
+            key = self._key(picture.path) if found is None else None
+        except BaseException:
+            claim.release()
+            raise
         if found is None:
-            entry = None if self._overwrite else self._record.find(picture.path)
-            found = None if entry is None else self._written_anew(picture, entry)
-        if found is not None:
+            batch.append(_Claimed(picture, claim, key))
+        else:
             claim.release()
             yield found
-            return
-        try:
-            key = self._record.key(picture.path)
-        except OSError:  # the segmenter says why
-            key = None
-        batch.append(_Claimed(picture, claim, key))
 
-    def _written_anew(self, picture: NamedPicture, entry: Mapping[str, Any]) -> SegmentedFile | None:
+    def _key(self, path: Path) -> Key | None:
+        try:
+            return self._record.key(path)
+        except OSError:  # the segmenter says why
+            return None
+
+    def _written_anew(self, picture: NamedPicture) -> SegmentedFile | None:
         """Further formats of segments that are there, if they can be made of label picture and picture."""
+        entry = None if self._overwrite else self._record.find(picture.path)
+        if entry is None:
+            return None
         missing = self._record.missing(entry, self._formats, self._simplify)
         if any(each.needs_tree for each in missing):
             return None
