@@ -102,12 +102,13 @@ def tell(what: str, log: Callable[[], Sequence[str]]) -> None:
 
 
 def say_cell(cell: FinishedCell) -> None:
-    """Where a cell lies, and its pictures."""
+    """Where a cell lies, its pictures and explorers."""
     if cell.skipped:
         console.print("skipped: this cell is finished already (if_exists=overwrite computes it again)")
     say(f"result   {cell.folder / 'result.json'}")
-    for path in sorted((cell.folder / "pictures").glob("*.png")):
-        say(f"picture  {path}")
+    for what, suffix in (("picture", "png"), ("explorer", "html")):
+        for path in sorted((cell.folder / "pictures").glob(f"*.{suffix}")):
+            say(f"{what:8} {path}")
 
 
 def columns_of(config: RunConfig) -> dict[str, Any]:

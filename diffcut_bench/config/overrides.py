@@ -72,8 +72,8 @@ def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
         UserError: there is no such part.
     """
     whole = composed([quote_if_needed(word) for word in overrides], with_hydra=True)
-    own, inner = [str(name) for name in whole if name != "hydra"], [f"hydra.{name}" for name in whole.hydra]
-    known = {"job": own, "hydra": ["hydra", *inner], "all": [*own, "hydra", *inner]}[cfg]
+    inner = [f"hydra.{name}" for name in whole.hydra]
+    known = ["hydra", *inner] if cfg == "hydra" else [str(name) for name in whole if name != "hydra"]
     missing = object()
     part = OmegaConf.select(whole, package, default=missing)
     if part is missing or (cfg != "all" and (package.partition(".")[0] == "hydra") != (cfg == "hydra")):
@@ -93,6 +93,8 @@ def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     """
     root, before = logging.getLogger(), sys.argv
     handlers, level = root.handlers[:], root.level  # Hydra prints through the root
+    for name in ("hydra._internal.hydra", "hydra._internal.utils"):
+        logging.getLogger(name).disabled = False  # as a sweep in this process has left them
     sys.argv = ["diffcut-bench run", *flags, *map(quote_if_needed, overrides)]
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong
     try:

@@ -19,6 +19,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.heap import return_large_blocks
 from diffcut_bench.ncut import NCutTree, ncut_trees
 from diffcut_bench.refinement import assign_cut_by_cut
+from diffcut_bench.reporting import MAX_TAU, Explorer
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, at_most, prepare_example, resize_pixels
@@ -27,10 +28,9 @@ from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
 from diffcut_bench.scoring.upload import upload
-from diffcut_bench.segmentation.explorer import Explorer
 from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.segmentation.reading import Picture, as_rgb, describe_picture
-from diffcut_bench.segmentation.result import MAX_TAU, Segmentation
+from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.segmentation.settings import picture_config
 from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, as_segmenter
 
@@ -215,6 +215,7 @@ class _Scene:
         is_one_colour: all its pixels are equal. What a network sees of such a picture varies with the distance to its
             padding: there is nothing to segment.
         features: of the backbone [1, channels, rows, cols], on the host; None where nobody needs them.
+        tau: that it is segmented at; None: the method's own.
     """
 
     segmenter: PictureSegmenter
@@ -222,6 +223,7 @@ class _Scene:
     example: Example
     is_one_colour: bool
     features: Tensor | None = None
+    tau: float | None = None
     _found_tree: NCutTree | None = None
 
     def segmentation(self) -> Segmentation:
@@ -237,7 +239,8 @@ class _Scene:
             def cuts(features: Tensor) -> Tensor:
                 return tree.labels(tau, method.label_codes).unflatten(1, features.shape[2:])
 
-            return self._segmentation(replace(self.segmenter._pipeline, segmenter=as_segmenter(cuts)))
+            pipeline = replace(self.segmenter._pipeline, segmenter=as_segmenter(cuts))
+            return replace(self, tau=tau)._segmentation(pipeline)
 
     def hierarchy(self, max_tau: float) -> Hierarchy:
         method = self.segmenter.check_has_tree()
@@ -259,7 +262,7 @@ class _Scene:
                 features = self.features[0].to(source.device)
                 leaves = assign_cut_by_cut(features, image.sides, image.divided, size, similarity).cpu().numpy()
         pixels = (resize_pixels(self.example.eval_pixels, size) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-        return Explorer(pixels, image, leaves, tree.max_tau, method.tau)
+        return Explorer(pixels, image, leaves, tree.max_tau, method.tau if self.tau is None else self.tau)
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
         return_large_blocks(self.example.label.numel() > _LARGE)  # what reading and features left

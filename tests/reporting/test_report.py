@@ -459,5 +459,6 @@ def test_a_run_writes_explorers_beside_its_pictures(original, tmp_path, cli):
         f"picture{number}.{end}" for number in (0, 1) for end in ("html", "png")
     ]
     page.unlink()
-    assert "skipped" in cli("run", *words).out
+    again = cli("run", *words).out
+    assert "skipped" in again and f"explorer {page}" in again
     assert page.is_file(), "what is missing is written later"
