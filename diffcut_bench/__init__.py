@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffcut_bench.scoring.evaluate import evaluate
-    from diffcut_bench.segmentation import Segmentation, segment
+    from diffcut_bench.segmentation import PictureSegmenter, Segmentation, segment
 
-__all__ = ["Segmentation", "evaluate", "segment"]
+__all__ = ["PictureSegmenter", "Segmentation", "evaluate", "segment"]
 __version__ = "0.1.0"
-_ROOMS = {"Segmentation": "segmentation", "evaluate": "scoring.evaluate", "segment": "segmentation"}
+_ROOMS = {
+    "PictureSegmenter": "segmentation",
+    "Segmentation": "segmentation",
+    "evaluate": "scoring.evaluate",
+    "segment": "segmentation",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -23,3 +28,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return getattr(import_module(f"diffcut_bench.{_ROOMS[name]}"), name)
     raise AttributeError(f"module 'diffcut_bench' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ROOMS})

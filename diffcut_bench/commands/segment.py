@@ -12,7 +12,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.paths import portable
 from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, picture_config, picture_files, segment_files
-from diffcut_bench.segmentation.formats import ALWAYS, FORMATS, chosen_formats
+from diffcut_bench.segmentation.formats import ALWAYS, EXPLORER, FORMATS, chosen_formats
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,8 @@ def segment(options: argparse.Namespace) -> int:
     if options.classes is not None and not classes:
         raise UserError("no class named", "--classes", '--classes "cat, sofa, plant"')
     formats = () if options.format is None else chosen_formats(options.format)
+    if options.explore and EXPLORER not in formats:
+        formats += (EXPLORER,)
     if not 0 <= options.simplify < math.inf:
         raise UserError(f"{options.simplify:g} pixels", "--simplify", "--simplify 1.5")
     config = picture_config(overrides, named=bool(classes))

@@ -63,6 +63,7 @@ class RunConfig:
     accept_labels: bool = False
     max_pixels: int = 64_000_000
     max_seconds: float | None = None
+    smallest_segment: float = 0.0
     score: str = "miou"
     reference: str = "stored"
     tracker: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +82,8 @@ class RunConfig:
                 found.append(f"{name} must be at most {_MOST_PROCESSES}, not {value}")
         if self.max_seconds is not None and not 0 < self.max_seconds <= 1e6:
             found.append(f"max_seconds must lie above 0 and up to 1000000, not {self.max_seconds}")
+        if not 0 <= self.smallest_segment < 1:
+            found.append(f"smallest_segment must be a fraction of the area, 0 to below 1, not {self.smallest_segment}")
         if self.shard is not None and self.shard_of() is None:
             found.append(f"shard must be i/n with 1 <= i <= n, such as 2/4, not {self.shard!r}")
         if self.if_exists not in IF_EXISTS:

@@ -1,7 +1,9 @@
-"""From patches to pixels: concept assignment, pixel-adaptive refinement. Tensors and keyword arguments only."""
+"""From patches to pixels: concept assignment, pixel-adaptive refinement, speckles. Tensors and keyword arguments
+only."""
 
 from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
+from diffcut_bench.refinement.speckles import merge_speckles
 from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "assign_concepts",
     "assign_cut_by_cut",
     "median_filter",
+    "merge_speckles",
     "pamr",
     "refine_labels",
     "upsample_nearest",

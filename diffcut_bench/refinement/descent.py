@@ -12,7 +12,7 @@ from diffcut_bench.refinement.upsampling import Similarity
 def assign_cut_by_cut(
     features: Float[Tensor, "channels rows cols"],
     sides: Bool[Tensor, "cuts nodes"],
-    within: list[int],
+    divided: list[int],
     size: tuple[int, int],
     similarity: Similarity = "cosine",
 ) -> Int[Tensor, "height width"]:
@@ -24,7 +24,7 @@ def assign_cut_by_cut(
     Args:
         features: feature map of one image.
         sides: for each cut, the patches on its first side; cuts in depth-first order.
-        within: region that each cut divides: c + 1 for the first side of cut c, 0 for the whole image.
+        divided: region that each cut divides: c + 1 for the first side of cut c, 0 for the whole image.
         size: (height, width) of the map.
         similarity: with the mean as it is, or with the mean scaled to length 1; see `assign_concepts`.
 
@@ -34,7 +34,7 @@ def assign_cut_by_cut(
     unit = normalize(features.float(), dim=0).flatten(1)  # channels × patches
     patches = torch.zeros_like(sides[0] if len(sides) else unit[0], dtype=torch.int64)
     pixels = torch.zeros(size, dtype=torch.int64, device=unit.device)
-    for cut, region in enumerate(within):
+    for cut, region in enumerate(divided):
         rest = (patches == region) & ~sides[cut]
         members = torch.stack([sides[cut], rest], dim=1).to(unit.dtype)
         concepts = unit @ members / members.sum(dim=0).clamp_min(1)  # channels × 2

@@ -62,6 +62,8 @@ def settings_of(result: Result) -> dict[str, Any]:
     for stage in ("namer", "linker", "linker.backbone"):
         if choices.get(stage, "none") != "none":
             settings[stage] = choices[stage]
+    if config.get("smallest_segment"):  # older results have no such option
+        settings["smallest_segment"] = config["smallest_segment"]
     settings |= {f"protocol.{name}": value for name, value in choices_in_force(result.protocol).items()}
     skipped = set(_IMMATERIAL)
     if result.dataset.n_expected is not None:

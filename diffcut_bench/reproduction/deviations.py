@@ -79,8 +79,9 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     found += _kept_otherwise(planned, actual)
-    of_data = [name for name in ("limit", "shard", "seed") if getattr(actual, name) != getattr(planned, name)]
-    return (*found, *(f"{name}={getattr(actual, name)}" for name in of_data))
+    of_run = ("smallest_segment", "limit", "shard", "seed")
+    differ = [name for name in of_run if getattr(actual, name) != getattr(planned, name)]
+    return (*found, *(f"{name}={getattr(actual, name)}" for name in differ))
 
 
 def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:

@@ -37,6 +37,7 @@ def cell_identity(
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),
         **({} if pipeline.linker is None else {"linker": _linker_identity(config, pipeline)}),
+        **({"smallest_segment": config.smallest_segment} if config.smallest_segment else {}),
         **({"code": code} if code else {}),
         "protocol": {n: value for n, value in choices_in_force(asdict(pipeline.protocol)).items() if n != "name"},
         "shard": config.shard,

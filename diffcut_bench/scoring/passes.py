@@ -172,7 +172,8 @@ def open_pass(config: RunConfig, observer: Observer | None = None) -> OpenedPass
 
 def pass_key(config: RunConfig) -> str:
     """Equal for cells that one pass over the images can score: they differ in what happens after the features."""
-    own = {"segmenter", "upsampler", "refiner", "namer", "linker", "protocol", "seed", "score", "tracker", "choices"}
+    own = {"segmenter", "upsampler", "refiner", "smallest_segment", "namer", "linker", "protocol"}
+    own |= {"seed", "score", "tracker", "choices"}
     shared = {name: value for name, value in config.to_dict().items() if name not in own}
     return cell_key({**shared, **framing_choices(config.protocol), "linked_by": config.linker.get("backbone")})
 

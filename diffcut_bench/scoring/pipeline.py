@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from diffcut_bench.datasets import SegmentationDataset
@@ -29,6 +30,7 @@ from diffcut_bench.evaluation import (
     number_by_first_pixel,
 )
 from diffcut_bench.linking import segment_prototypes
+from diffcut_bench.refinement import merge_speckles
 from diffcut_bench.scoring.checks import check_label_map
 from diffcut_bench.scoring.framing import Example, prepare_prediction, resize_image
 from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead
@@ -172,13 +174,16 @@ def score_together(
 
 
 @torch.inference_mode()
-def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int]) -> Tensor:
+def segment_images(
+    pipeline: Pipeline, examples: Sequence[Example], size: tuple[int, int], features: Tensor | None = None
+) -> Tensor:
     """Segments of images without annotations.
 
     Args:
         pipeline: its protocol's similarity applies; nothing is matched.
         examples: of one size, with pixels.
         size: height and width of what is wanted.
+        features: of the pipeline's backbone, where they are there already; on any device.
 
     Returns:
         Segment ids [batch, height, width] on the host; numbers may be missing where a segment vanished.
@@ -193,8 +198,10 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
     shape = (len(examples), *size)
     try:
         there = upload(examples, source.device)
-        features = images = None
-        if pipeline.needs_features:
+        images = None
+        if features is not None:
+            features = features.to(source.device)
+        elif pipeline.needs_features:
             features = source.compute(torch.stack([example.image for example in there])).float()
         if pipeline.needs_images:
             images = torch.stack([resize_image(example.eval_image, size) for example in there])
@@ -202,12 +209,12 @@ def segment_images(pipeline: Pipeline, examples: Sequence[Example], size: tuple[
         inputs = Inputs(features, images, scored_sizes=[size] * len(there), grid_sizes=grids)
         with time_limit(pipeline.max_seconds, ["picture"] * len(there)):
             (segments,) = _segments([pipeline], inputs, shape)
-        if segmenter.gives == "label_map":  # of the pixels themselves: nothing to refine
-            return segments.cpu()
-        labels = _numbered(pipeline, _label_maps(pipeline, segments, inputs, shape))
-        if pipeline.refiner is not None and images is not None:
-            labels = check_label_map("refiner", pipeline.refiner(images, labels), labels.shape)
-        return labels.cpu()
+        labels = segments
+        if segmenter.gives != "label_map":  # one of the pixels themselves needs no refinement
+            labels = _numbered(pipeline, _label_maps(pipeline, segments, inputs, shape))
+            if pipeline.refiner is not None and images is not None:
+                labels = check_label_map("refiner", pipeline.refiner(images, labels), labels.shape)
+        return _without_speckles(pipeline, labels, inputs).cpu()
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
 
@@ -265,6 +272,21 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
     size = (shape[-2], shape[-1])
     labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size)
     return check_label_map("upsampler", labels, (shape[0], *size))
+
+
+def _without_speckles(pipeline: Pipeline, labels: Tensor, inputs: Inputs) -> Tensor:
+    """Label maps whose small pieces have joined neighbours: by the features that the segmenter looked at, else by
+    colour, so that it does not matter which other cells are in the pass."""
+    if not pipeline.smallest_segment:
+        return labels
+    if "features" in pipeline.segmenter.needs:
+        assert inputs.features is not None
+        channels = inputs.features.shape[1] - pipeline.features.backbone.attention_channels
+        compared = normalize(inputs.features[:, :channels].float(), dim=1)
+    else:
+        assert inputs.images is not None
+        compared = inputs.images
+    return merge_speckles(labels, compared, pipeline.smallest_segment)
 
 
 def _count_segments(segments: Tensor) -> Tensor:
@@ -480,7 +502,7 @@ class _Run:
             ]
 
     def _finished(self, batch: Batch, group: _Group, prediction: Tensor) -> tuple[Tensor, list[Tensor] | None]:
-        """Label maps after background rule, refiner and namer, and their contingency tables if these are known."""
+        """Label maps after background rule, refiner, speckles and namer, and their contingency tables if known."""
         pipeline, labels = batch.pipeline, group.labels
         background, protocol, tables = self.dataset.background, pipeline.protocol, None
         with self._stage("evaluate_s", [batch]):
@@ -493,6 +515,10 @@ class _Run:
             with self._stage("refine_s", [batch]):
                 refined = pipeline.refiner(group.inputs.images, prediction)
                 prediction = check_label_map("refiner", refined, labels.shape)
+        if pipeline.smallest_segment:
+            tables = None
+            with self._stage("refine_s", [batch]):
+                prediction = _without_speckles(pipeline, prediction, group.inputs)
         if pipeline.namer is not None:  # after the refiner, which works on segments
             with self._stage("segment_s", [batch]):
                 # It sees what the backbone sees, of a better resolution than what may be scored.

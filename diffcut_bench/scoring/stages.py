@@ -34,6 +34,7 @@ class Pipeline:
     max_seconds: float | None = None  # that segmenting an image may take
     linker: KMeansLinker | None = None
     linked_by: FeatureSource | None = None  # what the linker compares, if that is not ``features``
+    smallest_segment: float = 0.0  # fraction of the picture's area, see `merge_speckles`
 
     @property
     def needs_features(self) -> bool:
@@ -42,7 +43,8 @@ class Pipeline:
     @property
     def needs_images(self) -> bool:
         """Whether a stage looks at pictures of the scored size."""
-        return "images" in self.segmenter.needs or self.refiner is not None
+        by_colour = self.smallest_segment > 0 and "features" not in self.segmenter.needs
+        return "images" in self.segmenter.needs or self.refiner is not None or by_colour
 
     @classmethod
     def of(
@@ -83,7 +85,8 @@ class Pipeline:
         if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
             what = "concepts are assigned to segments of patches, and this segmenter's are finer"
             raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
-        return cls(features, method, upsampler, refiner, protocol, namer, config.max_seconds, linker, linked_by)
+        others = (namer, config.max_seconds, linker, linked_by, config.smallest_segment)
+        return cls(features, method, upsampler, refiner, protocol, *others)
 
 
 def _check_linker(config: RunConfig, features: FeatureSource) -> None:

@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from diffcut_bench.escaping import file_stem, one_line
 from diffcut_bench.ncut import ImageTree
@@ -47,23 +46,13 @@ class Explorer:
     max_tau: float
     tau: float
 
-    def page(self, name: str) -> str:
+    def page(self, name: str = "picture") -> str:
         """The HTML file, see `explorer_page`."""
         return explorer_page(self.image, self.tree, self.leaves, max_tau=self.max_tau, tau=self.tau, name=name)
 
-
-def regions_within(sides: Tensor) -> list[int]:
-    """Region that each cut divides: c + 1 for the first side of cut c, 0 for the whole image.
-
-    Args:
-        sides: for each cut the patches on its first side [cuts, patches], see `ImageTree`.
-    """
-    within, on_host = [], sides.cpu().numpy()
-    for cut, side in enumerate(on_host):
-        # First sides are nested or disjoint: one that holds a patch of this one holds all of it.
-        around = np.flatnonzero(on_host[:cut, side.argmax()])
-        within.append(int(around[-1]) + 1 if len(around) else 0)
-    return within
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the page, in a frame of its own."""
+        return f'<iframe srcdoc="{escape(self.page())}" style="width:100%;height:640px;border:0"></iframe>'
 
 
 def explorer_data(leaves: NDArray[np.int64], tree: ImageTree, max_tau: float, tau: float, name: str) -> dict[str, Any]:
@@ -84,7 +73,7 @@ def explorer_data(leaves: NDArray[np.int64], tree: ImageTree, max_tau: float, ta
         "tau": min(tau, max_tau),
         "stem": file_stem(Path(name).stem),
         "reached": tree.reached_at.float().tolist(),
-        "within": regions_within(tree.sides),
+        "within": tree.divided,
         "leaves": pack_runs(leaves),
     }
 

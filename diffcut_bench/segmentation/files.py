@@ -7,14 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
 from diffcut_bench.segmentation.formats import Format, Segmented, read_georeference
 from diffcut_bench.segmentation.picture import PictureSegmenter
 from diffcut_bench.segmentation.record import SegmentRecord
-
-_NAMER = "clip_b16"  # where classes are given and no namer is
 
 
 @dataclass(frozen=True)
@@ -53,21 +50,6 @@ def picture_files(words: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(paths))
 
 
-def picture_config(overrides: Sequence[str], named: bool) -> RunConfig:
-    """The config for pictures of the user's own: whole, at their own resolution, unless the overrides say otherwise.
-
-    Args:
-        overrides: of the user.
-        named: whether segments get names; by a namer of ours where the overrides choose none.
-    """
-    chosen = []
-    if named and not any(word.startswith("namer=") for word in overrides):
-        # An option among the overrides may choose one; what they set of a namer comes after that.
-        config = load_config([word for word in overrides if not word.startswith("namer.")])
-        chosen = [] if config.namer.get("_target_") else [f"namer={_NAMER}"]
-    return load_config(["protocol=strict", *chosen, *overrides])
-
-
 def segment_files(
     paths: Sequence[Path],
     segmenter: PictureSegmenter,
@@ -93,6 +75,8 @@ def segment_files(
     names = {each.name for each in formats}
     if "tree" in names:
         segmenter.check_has_tree()
+    if "explorer" in names:
+        segmenter.check_explorable()
     for path in paths:
         entry = record.find(path, formats, simplify) if if_exists != "overwrite" else None
         if entry is not None:
@@ -103,8 +87,7 @@ def segment_files(
             result = segmenter(path)
             if georeference is not None:
                 georeference.check_size(path, result.labels.shape)
-            hierarchy = segmenter.hierarchy(path) if "tree" in names else None
-            segmented = Segmented(path.name, result, simplify, georeference, hierarchy)
+            segmented = Segmented(path.name, result, simplify, georeference)
             contents = {each: each.encode(segmented) for each in formats}
         except Exception as error:  # whatever it is, the other pictures are segmented
             if len(paths) == 1:

@@ -69,9 +69,8 @@ def _regions(tree: ImageTree) -> tuple[list[int], list[float], NDArray[np.int64]
     """Parents and taus of regions, and the leaf of each patch [nodes]; cut c makes the regions 2c + 1 and 2c + 2."""
     sides, reached = tree.sides.cpu().numpy(), tree.reached_at.tolist()
     parents, taus, leaf = [-1], [0.0], np.zeros(sides.shape[1], dtype=np.int64)
-    for cut, above in enumerate(tree.parents):
-        # The first side of a cut lies on one side of the cut above it, whole.
-        divided = 0 if above < 0 else 2 * above + (1 if (sides[above] & sides[cut]).any() else 2)
+    for cut, (above, first) in enumerate(zip(tree.parents, tree.on_first_side, strict=True)):
+        divided = 0 if above < 0 else 2 * above + (1 if first else 2)
         own = leaf == divided
         leaf[own] = np.where(sides[cut][own], 2 * cut + 1, 2 * cut + 2)
         parents += [divided, divided]

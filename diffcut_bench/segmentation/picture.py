@@ -1,9 +1,10 @@
-"""Segment the user's own pictures: the five-line use, and the command `diffcut-bench segment`."""
+"""Segment the user's own pictures: the five-line use, and what `diffcut-bench segment` calls."""
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from diffcut_bench.config import RunConfig, instantiate, load_config
-from diffcut_bench.datasets.decoding import decode_rgb, to_rgb
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.ncut import ncut_trees
-from diffcut_bench.paths import expanded
+from diffcut_bench.ncut import NCutTree, ncut_trees
 from diffcut_bench.refinement import assign_cut_by_cut, upsample_nearest
-from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, prepare_example, resize_image
@@ -28,10 +26,12 @@ from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
 from diffcut_bench.scoring.upload import upload
-from diffcut_bench.segmentation.explorer import Explorer, regions_within
+from diffcut_bench.segmentation.explorer import Explorer
 from diffcut_bench.segmentation.hierarchy import Hierarchy
-from diffcut_bench.segmenters import DiffCut, GraphTooLargeError
-from diffcut_bench.store import write_atomically
+from diffcut_bench.segmentation.reading import Picture, as_rgb, describe_picture
+from diffcut_bench.segmentation.result import MAX_TAU, Segmentation
+from diffcut_bench.segmentation.settings import picture_config
+from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, as_segmenter
 
 # Pixels of the longer side at which labels are refined; a larger picture's labels are enlarged from there. Refinement
 # holds a plane for each neighbour and each segment, which at the size of a camera's picture is tens of gigabytes.
@@ -39,73 +39,20 @@ _LARGEST = 1536
 _BACKGROUND = "background"
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """Segments of one picture.
-
-    Attributes:
-        image: RGB [height, width, 3], 0..255, upright.
-        labels: segment of each pixel [height, width], contiguous from 0.
-        names: of each segment, with its probability among the classes; None where segments were not named.
-    """
-
-    image: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    names: tuple[tuple[str, float], ...] | None = None
-
-    @property
-    def num_segments(self) -> int:
-        return int(self.labels.max()) + 1
-
-    def overlay(self) -> Image.Image:
-        """The segments in colours over the picture; a legend of their names beneath it, where they have any."""
-        pixels = overlay(self.image, self.labels)
-        if self.names is not None:
-            legend = zip(self.names, palette(self.num_segments), strict=True)
-            pixels = with_legend(pixels, [(name, tuple(colour)) for (name, _), colour in legend])
-        return Image.fromarray(pixels)
-
-    def describe(self) -> list[dict[str, Any]]:
-        """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB;
-        name and score where it has them."""
-        described = []
-        for segment in range(self.num_segments):
-            mask = self.labels == segment
-            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-            described.append(
-                {
-                    "id": segment,
-                    "area_px": int(mask.sum()),
-                    "area_fraction": round(float(mask.mean()), 6),
-                    "bbox": [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1],
-                    "mean_rgb": self.image[mask].mean(axis=0).round(1).tolist(),
-                    **({} if self.names is None else dict(zip(("name", "score"), self.names[segment], strict=True))),
-                }
-            )
-        return described
-
-    def save(self, labels_path: Path, overlay_path: Path) -> None:
-        """Label PNG and overlay PNG.
-
-        The values of the first are segment ids: 8 bits that a palette shows in the overlay's colours (mode P), or 16
-        from 257 segments on.
-        """
-        if self.num_segments <= 256:
-            labels = encode_png(self.labels.astype(np.uint8), palette(self.num_segments))
-        else:
-            labels = encode_png(self.labels.astype(np.uint16))
-        write_atomically(labels_path, labels)
-        write_atomically(overlay_path, encode_png(np.asarray(self.overlay())))
-
-
 class PictureSegmenter:
-    """The pipeline of a config, built once, for pictures without annotations.
+    """The pipeline of a config, built once, for any number of pictures without annotations.
 
     Pictures are taken whole, in their aspect ratio, and segmented at their own resolution unless the config's protocol
-    says otherwise (``protocol=strict`` is what `segment` and the command use).
+    says otherwise (``protocol=strict`` is what overrides begin with here).
+
+    Threads may share one: their calls wait for each other. Processes can't share one; a copy that is sent to a process
+    (pickled) is built anew there from its config.
+
+    >>> segmenter = PictureSegmenter(["backbone=efficientnet_lite0", "segmenter.tau=0.4"])
+    >>> for result in segmenter.map(paths, batch_size=8): ...  # doctest: +SKIP
 
     Args:
-        config: checked.
+        config: checked, or Hydra overrides of the config that `diffcut-bench segment` has.
         class_names: that the config's namer chooses among, such as ``cat|kitten``; ``background`` stands for what is
             behind things. Empty: segments get no names.
 
@@ -113,7 +60,9 @@ class PictureSegmenter:
         UserError: an option is out of range, weights are missing, or classes go without a namer or the other way round.
     """
 
-    def __init__(self, config: RunConfig, class_names: Sequence[str] = ()) -> None:
+    def __init__(self, config: RunConfig | Sequence[str] = (), class_names: Sequence[str] = ()) -> None:
+        if not isinstance(config, RunConfig):
+            config = picture_config(config, named=bool(class_names))
         namer = instantiate("namer", config.namer)
         if bool(class_names) != (namer is not None):
             if class_names:
@@ -122,12 +71,16 @@ class PictureSegmenter:
         if config.linker.get("_target_"):
             where = f"linker={config.choices.get('linker')}"
             raise UserError("a linker compares the segments of a data set's images", where, "leave it out")
-        self._config = config
+        self._config, self._given_names = config, tuple(class_names)
         features = open_features(replace(config, features={}), choose_device(config.device))
         self._pipeline = Pipeline.of(config, features)
         self._class_names = [name.strip("| ").partition("|")[0].strip() for name in class_names]
         background = self._class_names.index(_BACKGROUND) if _BACKGROUND in self._class_names else None
         self._namer = namer and namer.for_classes(class_names, background, features.device)
+        self._lock = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._config, self._given_names)
 
     def identity(self) -> dict[str, Any]:
         """Everything but the picture that its segments and their names depend on."""
@@ -139,6 +92,7 @@ class PictureSegmenter:
             "features_version": FEATURES_VERSION,
             "backbone": backbone_identity(pipeline.features.backbone, config.backbone),
             **options,
+            **({"smallest_segment": config.smallest_segment} if config.smallest_segment else {}),
             "protocol": config.protocol,
             "code": code_fingerprint(stages, options.values()),
             "words": self._namer and self._namer.identity(),
@@ -147,136 +101,201 @@ class PictureSegmenter:
             "torch": torch.__version__.partition("+")[0],
         }
 
-    def __call__(self, image: str | Path | Image.Image | NDArray[Any]) -> Segmentation:
+    def __call__(self, image: Picture) -> Segmentation:
         """Segment one picture. One whose pixels are all equal is one segment.
 
         Args:
-            image: path, Pillow image, or array: RGB(A) [height, width, 3 or 4] or grey [height, width], of uint8 (grey
-                also of uint16), or of floats from 0 to 1.
+            image: path, bytes of a picture file, Pillow image, array [height, width, 3 or 4], tensor [3 or 4, height,
+                width], or either in grey [height, width]; of uint8 (grey also of uint16), or of floats from 0 to 1.
 
         Raises:
             UserError: the file is missing or no picture, the array is none of these, there are no pixels, or it took
                 longer than the config's ``max_seconds``.
         """
-        picture = _as_rgb(image, self._config.max_pixels)
-        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
-        example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
-        pixels = (example.eval_image.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
-        segments = example.label
-        with _said_if_too_long(image):
-            if not _is_one_colour(picture):
-                segments = self._segments(example)
-        if self._namer is None:
-            return Segmentation(pixels, segments.numpy())
-        (there,) = upload([example], self._device)
-        found = self._namer(there.image[None], segments[None].to(self._device))
-        named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
-        names = tuple((self._class_names[i], round(score, 6)) for i, score in named)
-        return Segmentation(pixels, segments.numpy(), names)
+        return next(self.map([image]))
 
-    @torch.inference_mode()
-    def hierarchy(self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.9) -> Hierarchy:
-        """The tree of one picture, from which its segments at any tau come.
+    def map(self, images: Iterable[Picture], batch_size: int = 1) -> Iterator[Segmentation]:
+        """Segment pictures, one result each, in their order.
 
         Args:
-            image: as of a call.
-            max_tau: greatest tau that it answers; the config's own where that is greater.
+            images: as a call takes them; read as they are needed.
+            batch_size: pictures that go through the backbone together, where they have one size.
 
         Raises:
-            UserError: as of a call, or the segmenter has no tree.
+            UserError: as a call. Pictures before it were given; `try_map` goes on with those behind it.
         """
-        self.check_has_tree()
-        method = self._pipeline.segmenter.method
-        picture = _as_rgb(image, self._config.max_pixels)
-        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
-        (there,) = upload([prepare_example(0, "", picture, nothing, self._pipeline.features.framing)], self._device)
-        features = self._pipeline.features.compute(there.image[None]).float()
-        pair = (max(max_tau, method.tau), method.alpha)
-        try:
-            (tree,) = ncut_trees(features.flatten(2).mT, [pair], method)
-        except GraphTooLargeError as error:
-            hint = "raise segmenter.max_memory_gib, or use a smaller protocol.image_size"
-            raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
-        return Hierarchy.of(tree, method.alpha, (features.shape[2], features.shape[3]))
+        for result in self.try_map(images, batch_size):
+            if isinstance(result, UserError):
+                raise result
+            yield result
 
-    def check_has_tree(self) -> None:
-        """Raise a UserError where the segmenter has no tree."""
+    def try_map(self, images: Iterable[Picture], batch_size: int = 1) -> Iterator[Segmentation | UserError]:
+        """The same, with the error in the place of a picture that can't be segmented."""
+        rest = iter(images)
+        while batch := list(islice(rest, batch_size)):
+            with self._lock:
+                scenes = [self._caught(self._scene, image) for image in batch]
+                self._fill_in_features([scene for scene in scenes if isinstance(scene, _Scene)])
+                results = [s if isinstance(s, UserError) else self._caught(s.segmentation) for s in scenes]
+            yield from results
+
+    def check_has_tree(self) -> DiffCut:
+        """The method, whose segments at any tau come from one tree.
+
+        Raises:
+            UserError: they don't.
+        """
         method = self._pipeline.segmenter.method
         if not isinstance(method, DiffCut):
             raise UserError("only the recursive cut has a tree", "segmenter", "segmenter=diffcut")
         if method.approximation != "none":
             where = f"segmenter.approximation={method.approximation}"
             raise UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
-
-    @property
-    def _device(self) -> torch.device:
-        return self._pipeline.features.device
-
-    @torch.inference_mode()
-    def explore(
-        self, image: str | Path | Image.Image | NDArray[Any], max_tau: float = 0.8, largest: int = 1024
-    ) -> Explorer:
-        """The segments of one picture at every tau, for a page with a slider.
-
-        Args:
-            image: see `__call__`.
-            max_tau: end of the slider; the config's tau where that is greater.
-            largest: pixels of the longer side that the page's picture has at most.
-
-        Raises:
-            UserError: as `__call__` and `check_explorable`.
-        """
-        method, source = self.check_explorable(), self._pipeline.features
-        picture = _as_rgb(image, self._config.max_pixels)
-        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
-        (there,) = upload([prepare_example(0, "", picture, nothing, source.framing)], source.device)
-        size = _at_most(largest, there.label.shape)
-        features = source.compute(there.image[None]).float()
-        max_tau = max(max_tau, method.tau)
-        try:
-            with _said_if_too_long(image), time_limit(self._config.max_seconds, ["picture"]):
-                # At tau 0 nothing is cut.
-                pairs = [(0.0 if _is_one_colour(picture) else max_tau, method.alpha)]
-                (tree,) = ncut_trees(features.flatten(2).mT, pairs, method)[0].images
-                within = regions_within(tree.sides)
-                leaves = assign_cut_by_cut(features[0], tree.sides, within, size, self._pipeline.protocol.similarity)
-        except ValueError as error:
-            raise UserError(
-                str(error), "--explore", "choose another option, or a smaller protocol.image_size"
-            ) from error
-        pixels = (resize_image(there.eval_image, size).permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
-        return Explorer(pixels, tree, leaves.cpu().numpy(), max_tau, method.tau)
+        return method
 
     def check_explorable(self) -> DiffCut:
-        """The segmenter, whose segments at any tau make one tree.
+        """The method, whose segments are nested from one tau to the next.
 
         Raises:
-            UserError: they don't.
+            UserError: they aren't.
         """
-        method = self._pipeline.segmenter.method
-        if not isinstance(method, DiffCut) or method.approximation != "none":
-            what = "only an exact recursive cut has a tree of segments"
-            raise UserError(what, "--explore", "leave --explore out, or use segmenter=diffcut")
+        method = self.check_has_tree()
         if method.label_codes != "exact":
             raise UserError("label codes that merge segments have no tree", "--explore", "segmenter.label_codes=exact")
         return method
 
-    def _segments(self, example: Example) -> Tensor:
-        """Segments [height, width], contiguous from 0, of a picture at the wanted size."""
-        height, width = example.label.shape
-        labels = segment_images(self._pipeline, [example], _at_most(_LARGEST, (height, width)))
-        return upsample_nearest(labels, (height, width))[0].unique(return_inverse=True)[1]
+    @staticmethod
+    def _caught(step: Any, *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except UserError as error:
+            return error
+
+    def _scene(self, image: Picture) -> "_Scene":
+        picture = as_rgb(image, self._config.max_pixels)
+        nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
+        example = prepare_example(0, "", picture, nothing, self._pipeline.features.framing)
+        return _Scene(self, describe_picture(image), example, _is_one_colour(picture))
+
+    @torch.inference_mode()
+    def _fill_in_features(self, scenes: Sequence["_Scene"]) -> None:
+        """Compute what the pictures are segmented by, those of one size together."""
+        source = self._pipeline.features
+        groups: dict[Any, list[_Scene]] = {}
+        for scene in scenes:
+            if self._pipeline.needs_features and not scene.is_one_colour:
+                groups.setdefault(scene.example.grid, []).append(scene)
+        for group in groups.values():
+            there = upload([scene.example for scene in group], source.device)
+            features = source.compute(torch.stack([example.image for example in there])).float().cpu()
+            for scene, own in zip(group, features.split(1), strict=True):
+                scene.features = own
+
+    def _names(self, example: Example, labels: NDArray[np.int64]) -> tuple[tuple[str, float], ...] | None:
+        if self._namer is None:
+            return None
+        device = self._pipeline.features.device
+        (there,) = upload([example], device)
+        found = self._namer(there.image[None], torch.from_numpy(labels)[None].to(device))
+        named = zip(found.classes[0].tolist(), found.scores[0].tolist(), strict=True)
+        return tuple((self._class_names[i], round(score, 6)) for i, score in named)
 
 
-def segment(
-    image: str | Path | Image.Image | NDArray[Any],
-    backbone: str = "efficientnet_lite0",
-    *overrides: str,
-) -> Segmentation:
-    """Segment one picture in one line.
+@dataclass
+class _Scene:
+    """One picture, its features, and the tree of its cuts: what its segments at any tau come from.
+
+    Attributes:
+        segmenter: of pictures.
+        where: what messages call the picture.
+        example: the picture.
+        is_one_colour: all its pixels are equal. What a network sees of such a picture varies with the distance to its
+            padding: there is nothing to segment.
+        features: of the backbone [1, channels, rows, cols], on the host; None where nobody needs them.
+    """
+
+    segmenter: PictureSegmenter
+    where: str
+    example: Example
+    is_one_colour: bool
+    features: Tensor | None = None
+    _found_tree: NCutTree | None = None
+
+    def segmentation(self) -> Segmentation:
+        return self._segmentation(self.segmenter._pipeline)
+
+    def at(self, tau: float) -> Segmentation:
+        if not tau >= 0:
+            raise UserError("below 0" if tau < 0 else "not a number", f"tau={tau}", "give a number such as 0.5")
+        method = self.segmenter.check_has_tree()
+        with self.segmenter._lock:
+            tree = self._tree(max(tau, MAX_TAU))
+
+            def cuts(features: Tensor) -> Tensor:
+                return tree.labels(tau, method.label_codes).unflatten(1, features.shape[2:])
+
+            return self._segmentation(replace(self.segmenter._pipeline, segmenter=as_segmenter(cuts)))
+
+    def hierarchy(self, max_tau: float) -> Hierarchy:
+        method = self.segmenter.check_has_tree()
+        with self.segmenter._lock:
+            tree = self._tree(max(max_tau, method.tau))
+        return Hierarchy.of(tree, method.alpha, self.example.grid)
+
+    @torch.inference_mode()
+    def explore(self, max_tau: float, largest: int) -> Explorer:
+        method = self.segmenter.check_explorable()
+        source, similarity = self.segmenter._pipeline.features, self.segmenter._pipeline.protocol.similarity
+        size = _at_most(largest, self.example.label.shape)
+        with self.segmenter._lock:
+            tree = self._tree(max(max_tau, method.tau))
+            (image,) = tree.images
+            if self.features is None:
+                leaves = np.zeros(size, dtype=np.int64)
+            else:
+                features = self.features[0].to(source.device)
+                leaves = assign_cut_by_cut(features, image.sides, image.divided, size, similarity).cpu().numpy()
+        return Explorer(
+            _eight_bits(resize_image(self.example.eval_image, size)), image, leaves, tree.max_tau, method.tau
+        )
+
+    def _segmentation(self, pipeline: Pipeline) -> Segmentation:
+        height, width = self.example.label.shape
+        labels = torch.zeros(1, height, width, dtype=torch.int64)
+        if not self.is_one_colour:
+            with _said_if_too_long(self.where):
+                labels = segment_images(pipeline, [self.example], _at_most(_LARGEST, (height, width)), self.features)
+            labels = upsample_nearest(labels, (height, width)).unique(return_inverse=True)[1]
+        ids = labels[0].numpy()
+        names = self.segmenter._names(self.example, ids)
+        return Segmentation(_eight_bits(self.example.eval_image), ids, names, self)
+
+    @torch.inference_mode()
+    def _tree(self, max_tau: float) -> NCutTree:
+        """The cuts up to this tau or a greater one, on the device. A picture of one colour has none."""
+        if self._found_tree is None or self._found_tree.max_tau < max_tau:
+            method, source = self.segmenter.check_has_tree(), self.segmenter._pipeline.features
+            rows, cols = self.example.grid
+            features = torch.ones(1, 1, rows, cols) if self.features is None else self.features
+            pair = (max_tau if self.features is not None else 0.0, method.alpha)
+            try:
+                with _said_if_too_long(self.where), time_limit(self.segmenter._config.max_seconds, [self.where]):
+                    (tree,) = ncut_trees(features.to(source.device).flatten(2).mT, [pair], method)
+            except GraphTooLargeError as error:
+                hint = "raise segmenter.max_memory_gib, or use a smaller protocol.image_size"
+                raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
+            except ValueError as error:
+                hint = "choose a tau of at least 0, or a smaller protocol.image_size"
+                raise UserError(str(error), self.where, hint) from error
+            self._found_tree = replace(tree, max_tau=max_tau)
+        return self._found_tree
+
+
+def segment(image: Picture, backbone: str = "efficientnet_lite0", *overrides: str) -> Segmentation:
+    """Segment one picture in one line. For many, build a `PictureSegmenter` once.
 
     Args:
-        image: path, Pillow image or array, see `PictureSegmenter`.
+        image: path, bytes of a picture file, Pillow image, array or tensor, see `PictureSegmenter`.
         backbone: option name.
         overrides: further Hydra overrides, such as ``"segmenter.tau=0.4"``.
 
@@ -286,20 +305,24 @@ def segment(
     Raises:
         UserError: an option is unknown, weights are missing, or the picture can't be read.
     """
-    return PictureSegmenter(load_config(["protocol=strict", f"backbone={backbone}", *overrides]))(image)
+    return PictureSegmenter([f"backbone={backbone}", *overrides])(image)
 
 
 @contextmanager
-def _said_if_too_long(image: object) -> Iterator[None]:
+def _said_if_too_long(where: str) -> Iterator[None]:
     try:
         yield
     except TookTooLongError as error:
-        where = str(image) if isinstance(image, (str, Path)) else "this picture"
         raise UserError(f"segmenting {error}", where, "give it more time, or a smaller picture") from error
 
 
+def _eight_bits(image: Tensor) -> NDArray[np.uint8]:
+    """RGB [height, width, 3], 0..255, of colours [3, height, width] in [0, 1]."""
+    pixels: NDArray[np.uint8] = (image.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)
+    return pixels
+
+
 def _is_one_colour(picture: Image.Image) -> bool:
-    """What a network sees of one colour varies with the distance to its padding: nothing to segment."""
     pixels = np.asarray(picture)
     return bool((pixels == pixels[0, 0]).all())
 
@@ -308,45 +331,3 @@ def _at_most(largest: int, size: Sequence[int]) -> tuple[int, int]:
     """Height and width, made smaller in proportion where the longer one is above ``largest``."""
     scale = min(largest / max(size), 1)
     return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-
-def _as_rgb(image: str | Path | Image.Image | NDArray[Any], max_pixels: int) -> Image.Image:
-    if isinstance(image, (str, Path)):
-        return _read(Path(expanded(str(image), "picture")), max_pixels)
-    try:
-        picture = to_rgb(Image.fromarray(_eight_bits(image)) if isinstance(image, np.ndarray) else image)
-    except Exception as error:  # as in `_read`, and whatever is no picture at all
-        hint = "a path, a Pillow image, or an array [height, width, 3] of uint8 0..255 or floats 0..1"
-        raise UserError(f"no picture: {error}", f"a {type(image).__name__}", hint) from error
-    if not picture.width or not picture.height:
-        raise UserError("a picture without pixels", f"{picture.width} × {picture.height}", "check what made it")
-    return picture
-
-
-def _eight_bits(array: NDArray[Any]) -> NDArray[Any]:
-    """An array that Pillow takes.
-
-    Raises:
-        ValueError: it is none of a picture.
-    """
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
-        turned = array.ndim == 3 and array.shape[0] in (3, 4)
-        raise ValueError(f"the shape is {list(array.shape)}" + (", with the colours first" if turned else ""))
-    if np.issubdtype(array.dtype, np.floating):
-        if array.size and not (array.min() >= 0 and array.max() <= 1):
-            raise ValueError(f"the floats are {array.min():g} to {array.max():g}, not from 0 to 1")
-        return (array * 255).round().astype(np.uint8)
-    if array.dtype != np.uint8 and not (array.dtype == np.uint16 and array.ndim == 2):
-        raise ValueError(f"the values are {array.dtype}")
-    return array
-
-
-def _read(path: Path, max_pixels: int) -> Image.Image:
-    if path.is_dir():
-        raise UserError("a folder, not a picture", str(path), "name a picture in it")
-    if not path.is_file():
-        raise UserError("no such picture", str(path), "check the path")
-    try:
-        return decode_rgb(path.read_bytes(), path.name, max_pixels, upright=True)
-    except Exception as error:  # Pillow raises OSError, ValueError, NotImplementedError, struct.error and more
-        raise UserError(f"not a picture that can be read ({error})", str(path), "convert it to JPEG or PNG") from error

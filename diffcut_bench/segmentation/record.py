@@ -20,7 +20,7 @@ from filelock import FileLock
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import portable_path
 from diffcut_bench.segmentation.formats import Content, Format, remove_written, write_content
-from diffcut_bench.segmentation.picture import Segmentation
+from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.store import cell_key, unwritable, write_atomically
 from diffcut_bench.store.schema import typed
 

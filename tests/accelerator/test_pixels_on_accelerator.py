@@ -33,6 +33,7 @@ from diffcut_bench.refinement import (
     assign_concepts,
     assign_cut_by_cut,
     median_filter,
+    merge_speckles,
     pamr,
     refine_labels,
     upsample_nearest,
@@ -163,6 +164,14 @@ def test_refinement_asks_as_much_for_a_batch_as_for_an_image(accelerator):
     )
     assert all_of_them.kernels.total() == one.kernels.total() < 100
     assert all_of_them.crossings.total() == one.crossings.total() == 2
+
+
+def test_speckles_are_merged_with_one_wait_a_batch(accelerator):
+    for images in (1, 3):
+        inputs = PREDICTION[:images], FEATURES[:images]
+        counts = compare(accelerator, partial(merge_speckles, smallest=0.02), *inputs)
+        assert counts.crossings.total() == 1
+        assert counts.kernels.total() == 3  # copies
 
 
 def test_synonyms_are_compared_at_once(accelerator):

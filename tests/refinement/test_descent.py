@@ -3,7 +3,6 @@ from conftest import same_partition
 
 from diffcut_bench.ncut import ncut_tree
 from diffcut_bench.refinement import assign_concepts, assign_cut_by_cut
-from diffcut_bench.segmentation.explorer import regions_within
 
 
 def noisy_map(seed: int = 0) -> torch.Tensor:
@@ -17,7 +16,7 @@ def noisy_map(seed: int = 0) -> torch.Tensor:
 def descend(features: torch.Tensor, max_tau: float, size: tuple[int, int]) -> torch.Tensor:
     (tree,) = ncut_tree(features.flatten(2).mT, max_tau=max_tau, alpha=10).images
     assert len(tree.parents) > 2
-    return assign_cut_by_cut(features[0], tree.sides, regions_within(tree.sides), size)
+    return assign_cut_by_cut(features[0], tree.sides, tree.divided, size)
 
 
 def test_segments_at_a_tau_are_unions_of_those_at_a_greater_one():

@@ -50,6 +50,7 @@ def columns_of(*results: Result) -> list[str]:
         ("config/limit", (None, 10), "limit"),
         ("config/limit_seed", (1, 2), "limit_seed"),
         ("config/shard", ("1/2", "2/2"), "shard"),
+        ("config/smallest_segment", (0.0, 0.001), "smallest_segment"),
         ("environment/seed", (1, 2), "seed"),
         ("dataset/fingerprint", ("a" * 64, "b" * 64), "fingerprint"),
         ("dataset/name", ("one", "other"), "data"),

@@ -84,6 +84,7 @@ def test_numbers_do_not_depend_on_batch_size_or_workers(shapes, tmp_path, protoc
         "upsampler=nearest",
         "refiner=none",
         "protocol.void=ignore",
+        "smallest_segment=0.01",
         "limit=5",
     ],
 )
@@ -405,6 +406,7 @@ def test_integral_numbers_are_one_cell_however_written(shapes, tmp_path):
 @pytest.mark.slow
 def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
     singles = ("segmenter.tau=0.3", "segmenter.tau=0.6", "segmenter.alpha=2", "refiner=none", "upsampler=nearest")
+    singles += ("smallest_segment=0.1",)
     choices = [*([word] for word in singles), ["protocol=paper"], ["segmenter.label_codes=exact", "segmenter.tau=0.8"]]
     configs = [load_config([*shapes_overrides(shapes, tmp_path / "pass"), *own]) for own in choices]
     assert len({passes.pass_key(config) for config in configs}) == 1
@@ -419,6 +421,29 @@ def test_cells_of_one_pass_equal_cells_alone(shapes, tmp_path, monkeypatch):
         assert read_rows(cell.folder) == read_rows(alone.folder)
     assert len({cell.result.key for cell in together}) == len(choices)
     assert all(cell.skipped for cell in passes.run_cells(configs))
+
+
+def test_speckles_are_merged_in_cells_that_ask_for_it(shapes, tmp_path):
+    """Before names and scores; the identity of other cells has no word of it."""
+    found = {}
+    for smallest in (0, 0.2, 0.99):
+        cell = run(shapes, tmp_path / "out", f"smallest_segment={smallest}", "protocol.background_rule=one_to_one")
+        found[smallest] = cell.result
+        assert cell.result.identity.get("smallest_segment", 0) == smallest
+    assert "smallest_segment" not in found[0].identity
+    assert found[0].segments_per_image == found[0.99].segments_per_image  # of the cut, before any merging
+    assert len({result.metrics.miou for result in found.values()}) == 3
+    assert found[0.99].metrics.miou == pytest.approx(
+        run(
+            shapes, tmp_path / "out", "segmenter=one_segment", "protocol.background_rule=one_to_one"
+        ).result.metrics.miou
+    )
+
+
+@pytest.mark.parametrize("value", ["-0.1", "1", "nan"])
+def test_the_smallest_segment_is_a_fraction(value):
+    with pytest.raises(UserError, match="smallest_segment must be a fraction"):
+        load_config([f"smallest_segment={value}"])
 
 
 def test_what_cannot_share_a_pass_has_another_key(shapes, tmp_path):

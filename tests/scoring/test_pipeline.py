@@ -117,6 +117,8 @@ def test_cells_of_one_pass_equal_each_alone(words):
         [],
         ["segmenter=slic", "backbone=colour"],
         ["segmenter=diffcut", "upsampler=nearest"],
+        ["segmenter=diffcut", "smallest_segment=0.05"],
+        ["segmenter=slic", "smallest_segment=0.05"],  # by colour, though others of the pass have features
     ]
     configs = [load_config([*words("patches_by_name"), *kind]) for kind in kinds]
     together = run_cells(configs)

@@ -103,7 +103,7 @@ def test_a_picture_of_another_size_is_refused():
 @pytest.fixture(scope="module")
 def coffee() -> Explorer:
     config = load_config(["protocol=strict", "backbone=efficientnet_lite0", SMALL])
-    return PictureSegmenter(config).explore(skimage.data.coffee(), max_tau=0.8)
+    return PictureSegmenter(config)(skimage.data.coffee()).explore(max_tau=0.8)
 
 
 def test_a_picture_is_explored_at_the_size_that_is_asked_for(coffee):
@@ -112,14 +112,14 @@ def test_a_picture_is_explored_at_the_size_that_is_asked_for(coffee):
     assert np.array_equal(coffee.image, skimage.data.coffee())
     assert len(np.unique(coffee.leaves)) > 10
     config = load_config(["protocol=strict", "backbone=colour", SMALL])
-    smaller = PictureSegmenter(config).explore(skimage.data.coffee(), largest=90)
+    smaller = PictureSegmenter(config)(skimage.data.coffee()).explore(largest=90)
     assert smaller.image.shape == (60, 90, 3)
     assert smaller.leaves.shape == (60, 90)
 
 
 def test_a_picture_of_one_colour_is_one_segment():
     config = load_config(["protocol=strict", "backbone=efficientnet_lite0", SMALL])
-    plain = PictureSegmenter(config).explore(np.full((40, 60, 3), 90, dtype=np.uint8))
+    plain = PictureSegmenter(config)(np.full((40, 60, 3), 90, dtype=np.uint8)).explore()
     assert (plain.leaves == 0).all()
     assert '"reached": []' in plain.page("plain.png")
 
@@ -127,15 +127,16 @@ def test_a_picture_of_one_colour_is_one_segment():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["segmenter=kmeans"], "only an exact recursive cut"),
-        (["segmenter.approximation=coarse_to_fine"], "only an exact recursive cut"),
+        (["segmenter=slic"], "only the recursive cut has a tree"),
+        (["segmenter.approximation=coarse_to_fine"], "an approximated cut has no tree"),
         (["segmenter.label_codes=float32"], "merge segments"),
     ],
 )
 def test_without_a_tree_there_is_nothing_to_explore(words, message):
     segmenter = PictureSegmenter(load_config(["protocol=strict", "backbone=colour", SMALL, *words]))
+    result = segmenter(skimage.data.coffee()[::4, ::4])
     with pytest.raises(UserError, match=message):
-        segmenter.explore(skimage.data.coffee())
+        result.explore()
 
 
 def test_exploring_ends_at_the_time_limit(monkeypatch):
@@ -143,17 +144,18 @@ def test_exploring_ends_at_the_time_limit(monkeypatch):
         while True:
             time.sleep(0.01)
 
-    monkeypatch.setattr("diffcut_bench.segmentation.picture.assign_cut_by_cut", endless)
+    monkeypatch.setattr("diffcut_bench.segmentation.picture.ncut_trees", endless)
     config = load_config(["protocol=strict", "backbone=colour", SMALL, "max_seconds=2"])
+    result = PictureSegmenter(config)(skimage.data.coffee()[::4, ::4])
     with pytest.raises(UserError, match="took longer than max_seconds=2"):
-        PictureSegmenter(config).explore(skimage.data.coffee()[::4, ::4])
+        result.explore()
 
 
 def test_the_command_refuses_before_any_work(cli, tmp_path):
     Image.fromarray(skimage.data.coffee()[::4, ::4]).save(tmp_path / "a.png")
     done = cli("segment", tmp_path / "a.png", "--explore", "segmenter=kmeans", f"output_dir={tmp_path}", SMALL)
     assert done.code == 2
-    assert "only an exact recursive cut" in done.err
+    assert "only the recursive cut has a tree" in done.err
     assert not (tmp_path / "segments").exists()
 
 

@@ -255,7 +255,7 @@ def test_the_label_picture_has_colours_and_its_values_are_the_segments(segmented
 
 
 @pytest.mark.parametrize("zero_affinity", ["drop", "keep"])
-def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity, tmp_path):
+def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity):
     torch.manual_seed(0)
     kinds = torch.rand(6, 8).repeat_interleave(8, dim=0)
     tree = ncut_tree((kinds + 0.05 * torch.rand(48, 8))[None], 0.95, 10, zero_affinity=zero_affinity)
@@ -267,9 +267,7 @@ def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity, tmp_path
         assert pairs == len(np.unique(ours)) == len(np.unique(theirs))
     with pytest.raises(ValueError, match="answers"):
         hierarchy.regions(0.96)
-    image = np.zeros((6, 8, 3), dtype=np.uint8)
-    whole = Segmented("a.png", Segmentation(image, np.zeros((6, 8), dtype=np.int64)), hierarchy=hierarchy)
-    regions = json.loads(written("tree", whole, tmp_path).read_text())["regions"]
+    regions = hierarchy.to_dict()["regions"]
     for region in regions[1:]:
         parent = regions[region["parent"]]
         assert parent["id"] < region["id"]
@@ -277,12 +275,15 @@ def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity, tmp_path
         assert sum(each["patches"] for each in regions if each["parent"] == parent["id"]) == parent["patches"]
 
 
-def test_the_tree_of_a_picture_has_the_segments_of_its_patches():
+def test_the_tree_of_a_picture_has_the_segments_of_its_patches(tmp_path):
     config = load_config(["protocol=strict", "upsampler=nearest", "refiner=none", SMALL, "segmenter.tau=0.6"])
-    segmenter, picture = PictureSegmenter(config), skimage.data.coffee()
-    hierarchy = segmenter.hierarchy(picture)
-    assert hierarchy.max_tau == 0.9
-    assert len(np.unique(hierarchy.regions(0.6))) == segmenter(picture).num_segments > 1
+    result = PictureSegmenter(config)(skimage.data.coffee())
+    hierarchy = result.hierarchy()
+    assert hierarchy.max_tau == 0.8
+    assert len(np.unique(hierarchy.regions(0.6))) == result.num_segments > 1
+    tree = json.loads(written("tree", Segmented("a.png", result), tmp_path).read_text())
+    assert tree["regions"] == hierarchy.to_dict()["regions"]
+    assert (tree["width"], tree["height"]) == (600, 400)
 
 
 def test_a_folder_is_complete_only_with_the_formats_that_are_wanted(tmp_path):

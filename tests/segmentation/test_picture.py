@@ -19,7 +19,16 @@ def test_takes_arrays_pictures_and_paths(tmp_path):
     Image.fromarray(array).save(tmp_path / "coffee.png")
     results = [
         diffcut_bench.segment(image, "efficientnet_lite0", FAST)
-        for image in (array, Image.fromarray(array), tmp_path / "coffee.png", str(tmp_path / "coffee.png"))
+        for image in (
+            array,
+            Image.fromarray(array),
+            tmp_path / "coffee.png",
+            str(tmp_path / "coffee.png"),
+            (tmp_path / "coffee.png").as_uri(),
+            (tmp_path / "coffee.png").read_bytes(),
+            torch.from_numpy(array).permute(2, 0, 1),
+            torch.from_numpy(array).permute(2, 0, 1) / 255,
+        )
     ]
     assert results[0].labels.shape == array.shape[:2]
     assert np.array_equal(results[0].image, array)
@@ -76,7 +85,11 @@ NO_PICTURES = {
     "a line": (np.zeros(5), r"the shape is \[5\]"),
     "words": (np.array([["a"]]), "the values are"),
     "objects": (np.array([[None]]), "the values are object"),
-    "a tensor": (torch.zeros(3, 4, 5), "a Tensor"),
+    "a tensor, colours last": (torch.zeros(6, 5, 3), "of a tensor come first"),
+    "a tensor beyond 1": (torch.full((3, 4, 5), 2.0), "the floats are 2 to 2"),
+    "an address": ("https://example.org/a.jpg", "an address, and no path"),
+    "bytes of nothing": (b"", "not a picture that can be read"),
+    "bytes of text": (b"a picture", "not a picture that can be read"),
     "None": (None, "a NoneType"),
     "no rows": (np.zeros((0, 5, 3), dtype=np.uint8), "without pixels"),
     "no columns": (np.zeros((5, 0, 3)), "without pixels"),

@@ -182,7 +182,7 @@ NO_RECORDS = ["", "{", "null", "5", "[]", "{}", '{"images": []}', '{"schema_vers
         '{"schema_version": 1, "images": [{"image": "a", "labels": "a", "overlay": "/b", "segments": []}]}',
         '{"schema_version": 1, "images": [{"image": "a", "labels": "a", "overlay": "b", "segments": [1]}]}',
         '{"schema_version": 1, "images": [{"image": "a", "labels": "a", "overlay": "b", "segments": [], '
-        '"explorer": "../c"}]}',
+        '"formats": {"svg": {"path": "../c"}}}]}',
     ],
 )
 def test_a_damaged_or_foreign_record_is_left_alone(text, tmp_path, cli):

@@ -3,6 +3,7 @@
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.segmentation.formats.coco import COCO
 from diffcut_bench.segmentation.formats.cvat import CVAT
+from diffcut_bench.segmentation.formats.explorer import EXPLORER
 from diffcut_bench.segmentation.formats.geojson import GEOJSON
 from diffcut_bench.segmentation.formats.georeference import Georeference, read_georeference
 from diffcut_bench.segmentation.formats.interface import Content, Format, Segmented, remove_written, write_content
@@ -12,7 +13,7 @@ from diffcut_bench.segmentation.formats.polygons import segment_polygons
 from diffcut_bench.segmentation.formats.svg import SVG
 from diffcut_bench.segmentation.formats.tree import TREE
 
-FORMATS = {each.name: each for each in (COCO, CVAT, GEOJSON, LABELME, MASKS, SVG, TREE)}
+FORMATS = {each.name: each for each in (COCO, CVAT, EXPLORER, GEOJSON, LABELME, MASKS, SVG, TREE)}
 ALWAYS = ("labels", "overlay")  # written whatever is asked for: segments.json is of them
 
 
@@ -36,6 +37,7 @@ def chosen_formats(words: str) -> tuple[Format, ...]:
 
 __all__ = [
     "ALWAYS",
+    "EXPLORER",
     "FORMATS",
     "Content",
     "Format",

@@ -11,8 +11,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import visible
 from diffcut_bench.segmentation.formats.georeference import Georeference
 from diffcut_bench.segmentation.formats.polygons import segment_polygons
-from diffcut_bench.segmentation.hierarchy import Hierarchy
-from diffcut_bench.segmentation.picture import Segmentation
+from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.store import unwritable, write_atomically
 
 Content = str | Mapping[str, bytes]  # of a file; of each file of a folder, by name
@@ -28,14 +27,12 @@ class Segmented:
         result: its segments.
         simplify: how far the borders of polygons may move, in pixels; 0: they are the edges of pixels.
         georeference: where its pixels lie on a map; None where the picture does not say so.
-        hierarchy: its tree; None where no format needs it.
     """
 
     image: str
     result: Segmentation
     simplify: float = 0
     georeference: Georeference | None = None
-    hierarchy: Hierarchy | None = None
 
     @property
     def title(self) -> str:

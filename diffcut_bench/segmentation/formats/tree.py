@@ -6,10 +6,9 @@ from diffcut_bench.segmentation.formats.interface import Format, Segmented
 
 
 def _encode(segmented: Segmented) -> str:
-    assert segmented.hierarchy is not None  # made where this format is asked for
     height, width = segmented.result.labels.shape
     frame = {"image": segmented.image, "width": width, "height": height}
-    return json.dumps({**frame, **segmented.hierarchy.to_dict()}) + "\n"
+    return json.dumps({**frame, **segmented.result.hierarchy().to_dict()}) + "\n"
 
 
 TREE = Format("tree", "_tree.json", _encode)

@@ -1,0 +1,188 @@
+"""Segments of one picture: as arrays, pictures and other tools' formats, and at any other tau."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from diffcut_bench.errors import UserError
+from diffcut_bench.escaping import counted
+from diffcut_bench.reporting import encode_png, overlay, palette, with_legend
+from diffcut_bench.segmentation.hierarchy import Hierarchy
+from diffcut_bench.store import write_atomically
+
+if TYPE_CHECKING:
+    from diffcut_bench.segmentation.explorer import Explorer
+
+MAX_TAU = 0.8  # that trees of pictures answer where no greater one is asked for
+_SHOWN = 1024  # pixels of the longer side of what a notebook shows
+
+
+class Scene(Protocol):
+    """What segments at any tau come from; see `diffcut_bench.segmentation.picture`."""
+
+    def at(self, tau: float) -> "Segmentation": ...
+
+    def hierarchy(self, max_tau: float) -> Hierarchy: ...
+
+    def explore(self, max_tau: float, largest: int) -> "Explorer": ...
+
+
+@dataclass(frozen=True, repr=False)
+class Segmentation:
+    """Segments of one picture.
+
+    Attributes:
+        image: RGB [height, width, 3], 0..255, upright.
+        labels: segment of each pixel [height, width], contiguous from 0.
+        names: of each segment, with its probability among the classes; None where segments were not named.
+        scene: the features and cuts that it was made from, for other values of tau; None where it was made of labels.
+    """
+
+    image: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    names: tuple[tuple[str, float], ...] | None = None
+    scene: Scene | None = field(default=None, compare=False)
+
+    @property
+    def num_segments(self) -> int:
+        return int(self.labels.max()) + 1
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        named = "" if self.names is None else f": {', '.join(sorted({name for name, _ in self.names}))}"
+        return f"<Segmentation of {width} × {height} pixels into {counted(self.num_segments, 'segment')}{named}>"
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows: the overlay, made smaller where it is large."""
+        picture = self.overlay()
+        picture.thumbnail((_SHOWN, _SHOWN))
+        return encode_png(np.asarray(picture))
+
+    def at(self, tau: float) -> "Segmentation":
+        """The same picture at another tau. Neither its features nor its cuts are computed anew.
+
+        Args:
+            tau: NCut threshold, at least 0. The first call makes one recursion, to tau 0.8 or to this one where it is
+                greater; every later call reads its tree.
+
+        Returns:
+            What the segmenter gives for the picture with ``segmenter.tau=<tau>``, with names where this one has them.
+
+        Raises:
+            UserError: it was made of labels alone, or its segmenter has no tree.
+        """
+        return self._scene.at(tau)
+
+    def hierarchy(self, max_tau: float = MAX_TAU) -> Hierarchy:
+        """The tree of its patches: the regions of the recursion, their parents, and the tau at which each appears.
+
+        Raises:
+            UserError: as `at`.
+        """
+        return self._scene.hierarchy(max_tau)
+
+    def explore(self, max_tau: float = MAX_TAU, largest: int = 1024) -> "Explorer":
+        """A page in which a slider moves tau. A notebook shows it; `Explorer.page` is its HTML.
+
+        Args:
+            max_tau: end of the slider; the segmenter's own tau where that is greater.
+            largest: pixels of the longer side that the page's picture has at most.
+
+        Raises:
+            UserError: as `at`, or the label codes of the segmenter merge segments.
+        """
+        return self._scene.explore(max_tau, largest)
+
+    def masks(self) -> NDArray[np.bool_]:
+        """Which pixels each segment has [segments, height, width]: one byte for each pixel and segment."""
+        return self.labels == np.arange(self.num_segments)[:, None, None]
+
+    def to_coco(self, file_name: str = "picture") -> dict[str, Any]:
+        """A COCO data set of instances of this picture, with compressed run lengths: what pycocotools loads.
+
+        Args:
+            file_name: of the picture, in the data set.
+
+        Raises:
+            UserError: pycocotools is missing.
+        """
+        return self._as_json("coco", file_name)
+
+    def to_geojson(self, simplify: float = 0, file_name: str = "picture") -> dict[str, Any]:
+        """A GeoJSON feature collection: a polygon a segment, in pixels from the upper left corner, y down.
+
+        Args:
+            simplify: how far borders may move, in pixels; neighbours move together.
+            file_name: of the picture, the collection's name.
+
+        Raises:
+            UserError: shapely is missing.
+        """
+        return self._as_json("geojson", file_name, simplify)
+
+    def overlay(self) -> Image.Image:
+        """The segments in colours over the picture; a legend of their names beneath it, where they have any."""
+        pixels = overlay(self.image, self.labels)
+        if self.names is not None:
+            legend = zip(self.names, palette(self.num_segments), strict=True)
+            pixels = with_legend(pixels, [(name, tuple(colour)) for (name, _), colour in legend])
+        return Image.fromarray(pixels)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """For each segment: id, area in pixels and as a fraction, bounding box (left, top, right, bottom), mean RGB;
+        name and score where it has them."""
+        described = []
+        for segment in range(self.num_segments):
+            mask = self.labels == segment
+            rows, cols = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+            described.append(
+                {
+                    "id": segment,
+                    "area_px": int(mask.sum()),
+                    "area_fraction": round(float(mask.mean()), 6),
+                    "bbox": [int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1],
+                    "mean_rgb": self.image[mask].mean(axis=0).round(1).tolist(),
+                    **({} if self.names is None else dict(zip(("name", "score"), self.names[segment], strict=True))),
+                }
+            )
+        return described
+
+    def label_png(self) -> bytes:
+        """A PNG whose values are segment ids: 8 bits that a palette shows in the overlay's colours (mode P), or 16 from
+        257 segments on."""
+        if self.num_segments <= 256:
+            return encode_png(self.labels.astype(np.uint8), palette(self.num_segments))
+        return encode_png(self.labels.astype(np.uint16))
+
+    def save(self, labels_path: str | Path, overlay_path: str | Path) -> None:
+        """Write `label_png`, and the `overlay` as a PNG.
+
+        Raises:
+            UserError: a folder can't be written.
+        """
+        write_atomically(Path(labels_path), self.label_png())
+        write_atomically(Path(overlay_path), encode_png(np.asarray(self.overlay())))
+
+    @property
+    def _scene(self) -> Scene:
+        if self.scene is None:
+            raise UserError(
+                "made of labels alone, so there are no features for another tau",
+                "this Segmentation",
+                "diffcut_bench.segment(picture) gives one that has them",
+            )
+        return self.scene
+
+    def _as_json(self, name: str, file_name: str, simplify: float = 0) -> dict[str, Any]:
+        from diffcut_bench.segmentation.formats import FORMATS, Segmented  # they know this class
+
+        FORMATS[name].check_libraries()
+        text = FORMATS[name].encode(Segmented(file_name, self, simplify))
+        assert isinstance(text, str)
+        found: dict[str, Any] = json.loads(text)
+        return found
