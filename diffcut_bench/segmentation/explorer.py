@@ -22,13 +22,13 @@ from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
-from diffcut_bench.escaping import file_stem, one_line
+from diffcut_bench.escaping import counted, file_stem, one_line
 from diffcut_bench.ncut import ImageTree
 
 _FOLDER = Path(__file__).parent
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explorer:
     """The segments of one picture at every tau up to ``max_tau``.
 
@@ -45,6 +45,11 @@ class Explorer:
     leaves: NDArray[np.int64]
     max_tau: float
     tau: float
+
+    def __repr__(self) -> str:
+        height, width = self.leaves.shape
+        regions = counted(len(self.tree.parents) + 1, "region")
+        return f"<Explorer of {width} × {height} pixels: {regions} up to tau {self.max_tau:g}>"
 
     def page(self, name: str = "picture") -> str:
         """The HTML file, see `explorer_page`."""

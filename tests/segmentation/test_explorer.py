@@ -109,6 +109,7 @@ def coffee() -> Explorer:
 def test_a_picture_is_explored_at_the_size_that_is_asked_for(coffee):
     assert coffee.image.shape == (400, 600, 3)
     assert coffee.leaves.shape == (400, 600)
+    assert repr(coffee).startswith("<Explorer of 600 × 400 pixels: ")
     assert np.array_equal(coffee.image, skimage.data.coffee())
     assert len(np.unique(coffee.leaves)) > 10
     config = load_config(["protocol=strict", "backbone=colour", SMALL])
