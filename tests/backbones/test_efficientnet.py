@@ -121,7 +121,7 @@ def test_the_options_say_what_they_are():
         "code": {"torch": version("torch")},
     }
     identity = backbone_identity(instantiate("backbone", several), several)
-    assert (identity["layer"], identity["stride"]) == ("block 5+11+16", "16")
+    assert (identity["layer"], identity["stride"]) == ("block 5+8+11+15+16", "8")
     assert (identity["model"], several["image_size"]) == ("efficientnet_lite0_blocks", 512)
 
 
