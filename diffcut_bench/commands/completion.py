@@ -46,9 +46,10 @@ complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline 
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _WORDS = {"data": ("list", "prepare", "verify"), "features": ("list", "verify", "clear"), "completion": tuple(_SCRIPTS)}
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-_CFG = ("all", "hydra", "job")
-_VALUES = {"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO}  # as in hydra_flags, which imports Hydra
+# Of flags of `run`; here and not in hydra_flags, which imports Hydra.
+CFG_KINDS = ("all", "hydra", "job")
+INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+_VALUES = {"--cfg": CFG_KINDS, "-c": CFG_KINDS, "--info": INFO_KINDS, "-i": INFO_KINDS}
 _OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
 _HERE = Path(__file__).parent

@@ -2,6 +2,7 @@
 
 import argparse
 
+from diffcut_bench.commands.completion import CFG_KINDS, INFO_KINDS
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.config import is_launcher, is_sweeper, load_config, part_of_composed, quoted, show_composed
 from diffcut_bench.errors import UserError
@@ -45,7 +46,6 @@ What is another word here
 --shell-completion   diffcut-bench completion bash|zsh|fish
 hydra.run.dir=DIR    output_dir=DIR: a cell's folder there has a name of its own
 """
-_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
 def add_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -80,10 +80,10 @@ def with_config_flags(options: argparse.Namespace) -> list[str]:
 def add_hydra_flags(parser: argparse.ArgumentParser) -> None:
     """Flags by which Hydra says what it composes."""
     add = parser.add_argument
-    add("-c", "--cfg", choices=("job", "hydra", "all"), help="print the composed config instead of a run")
+    add("-c", "--cfg", choices=CFG_KINDS, help="print the composed config instead of a run")
     add("--resolve", action="store_true", help="with --cfg: resolve ${…}")
     add("-p", "--package", metavar="GROUP", help="with --cfg: print this part of it only")
-    add("-i", "--info", nargs="?", const="all", choices=_INFO, help="print how the config is composed")
+    add("-i", "--info", nargs="?", const="all", choices=INFO_KINDS, help="print how the config is composed")
     add("--hydra-help", action="store_true", help="print what of Hydra works here")
 
 

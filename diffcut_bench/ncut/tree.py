@@ -36,18 +36,13 @@ class ImageTree:
         return torch.tensor(_reached_at([self])[0], dtype=self.costs.dtype, device=self.costs.device)
 
     @cached_property
-    def on_first_side(self) -> list[bool]:
-        """Whether each cut divides the first side of its parent; False: the other side, or the whole image."""
-        # The first side of a cut lies on one side of its parent, whole. Of a root, whose parent is -1, nothing is said.
-        both = (self.sides & self.sides[self.parents]).any(dim=1).tolist() if self.parents else []
-        return [found and parent >= 0 for found, parent in zip(both, self.parents, strict=True)]
-
-    @cached_property
     def divided(self) -> list[int]:
         """Region that each cut divides: c + 1 for the first side of cut c, less what later cuts take of it; 0 for the
         rest of the image."""
+        # The first side of a cut lies on one side of its parent, whole. Of a root, whose parent is -1, nothing is said.
+        on_first_side = (self.sides & self.sides[self.parents]).any(dim=1).tolist() if self.parents else []
         divided: list[int] = []
-        for parent, first in zip(self.parents, self.on_first_side, strict=True):
+        for parent, first in zip(self.parents, on_first_side, strict=True):
             divided.append(0 if parent < 0 else parent + 1 if first else divided[parent])
         return divided
 

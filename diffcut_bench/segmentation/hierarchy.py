@@ -68,11 +68,13 @@ class Hierarchy:
 def _regions(tree: ImageTree) -> tuple[list[int], list[float], NDArray[np.int64]]:
     """Parents and taus of regions, and the leaf of each patch [nodes]; cut c makes the regions 2c + 1 and 2c + 2."""
     sides, reached = tree.sides.cpu().numpy(), tree.reached_at.tolist()
-    parents, taus, leaf = [-1], [0.0], np.zeros(sides.shape[1], dtype=np.int64)
-    for cut, (above, first) in enumerate(zip(tree.parents, tree.on_first_side, strict=True)):
-        divided = 0 if above < 0 else 2 * above + (1 if first else 2)
-        own = leaf == divided
-        leaf[own] = np.where(sides[cut][own], 2 * cut + 1, 2 * cut + 2)
-        parents += [divided, divided]
-        taus += [reached[cut], reached[cut]]
-    return parents, taus, leaf
+    parents, taus = [-1], [0.0]
+    leaves = [0]  # of each number in `ImageTree.divided`: the region that is left of it
+    last = np.zeros(sides.shape[1], dtype=np.int64)  # of each patch, such a number
+    for cut, divided in enumerate(tree.divided):
+        parents += [leaves[divided]] * 2
+        taus += [reached[cut]] * 2
+        leaves[divided] = 2 * cut + 2
+        leaves.append(2 * cut + 1)
+        last[sides[cut]] = cut + 1
+    return parents, taus, np.array(leaves)[last]

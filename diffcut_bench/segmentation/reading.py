@@ -39,12 +39,14 @@ def as_rgb(image: Picture, max_pixels: int) -> Image.Image:
         return _read(Path(expanded(str(image), "picture")), max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decoded(bytes(image), f"{len(image)} bytes", max_pixels)
+    if not isinstance(image, (Image.Image, np.ndarray, Tensor)):
+        raise UserError("no picture", f"a value of type {type(image).__name__}", _KINDS)
     try:
         if isinstance(image, Tensor):
             image = _colours_last(image)
         picture = to_rgb(Image.fromarray(_eight_bits(image)) if isinstance(image, np.ndarray) else image)
-    except Exception as error:  # Pillow raises many kinds, also for whatever is no picture at all
-        raise UserError(f"no picture: {error}", f"a {type(image).__name__}", _KINDS) from error
+    except Exception as error:  # Pillow raises many kinds
+        raise UserError(f"no picture: {error}", f"a value of type {type(image).__name__}", _KINDS) from error
     if not picture.width or not picture.height:
         raise UserError("a picture without pixels", f"{picture.width} × {picture.height}", "check what made it")
     return picture

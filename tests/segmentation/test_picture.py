@@ -95,7 +95,7 @@ NO_PICTURES = {
     "an address": ("https://example.org/a.jpg", "an address, and no path"),
     "bytes of nothing": (b"", "not a picture that can be read"),
     "bytes of text": (b"a picture", "not a picture that can be read"),
-    "None": (None, "a NoneType"),
+    "None": (None, "of type NoneType"),
     "no rows": (np.zeros((0, 5, 3), dtype=np.uint8), "without pixels"),
     "no columns": (np.zeros((5, 0, 3)), "without pixels"),
     "an empty picture": (Image.new("RGB", (0, 5)), "without pixels"),
