@@ -1,7 +1,7 @@
 """diffcut_bench: unsupervised segmentation by recursive Normalized Cut, and the benchmark around it.
 
 >>> import diffcut_bench
->>> result = diffcut_bench.segment("photo.jpg", backbone="efficientnet_lite0")  # doctest: +SKIP
+>>> result = diffcut_bench.segment("photo.jpg")  # doctest: +SKIP
 >>> result.overlay().save("overlay.png")  # doctest: +SKIP
 >>> diffcut_bench.evaluate(my_segmenter, dataset="voc", root="VOCdevkit").metrics.miou  # doctest: +SKIP
 """

@@ -44,7 +44,7 @@ class PictureSegmenter:
     """The pipeline of a config, built once, for any number of pictures without annotations.
 
     Pictures are taken whole, in their aspect ratio, and segmented at their own resolution unless the config's protocol
-    says otherwise (``protocol=strict`` is what overrides begin with here).
+    says otherwise (what stands before the overrides is `SEGMENT_DEFAULTS`).
 
     Threads may share one: their calls wait for each other. Processes can't share one; a copy that is sent to a process
     (pickled) is built anew there from its config.
@@ -295,12 +295,12 @@ class _Scene:
         return self._found_tree
 
 
-def segment(image: Picture, backbone: str = "efficientnet_lite0", *overrides: str) -> Segmentation:
+def segment(image: Picture, backbone: str | None = None, *overrides: str) -> Segmentation:
     """Segment one picture in one line. For many, build a `PictureSegmenter` once.
 
     Args:
         image: path, bytes of a picture file, Pillow image, array or tensor, see `PictureSegmenter`.
-        backbone: option name.
+        backbone: option name; None: what `diffcut-bench segment` takes, ``efficientnet_lite0_blocks``.
         overrides: further Hydra overrides, such as ``"segmenter.tau=0.4"``.
 
     Returns:
@@ -309,7 +309,8 @@ def segment(image: Picture, backbone: str = "efficientnet_lite0", *overrides: st
     Raises:
         UserError: an option is unknown, weights are missing, or the picture can't be read.
     """
-    return PictureSegmenter([f"backbone={backbone}", *overrides])(image)
+    chosen = [] if backbone is None else [f"backbone={backbone}"]
+    return PictureSegmenter([*chosen, *overrides])(image)
 
 
 @contextmanager

@@ -4,11 +4,16 @@ from collections.abc import Sequence
 
 from diffcut_bench.config import RunConfig, load_config
 
+# What stands before the overrides of the user; chosen by eye and by figures, docs/defaults.md.
+SEGMENT_DEFAULTS = ("protocol=strict", "smallest_segment=0.002")
+SEGMENT_BACKBONE = "efficientnet_lite0_blocks"  # where nothing else brings one along, as segmenter=tokencut does
+_SCORING_BACKBONE = "efficientnet_lite0"  # of conf/config.yaml
 _NAMER = "clip_b16"  # where classes are given and no namer is
 
 
 def picture_config(overrides: Sequence[str], named: bool = False) -> RunConfig:
-    """The config for pictures of the user's own: whole, at their own resolution, unless the overrides say otherwise.
+    """The config for pictures of the user's own: whole, at their own resolution, with the defaults of `segment` unless
+    the overrides say otherwise.
 
     Args:
         overrides: of the user.
@@ -17,9 +22,11 @@ def picture_config(overrides: Sequence[str], named: bool = False) -> RunConfig:
     Raises:
         UserError: an option is unknown or out of range.
     """
+    # An option among the overrides may choose more than itself; what they set of a part comes after the part's choice.
+    config = load_config([word for word in overrides if not word.lstrip("+~").startswith(("namer.", "backbone."))])
     chosen = []
-    if named and not any(word.startswith("namer=") for word in overrides):
-        # An option among the overrides may choose one; what they set of a namer comes after that.
-        config = load_config([word for word in overrides if not word.startswith("namer.")])
-        chosen = [] if config.namer.get("_target_") else [f"namer={_NAMER}"]
-    return load_config(["protocol=strict", *chosen, *overrides])
+    if config.choices["backbone"] == _SCORING_BACKBONE:
+        chosen.append(f"backbone={SEGMENT_BACKBONE}")
+    if named and not config.namer.get("_target_") and not any(word.startswith("namer=") for word in overrides):
+        chosen.append(f"namer={_NAMER}")
+    return load_config([*SEGMENT_DEFAULTS, *chosen, *overrides])
