@@ -32,16 +32,19 @@ def assign_cut_by_cut(
         Region of each pixel: c + 1 where its last first side is that of cut c; 0 where it is on none.
     """
     unit = normalize(features.float(), dim=0).flatten(1)  # channels × patches
-    patches = torch.zeros_like(sides[0] if len(sides) else unit[0], dtype=torch.int64)
+    ones = torch.cat([torch.ones_like(sides[:1]), sides]).to(unit.dtype)
+    # Of what a region still holds when it is cut: its first side, less the first sides that were cut from it before.
+    sums, counts = unit @ ones.mT, ones.sum(dim=1)  # channels × regions, regions
     pixels = torch.zeros(size, dtype=torch.int64, device=unit.device)
     for cut, region in enumerate(divided):
-        rest = (patches == region) & ~sides[cut]
-        members = torch.stack([sides[cut], rest], dim=1).to(unit.dtype)
-        concepts = unit @ members / members.sum(dim=0).clamp_min(1)  # channels × 2
+        first = cut + 1
+        sums[:, region] -= sums[:, first]
+        counts[region] -= counts[first]
+        held = torch.stack([counts[first], counts[region]])
+        concepts = torch.stack([sums[:, first], sums[:, region]], dim=1) / held.clamp_min(1)  # channels × 2
         if similarity == "cosine":
             concepts = normalize(concepts, dim=0)
         gain = ((concepts[:, :1] - concepts[:, 1:]).mT @ unit).view(1, 1, *features.shape[1:])
         gain = interpolate(gain, size, mode="bilinear", align_corners=False)[0, 0]
-        pixels = torch.where((pixels == region) & (gain > 0), cut + 1, pixels)
-        patches = torch.where(sides[cut], cut + 1, patches)
+        pixels = torch.where((pixels == region) & (gain > 0), first, pixels)
     return pixels
