@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import datasets as hf
 from PIL import Image, ImageDraw, ImageFont
 
 from diffcut_bench.config import instantiate, load_config
@@ -46,10 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _samples() -> list[Path]:
     records = instantiate("dataset", load_config(["dataset=sample"]).dataset).records
-    return [
-        Path(record["image"]["path"])
-        for record in records.cast_column("image", records.features["image"].__class__(decode=False))
-    ]
+    return [Path(record["image"]["path"]) for record in records.cast_column("image", hf.Image(decode=False))]
 
 
 def _row(panels: Sequence[tuple[str, Image.Image]], width: int) -> Image.Image:

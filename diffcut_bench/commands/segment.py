@@ -130,15 +130,19 @@ def _segment(
     files: FileSegmenter, pictures: Sequence[NamedPicture], record: SegmentRecord, formats: Sequence[Format]
 ) -> list[SegmentedFile]:
     """Say how each picture ended; those that could not be segmented."""
-    ended, before, has_begun = [], 0, False
+    ended, before, done, todo = [], 0, 0, len(pictures)
     with contextlib.ExitStack() as stack:
         report = None
         if console.is_terminal and len(pictures) > 1:
             report = stack.enter_context(progress("segmenting", "images"))
-        for number, each in enumerate(files(pictures), start=1):
-            if report is not None and (has_begun or not each.before):  # speed and time left are of new ones
-                has_begun = True
-                report(number, len(pictures))
+            report(done, todo)
+        for each in files(pictures):
+            if each.before:  # speed and time left are of the others
+                todo -= 1
+            else:
+                done += 1
+            if report is not None:
+                report(done, todo)
             if each.entry is None:
                 ended.append(each)
             elif each.before and len(pictures) > _FEW:

@@ -234,7 +234,8 @@ class _Scene:
             raise UserError("below 0" if tau < 0 else "not a number", f"tau={tau}", "give a number such as 0.5")
         method = self.segmenter.check_has_tree()
         with self.segmenter._lock:
-            tree = self._tree(max(tau, MAX_TAU))
+            # Whoever asks for more segments will ask again: one recursion for all of these.
+            tree = self._tree(method.tau if tau <= method.tau else max(tau, MAX_TAU))
 
             def cuts(features: Tensor) -> Tensor:
                 return tree.labels(tau, method.label_codes).unflatten(1, features.shape[2:])

@@ -1,5 +1,6 @@
 """`diffcut-bench segment` over many pictures."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from diffcut_bench.commands import segment as segment_command
+from diffcut_bench.commands.terminal import console
 from diffcut_bench.segmentation import PictureSegmenter, SegmentRecord, named_pictures
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -228,6 +231,18 @@ def test_many_pictures_that_were_there_are_one_line(cli, tmp_path):
     again = cli(*command)
     assert "25 pictures segmented before" in again.out
     assert len(again.out.strip().splitlines()) == 2
+
+
+def test_the_line_of_progress_counts_what_is_new(cli, photos, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(console, "_force_terminal", True)
+    monkeypatch.setattr(
+        segment_command, "progress", lambda what, unit: contextlib.nullcontext(lambda *each: told.append(each))
+    )
+    assert cli("segment", photos / "a.png", "-o", tmp_path / "out", *FAST).code == 0
+    assert told == [], "of one picture there is nothing to tell"
+    assert cli("segment", photos, "-r", "-o", tmp_path / "out", *FAST, "batch_size=1").code == 0
+    assert told == [(0, 3), (0, 2), (1, 2), (2, 2)]
 
 
 def test_another_process_takes_what_nobody_is_at_and_waits_for_the_rest(cli, photos, tmp_path, segmented):
