@@ -23,6 +23,7 @@ def assign_cut_by_cut(
 
     `assign_concepts` compares a pixel with all segments of one tau at once, and its borders at two values of tau need
     not agree. Here a pixel goes down the tree, so that the segments at any tau are unions of those at the largest.
+    A cut looks at the pixels of its own region only; an accelerator waits for the host once a cut.
 
     Args:
         features: feature map of one image.
@@ -30,8 +31,6 @@ def assign_cut_by_cut(
         divided: region that each cut divides: c + 1 for the first side of cut c, 0 for the whole image.
         size: (height, width) of the map.
         similarity: with the mean as it is, or with the mean scaled to length 1; see `assign_concepts`.
-
-    Each cut looks at the pixels of its own region only, for which an accelerator waits for the host once a cut.
 
     Returns:
         Region of each pixel: c + 1 where its last first side is that of cut c; 0 where it is on none.

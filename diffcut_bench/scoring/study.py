@@ -72,7 +72,7 @@ class Study:
             write_record(self.folder, number, overrides, error)
             raise
         write_record(self.folder, number, overrides, cell)
-        varied = " ".join(word for word in overrides if word not in self.words)
+        varied = " ".join(word for word in overrides if word.partition("=")[0] in self.keys)
         before = ", finished before" if cell.skipped else ""
         observer.say(f"trial {number + 1}: {varied}: {self.metric.heading} {self.metric.text(value)}{before}")
         return value

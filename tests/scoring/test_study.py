@@ -1,6 +1,7 @@
 """Studies: Optuna, as Hydra's sweeper, chooses the next cell by the scores of those before it."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -23,7 +24,7 @@ def test_a_study_finds_the_best_of_its_trials(cli, tmp_path, optuna):
     out = tmp_path / "a b"
     words = [
         *("-m", "hydra/sweeper=optuna", "segmenter.tau=interval(0.3,0.8)", "segmenter.alpha=choice(5,10,15)"),
-        *("hydra.sweeper.n_trials=8", "hydra.sweeper.sampler.seed=1", f"output_dir={out}", *SMALLEST),
+        *("hydra.sweeper.n_trials=8", "hydra.sweeper.sampler.seed=1", f"output_dir={out}", *SMALLEST, "explore=true"),
     ]
     done = cli("run", *words)
     assert done.code == 0, done.err
@@ -36,7 +37,8 @@ def test_a_study_finds_the_best_of_its_trials(cli, tmp_path, optuna):
         scores.append(result["metrics"]["miou"])
         assert f"segmenter.tau={result['config']['segmenter']['tau']}" in trial["overrides"]
         assert 0.3 <= result["config"]["segmenter"]["tau"] <= 0.8
-        assert f"trial {number + 1}: segmenter.tau=" in done.out
+        varied = f"segmenter.tau={result['config']['segmenter']['tau']} segmenter.alpha="
+        assert re.search(rf"^trial {number + 1}: {re.escape(varied)}\d+: mIoU", done.out, re.MULTILINE)
     assert len(scores) == 8
     best = yaml.safe_load((folder / "optimization_results.yaml").read_text())
     assert best["best_value"] == pytest.approx(max(scores))
