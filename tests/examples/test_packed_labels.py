@@ -22,7 +22,7 @@ def example(name):
 
 @pytest.fixture
 def labels(cli, tmp_path):
-    """The folder of labels of five photographs, two of one name."""
+    """The folder of labels of three photographs, one in a folder, one with a dot in its name."""
     for name, pixels in {"a.png": "coffee", "sub/a.jpg": "chelsea", "b.c.png": "rocket"}.items():
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(getattr(skimage.data, pixels)()[::6, ::6]).save(tmp_path / "photos" / name)
