@@ -57,8 +57,8 @@ class Explorer:
 
     def __repr__(self) -> str:
         height, width = self.leaves.shape
-        regions = counted(len(self.tree.parents) + 1, "region")
-        return f"<Explorer of {width} × {height} pixels: {regions} up to tau {self.max_tau:g}>"
+        most = counted(len(self.tree.parents) + 1, "segment")
+        return f"<Explorer of {width} × {height} pixels: up to {most}, at tau {self.max_tau:g}>"
 
     def named(self, labels: NDArray[np.int64], names: Sequence[str]) -> "Explorer":
         """With the names of segments at its tau.

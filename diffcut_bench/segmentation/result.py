@@ -64,8 +64,8 @@ class Segmentation:
         """The same picture at another tau. Neither its features nor its cuts are computed anew.
 
         Args:
-            tau: NCut threshold, at least 0. The first call makes one recursion, to tau 0.8 or to this one where it is
-                greater; every later call reads its tree.
+            tau: NCut threshold, at least 0. The first call makes one recursion; the first one above the segmenter's
+                own tau makes another, to tau 0.8 or to this one where it is greater. All others read its tree.
 
         Returns:
             What the segmenter gives for the picture with ``segmenter.tau=<tau>``, with names where this one has them.

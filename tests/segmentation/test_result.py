@@ -44,7 +44,7 @@ def test_another_tau_is_what_the_segmenter_gives_there(words):
     assert len(set(found)) > 3
 
 
-def test_another_tau_computes_no_features_and_one_recursion(segmenter, monkeypatch):
+def test_another_tau_computes_no_features_and_few_recursions(segmenter, monkeypatch):
     result, calls = segmenter(skimage.data.coffee()[::2, ::2]), []
 
     def counted(*arguments):
@@ -54,14 +54,17 @@ def test_another_tau_computes_no_features_and_one_recursion(segmenter, monkeypat
     original = module.ncut_trees
     monkeypatch.setattr(module, "ncut_trees", counted)
     monkeypatch.setattr(type(segmenter._pipeline.features), "compute", None)  # a call would fail
-    for tau in (0.3, 0.5, 0.7):
+    own = segmenter.check_has_tree().tau
+    for tau in (own - 0.2, own, own - 0.1):
         result.at(tau)
+    assert len(calls) == 1  # to its own tau
+    result.at(own + 0.1)
     result.hierarchy()
     result.explore()
-    result.at(0.5).at(0.2)
-    assert len(calls) == 1
+    result.at(0.7).at(0.2)
+    assert len(calls) == 2  # to tau 0.8
     result.at(0.95)
-    assert len(calls) == 2
+    assert len(calls) == 3
 
 
 @pytest.mark.parametrize("tau", [-0.1, float("nan")])
