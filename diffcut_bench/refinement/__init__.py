@@ -5,13 +5,20 @@ from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
 from diffcut_bench.refinement.speckles import merge_speckles
 from diffcut_bench.refinement.tiles import LocalRefiner, enlarge_in_tiles
-from diffcut_bench.refinement.upsampling import ConceptUpsampler, NearestUpsampler, assign_concepts, upsample_nearest
+from diffcut_bench.refinement.upsampling import (
+    ConceptUpsampler,
+    NearestUpsampler,
+    Similarity,
+    assign_concepts,
+    upsample_nearest,
+)
 
 __all__ = [
     "ConceptUpsampler",
     "LocalRefiner",
     "NearestUpsampler",
     "PamrRefiner",
+    "Similarity",
     "assign_concepts",
     "assign_cut_by_cut",
     "enlarge_in_tiles",

@@ -9,7 +9,7 @@ from diffcut_bench.reporting.details import (
     score_table,
 )
 from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
-from diffcut_bench.reporting.exploring import explore_outcome
+from diffcut_bench.reporting.exploring import explore_cuts, explore_outcome
 from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
@@ -48,6 +48,7 @@ __all__ = [
     "draw_outcome",
     "encode_figure",
     "encode_png",
+    "explore_cuts",
     "explore_outcome",
     "interval_text",
     "leading_metric",

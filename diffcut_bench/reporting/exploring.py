@@ -1,20 +1,48 @@
-"""The explorer of an image that a cell scored: the cuts of its segmenter, named by the classes that they matched."""
+"""The explorer of a picture whose patches were cut; and of an image that a cell scored, named by the classes that its
+segments matched."""
 
 import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.ncut import ncut_trees
-from diffcut_bench.refinement import assign_cut_by_cut
+from diffcut_bench.ncut import ImageTree, ncut_trees
+from diffcut_bench.refinement import Similarity, assign_cut_by_cut
 from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
 from diffcut_bench.reporting.pictures import match_outcome
-from diffcut_bench.scoring.framing import resize_image
+from diffcut_bench.scoring.framing import at_most, resize_pixels
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import time_limit
 from diffcut_bench.scoring.upload import upload
 from diffcut_bench.segmenters import DiffCut
 
-_LARGEST = 1024  # pixels of the longer side of the page's picture
+
+@torch.inference_mode()
+def explore_cuts(
+    pixels: UInt8[Tensor, "3 height width"],
+    features: Float[Tensor, "channels rows cols"],
+    cuts: ImageTree,
+    similarity: Similarity,
+    *,
+    max_tau: float,
+    tau: float,
+    largest: int = 1024,
+) -> Explorer:
+    """The segments of a picture at every tau up to ``max_tau``.
+
+    Args:
+        pixels: colours, 0..255.
+        features: of the picture's patches, where the cuts are.
+        cuts: of the patches.
+        similarity: see `assign_cut_by_cut`.
+        max_tau, tau: see `Explorer`.
+        largest: pixels of the longer side that the page's picture has at most.
+    """
+    size = at_most(largest, (pixels.shape[1], pixels.shape[2]))
+    leaves = assign_cut_by_cut(features, cuts.sides, cuts.divided, size, similarity)
+    shown = (resize_pixels(pixels, size) * 255).round().byte().permute(1, 2, 0)
+    return Explorer(shown.cpu().numpy(), cuts, leaves.cpu().numpy(), max_tau, tau)
 
 
 @torch.inference_mode()
@@ -41,12 +69,8 @@ def explore_outcome(outcome: Outcome, pipeline: Pipeline, dataset: SegmentationD
     with time_limit(pipeline.max_seconds, [there.id]):
         (tree,) = ncut_trees(features.flatten(2).mT, [(max(MAX_TAU, method.tau), method.alpha)], method)
     (cuts,) = tree.images
-    rows, cols = there.pixels.shape[1:]
-    scale = min(_LARGEST / max(rows, cols), 1)
-    size = max(round(rows * scale), 1), max(round(cols * scale), 1)
-    leaves = assign_cut_by_cut(features[0], cuts.sides, cuts.divided, size, pipeline.protocol.similarity)
-    pixels = (resize_image(there.pixels / 255, size).permute(1, 2, 0) * 255).round().byte()
-    explorer = Explorer(pixels.cpu().numpy(), cuts, leaves.cpu().numpy(), tree.max_tau, method.tau)
+    similarity = pipeline.protocol.similarity
+    explorer = explore_cuts(there.pixels, features[0], cuts, similarity, max_tau=tree.max_tau, tau=method.tau)
     if dataset.annotators:
         return explorer
     names = [dataset.class_names[own] if own >= 0 else "" for own in match_outcome(outcome, dataset)[1]]

@@ -18,11 +18,10 @@ from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.heap import return_large_blocks
 from diffcut_bench.ncut import NCutTree, ncut_trees
-from diffcut_bench.refinement import assign_cut_by_cut
-from diffcut_bench.reporting import MAX_TAU, Explorer
+from diffcut_bench.reporting import MAX_TAU, Explorer, explore_cuts
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
-from diffcut_bench.scoring.framing import Example, at_most, prepare_example, resize_pixels
+from diffcut_bench.scoring.framing import Example, prepare_example
 from diffcut_bench.scoring.identity import NUMERICS_VERSION
 from diffcut_bench.scoring.pipeline import segment_images
 from diffcut_bench.scoring.stages import Pipeline
@@ -249,21 +248,14 @@ class _Scene:
             tree = self._tree(max(max_tau, method.tau))
         return Hierarchy.of(tree, method.alpha, self.example.grid)
 
-    @torch.inference_mode()
     def explore(self, max_tau: float, largest: int) -> Explorer:
         method = self.segmenter.check_explorable()
-        source, similarity = self.segmenter._pipeline.features, self.segmenter._pipeline.protocol.similarity
-        size = at_most(largest, (self.example.label.shape[0], self.example.label.shape[1]))
+        similarity, tau = self.segmenter._pipeline.protocol.similarity, method.tau if self.tau is None else self.tau
         with self.segmenter._lock:
             tree = self._tree(max(max_tau, method.tau))
-            (image,) = tree.images
-            if self.features is None:
-                leaves = np.zeros(size, dtype=np.int64)
-            else:
-                features = self.features[0].to(source.device)
-                leaves = assign_cut_by_cut(features, image.sides, image.divided, size, similarity).cpu().numpy()
-        pixels = (resize_pixels(self.example.eval_pixels, size) * 255).round().permute(1, 2, 0).numpy().astype(np.uint8)
-        return Explorer(pixels, image, leaves, tree.max_tau, method.tau if self.tau is None else self.tau)
+            (cuts,) = tree.images
+            pixels, features = self.example.eval_pixels, self._map()[0]
+            return explore_cuts(pixels, features, cuts, similarity, max_tau=tree.max_tau, tau=tau, largest=largest)
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
         return_large_blocks(self.example.label.numel() > _LARGE)  # what reading and features left
@@ -279,13 +271,11 @@ class _Scene:
     def _tree(self, max_tau: float) -> NCutTree:
         """The cuts up to this tau or a greater one, on the device. A picture of one colour has none."""
         if self._found_tree is None or self._found_tree.max_tau < max_tau:
-            method, source = self.segmenter.check_has_tree(), self.segmenter._pipeline.features
-            rows, cols = self.example.grid
-            features = torch.ones(1, 1, rows, cols) if self.features is None else self.features
+            method = self.segmenter.check_has_tree()
             pair = (max_tau if self.features is not None else 0.0, method.alpha)
             try:
                 with _said_if_too_long(self.where), time_limit(self.segmenter._config.max_seconds, [self.where]):
-                    (tree,) = ncut_trees(features.to(source.device).flatten(2).mT, [pair], method)
+                    (tree,) = ncut_trees(self._map().flatten(2).mT, [pair], method)
             except GraphTooLargeError as error:
                 hint = "raise segmenter.max_memory_gib, or use a smaller protocol.image_size"
                 raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
@@ -294,6 +284,11 @@ class _Scene:
                 raise UserError(str(error), self.where, hint) from error
             self._found_tree = replace(tree, max_tau=max_tau)
         return self._found_tree
+
+    def _map(self) -> Tensor:
+        """What is cut [1, channels, rows, cols], on the device: the features, or equal patches where there are none."""
+        found = torch.ones(1, 1, *self.example.grid) if self.features is None else self.features
+        return found.to(self.segmenter._pipeline.features.device)
 
 
 def segment(image: Picture, backbone: str | None = None, *overrides: str) -> Segmentation:
