@@ -25,13 +25,17 @@ def keep_freed_memory() -> bool:
     return _keeping
 
 
-def return_large_blocks(yes: bool) -> None:
-    """Where freed memory is kept: give what is free now and large blocks later back to the kernel, for work that needs
-    room more than speed, or keep all again. Nothing happens where nobody keeps it."""
+def return_large_blocks(wanted: bool) -> None:
+    """After `keep_freed_memory`, give what is free now, and large blocks that are freed later, back to the kernel, for
+    work that needs room more than speed; or keep all of it again. Without `keep_freed_memory` nothing happens.
+
+    Args:
+        wanted: give back; False: keep again.
+    """
     if _keeping:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
-        library.mallopt(_M_MMAP_MAX, _MOST_MAPS if yes else 0)
-        library.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK if yes else _LARGEST_INT)
-        if yes:
+        library.mallopt(_M_MMAP_MAX, _MOST_MAPS if wanted else 0)
+        library.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK if wanted else _LARGEST_INT)
+        if wanted:
             library.malloc_trim(0)

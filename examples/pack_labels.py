@@ -10,6 +10,7 @@ its segments.
 
 import argparse
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,22 @@ def write_datasets(folder: Path, output: Path, pictures_a_shard: int) -> None:
     """Arrow files with the columns name, image, labels (pictures) and segments (JSON)."""
     import datasets
 
-    found = list(samples(folder))
-    columns: dict[str, list[Any]] = {"name": [each["name"] for each in found]}
-    for kind in ("image", "labels"):
-        columns[kind] = [{"path": each[kind].name, "bytes": each[kind].read_bytes()} for each in found]
-    columns["segments"] = [json.dumps(each["segments"]) for each in found]
+    def rows() -> Iterator[dict[str, Any]]:
+        for sample in samples(folder):
+            pictures = {
+                kind: {"path": sample[kind].name, "bytes": sample[kind].read_bytes()} for kind in ("image", "labels")
+            }
+            yield {"name": sample["name"], **pictures, "segments": json.dumps(sample["segments"])}
+
     features = datasets.Features(
         name=datasets.Value("string"),
         image=datasets.Image(),
         labels=datasets.Image(),
         segments=datasets.Value("string"),
     )
-    dataset = datasets.Dataset.from_dict(columns, features)
-    dataset.save_to_disk(output, num_shards=-(-len(dataset) // pictures_a_shard))
+    with tempfile.TemporaryDirectory() as cache:  # not in memory as a whole
+        dataset = datasets.Dataset.from_generator(rows, features=features, cache_dir=cache)
+        dataset.save_to_disk(output, num_shards=-(-len(dataset) // pictures_a_shard))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,6 @@ The map is packed as runs along rows: region and length of each as base-128 numb
 """
 
 import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from PIL import Image
 
 from diffcut_bench.escaping import counted, file_stem, one_line
 from diffcut_bench.ncut import ImageTree
-from diffcut_bench.reporting.inlined import content_policy, inlined
+from diffcut_bench.reporting.inlined import content_policy, inlined, jpeg_uri
 
 MAX_TAU = 0.8  # end of the slider where no greater one is asked for
 
@@ -89,11 +88,10 @@ class Explorer:
         """
         loader = FileSystemLoader(Path(__file__).parent)
         environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-        script, jpeg = inlined("explorer.js"), io.BytesIO()
-        Image.fromarray(self.image).save(jpeg, format="JPEG", quality=88, optimize=True)
+        script = inlined("explorer.js")
         return environment.get_template("explorer.html.j2").render(
             title=one_line(name),
-            picture=f"data:image/jpeg;base64,{base64.b64encode(jpeg.getvalue()).decode()}",
+            picture=jpeg_uri(Image.fromarray(self.image), quality=88),
             data=self.data(name),
             css=inlined("explorer.css"),
             script=script,

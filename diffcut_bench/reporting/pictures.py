@@ -1,6 +1,5 @@
 """Pictures of segmentations: overlays, and image, label and prediction side by side."""
 
-import base64
 import colorsys
 import io
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from torch import Tensor
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.escaping import one_line
 from diffcut_bench.evaluation import assign_clusters, contingency_table
+from diffcut_bench.reporting.inlined import jpeg_uri
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.store import write_atomically
 
@@ -122,10 +122,8 @@ def embed_picture(path: Path, *, prediction_only: bool = False) -> tuple[str, in
     if scale < 1:
         width, height = (max(round(side * scale), 1) for side in picture.size)
         picture = picture.resize((width, height), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
     # Without subsampling, since coloured text on colour would blur.
-    picture.save(buffer, format="JPEG", quality=82, subsampling=0, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}", *picture.size
+    return jpeg_uri(picture, quality=82, subsampling=0), *picture.size
 
 
 def draw_outcome(outcome: Outcome, dataset: SegmentationDataset, path: Path) -> None:

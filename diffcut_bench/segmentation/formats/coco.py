@@ -1,7 +1,7 @@
 """COCO's JSON of instances, with compressed run lengths: what pycocotools, detectron2 and mmdetection load."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +35,14 @@ def _encode(segmented: Segmented) -> str:
                 **({"score": described["score"]} if "score" in described else {}),
             }
         )
-    dataset = {
-        "info": _INFO,
-        "images": [{"id": 1, "file_name": segmented.image, "height": height, "width": width}],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-        "annotations": annotations,
-    }
-    return json.dumps(dataset) + "\n"
+    image = {"id": 1, "file_name": segmented.image, "height": height, "width": width}
+    return _dataset([image], names, annotations)
+
+
+def _dataset(images: list[Any], names: Sequence[str], annotations: list[Any]) -> str:
+    """The JSON of a data set; the id of a category is the place of its name, from 1."""
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, start=1)]
+    return json.dumps({"info": _INFO, "images": images, "categories": categories, "annotations": annotations}) + "\n"
 
 
 COCO = Format("coco", "_coco.json", _encode, ("pycocotools",))
@@ -70,19 +71,15 @@ def joined_coco(folder: Path, entries: Iterable[Mapping[str, Any]]) -> str | Non
     if not parts:
         return None
     names = sorted({category["name"] for part in parts for category in part["categories"]})
-    whole: dict[str, Any] = {
-        "info": _INFO,
-        "images": [],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(names, start=1)],
-        "annotations": [],
-    }
+    images: list[Any] = []
+    annotations: list[Any] = []
     for number, part in enumerate(parts, start=1):
         ids = {category["id"]: names.index(category["name"]) + 1 for category in part["categories"]}
-        whole["images"] += [image | {"id": number} for image in part["images"]]
+        images += [image | {"id": number} for image in part["images"]]
         for annotation in part["annotations"]:
-            own = {"id": len(whole["annotations"]) + 1, "image_id": number}
-            whole["annotations"].append(annotation | own | {"category_id": ids[annotation["category_id"]]})
-    return json.dumps(whole) + "\n"
+            own = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[annotation["category_id"]]}
+            annotations.append(annotation | own)
+    return _dataset(images, names, annotations)
 
 
 def is_joined_coco(path: Path) -> bool:
