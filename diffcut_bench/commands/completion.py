@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def completion(options: argparse.Namespace) -> int:
-    """Print the script of a shell, or (which the script calls) how the last word of a line can go on.
+    """Print the script of a shell, or (which the script calls) how the last word of a line can be completed.
 
     Raises:
         UserError: no such shell.

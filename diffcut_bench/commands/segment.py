@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def segment(options: argparse.Namespace) -> int:
-    """Segment pictures; each is recorded as it is done, and one that was recorded before is passed over.
+    """Segment pictures; each is recorded as it is done, and one that was recorded before is skipped.
 
     Returns:
         2 where one of several could not be read.
@@ -129,7 +129,7 @@ def _pictures(words: Sequence[str], recursive: bool, record: SegmentRecord, conf
 def _segment(
     files: FileSegmenter, pictures: Sequence[NamedPicture], record: SegmentRecord, formats: Sequence[Format]
 ) -> list[SegmentedFile]:
-    """Say how each picture ended; those that could not be segmented."""
+    """Segment, and say how each picture ended; returns those that could not be segmented."""
     ended, before, done, todo = [], 0, 0, len(pictures)
     with contextlib.ExitStack() as stack:
         report = None

@@ -61,7 +61,7 @@ class Report(Protocol):
 def progress(what: str, unit: str, *, transient: bool = False) -> Iterator[Report]:
     """A line at the bottom of the terminal that tells how far a walk is, its speed and the time left.
 
-    It shows itself with the first report, which should tell how many were done before: speed and time left are of what
+    It appears with the first report, which should say how many were done before: speed and time left count only what
     comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. ::
 
         with progress("segmenting", "images") as report:

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -91,19 +91,33 @@ def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     Raises:
         UserError: Hydra refuses the flags or the overrides.
     """
-    root, before = logging.getLogger(), sys.argv
+    root = logging.getLogger()
     handlers, level = root.handlers[:], root.level  # Hydra prints through the root
     for name in ("hydra._internal.hydra", "hydra._internal.utils"):
         logging.getLogger(name).disabled = False  # as a sweep in this process has left them
-    sys.argv = ["diffcut-bench run", *flags, *map(quote_if_needed, overrides)]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(lambda config: None)()
+        hydra_main(lambda config: None, [*flags, *map(quote_if_needed, overrides)])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(" ".join(f"{error}".split()), " ".join(flags), "diffcut-bench run --hydra-help") from error
     finally:
-        sys.argv, root.handlers[:] = before, handlers
+        root.handlers[:] = handlers
         root.setLevel(level)
+
+
+def hydra_main(work: Callable[[DictConfig], Any], words: Sequence[str]) -> None:
+    """Let Hydra's own command line compose conf/ and do the work; whatever goes wrong is raised.
+
+    Args:
+        work: a job, from its composed config.
+        words: of the command line: flags of Hydra and overrides in its grammar.
+    """
+    before = sys.argv
+    sys.argv = ["diffcut-bench run", *words]
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(work)()
+    finally:
+        sys.argv = before
 
 
 def is_searchpath(override: str) -> bool:

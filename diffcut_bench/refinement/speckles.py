@@ -17,7 +17,7 @@ def merge_speckles(
 ) -> Int[Tensor, "batch height width"]:
     """Give every small piece of a segment to a neighbour, until no small one is left.
 
-    A *piece* is what hangs together of a segment: pixels with an edge in common. The smallest piece comes first, the
+    A *piece* is a connected part of a segment: its pixels have edges in common. The smallest piece comes first, the
     upper left one of equal ones; it goes to the adjacent piece whose mean feature vector is the nearest (Euclidean
     distance), and counts as part of it from then on. So a segment loses its far small pieces, and one that has only
     small ones vanishes. How segments are numbered changes nothing but the numbers.
@@ -90,7 +90,7 @@ class _Pieces:
                 continue  # part of another one, grown since, or the whole picture
             taker = self._most_similar(piece)
             self._join(taker, piece)
-            # What the piece held apart may hang together now.
+            # Pieces of one segment that it separated may touch now.
             for other in sorted(each for each in self.near[taker] if self.ids[each] == self.ids[taker]):
                 self._join(taker, other)
             if self.area[taker] < limit:

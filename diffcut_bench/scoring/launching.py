@@ -4,7 +4,6 @@ each leaves in the folder of its sweep."""
 import importlib.util
 import json
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,13 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
 
-from diffcut_bench.config import RunConfig, conf_dir, quoted
-from diffcut_bench.config.overrides import composed
+from diffcut_bench.config import RunConfig, quoted
+from diffcut_bench.config.overrides import composed, hydra_main
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
@@ -49,20 +47,16 @@ def start_jobs(
         with _launched(Path(HydraConfig.get().runtime.cwd)):
             return work(composed)
 
-    before = sys.argv
-    # Absolute: a cluster's machines work elsewhere.
-    sys.argv = ["diffcut-bench", "--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *words]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what went wrong; the caller says it
     _launching = True
     try:
         with _loky_follows():
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(launched)()
+            # Absolute: a cluster's machines work elsewhere.
+            hydra_main(launched, ["--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *words])
     except (Exception, SystemExit) as error:
         raise_if_interrupted()
         return error
     finally:
         _launching = False
-        sys.argv = before
     return None
 
 

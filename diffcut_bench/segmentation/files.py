@@ -93,8 +93,8 @@ class FileSegmenter:
     def __call__(self, pictures: Sequence[NamedPicture]) -> Iterator[SegmentedFile]:
         """Segment files; each is recorded as it is done, and one that was recorded before is not done again.
 
-        Several processes share the files of a folder: each takes those that no other one is at, and at the end waits
-        for those that others took, in case they die.
+        Several processes share the files of a folder: each segments those that no other process is working on, and at
+        the end waits for the rest, in case a process dies.
 
         Yields:
             How each ended, about in their order.
@@ -130,14 +130,14 @@ class FileSegmenter:
                 each.claim.release()
 
     def _before(self, picture: NamedPicture) -> SegmentedFile | None:
-        """A file that is there already, with all formats."""
+        """A file that was segmented before, if all of its formats are there."""
         entry = None if self._overwrite else self._record.find(picture.path)
         if entry is None or self._record.missing(entry, self._formats, self._simplify):
             return None
         return SegmentedFile(picture.path, entry, before=True)
 
     def _begin(self, picture: NamedPicture, claim: CellLock, batch: list[_Claimed]) -> Iterator[SegmentedFile]:
-        """What needs no segmenting is done; what does, joins the batch."""
+        """Finish a picture that needs no segmenting; put any other into the batch."""
         try:
             found = self._before(picture)  # another process may have done it meanwhile
             if found is None:
@@ -202,7 +202,7 @@ class FileSegmenter:
             return error
 
     def _failed(self, path: Path, error: Exception) -> SegmentedFile:
-        """A picture that can't be segmented, while others can; what nobody expected is raised where it is alone."""
+        """A picture that failed. An error that is no user's mistake is raised where there is only this picture."""
         if isinstance(error, UserError):
             return SegmentedFile(path, error=error)
         if self._is_only_one:
@@ -218,7 +218,7 @@ class FileSegmenter:
         formats: Sequence[Format],
         entry: Mapping[str, Any] | None = None,
     ) -> SegmentedFile:
-        """Encode and record what a picture became, or came to be before."""
+        """Encode and record a picture's segments, of now or of an earlier call (``entry``)."""
         path = picture.path
         try:
             georeference = read_georeference(path) if FORMATS["geojson"] in formats else None

@@ -123,7 +123,7 @@ class PictureSegmenter:
             batch_size: pictures that go through the backbone together, where they have one size.
 
         Raises:
-            UserError: as a call. Pictures before it were given; `try_map` goes on with those behind it.
+            UserError: as a call, after the results of the pictures before; `try_map` continues with the next picture.
         """
         for result in self.try_map(images, batch_size):
             if isinstance(result, UserError):

@@ -5,8 +5,8 @@ path gets an entry and names of its own, so that no picture of an earlier call i
 while its label picture is there. Several processes may add to one folder.
 
 While calls run, each picture adds two lines to a journal, segments.jsonl: one before its files are written, which names
-them, and its entry after them. Files of the first without the second are of a process that was killed; whoever writes
-next removes them. `SegmentRecord.close` makes segments.json of both, and removes the journal.
+them, and its entry after them. A first line without a second is of a process that was killed: the next process that
+writes removes its files. `SegmentRecord.close` makes segments.json of both, and removes the journal.
 """
 
 import hashlib
@@ -221,7 +221,7 @@ class SegmentRecord:
         same = record == self._states[0] and journal[:1] == self._states[1][:1]
         start = self._read_to if same else 0
         try:
-            # The journal first: whoever closes the record writes segments.json before the journal goes.
+            # The journal first: a process that closes the record writes segments.json before it removes the journal.
             lines = _content_from(self._journal, start)
             if not same:
                 self._known = self._read()
@@ -253,7 +253,7 @@ class SegmentRecord:
         self._refresh()
 
     def _remove_unfinished(self) -> None:
-        """Remove the files of processes that were killed. Whoever writes holds the lock, so that all others are."""
+        """Remove the files of processes that were killed: all unfinished ones, as the lock is held."""
         if not self._known.unfinished:
             return
         for path in itertools.chain.from_iterable(self._known.unfinished.values()):
