@@ -6,9 +6,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from diffcut_bench.paths import portable_path
+from diffcut_bench.segmentation.formats import FORMATS
 from diffcut_bench.store.schema import typed
 
 SCHEMA_VERSION = 3
+_SUFFIXES = tuple(each.suffix for each in FORMATS.values())
 _ALONE = ("labels", "overlay")  # formats whose path an entry has under the format's own name
 
 Key = tuple[str, str | None]  # path of a file, and SHA-256 of its content; None in version 1
@@ -53,15 +55,24 @@ class Entries:
         """A line of the journal: a config, an entry, the beginning of one, or the end of all that were begun.
 
         Lines may be applied once more to what they made before, all of them in their order.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is none; nothing was applied.
         """
         if "config" in line:
-            self.configs[line["settings"]] = line["config"]
+            self.configs[typed(str, line["settings"], "settings")] = line["config"]
         elif "begin" in line:
-            key: Key = (line["begin"][0], line["begin"][1])
-            self.unfinished[key] = line["files"]
-            self._put(key, line["entry"])
+            path, digest = typed(list[str | None], line["begin"], "begin") and line["begin"]
+            typed(list[str], line["files"], "files")
+            if not all(_is_inside(file) and file.endswith(_SUFFIXES) for file in line["files"]):
+                raise ValueError(f"files of others: {', '.join(line['files'])}")
+            if line["entry"] is not None:
+                _check_entry(line["entry"])
+            self.unfinished[path, digest] = line["files"]
+            self._put((path, digest), line["entry"])
         elif "entry" in line:
-            key = (line["entry"]["image"], line["entry"]["sha256"])
+            _check_entry(line["entry"])
+            key: Key = (line["entry"]["image"], line["entry"]["sha256"])
             self.unfinished.pop(key, None)
             self._put(key, line["entry"])
         else:
@@ -138,14 +149,24 @@ def _checked(record: Any, base: Path) -> dict[str, Any]:
     typed(list[_Entry], record.get("images"), "images")
     typed(dict[str, Any], record.get("configs"), "configs")
     for entry in record["images"]:
-        formats = typed(dict[str, dict[str, Any]], entry.get("formats", {}), "formats")
-        names = [typed(str, file.get("path"), "path") for file in formats.values()]
-        names += [entry["labels"], *([entry["overlay"]] if "overlay" in entry else [])]
-        if not all(_is_inside(name) for name in names):
-            raise ValueError(f"files in another folder: {', '.join(names)}")
+        _check_files(entry)
     return dict(record)
+
+
+def _check_entry(entry: Any) -> None:
+    """Raise a ValueError where this is no entry."""
+    typed(_Entry, entry, "entry")
+    _check_files(entry)
+
+
+def _check_files(entry: Mapping[str, Any]) -> None:
+    formats = typed(dict[str, dict[str, Any]], entry.get("formats", {}), "formats")
+    names = [typed(str, file.get("path"), "path") for file in formats.values()]
+    names += [entry["labels"], *([entry["overlay"]] if "overlay" in entry else [])]
+    if not all(_is_inside(name) for name in names):
+        raise ValueError(f"files in another folder: {', '.join(names)}")
 
 
 def _is_inside(path: str) -> bool:
     place = PurePosixPath(path)
-    return bool(place.name) and not place.is_absolute() and ".." not in place.parts
+    return bool(place.name) and "\0" not in path and not place.is_absolute() and ".." not in place.parts

@@ -186,7 +186,7 @@ class FileSegmenter:
         for each, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 yield self._failed(each.picture.path, result)
-            elif each.key is None:
+            elif each.key is None or each.key != self._key(each.picture.path):
                 yield self._failed(
                     each.picture.path, UserError("changed meanwhile", str(each.picture.path), "try again")
                 )

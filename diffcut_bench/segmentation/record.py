@@ -14,7 +14,7 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any
@@ -30,11 +30,20 @@ from diffcut_bench.segmentation.entries import Entries, Key, files_of, with_file
 from diffcut_bench.segmentation.formats import FORMATS, Content, Format, remove_written, write_content
 from diffcut_bench.segmentation.formats.coco import COCO_OF_ALL, is_joined_coco, joined_coco
 from diffcut_bench.segmentation.listing import RECORD_NAMES, NamedPicture
-from diffcut_bench.store import CellLock, append_line, cell_key, parse_lines, unwritable, write_atomically
+from diffcut_bench.store import (
+    CellLock,
+    append_line,
+    cell_key,
+    parse_lines,
+    remove_partial,
+    unwritable,
+    write_atomically,
+)
 
 _SETTINGS = 12  # digits of the key of the settings
 _WHOSE = "segments"
 _CLAIMS = ".locks"
+_LONGEST = 180  # bytes of a file's stem: folders hold names of 255, and suffixes and a writer's temporary name join it
 
 
 class SegmentRecord:
@@ -63,8 +72,10 @@ class SegmentRecord:
         """Of the entry of a file.
 
         Raises:
-            OSError: it can't be read.
+            OSError: it is no file, or can't be read.
         """
+        if not image.is_file():  # a pipe or a device may never end
+            raise OSError(f"{image} is no file")
         with image.open("rb") as file:
             return portable_path(image, self._base), hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -136,7 +147,6 @@ class SegmentRecord:
         with self._locked():
             self._remove_unfinished()
             former = self._known.find(key)
-            name = self._name(former, picture.relative)
             before = {} if former is None else files_of(former)
             labels = FORMATS["labels"]
             kept = {}
@@ -144,6 +154,7 @@ class SegmentRecord:
                 contents = {each: content for each, content in contents.items() if each is not labels}
                 made = {each.name for each in contents}
                 kept = {each: file for each, file in before.items() if each not in made}
+            name = self._name(former, picture.relative, contents)
             written = {each.name: {"path": name + each.suffix, **each.recorded(simplify)} for each in contents}
             gone = [file["path"] for each, file in before.items() if each not in kept]
             entry = with_files(
@@ -161,7 +172,7 @@ class SegmentRecord:
             files = list(dict.fromkeys([*gone, *(file["path"] for file in written.values())]))
             self._append({"begin": key, "entry": with_files(entry, kept) if kept else None, "files": files})
             for path in gone:
-                remove_written(self.folder / path)
+                remove_written(self._place(path))
             for each, content in contents.items():
                 write_content(self.folder / written[each.name]["path"], content)
             self._append({"entry": entry})
@@ -179,6 +190,7 @@ class SegmentRecord:
             with self._locked():
                 self._remove_unfinished()
                 self._write_coco()
+                remove_partial(self.path)
                 write_atomically(self.path, json.dumps(self._known.to_dict(), indent=1) + "\n")
                 self._journal.unlink(missing_ok=True)
         with suppress(OSError):  # others hold claims
@@ -230,7 +242,8 @@ class SegmentRecord:
         end = lines.rfind(b"\n") + 1  # what follows is being written
         for line in parse_lines(lines[:end], _WHOSE):
             if line is not None:
-                self._known.apply(line)
+                with suppress(ValueError, KeyError, TypeError):  # a line of others: it costs its picture only
+                    self._known.apply(line)
         self._states, self._read_to = (record, journal), start + end
 
     def _read(self) -> Entries:
@@ -258,8 +271,16 @@ class SegmentRecord:
             return
         for path in itertools.chain.from_iterable(self._known.unfinished.values()):
             if not self._known.is_named(path):
-                remove_written(self.folder / path)
+                remove_partial(self._place(path))
+                remove_written(self._place(path))
         self._append({"removed": True})
+
+    def _place(self, path: str) -> Path:
+        """Of a file that is to be removed. A record may come from anyone: none outside the folder is."""
+        place = self.folder / path
+        if not place.parent.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError("a link leads out of the folder", str(place.parent), "move this link away, and call again")
+        return place
 
     def _holds(self, path: str, labels: Content) -> bool:
         """Whether a label picture that is there has the same segments."""
@@ -270,21 +291,32 @@ class SegmentRecord:
         except Exception:  # Pillow raises many kinds
             return False
 
-    def _name(self, former: Mapping[str, Any] | None, relative: PurePath) -> str:
-        """Of a picture's files; for a new one its own without suffix, or with -2 and so on where other files have it.
+    def _name(self, former: Mapping[str, Any] | None, relative: PurePath, formats: Iterable[Format]) -> str:
+        """Of a picture's files that are written now: that of its earlier ones, else its own without suffix, or with -2
+        and so on where other files have it.
 
         Upper and lower case are one name: on some file systems they are.
         """
         if former is not None:
-            return str(former["labels"]).removesuffix(FORMATS["labels"].suffix)
-        stem = relative.with_suffix("").as_posix()
+            name = str(former["labels"]).removesuffix(FORMATS["labels"].suffix)
+            own = {file["path"] for file in files_of(former).values()}
+            if not any(self._is_taken(name + each.suffix) for each in formats if name + each.suffix not in own):
+                return name
+        stem = _short(relative.with_suffix("")).as_posix()
         names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-        return next(name for name in names if not self._is_taken(name))
+        return next(name for name in names if not any(self._is_taken(name + each.suffix) for each in FORMATS.values()))
 
-    def _is_taken(self, name: str) -> bool:
-        paths = [name + each.suffix for each in FORMATS.values()]
-        known = (path == COCO_OF_ALL or self._known.is_named(path) for path in paths)
-        return any(known) or any(os.path.lexists(self.folder / path) for path in paths)
+    def _is_taken(self, path: str) -> bool:
+        return path == COCO_OF_ALL or self._known.is_named(path) or os.path.lexists(self.folder / path)
+
+
+def _short(stem: PurePath) -> PurePath:
+    """A path whose last part has room for suffixes; one that is too long is cut, with a digest at its end."""
+    name = os.fsencode(stem.name)
+    if len(name) <= _LONGEST:
+        return stem
+    cut = name[:_LONGEST].decode(errors="ignore")
+    return stem.with_name(f"{cut}-{hashlib.sha256(name).hexdigest()[:8]}")
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
 
-from diffcut_bench.store.atomic import sync_folder, sync_tree, unwritable, write_atomically
+from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
 from diffcut_bench.store.journal import append_line, parse_lines
@@ -57,6 +57,7 @@ __all__ = [
     "read_journal",
     "read_result",
     "read_rows",
+    "remove_partial",
     "republish",
     "sync_folder",
     "sync_tree",

@@ -1,6 +1,7 @@
 """The one module that writes files: whole or not at all, and safe against a power failure."""
 
 import contextlib
+import glob
 import os
 import secrets
 import tempfile
@@ -84,6 +85,15 @@ def sync_tree(folder: Path) -> None:
             with (Path(parent) / name).open("rb") as file:
                 os.fsync(file.fileno())
         sync_folder(Path(parent))
+
+
+def remove_partial(path: Path) -> None:
+    """Delete what killed writers left of a file, or of the files in a folder. No process may be writing them."""
+    left = list(path.parent.glob(f".{glob.escape(path.name)}.*{_PARTIAL}"))
+    if path.is_dir() and not path.is_symlink():
+        left += path.glob(f".*{_PARTIAL}")
+    for each in left:
+        each.unlink(missing_ok=True)
 
 
 def remove_leftovers(folder: Path, pattern: str = f".*{_PARTIAL}") -> None:

@@ -223,6 +223,48 @@ def test_a_picture_that_fails_does_not_stop_its_batch(cli, photos, tmp_path, mon
     assert {each["file_name"] for each in recorded(tmp_path / "more")} == {"a.png", "sub/a.png"}
 
 
+def test_a_picture_that_changes_meanwhile_is_not_recorded(cli, photos, tmp_path, monkeypatch):
+    plain = PictureSegmenter.try_map
+
+    def changing(self, images, batch_size):
+        Image.new("RGB", (8, 6)).save(images[0])
+        return plain(self, images, batch_size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PictureSegmenter, "try_map", changing)
+        done = cli("segment", photos / "a.png", "-o", tmp_path / "out", *FAST)
+    assert done.code == 2
+    assert "changed meanwhile" in done.err
+    assert cli("segment", photos / "a.png", "-o", tmp_path / "out", *FAST).out.count("1 segment") == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_no_picture(cli, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    done = cli("segment", tmp_path / "a.png", "-o", tmp_path / "out", *FAST)
+    assert done.code == 2
+    assert "no such picture" in done.err
+
+
+def test_a_damaged_coco_file_is_named_and_made_anew(cli, photos, tmp_path):
+    pytest.importorskip("pycocotools", reason="writes COCO")
+    command = ("segment", photos, "-o", tmp_path / "out", *FAST, "--format", "coco")
+    assert cli(*command).code == 0
+    part = tmp_path / "out" / "a_coco.json"
+    whole = part.read_text()
+    for text in ("{", '{"images": 3}', whole.replace('"category_id": 1', '"category_id": 7')):
+        part.write_text(text)
+        Image.new("RGB", (8, 6)).save(photos / f"{len(text)}.png")
+        refused = cli(*command)
+        assert refused.code == 2
+        assert "damaged" in refused.err
+        assert str(part) in refused.err
+    part.unlink()
+    assert cli(*command).code == 0
+    assert part.read_text() == whole
+    assert len(json.loads((tmp_path / "out" / "segments_coco.json").read_text())["images"]) == 4
+
+
 def test_many_pictures_that_were_there_are_one_line(cli, tmp_path):
     for number in range(25):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number}.png")

@@ -16,6 +16,7 @@ from diffcut_bench.segmentation import NamedPicture, PictureSegmenter, Segmentat
 from diffcut_bench.segmentation import record as record_module
 from diffcut_bench.segmentation.formats import FORMATS, Segmented
 from diffcut_bench.segmentation.record import SegmentRecord
+from diffcut_bench.store import append_line
 
 SMALL = "protocol.image_size=128"
 
@@ -268,6 +269,80 @@ def test_a_damaged_line_of_the_journal_costs_its_picture_only(record, tmp_path):
     again = new_record(tmp_path)
     assert [again.find(path) is not None for path, _ in paths] == [True, False, True]
     assert add(again, *paths[1])["labels"] == "1_labels.png"
+
+
+@pytest.mark.parametrize("path", ["../dear.png", "{tmp}/dear_labels.png", "link/dear_labels.png", "dear.png", "link"])
+def test_a_journal_of_others_removes_no_file_of_others(path, record, tmp_path):
+    kept = [
+        tmp_path / "dear.png",
+        tmp_path / "dear_labels.png",
+        tmp_path / "dear" / "007.png",
+        record.folder / "dear.png",
+    ]
+    kept.append(tmp_path / "dear" / "dear_labels.png")
+    for each in kept:
+        each.parent.mkdir(exist_ok=True)
+        each.write_bytes(b"dear")
+    (record.folder / "link").symlink_to(tmp_path / "dear")
+    line = {"begin": ["a", "b"], "entry": None, "files": [path.format(tmp=tmp_path)]}
+    append_line(record.folder / "segments.jsonl", line, "segments")
+    with contextlib.suppress(UserError):
+        add(new_record(tmp_path), *written(tmp_path, "a.png"))
+    assert all(each.read_bytes() == b"dear" for each in kept)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"entry": {"image": 1}},
+        {"entry": [1]},
+        {"entry": {"image": "a", "sha256": "b", "settings": "s", "labels": "../a_labels.png", "segments": []}},
+        {"begin": 3, "files": [], "entry": None},
+        {"begin": ["a", "b"]},
+        {"begin": ["a", "b"], "files": [4], "entry": None},
+        {"begin": ["a", "b"], "files": ["a\0_labels.png"], "entry": None},
+        {"config": 1},
+    ],
+)
+def test_a_line_of_others_is_passed_over(line, record, tmp_path):
+    record.folder.mkdir()
+    append_line(record.folder / "segments.jsonl", line, "segments")
+    add(new_record(tmp_path), *written(tmp_path, "a.png"))
+    record.close()
+    assert set(entries(tmp_path)) == {"a.png"}
+
+
+def test_a_killed_writer_leaves_nothing(record, tmp_path):
+    image, result = written(tmp_path, "a.png")
+    add(record, image, result, "labels,masks")
+    line = {"begin": list(record.key(image)), "entry": None, "files": ["a_labels.png", "a_masks"]}
+    append_line(record.folder / "segments.jsonl", line, "segments")
+    for left in (".a_labels.png.0123.partial", "a_masks/.000.png.0123.partial", ".segments.json.0123.partial"):
+        (record.folder / left).write_bytes(b"")
+    again = new_record(tmp_path)
+    add(again, image, result)
+    again.close()
+    wanted = {"a_labels.png", "a_overlay.png", "segments.json", ".segments.lock"}
+    assert {each.name for each in record.folder.iterdir()} == wanted
+
+
+def test_a_name_that_is_too_long_for_suffixes_is_cut(record, tmp_path):
+    folder = tmp_path / "in"
+    labels = [add(record, *written(folder, f"{'n' * 240}{value}.png", value))["labels"] for value in range(2)]
+    assert len(set(labels)) == 2
+    assert all((record.folder / each).is_file() for each in labels)
+
+
+def test_a_further_format_is_not_written_over_a_file_of_the_user(record, tmp_path):
+    image, result = written(tmp_path, "a.png")
+    add(record, image, result)
+    (record.folder / "a.svg").write_text("mine")
+    entry = add(record, image, result, "labels,svg")
+    assert (record.folder / "a.svg").read_text() == "mine"
+    assert (entry["labels"], entry["formats"]["svg"]["path"]) == ("a_labels.png", "a-2.svg")
+    entry = add(record, image, result, "labels,svg")
+    assert (record.folder / entry["formats"]["svg"]["path"]).is_file()
+    assert len(list(record.folder.glob("*.svg"))) == 2
 
 
 def test_names_are_those_of_the_folders_and_taken_ones_are_left_alone(record, tmp_path):

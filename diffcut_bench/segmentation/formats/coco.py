@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffcut_bench.errors import UserError
 from diffcut_bench.segmentation.formats.interface import Format, Segmented
+from diffcut_bench.store.schema import typed
 
 COCO_OF_ALL = "segments_coco.json"
 _INFO = {"description": "segments of diffcut_bench"}
@@ -59,15 +62,21 @@ def joined_coco(folder: Path, entries: Iterable[Mapping[str, Any]]) -> str | Non
 
     Returns:
         JSON; None where no picture has a COCO file of its own.
+
+    Raises:
+        UserError: one of them was damaged.
     """
     parts = []
     latest = {entry["image"]: entry for entry in entries}  # a file may have had other content before
     for entry in sorted(latest.values(), key=lambda entry: (entry.get("file_name", ""), entry["image"])):
         try:
-            name = entry["formats"]["coco"]["path"]
-            parts.append(json.loads((folder / name).read_text(encoding="utf-8")))
+            path = folder / entry["formats"]["coco"]["path"]
+            parts.append(_checked(json.loads(path.read_text(encoding="utf-8"))))
         except (KeyError, OSError):  # it has none, or somebody removed it
             continue
+        except (ValueError, RecursionError) as error:
+            what = f"damaged, or changed by others ({error})"
+            raise UserError(what, str(path.absolute()), "delete this file, and call again: it is made anew") from error
     if not parts:
         return None
     names = sorted({category["name"] for part in parts for category in part["categories"]})
@@ -80,6 +89,34 @@ def joined_coco(folder: Path, entries: Iterable[Mapping[str, Any]]) -> str | Non
             own = {"id": len(annotations) + 1, "image_id": number, "category_id": ids[annotation["category_id"]]}
             annotations.append(annotation | own)
     return _dataset(images, names, annotations)
+
+
+@dataclass(frozen=True)
+class _Category:
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    category_id: int
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """What is relied on of a picture's COCO file."""
+
+    images: list[dict[str, Any]]
+    categories: list[_Category]
+    annotations: list[_Annotation]
+
+
+def _checked(dataset: Any) -> dict[str, Any]:
+    known: _Dataset = typed(_Dataset, dataset)
+    if not {each.category_id for each in known.annotations} <= {each.id for each in known.categories}:
+        raise ValueError("annotations of unknown categories")
+    checked: dict[str, Any] = dataset
+    return checked
 
 
 def is_joined_coco(path: Path) -> bool:

@@ -109,13 +109,13 @@ def write_content(path: Path, content: Content) -> None:
 
 
 def remove_written(path: Path) -> None:
-    """Remove what `write_content` wrote. Whatever else lies in its folder stays.
+    """Remove what `write_content` wrote; of a link, the link alone. Whatever else lies in its folder stays.
 
     Raises:
         UserError: it can't be removed.
     """
     try:
-        if not path.is_dir():
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             return
         for each in _numbered(path):
