@@ -21,6 +21,7 @@ from diffcut_bench.segmentation import (
     PictureSegmenter,
     SegmentedFile,
     SegmentRecord,
+    WrittenFiles,
     named_pictures,
     picture_config,
     split_list,
@@ -118,10 +119,10 @@ def _folders(output: str | None, config: RunConfig, overrides: Sequence[str]) ->
 
 def _pictures(words: Sequence[str], recursive: bool, record: SegmentRecord, config: RunConfig) -> list[NamedPicture]:
     """Those that are named, or this shard's of them."""
-    listed = split_list(sys.stdin.buffer.read()) if "-" in words else []
+    listed = split_list(sys.stdin.buffer.read()) if "-" in words and sys.stdin is not None else []
     if "-" in words and not listed:
         raise UserError("an empty list", "-", "find photos -name '*.jpg' -print0 | diffcut-bench segment -")
-    pictures = named_pictures([word for word in words if word != "-"], recursive, listed, record.is_written)
+    pictures = named_pictures([word for word in words if word != "-"], recursive, listed, WrittenFiles(record))
     number, count = config.shard_of() or (1, 1)
     return pictures[number - 1 :: count]
 

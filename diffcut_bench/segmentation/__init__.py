@@ -5,7 +5,7 @@ from diffcut_bench.segmentation.files import FileSegmenter, SegmentedFile
 from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.segmentation.listing import NamedPicture, named_pictures, split_list
 from diffcut_bench.segmentation.picture import PictureSegmenter, segment
-from diffcut_bench.segmentation.record import SegmentRecord
+from diffcut_bench.segmentation.record import SegmentRecord, WrittenFiles
 from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.segmentation.settings import picture_config
 
@@ -18,6 +18,7 @@ __all__ = [
     "SegmentRecord",
     "Segmentation",
     "SegmentedFile",
+    "WrittenFiles",
     "named_pictures",
     "picture_config",
     "segment",

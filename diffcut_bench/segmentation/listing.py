@@ -1,5 +1,6 @@
 """Which pictures are meant by files, folders, patterns and lists; and where each lies in the folder that named it."""
 
+import codecs
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from PIL import Image
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
+from diffcut_bench.segmentation.reading import check_no_address
 
 RECORD_NAMES = ("segments.json", "segments.jsonl")  # a folder with one of them is written by `diffcut-bench segment`
 _MAGIC = re.compile(r"[*?\[]")
@@ -32,7 +34,7 @@ def named_pictures(
     words: Sequence[str],
     recursive: bool = False,
     listed: Iterable[str] = (),
-    is_written: Callable[[Path], bool] = lambda path: False,
+    is_written: Callable[[Path, Path], bool] = lambda path, root: False,
 ) -> list[NamedPicture]:
     """Every picture that is named, or that lies in a folder that is named; none twice.
 
@@ -43,7 +45,7 @@ def named_pictures(
         words: files, folders, and patterns such as ``photos/**/*.jpg`` (``**``: any folders).
         recursive: with the folders inside folders.
         listed: paths of files, taken as they are. A relative one keeps its folders.
-        is_written: whether a file was written by this command into the folder that it writes to now.
+        is_written: whether a file below a folder was written by this command, see `WrittenFiles`.
 
     Raises:
         UserError: there is no picture in a folder, or none that a pattern fits.
@@ -59,17 +61,26 @@ def named_pictures(
 
 
 def split_list(text: bytes) -> list[str]:
-    """Paths of a list as `find` prints them: a line each, or with ``-print0`` between bytes of zero."""
+    """Paths of a list as `find` prints them: a line each, or with ``-print0`` between bytes of zero. Blank lines are
+    none. A list of Windows may be UTF-16, or begin with a byte order mark."""
+    if text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # of PowerShell
+        text = text.decode("utf-16", errors="replace").encode()
+    text = text.removeprefix(codecs.BOM_UTF8)
     lines = text.split(b"\0") if b"\0" in text else text.splitlines()
-    return [line.decode(errors="surrogateescape") for line in lines if line]
+    return [line.decode(errors="surrogateescape") for line in lines if line.strip()]
 
 
-def _of_word(word: str, recursive: bool, is_written: Callable[[Path], bool]) -> Iterator[NamedPicture]:
+def _of_word(word: str, recursive: bool, is_written: Callable[[Path, Path], bool]) -> Iterator[NamedPicture]:
+    check_no_address(word)
     path = Path(expanded(word, "picture"))
     fixed = len(path.parts)
-    if not path.exists() and _MAGIC.search(str(path)):
+    try:
+        exists, is_folder = path.exists(), path.is_dir()
+    except OSError:  # a name that is too long
+        exists = is_folder = False
+    if not exists and _MAGIC.search(str(path)):
         fixed = next(number for number, part in enumerate(path.parts) if _MAGIC.search(part))
-    elif not path.is_dir():
+    elif not is_folder:
         yield NamedPicture(path, PurePath(path.name))
         return
     root = Path(*path.parts[:fixed])
@@ -81,10 +92,9 @@ def _of_word(word: str, recursive: bool, is_written: Callable[[Path], bool]) -> 
         paths = sorted(each for each in files if _is_picture(each.relative_to(root)) and each.is_file())
     except ValueError as error:  # ** beside other letters
         raise UserError(str(error), word, "** stands for any folders, as in 'photos/**/*.jpg'") from error
-    ours: dict[Path, bool] = {root: False}  # whether a folder, or one around it below the root, is one of ours
-    paths = [each for each in paths if not _is_ours(each.parent, ours) and not is_written(each)]
+    paths = [each for each in paths if not is_written(each, root)]
     if not paths:
-        if path.is_dir():
+        if is_folder:
             hint = "name the pictures, or a folder that holds them" + (
                 "" if recursive else "; --recursive looks deeper"
             )
@@ -96,9 +106,3 @@ def _of_word(word: str, recursive: bool, is_written: Callable[[Path], bool]) -> 
 def _is_picture(relative: PurePath) -> bool:
     hidden = any(part.startswith(".") for part in relative.parts)
     return not hidden and relative.suffix.lower() in Image.registered_extensions()
-
-
-def _is_ours(folder: Path, known: dict[Path, bool]) -> bool:
-    if folder not in known:
-        known[folder] = any((folder / name).is_file() for name in RECORD_NAMES) or _is_ours(folder.parent, known)
-    return known[folder]

@@ -33,8 +33,8 @@ def as_rgb(image: Picture, max_pixels: int) -> Image.Image:
     Raises:
         UserError: it is none of these, or has no pixels.
     """
-    if isinstance(image, str) and re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", image):
-        raise UserError("an address, and no path", image, "download it first, and give its path or its bytes")
+    if isinstance(image, str):
+        check_no_address(image)
     if isinstance(image, (str, Path)):
         return _read(Path(expanded(str(image), "picture")), max_pixels)
     if isinstance(image, (bytes, bytearray, memoryview)):
@@ -50,6 +50,12 @@ def as_rgb(image: Picture, max_pixels: int) -> Image.Image:
     if not picture.width or not picture.height:
         raise UserError("a picture without pixels", f"{picture.width} × {picture.height}", "check what made it")
     return picture
+
+
+def check_no_address(text: str) -> None:
+    """Raise a UserError where a path is an address, such as ``https://…``."""
+    if re.match(r"(?!file:)[A-Za-z][A-Za-z0-9+.-]+://", text):
+        raise UserError("an address, and no path", text, "download it first, and give its path or its bytes")
 
 
 def describe_picture(image: object) -> str:
@@ -89,14 +95,16 @@ def _eight_bits(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _read(path: Path, max_pixels: int) -> Image.Image:
-    if path.is_dir():
-        raise UserError("a folder, not a picture", str(path), "name a picture in it")
-    if not path.is_file():
-        raise UserError("no such picture", str(path), "check the path")
     try:
+        if path.is_dir():
+            raise UserError("a folder, not a picture", str(path), "name a picture in it")
+        if not path.is_file():
+            raise UserError("no such picture", str(path), "check the path")
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"can't be read ({error})", str(path), "check its permissions") from error
+        raise UserError(
+            f"can't be read ({error.strerror or error})", str(path), "check the path and its permissions"
+        ) from error
     return _decoded(data, str(path), max_pixels)
 
 

@@ -193,7 +193,11 @@ class SegmentRecord:
                 remove_partial(self.path)
                 write_atomically(self.path, json.dumps(self._known.to_dict(), indent=1) + "\n")
                 self._journal.unlink(missing_ok=True)
-        with suppress(OSError):  # others hold claims
+        with suppress(OSError, UserError):  # others hold claims
+            for left in (self.folder / _CLAIMS).glob("*.lock"):  # by a process that was killed
+                claim = CellLock(left)
+                if claim.acquire():
+                    claim.release()
             (self.folder / _CLAIMS).rmdir()
 
     def _write_coco(self) -> None:
@@ -317,6 +321,41 @@ def _short(stem: PurePath) -> PurePath:
         return stem
     cut = name[:_LONGEST].decode(errors="ignore")
     return stem.with_name(f"{cut}-{hashlib.sha256(name).hexdigest()[:8]}")
+
+
+class WrittenFiles:
+    """Whether files were written by this command: segments are no pictures to segment.
+
+    Args:
+        record: of the folder that is written into now, which need not be read again. Those of other folders are found.
+    """
+
+    def __init__(self, record: SegmentRecord | None = None) -> None:
+        self._records: dict[Path, SegmentRecord | UserError | None] = {}
+        if record is not None:
+            self._records[record.folder.absolute()] = record
+
+    def __call__(self, path: Path, root: Path) -> bool:
+        """Whether a file is one of those, or lies in a folder below ``root`` whose record can't be read."""
+        top = root.absolute()
+        for folder in path.absolute().parents:
+            record = self._of(folder)
+            if folder != top and isinstance(record, UserError) and folder.is_relative_to(top):
+                return True
+            if isinstance(record, SegmentRecord) and record.is_written(path):
+                return True
+        return False
+
+    def _of(self, folder: Path) -> SegmentRecord | UserError | None:
+        if folder not in self._records:
+            found: SegmentRecord | UserError | None = None
+            if any((folder / name).is_file() for name in RECORD_NAMES):
+                try:
+                    found = SegmentRecord(folder, folder, {}, {})
+                except UserError as error:
+                    found = error
+            self._records[folder] = found
+        return self._records[folder]
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -80,6 +80,14 @@ def test_the_folder_of_the_pictures_may_be_that_of_the_segments(cli, photos, seg
     assert (photos / "sub" / "a_labels.png").is_file()
 
 
+def test_segments_are_passed_over_and_pictures_beside_them_are_not(cli, photos, tmp_path, segmented):
+    assert cli("segment", photos / "sub", "-o", photos / "sub", *FAST, "--format", "overlay,masks").code == 0
+    for named, wanted in ((photos, 3), (photos / "sub", 2), (f"{photos}/sub/*", 2)):
+        out = tmp_path / f"out{len(segmented)}"
+        assert cli("segment", named, "-r", "-o", out, *FAST).code == 0
+        assert len(recorded(out)) == wanted
+
+
 def test_a_list_comes_from_standard_input(cli, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for number, text in enumerate([b"photos/a.png\nphotos/sub/b.jpg\n", b"photos/a.png\0photos/sub/b.jpg\0"]):

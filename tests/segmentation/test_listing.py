@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmentation import named_pictures, split_list
+from diffcut_bench.segmentation import WrittenFiles, named_pictures, split_list
 
 
 @pytest.fixture
@@ -21,13 +21,17 @@ def photos(tmp_path, monkeypatch):
     return tmp_path / "photos"
 
 
+def named(words, **options):
+    return named_pictures(words, is_written=WrittenFiles(), **options)
+
+
 def relative(pictures):
     return [each.relative.as_posix() for each in pictures]
 
 
 def test_a_folder_is_its_own_pictures_and_with_recursive_those_below(photos):
-    assert relative(named_pictures(["photos"])) == ["a.jpg", "b.png"]
-    found = named_pictures(["photos"], recursive=True)
+    assert relative(named(["photos"])) == ["a.jpg", "b.png"]
+    found = named(["photos"], recursive=True)
     assert relative(found) == ["2019/a.jpg", "2019/may/c.tif", "a.jpg", "b.png"]
     assert [each.path for each in found] == [Path("photos", name) for name in relative(found)]
 
@@ -46,7 +50,7 @@ def test_a_folder_is_its_own_pictures_and_with_recursive_those_below(photos):
     ],
 )
 def test_a_pattern_names_places_from_its_fixed_part(photos, pattern, wanted):
-    assert relative(named_pictures([pattern])) == wanted
+    assert relative(named([pattern])) == wanted
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(photos):
@@ -74,6 +78,9 @@ def test_a_list_keeps_the_folders_of_relative_paths(photos):
         (b"a\r\nb", ["a", "b"]),
         (b"a\nb.png\0c.png\0", ["a\nb.png", "c.png"]),
         (b"\n\n", []),
+        (b"a\r\n  \r\nb\r\n", ["a", "b"]),
+        (b"\xef\xbb\xbfa\n", ["a"]),
+        ("\ufeffé\r\nb\r\n".encode("utf-16-le"), ["é", "b"]),
         (b"a\xff.png\n", ["a\udcff.png"]),
     ],
 )
@@ -82,8 +89,12 @@ def test_lists_are_of_lines_or_of_texts_that_end_with_zero(text, wanted):
 
 
 def test_what_the_command_wrote_itself_is_no_picture_to_segment(photos):
-    found = named_pictures(["photos"], is_written=lambda path: path.name == "b.png")
+    found = named_pictures(["photos"], is_written=lambda path, root: path.name == "b.png")
     assert relative(found) == ["a.jpg"]
+
+
+def test_a_name_that_is_too_long_is_that_of_a_file(photos):
+    assert relative(named(["x" * 5000])) == ["x" * 5000]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +103,7 @@ def test_what_the_command_wrote_itself_is_no_picture_to_segment(photos):
         ("photos/*.bmp", "no picture fits this pattern"),
         ("photos/2019/may/../../.hidden/empty", "no picture in this folder"),
         ("photos/**x/*", "Invalid pattern"),
+        ("https://example.org/a.png", "an address"),
     ],
 )
 def test_nothing_found_is_a_user_error(photos, word, what):
