@@ -327,11 +327,10 @@ def test_a_backbone_may_want_another_image_size(shapes, tmp_path, monkeypatch):
         return forward(self, images)
 
     monkeypatch.setattr(EfficientNetLite0, "forward", seen)
-    monkeypatch.setattr(EfficientNetLite0, "image_size", 192)
-    run(shapes, tmp_path)
+    run(shapes, tmp_path, "+backbone.image_size=192")
     assert set(sizes) == {(192, 192)}
     sizes.clear()
-    run(shapes, tmp_path, "protocol=strict")
+    run(shapes, tmp_path, "+backbone.image_size=192", "protocol=strict")
     assert all(max(size) == 192 and min(size) % 32 == 0 for size in sizes)
 
 
