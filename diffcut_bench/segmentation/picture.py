@@ -132,6 +132,8 @@ class PictureSegmenter:
 
     def try_map(self, images: Iterable[Picture], batch_size: int = 1) -> Iterator[Segmentation | UserError]:
         """The same, with the error in the place of a picture that can't be segmented."""
+        if batch_size < 1:
+            raise UserError("no batch without pictures", f"batch_size={batch_size}", "give a number from 1 on")
         rest = iter(images)
         while batch := list(islice(rest, batch_size)):
             with self._lock:
@@ -229,8 +231,7 @@ class _Scene:
         return self._segmentation(self.segmenter._pipeline)
 
     def at(self, tau: float) -> Segmentation:
-        if not tau >= 0:
-            raise UserError("below 0" if tau < 0 else "not a number", f"tau={tau}", "give a number such as 0.5")
+        _check_tau(tau)
         method = self.segmenter.check_has_tree()
         with self.segmenter._lock:
             # Whoever asks for more segments will ask again: one recursion for all of these.
@@ -243,12 +244,14 @@ class _Scene:
             return replace(self, tau=tau)._segmentation(pipeline)
 
     def hierarchy(self, max_tau: float) -> Hierarchy:
+        _check_tau(max_tau)
         method = self.segmenter.check_has_tree()
         with self.segmenter._lock:
             tree = self._tree(max(max_tau, method.tau))
         return Hierarchy.of(tree, method.alpha, self.example.grid)
 
     def explore(self, max_tau: float, largest: int) -> Explorer:
+        _check_tau(max_tau)
         method = self.segmenter.check_explorable()
         similarity, tau = self.segmenter._pipeline.protocol.similarity, method.tau if self.tau is None else self.tau
         with self.segmenter._lock:
@@ -307,6 +310,11 @@ def segment(image: Picture, backbone: str | None = None, *overrides: str) -> Seg
     """
     chosen = [] if backbone is None else [f"backbone={backbone}"]
     return PictureSegmenter([*chosen, *overrides])(image)
+
+
+def _check_tau(tau: float) -> None:
+    if not 0 <= tau <= 1:
+        raise UserError("no NCut threshold, which lies between 0 and 1", f"tau={tau}", "give a number such as 0.5")
 
 
 @contextmanager

@@ -38,12 +38,24 @@ class Segmentation:
         labels: segment of each pixel [height, width], contiguous from 0.
         names: of each segment, with its probability among the classes; None where segments were not named.
         scene: the features and cuts that it was made from, for other values of tau; None where it was made of labels.
+
+    Raises:
+        UserError: image, labels and names are none of one picture, or ids are missing between 0 and the largest.
     """
 
     image: NDArray[np.uint8]
     labels: NDArray[np.int64]
     names: tuple[tuple[str, float], ...] | None = None
     scene: Scene | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        wrong = _what_is_wrong(self.image, self.labels)
+        if not wrong and self.names is not None and len(self.names) != self.num_segments:
+            wrong = f"{len(self.names)} names of {self.num_segments} segments"
+        if wrong:
+            hint = "np.unique(labels, return_inverse=True)[1].reshape(labels.shape) numbers segments from 0"
+            raise UserError(wrong, "Segmentation(image, labels)", hint)
+        object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
 
     @property
     def num_segments(self) -> int:
@@ -189,3 +201,20 @@ class Segmentation:
         assert isinstance(text, str)
         found: dict[str, Any] = json.loads(text)
         return found
+
+
+def _what_is_wrong(image: object, labels: object) -> str:
+    """With the arrays of a picture and its segments; empty: nothing is."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        return "the image is no uint8 array [height, width, 3]"
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or not labels.size:
+        return "the labels are no array of integers [height, width]"
+    if labels.shape != image.shape[:2]:
+        return f"an image of {list(image.shape[:2])} and labels of {list(labels.shape)} pixels"
+    if (
+        labels.min() < 0
+        or labels.max() >= labels.size
+        or not np.bincount(labels.ravel().astype(np.int64, copy=False)).all()
+    ):
+        return "the labels are not all of 0 to the number of segments"
+    return ""

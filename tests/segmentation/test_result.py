@@ -208,3 +208,46 @@ def test_large_pictures_are_described_in_parts_as_each_segment_by_itself():
         assert found["area_px"] == mask.sum()
         assert found["bbox"] == [cols[0], rows[0], cols[-1] + 1, rows[-1] + 1]
         assert found["mean_rgb"] == image[mask].mean(axis=0).round(1).tolist()
+
+
+@pytest.mark.parametrize("tau", [-0.1, 1.5, float("nan"), float("inf")])
+def test_what_is_no_threshold_is_named_so(coffee, tau):
+    for call in (coffee.at, coffee.hierarchy, coffee.explore):
+        with pytest.raises(UserError, match="between 0 and 1") as caught:
+            call(tau)
+        assert caught.value.where == f"tau={tau}"
+
+
+def test_a_batch_has_a_picture(segmenter):
+    for batch_size in (0, -1):
+        with pytest.raises(UserError, match="no batch without pictures"):
+            list(segmenter.map([skimage.data.coffee()], batch_size))
+
+
+@pytest.mark.parametrize(
+    ("labels", "what"),
+    [
+        ([[0, 0, 5, 5]] * 3, "not all of 0"),
+        ([[-1, 0, 1, 1]] * 3, "not all of 0"),
+        ([[0, 0, 10**12, 1]] * 3, "not all of 0"),
+        ([[0.0, 0.0, 1.0, 1.0]] * 3, "integers"),
+        ([[False, False, True, True]] * 3, "integers"),
+        ([[0, 1]], "labels of"),
+        ([], "integers"),
+    ],
+)
+def test_labels_that_are_none_of_segments_are_refused(labels, what):
+    with pytest.raises(UserError, match=what):
+        diffcut_bench.Segmentation(np.zeros((3, 4, 3), np.uint8), np.array(labels))
+
+
+def test_labels_may_be_of_any_integers():
+    image, labels = np.zeros((3, 4, 3), np.uint8), np.array([[0, 0, 1, 1]] * 3)
+    for kind in (np.uint8, np.int32, np.uint64):
+        made = diffcut_bench.Segmentation(image, labels.astype(kind))
+        assert made.labels.dtype == np.int64
+        assert [each["area_px"] for each in made.describe()] == [6, 6]
+    with pytest.raises(UserError, match="1 names of 2 segments"):
+        diffcut_bench.Segmentation(image, labels, (("cat", 0.5),))
+    with pytest.raises(UserError, match="the image is no"):
+        diffcut_bench.Segmentation(image / 255, labels)
