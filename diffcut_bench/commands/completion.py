@@ -52,6 +52,7 @@ INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpa
 _VALUES = {"--cfg": CFG_KINDS, "-c": CFG_KINDS, "--info": INFO_KINDS, "-i": INFO_KINDS}
 _OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
+_PLAIN = re.compile(r"[\w./,=+~:@%-]+")
 _HERE = Path(__file__).parent
 
 
@@ -83,7 +84,10 @@ def completion(options: argparse.Namespace) -> int:
 
 
 def candidates(line: str) -> list[str]:
-    """Whole words that the last word of a command line, which may be empty, can become."""
+    """Whole words that the last word of a command line, which may be empty, can become.
+
+    Options are named by files, which may be of anyone: a word that a shell would not take as it is, is left out.
+    """
     words = re.split(r"\s+", line.lstrip())
     start = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "diffcut-bench"), 0)
     words = words[start + 1 :]
@@ -91,7 +95,7 @@ def candidates(line: str) -> list[str]:
         found: Iterator[str] = iter([*_commands(), "--help", "--version"])
     else:
         found = _of_command(words[0], words[1:-1], words[-1])
-    return sorted({each for each in found if each.startswith(words[-1])}) if words else []
+    return sorted({each for each in found if each.startswith(words[-1]) and _PLAIN.fullmatch(each)}) if words else []
 
 
 def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import RunConfig
 from diffcut_bench.errors import UserError
-from diffcut_bench.escaping import counted
+from diffcut_bench.escaping import counted, visible
 from diffcut_bench.paths import expanded, portable
 from diffcut_bench.segmentation import (
     FileSegmenter,
@@ -163,4 +163,4 @@ def _line(ended: SegmentedFile, record: SegmentRecord, formats: Sequence[Format]
     told += sorted({segment["name"] for segment in ended.entry["segments"] if "name" in segment})
     told += [str(files[each.name]) for each in formats if each.name != "labels" or len(formats) == 1]
     told += ["segmented before (if_exists=overwrite: again)"] if ended.before else []
-    return ", ".join(told)
+    return visible(", ".join(told))  # a name may hold line breaks

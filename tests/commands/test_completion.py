@@ -159,3 +159,13 @@ def test_another_shell_is_refused(cli):
     done = cli("completion", "tcsh")
     assert (done.code, len(done.err.strip().splitlines())) == (2, 3)
     assert "bash" in done.err
+
+
+def test_no_word_is_offered_that_a_shell_would_run(tmp_path):
+    folder = tmp_path / "segmenter"
+    folder.mkdir()
+    for name in ("$(touch x)", "`touch x`", ";touch x", "a b", "*", "new\nline", "plain-1"):
+        (folder / f"{name}.yaml").touch()
+    found = candidates(f"diffcut-bench run --config-dir {tmp_path} segmenter=")
+    assert "segmenter=plain-1" in found
+    assert not set("$`;* \n") & set("".join(found))

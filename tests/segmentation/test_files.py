@@ -273,6 +273,14 @@ def test_a_damaged_coco_file_is_named_and_made_anew(cli, photos, tmp_path):
     assert len(json.loads((tmp_path / "out" / "segments_coco.json").read_text())["images"]) == 4
 
 
+def test_a_name_with_a_line_break_is_told_in_one_line(cli, tmp_path):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a\nb.png")
+    done = cli("segment", tmp_path / "a\nb.png", "-o", tmp_path / "out", *FAST)
+    assert done.code == 0
+    assert r"a\nb.png: 1 segment" in done.out
+    assert len(done.out.strip().splitlines()) == 2
+
+
 def test_many_pictures_that_were_there_are_one_line(cli, tmp_path):
     for number in range(25):
         Image.new("RGB", (8, 6), (number, 0, 0)).save(tmp_path / f"{number}.png")
