@@ -10,7 +10,7 @@ import ctypes
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _LARGEST_INT = 2**31 - 1
 _MOST_MAPS = 65536  # glibc's own
-_LARGE_BLOCK = 32 << 20  # the greatest threshold that glibc takes
+_LARGE_BLOCK = 8 << 20  # bytes; Pillow holds a large picture in blocks of 16 MiB
 _keeping = False
 
 
@@ -25,17 +25,18 @@ def keep_freed_memory() -> bool:
     return _keeping
 
 
-def return_large_blocks(wanted: bool) -> None:
-    """After `keep_freed_memory`, give what is free now, and large blocks that are freed later, back to the kernel, for
-    work that needs room more than speed; or keep all of it again. Without `keep_freed_memory` nothing happens.
+def return_large_blocks(wanted: bool, *, now: bool = True) -> None:
+    """After `keep_freed_memory`, give large blocks that are freed later back to the kernel, for work that needs room
+    more than speed; or keep all of it again. Without `keep_freed_memory` nothing happens.
 
     Args:
         wanted: give back; False: keep again.
+        now: give back what is free now, too.
     """
     if _keeping:
         library = ctypes.CDLL(None)
         library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
         library.mallopt(_M_MMAP_MAX, _MOST_MAPS if wanted else 0)
         library.mallopt(_M_TRIM_THRESHOLD, _LARGE_BLOCK if wanted else _LARGEST_INT)
-        if wanted:
+        if wanted and now:
             library.malloc_trim(0)

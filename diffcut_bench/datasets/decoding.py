@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-MAX_PIXELS = 64_000_000  # default of max_pixels; a picture of this size needs about 3 GiB before it reaches a network
+MAX_PIXELS = 64_000_000  # default of max_pixels; segmenting one of this size takes about 2 GiB
 
 _TIFF_BITS = 258
 _SIXTEEN = 65535

@@ -44,12 +44,14 @@ def merge_speckles(
     maps = labels.cpu().numpy()
     limit = smallest * maps[0].size
     merged = [_merged(ids, own, limit) for ids, own in zip(maps, there.numpy(), strict=True)]
-    return torch.from_numpy(np.stack(merged)).to(labels.device, non_blocking=True)
+    whole = merged[0][None] if len(merged) == 1 else np.stack(merged)
+    return torch.from_numpy(whole).to(labels.device, non_blocking=True)
 
 
 def _merged(labels: NDArray[np.integer], features: NDArray[np.float32], limit: float) -> NDArray[np.integer]:
     """Labels [height, width] of one picture without pieces of less than ``limit`` pixels."""
-    pieces = connected_pieces(labels, background=-1, connectivity=1)  # from 1, by their first pixels
+    # From 1, by their first pixels. It gives numbers of 8 bytes, and what follows holds several such maps.
+    pieces = connected_pieces(labels, background=-1, connectivity=1).astype(np.int32)
     area = np.bincount(pieces.ravel())
     if area[1:].min() >= limit:
         return labels

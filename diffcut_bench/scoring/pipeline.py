@@ -226,7 +226,8 @@ def segment_images(
         if isinstance(pipeline.refiner, LocalRefiner) and segmenter.gives != "label_map":
             refiner = pipeline.refiner
         large = [enlarge_in_tiles(*each, refiner) for each in zip(labels, (e.eval_pixels for e in there), strict=True)]
-        return _without_speckles(pipeline, torch.stack(large), inputs)
+        # A large picture has no room for a copy.
+        return _without_speckles(pipeline, large[0][None] if len(large) == 1 else torch.stack(large), inputs)
     except ValueError as error:
         raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
 

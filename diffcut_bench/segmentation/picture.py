@@ -175,6 +175,7 @@ class PictureSegmenter:
             return error
 
     def _scene(self, image: Picture) -> "_Scene":
+        return_large_blocks(True, now=False)  # it may be a large one
         picture = as_rgb(image, self._config.max_pixels)
         return_large_blocks(picture.width * picture.height > _LARGE)
         nothing = np.zeros((picture.height, picture.width), dtype=np.int64)
@@ -255,10 +256,10 @@ class _Scene:
         method = self.segmenter.check_explorable()
         similarity, tau = self.segmenter._pipeline.protocol.similarity, method.tau if self.tau is None else self.tau
         with self.segmenter._lock:
-            tree = self._tree(max(max_tau, method.tau))
-            (cuts,) = tree.images
+            max_tau = max(max_tau, method.tau)
+            (cuts,) = self._tree(max_tau).images
             pixels, features = self.example.eval_pixels, self._map()[0]
-            return explore_cuts(pixels, features, cuts, similarity, max_tau=tree.max_tau, tau=tau, largest=largest)
+            return explore_cuts(pixels, features, cuts, similarity, max_tau=max_tau, tau=tau, largest=largest)
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
         return_large_blocks(self.example.label.numel() > _LARGE)  # what reading and features left

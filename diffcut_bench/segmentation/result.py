@@ -154,7 +154,7 @@ class Segmentation:
             area += np.bincount(ids.ravel(), minlength=count)
             for channel in range(3):
                 colours[:, channel] += np.bincount(ids.ravel(), rgb[..., channel].ravel(), minlength=count)
-        boxes = find_objects(self.labels.astype(np.int32) + 1)
+        boxes = find_objects(np.add(self.labels, 1, dtype=np.int32, casting="same_kind"))
         return [
             {
                 "id": segment,
