@@ -99,7 +99,7 @@ _SHELLS = {  # how each starts without anybody's settings, and reads its script
 }
 
 
-@pytest.fixture(params=_SHELLS)
+@pytest.fixture(params=["bash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in ("zsh", "fish"))])
 def typed(request, tmp_path):
     """A shell in a terminal: gives the words of its line after some keys were pressed."""
     shell = request.param

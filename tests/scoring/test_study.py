@@ -20,6 +20,7 @@ def optuna():
     return pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="pip install 'diffcut_bench[sweepers]'")
 
 
+@pytest.mark.slow
 def test_a_study_finds_the_best_of_its_trials(cli, tmp_path, optuna):
     out = tmp_path / "a b"
     words = [
