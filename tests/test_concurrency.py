@@ -68,6 +68,7 @@ def check_rounds(report: list[tuple[Path, int | None, list[int]]], undisturbed: 
         assert not (out / "unfinished").exists(), logs
 
 
+@pytest.mark.slow
 def test_three_identical_runs_at_once(cli, shapes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     base = [*shapes_overrides(shapes, Path("alone"))[:-3], *SMALL, "backbone=colour", "batch_size=1"]

@@ -36,6 +36,7 @@ def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     return program(main, capsys)
 
 
+@pytest.mark.slow
 def test_in_small_every_part_runs_on_the_cpu(check, tmp_path):
     """Half a minute, and not among the slow tests: it keeps a command from rotting that is needed on rare days."""
     done = check("--small", f"output_dir={tmp_path}")

@@ -133,6 +133,7 @@ def printed(tmp_path_factory):
     return tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 60, 80, 120])
 @pytest.mark.parametrize(
     "command", ["run", "compare", "show", "tune", "coherence", "reproduce", "doctor", "features", "data", "check"]

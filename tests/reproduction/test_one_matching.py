@@ -29,6 +29,7 @@ def test_rows_that_number_each_image_anew_are_linked():
     assert cell.rescored and cell.name == "DiffCut [dataset]"
 
 
+@pytest.mark.slow
 def test_rows_of_one_numbering_are_not(tmp_path):
     cells = planned(predictions={"STEGO": tmp_path, "IIC": tmp_path})
     assert cells["IIC"].config.linker.get("_target_") is None
@@ -37,6 +38,7 @@ def test_rows_of_one_numbering_are_not(tmp_path):
     assert "namer" in cells["MaskCLIP"].not_run
 
 
+@pytest.mark.slow
 def test_a_row_takes_the_features_of_another_backbone():
     cells = planned(of_part={"DiffSeg-dagger": ["linker.backbone=sd14"], "voc": ["linker.clusters=40"]})
     assert cells["DiffSeg-dagger"].config.linker["backbone"]["timestep"] == 50

@@ -279,6 +279,7 @@ def test_threads_that_keep_rows_at_once_lose_none(tmp_path):
     assert {row.index for row in kept_rows(tmp_path, lambda index, segments: index < 5)} == set(range(5))
 
 
+@pytest.mark.slow
 def test_two_processes_fill_in_one_result(run, shapes, tmp_path):
     cell = run(*CUT)
     text = strip(cell)
