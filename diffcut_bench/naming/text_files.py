@@ -106,7 +106,8 @@ def read_class_list(path: str) -> ClassList:
 
 
 def read_templates(path: str) -> tuple[tuple[str, ...], str]:
-    """Phrases of a file, one a line, and the SHA-256 of its bytes. Blank lines and a byte order mark are passed over.
+    """Phrases of a file, one a line, and the SHA-256 of its bytes. Blank lines and a byte order mark are passed over;
+    a tab is a space.
 
     Raises:
         UserError: the file is missing, empty or no UTF-8 text, or a line has not exactly one ``{}``, has another brace,
@@ -115,7 +116,7 @@ def read_templates(path: str) -> tuple[tuple[str, ...], str]:
     lines, sha256 = _read(path, "namer.templates_file")
     found: list[str] = []
     for number, line in lines:
-        phrase, where = line.strip(), f"{path}, line {number}"
+        phrase, where = line.replace("\t", " ").strip(), f"{path}, line {number}"
         if re.fullmatch(r"[^{}]*\{\}[^{}]*", phrase) is None:
             raise UserError(f"not a phrase with one {{}}: {phrase[:60]!r}", where, "such as: a photo of a {}.")
         if phrase in found:

@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from diffcut_bench.errors import UserError
@@ -36,6 +36,7 @@ def test_a_list_is_read_as_it_was_written(tmp_path, names, newline, has_mark, se
 
 
 @ONE_FILE
+@example(data=b"!\t{}")
 @given(st.binary(max_size=40) | st.text("0123:,ab \n{}\x00\u2028\t", max_size=20).map(str.encode))
 def test_whatever_a_file_holds_is_read_or_a_users_error(tmp_path, data):
     path = tmp_path / "file.txt"
