@@ -123,12 +123,16 @@ def check_launcher(overrides: Sequence[str]) -> None:
         return
     if workers().count > 1:
         raise UserError("torchrun and a launcher would both start processes", target, "use one of the two")
-    try:
-        installed = importlib.util.find_spec(target.rpartition(".")[0]) is not None
-    except ModuleNotFoundError:
-        installed = False
-    if not installed:
+    if not is_installed(target.rpartition(".")[0]):
         raise UserError("this launcher is not installed", target, "pip install 'diffcut_bench[launchers]'")
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module is there; it is not imported."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor is the package that holds it
+        return False
 
 
 @contextmanager

@@ -17,7 +17,14 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.scoring.events import Observer
-from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, write_record
+from diffcut_bench.scoring.launching import (
+    check_launcher,
+    ended_cells,
+    is_installed,
+    new_folder,
+    start_jobs,
+    write_record,
+)
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, Score
@@ -146,11 +153,7 @@ def _sweeper(words: Sequence[str]) -> DictConfig:
     where = " ".join(word for word in words if is_sweeper(word))
     if not any(word.lstrip("+") == "hydra/sweeper=optuna" for word in words):
         raise UserError("this sweeper is not known here", where, "hydra/sweeper=optuna, or leave it out")
-    try:
-        installed = importlib.util.find_spec(_PLUGIN) is not None
-    except ModuleNotFoundError:
-        installed = False
-    if not installed:
+    if not is_installed(_PLUGIN):
         hint = "pip install 'diffcut_bench[sweepers]'; without it, run -m segmenter.tau=0.3,0.4,0.5 takes every value"
         raise UserError("this sweeper is not installed", where, hint)
     try:

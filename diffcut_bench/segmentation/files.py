@@ -108,7 +108,7 @@ class FileSegmenter:
         batch: list[_Claimed] = []
         try:
             for picture in pictures:
-                found = self._before(picture)
+                found = self._before(picture, self._entry(picture))
                 if found is not None:
                     yield found
                     continue
@@ -129,9 +129,12 @@ class FileSegmenter:
             for each in batch:
                 each.claim.release()
 
-    def _before(self, picture: NamedPicture) -> SegmentedFile | None:
+    def _entry(self, picture: NamedPicture) -> dict[str, Any] | None:
+        """Of a file that was segmented before; None where that does not matter. It reads the whole file."""
+        return None if self._overwrite else self._record.find(picture.path)
+
+    def _before(self, picture: NamedPicture, entry: dict[str, Any] | None) -> SegmentedFile | None:
         """A file that was segmented before, if all of its formats are there."""
-        entry = None if self._overwrite else self._record.find(picture.path)
         if entry is None or self._record.missing(entry, self._formats, self._simplify):
             return None
         return SegmentedFile(picture.path, entry, before=True)
@@ -139,9 +142,10 @@ class FileSegmenter:
     def _begin(self, picture: NamedPicture, claim: CellLock, batch: list[_Claimed]) -> Iterator[SegmentedFile]:
         """Finish a picture that needs no segmenting; put any other into the batch."""
         try:
-            found = self._before(picture)  # another process may have done it meanwhile
-            if found is None:
-                found = self._written_anew(picture)
+            entry = self._entry(picture)  # another process may have done it meanwhile
+            found = self._before(picture, entry)
+            if found is None and entry is not None:
+                found = self._written_anew(picture, entry)
             key = self._key(picture.path) if found is None else None
         except BaseException:
             claim.release()
@@ -158,11 +162,8 @@ class FileSegmenter:
         except OSError:  # the segmenter says why
             return None
 
-    def _written_anew(self, picture: NamedPicture) -> SegmentedFile | None:
+    def _written_anew(self, picture: NamedPicture, entry: Mapping[str, Any]) -> SegmentedFile | None:
         """Further formats of segments that are there, if they can be made of label picture and picture."""
-        entry = None if self._overwrite else self._record.find(picture.path)
-        if entry is None:
-            return None
         missing = self._record.missing(entry, self._formats, self._simplify)
         if any(each.needs_tree for each in missing):
             return None

@@ -174,14 +174,18 @@ class Segmentation:
             return encode_png(self.labels.astype(np.uint8), palette(self.num_segments))
         return encode_png(self.labels.astype(np.uint16))
 
+    def overlay_png(self) -> bytes:
+        """The `overlay` as a PNG."""
+        return encode_png(np.asarray(self.overlay()))
+
     def save(self, labels_path: str | Path, overlay_path: str | Path) -> None:
-        """Write `label_png`, and the `overlay` as a PNG.
+        """Write `label_png` and `overlay_png`.
 
         Raises:
             UserError: a folder can't be written.
         """
         write_atomically(Path(labels_path), self.label_png())
-        write_atomically(Path(overlay_path), encode_png(np.asarray(self.overlay())))
+        write_atomically(Path(overlay_path), self.overlay_png())
 
     @property
     def _scene(self) -> Scene:

@@ -22,6 +22,8 @@ def picture_config(overrides: Sequence[str], named: bool = False) -> RunConfig:
     Raises:
         UserError: an option is unknown or out of range.
     """
+    if not named and any(word.startswith("backbone=") for word in overrides):
+        return load_config([*SEGMENT_DEFAULTS, *overrides])
     # An option among the overrides may choose more than itself; what they set of a part comes after the part's choice.
     config = load_config([word for word in overrides if not word.lstrip("+~").startswith(("namer.", "backbone."))])
     chosen = []
