@@ -15,7 +15,6 @@ from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import time_limit
 from diffcut_bench.scoring.upload import upload
-from diffcut_bench.segmenters import DiffCut
 
 
 @torch.inference_mode()
@@ -54,15 +53,15 @@ def explore_outcome(outcome: Outcome, pipeline: Pipeline, dataset: SegmentationD
 
     Args:
         outcome: with its picture.
-        pipeline: of the cell; `Pipeline.has_tree`.
+        pipeline: of the cell; which has a `Pipeline.cut`.
         dataset: of the image.
 
     Raises:
         ValueError: the graph is too large for the memory that the segmenter may take.
         TookTooLongError: the cut took longer than ``max_seconds``.
     """
-    method, source = pipeline.segmenter.method, pipeline.features
-    assert isinstance(method, DiffCut)
+    method, source = pipeline.cut, pipeline.features
+    assert method is not None
     (there,) = upload([outcome.example], source.device)
     assert there.pixels is not None
     features = source.of([there])

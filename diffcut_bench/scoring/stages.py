@@ -47,10 +47,10 @@ class Pipeline:
         return "images" in self.segmenter.needs or self.refiner is not None or by_colour
 
     @property
-    def has_tree(self) -> bool:
-        """Whether the segments at every tau come from one tree: only the exact recursive cut has one."""
+    def cut(self) -> DiffCut | None:
+        """The method, if its segments at every tau come from one tree: only the exact recursive cut has one."""
         method = self.segmenter.method
-        return isinstance(method, DiffCut) and method.approximation == "none"
+        return method if isinstance(method, DiffCut) and method.approximation == "none" else None
 
     @classmethod
     def of(

@@ -148,13 +148,13 @@ class PictureSegmenter:
         Raises:
             UserError: they don't.
         """
+        if self._pipeline.cut is not None:
+            return self._pipeline.cut
         method = self._pipeline.segmenter.method
         if not isinstance(method, DiffCut):
             raise UserError("only the recursive cut has a tree", "segmenter", "segmenter=diffcut")
-        if method.approximation != "none":
-            where = f"segmenter.approximation={method.approximation}"
-            raise UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
-        return method
+        where = f"segmenter.approximation={method.approximation}"
+        raise UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
 
     def check_explorable(self) -> DiffCut:
         """The method, whose segments are nested from one tau to the next.
