@@ -35,7 +35,7 @@ ALLOWED = {
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
-        *{"scoring", "segmenters", "store"},
+        *{"scoring", "store"},
     },
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
