@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
+from diffcut_bench.extras import require
 from diffcut_bench.paths import paper_order
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart
@@ -47,8 +48,9 @@ def make_report(
             backbone or segmenter.
 
     Raises:
-        UserError: there are no results, or the overrides fit none of them.
+        UserError: there are no results, the overrides fit none of them, or matplotlib is not installed.
     """
+    require("report", "diffcut-bench report", "matplotlib")
     report = _Report(folder, say, warn)
     report.read()
     if not report.found:
