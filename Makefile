@@ -18,7 +18,7 @@ help:  ## show the targets
 $(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) \
-		--editable '.[demo,dev,formats,launchers,sweepers]'
+		--editable '.[all,dev,launchers,sweepers]'
 	@touch $@
 
 demo: $(READY)  ## segment and score real photographs, sweep tau and alpha; report under outputs/

@@ -10,11 +10,11 @@ from diffcut_bench.reporting.details import (
 )
 from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
 from diffcut_bench.reporting.exploring import explore_cuts, explore_outcome
-from diffcut_bench.reporting.figures import encode_figure, write_figure
+from diffcut_bench.reporting.figures import encode_figure, new_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
-from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
+from diffcut_bench.reporting.report import make_report, stored_curves
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import (
     Column,
@@ -55,10 +55,10 @@ __all__ = [
     "lift_text",
     "linking_text",
     "make_report",
+    "new_figure",
     "number_columns",
     "overlay",
     "palette",
-    "paper_order",
     "protocols_in_force",
     "rank_table",
     "render_page",

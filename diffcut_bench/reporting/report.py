@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
+from diffcut_bench.extras import require
+from diffcut_bench.paths import paper_order
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart
 from diffcut_bench.reporting.parts import Gallery, GalleryCell, PageText, describe, headline, rank, run_details
@@ -23,6 +23,9 @@ from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
 from diffcut_bench.store import Result, Score, read_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Found = tuple[Path, Result]
 _Part = TypeVar("_Part")
@@ -45,8 +48,9 @@ def make_report(
             backbone or segmenter.
 
     Raises:
-        UserError: there are no results, or the overrides fit none of them.
+        UserError: there are no results, the overrides fit none of them, or matplotlib is not installed.
     """
+    require("report", "diffcut-bench report", "matplotlib")
     report = _Report(folder, say, warn)
     report.read()
     if not report.found:
@@ -213,12 +217,7 @@ class _Report:
         return name
 
 
-def paper_order(name: str) -> tuple[bool, int, str]:
-    """Sorts names of reproductions: tables before figures, by number."""
-    return not name.startswith("table"), int(re.sub(r"[^0-9]", "", name) or 0), name
-
-
-def stored_curves(raw: Any) -> Figure | None:
+def stored_curves(raw: Any) -> "Figure | None":
     """The figure of the ``curves`` in a reproduction.json; None where there are none.
 
     Raises:
