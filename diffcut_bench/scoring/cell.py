@@ -308,7 +308,8 @@ def _changed_packages(result: Result) -> list[str]:
     changed = [
         f"{name} {version} (now {here.get(name, 'none')})"
         for name, version in result.environment.packages.items()
-        if name != "diffcut_bench" and here.get(name) != version
+        # A result of old may name torch without its build.
+        if name != "diffcut_bench" and version not in (here.get(name), here.get(name, "").partition("+")[0])
     ]
     if not changed:
         return []
