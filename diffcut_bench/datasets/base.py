@@ -17,6 +17,7 @@ from diffcut_bench.datasets.decoding import MAX_PIXELS, StoredPicture, conversio
 from diffcut_bench.errors import UserError
 
 VOID = -1
+"""What a class map holds where nothing is annotated."""
 DIGEST = "sha256"  # column of a prepared data set: digest of each pair's bytes
 _UNKNOWN = -2
 FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
