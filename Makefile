@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench gpu-check clean
+.PHONY: help demo test slow lint types docs package bench gpu-check clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -18,7 +18,7 @@ help:  ## show the targets
 $(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) \
-		--editable '.[demo,dev,formats,launchers,sweepers]'
+		--editable '.[demo,dev,docs,formats,launchers,sweepers]'
 	@touch $@
 
 demo: $(READY)  ## segment and score real photographs, sweep tau and alpha; report under outputs/
@@ -39,6 +39,21 @@ lint: $(READY)  ## check style and formatting
 types: $(READY)  ## check types, strictly
 	$(BIN)/mypy
 
+docs: $(READY)  ## build the documentation site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Each part has an environment of its own below build/: the wheel gets its dependencies as a user does, and cffconvert wants
+# an older jsonschema than Ray.
+package: $(READY)  ## build sdist and wheel into dist/, check them and CITATION.cff, try the wheel in a fresh environment
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert
+	build/citation/bin/cffconvert --validate --infile CITATION.cff
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) dist/*.whl
+	cd build && wheel/bin/diffcut-bench --version
+
 bench: $(READY)  ## measure speed against the textbook version, as ratios; flags: make bench ARGS="--help"
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -46,4 +61,4 @@ gpu-check: $(READY)  ## on a machine with a CUDA GPU: its tests, cut, encoder, e
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:  ## remove the environment and caches; outputs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .hypothesis
