@@ -1,5 +1,5 @@
-"""Docstrings as this project writes them, for mkdocstrings: examples become blocks of code, and parameters that share one
-line (``first, second: …``) get a line each."""
+"""Docstrings as this project writes them, for mkdocstrings: examples become blocks of code, and parameters that share
+a line (``first, second: …``) get one each."""
 
 import re
 from typing import Any

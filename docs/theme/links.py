@@ -1,7 +1,8 @@
 """What turns the pages as they lie in the repository into those of the site; mkdocs calls the functions by their names.
 
-Links in a page are those of a checkout, so that they work on a code host: to pages, and to code and options outside docs/.
-A link to what the site shows becomes one of the site, any other one of the host, whose address is pyproject.toml's.
+Links in a page are those of a checkout, so that they work on a code host: to pages, and to code and options outside
+docs/. A link to what the site shows becomes one of the site, any other one of the host, whose address is in
+pyproject.toml.
 """
 
 import posixpath
