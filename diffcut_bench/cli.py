@@ -169,5 +169,6 @@ def _dispatch(arguments: list[str]) -> int:
         add_config_flags(parser)
         options = parser.parse_intermixed_args(words)
         options.overrides = with_config_flags(options)
-    code: int = getattr(module, name)(options)
+    with searching(options.overrides), current_folder_importable():
+        code: int = getattr(module, name)(options)
     return code
