@@ -14,10 +14,16 @@ from pathlib import Path
 
 OPTIONS = "diffcut_bench.conf"  # group of entry points: packages with options
 METRICS = "diffcut_bench.metrics"  # … with metrics
+SEARCHPATH = "hydra.searchpath"  # key of the user's own folders
 
 # Of the process: what the user said holds for everything that a command does, in every thread of it.
 _named: tuple[Path, ...] = ()
 _current: Path | None = None
+
+
+def is_searchpath(override: str) -> bool:
+    """Whether an override names folders with options of the user's own."""
+    return override.partition("=")[0].lstrip("+") == SEARCHPATH
 
 
 @contextmanager

@@ -17,28 +17,29 @@ ALLOWED = {
     "ncut": set(),
     "refinement": set(),
     "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
-    "evaluation": {"errors"},
+    "datasets": {"errors", "extensions", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
+    "evaluation": {"errors", "extensions"},
+    "extensions": set(),
     "store": {"errors"},
     "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
-    "config": {"errors", "evaluation", "paths"},
+    "config": {"errors", "evaluation", "extensions", "paths"},
     "coherence": {
         *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "linking"},
-        *{"interruption", "naming", "paths", "refinement", "segmenters", "store"},
+        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "extensions", "heap"},
+        *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
         *{"scoring", "store"},
     },
     "reproduction": {
-        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {

@@ -12,8 +12,9 @@ from diffcut_bench.config.overrides import (
     split_swept,
 )
 from diffcut_bench.config.run_config import RunConfig, build_protocol, instantiate, load_config
-from diffcut_bench.config.search import is_searchpath, quoted, searching
+from diffcut_bench.config.search import quoted, searching
 from diffcut_bench.config.trust import option_words, trusted
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir
 
 __all__ = [

@@ -13,9 +13,8 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE, composed, known_options
-from diffcut_bench.config.search import is_searchpath
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.extensions import command
+from diffcut_bench.extensions import command, is_searchpath
 from diffcut_bench.paths import is_path_option
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)

@@ -19,8 +19,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffcut_bench.config.search import is_searchpath, quoted, with_addresses, with_search_path
+from diffcut_bench.config.search import quoted, with_addresses, with_search_path
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir, is_path_option
 
 GROUPS = (
@@ -46,7 +47,7 @@ def _conf() -> Iterator[None]:
 
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Options of a group along the search path, and in folders that a ``hydra.searchpath`` among the overrides names."""
+    """Options of a group along the search path, with folders that a ``hydra.searchpath`` among the overrides names."""
     search = with_search_path([override for override in overrides if is_searchpath(override)])
     with _conf():
         loader = GlobalHydra.instance().config_loader()
@@ -161,7 +162,7 @@ def quote_if_needed(override: str) -> str:
     become addresses.
 
     Raises:
-        UserError: a folder of ``hydra.searchpath`` is not there, or holds no options.
+        UserError: a folder of ``hydra.searchpath`` is not there.
     """
     key, separator, value = override.partition("=")
     if not separator:

@@ -1,6 +1,7 @@
 """The search path: conf/ first, then the folders that the user names, then those of installed packages. Whatever is
 composed is composed along it; what a command is given holds for all that it does (`searching`)."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,16 +10,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.extensions import folder_of, folders_named, holds_options, named_folders, option_folders
+from diffcut_bench.extensions import (
+    SEARCHPATH,
+    folder_of,
+    folders_named,
+    holds_options,
+    is_searchpath,
+    named_folders,
+    option_folders,
+)
 from diffcut_bench.paths import expanded
 
-_KEY = "hydra.searchpath"
 _LAYOUT = "it holds groups: DIR/backbone/NAME.yaml, DIR/segmenter/NAME.yaml, DIR/dataset/NAME.yaml …"
-
-
-def is_searchpath(override: str) -> bool:
-    """Whether an override names folders with options of the user's own."""
-    return override.partition("=")[0].lstrip("+") == _KEY
 
 
 @contextmanager
@@ -26,9 +29,13 @@ def searching(overrides: Sequence[str]) -> Iterator[None]:
     """Within, options and metrics are found in the folders that a ``hydra.searchpath`` among the overrides names.
 
     Raises:
-        UserError: one of them is not there, or holds no options.
+        UserError: one of them is not there. One that holds no options gives a warning.
     """
-    with folders_named((*_folders_in(overrides), *named_folders())):
+    folders = _folders_in(overrides)
+    for folder in folders:
+        if not holds_options(folder):
+            warnings.warn(f"{SEARCHPATH}: {folder} holds no options; {_meant(folder)}", RuntimeWarning, stacklevel=3)
+    with folders_named((*folders, *named_folders())):
         yield
 
 
@@ -36,7 +43,7 @@ def with_search_path(overrides: Sequence[str]) -> list[str]:
     """Overrides in Hydra's grammar, with the whole search path in one of them.
 
     Raises:
-        UserError: a folder of it is not there, or holds no options.
+        UserError: a folder of it is not there.
     """
     others = [word for word in overrides if not is_searchpath(word)]
     folders = dict.fromkeys((*_folders_in(overrides), *option_folders()))
@@ -47,13 +54,13 @@ def with_addresses(override: str) -> str:
     """A ``hydra.searchpath`` in Hydra's grammar, of whole addresses.
 
     Raises:
-        UserError: a folder of it is not there, or holds no options.
+        UserError: a folder of it is not there.
     """
     return _word(_folders_in([override]))
 
 
 def _word(folders: Iterable[Path]) -> str:
-    return f"{_KEY}=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"
+    return f"{SEARCHPATH}=[{','.join(quoted(f'file://{folder}') for folder in folders)}]"
 
 
 def quoted(value: str) -> str:
@@ -80,13 +87,13 @@ def _folder(entry: str) -> Path:
     if entry.startswith("pkg://"):
         folder = folder_of(entry.removeprefix("pkg://").replace("/", "."))
         if folder is None:
-            raise UserError("no such package, or no such folder in it", f"{_KEY}: {entry}", "pkg://PACKAGE.FOLDER")
+            raise UserError(
+                "no such package, or no such folder in it", f"{SEARCHPATH}: {entry}", "pkg://PACKAGE.FOLDER"
+            )
     else:
-        folder = Path(expanded(entry.removeprefix("file://"), _KEY)).absolute()
+        folder = Path(expanded(entry.removeprefix("file://"), SEARCHPATH)).absolute()
         if not folder.is_dir():
-            raise UserError("no such folder", f"{_KEY}: {folder}", f"check the path: {_LAYOUT}")
-    if not holds_options(folder):
-        raise UserError("this folder holds no options", f"{_KEY}: {folder}", _meant(folder))
+            raise UserError("no such folder", f"{SEARCHPATH}: {folder}", f"check the path: {_LAYOUT}")
     return folder
 
 

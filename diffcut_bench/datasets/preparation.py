@@ -24,6 +24,7 @@ from filelock import FileLock
 from diffcut_bench.datasets.base import DIGEST, FEATURES, SegmentationDataset, pair_digest, undecoded
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import command
 from diffcut_bench.interruption import end_children, process_context
 from diffcut_bench.store import sync_folder, sync_tree, unwritable
 
@@ -73,7 +74,7 @@ def preparation_state(benchmark: Benchmark, data_dir: Path) -> str:
         return f"prepared, {manifest.pairs}{expected} pairs"
     if benchmark.root is not None:
         return f"originals there, {len(benchmark.from_originals())}{expected} pairs, not prepared"
-    return f"missing: not prepared; diffcut-bench data prepare {benchmark.name} dataset.root=DIR"
+    return f"missing: not prepared; {command(f'data prepare {benchmark.name} dataset.root=DIR')}"
 
 
 def _parse_manifest(text: str) -> Manifest:
@@ -108,7 +109,7 @@ def open_benchmark(
     if benchmark.root_path is not None and (benchmark.root_path.is_dir() or not folder.is_dir()):
         return prepare(benchmark, data_dir, num_proc, report)
     if not folder.is_dir():
-        hint = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)"
+        hint = f"{command(f'data prepare {benchmark.name} dataset.root=DIR')} (add --download to fetch it)"
         raise UserError(f"{benchmark.name} is not prepared, and dataset.root is not set", str(folder), hint)
     return benchmark.from_records(_load(str(folder), benchmark))
 
@@ -237,7 +238,7 @@ def _shard(work: Path, start: int) -> Path:
 
 def _load(source: str, benchmark: Benchmark) -> hf.Dataset:
     """Rows of a prepared form: a folder or fsspec URL of `save_to_disk`, or parquet files of the same columns."""
-    again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
+    again = command(f"data prepare {benchmark.name} dataset.root=DIR") + ", or prepared=FOLDER|URL of another one"
     try:
         if source.endswith(".parquet"):
             rows = hf.load_dataset("parquet", data_files=source, split="train")
