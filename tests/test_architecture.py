@@ -10,19 +10,32 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 # What each room may import of the package besides itself.
 ALLOWED = {
     "errors": set(),
+    "extras": {"errors"},
     "escaping": set(),
     "heap": set(),
     "interruption": set(),
     "matlab": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors", "extensions", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
-    "evaluation": {"errors", "extensions"},
+    "backbones": {
+        "errors",
+        "extras",
+        "paths",
+        "store",
+    },  # of the store: the atomic write, for the empty prompt
+    "datasets": {
+        "errors",
+        "extensions",
+        "extras",
+        "interruption",
+        "matlab",
+        "store",
+    },  # of the store: what lasts a power cut
+    "evaluation": {"errors", "extensions", "extras"},
     "extensions": set(),
     "store": {"errors"},
     "linking": {"evaluation", "ncut", "segmenters"},
-    "naming": {"errors", "backbones", "paths", "store"},
+    "naming": {"errors", "extras", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
     "config": {"errors", "evaluation", "extensions", "paths"},
@@ -31,30 +44,20 @@ ALLOWED = {
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "extensions", "heap"},
+        *{"errors", "extras", "backbones", "config", "datasets", "environment", "escaping", "evaluation"},
+        *{"extensions", "heap"},
         *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
-        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
-        *{"scoring", "store"},
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
+        *{"refinement", "scoring", "store"},
     },
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {
-        *{
-            "errors",
-            "config",
-            "datasets",
-            "environment",
-            "escaping",
-            "heap",
-            "ncut",
-            "paths",
-            "refinement",
-            "reporting",
-        },
+        *{"errors", "extras", "config", "datasets", "environment", "escaping", "heap", "ncut", "paths", "refinement"},
         *{"reporting", "scoring", "segmenters", "store"},
     },
 }

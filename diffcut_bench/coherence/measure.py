@@ -165,7 +165,7 @@ class _Images:
     """
 
     def __init__(self, config: RunConfig, dataset: SegmentationDataset, observer: Observer) -> None:
-        self.index = {image: index for index, image in enumerate(dataset.records["id"][:])}
+        self.index = {image: index for index, image in enumerate(dataset.ids)}
         self.dataset, self.observer, self._config = dataset, observer, config
 
     def read_grids(self, ids: Sequence[str], longer: int) -> tuple[dict[str, PatchGrid], list[Failure]]:

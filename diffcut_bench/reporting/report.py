@@ -8,9 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
@@ -24,6 +22,9 @@ from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
 from diffcut_bench.store import Result, Score, read_result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Found = tuple[Path, Result]
 _Part = TypeVar("_Part")
@@ -214,7 +215,7 @@ class _Report:
         return name
 
 
-def stored_curves(raw: Any) -> Figure | None:
+def stored_curves(raw: Any) -> "Figure | None":
     """The figure of the ``curves`` in a reproduction.json; None where there are none.
 
     Raises:

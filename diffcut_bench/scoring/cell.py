@@ -113,7 +113,7 @@ class RunningCell:
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
-        ids: list[str] = self.dataset.records["id"][:]
+        ids: list[str] = self.dataset.ids
         self.ids = {index: ids[index] for index in opened.indices}
         self.shown = {index for index in self.ids if self.observer.draws and index < config.visualise}
         self.todo: set[int] = set()

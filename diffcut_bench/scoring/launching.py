@@ -1,7 +1,6 @@
 """Jobs of Hydra's sweeper and launcher: one after the other in here, or in processes that a launcher starts; and what
 each leaves in the folder of its sweep."""
 
-import importlib.util
 import json
 import os
 import warnings
@@ -19,6 +18,7 @@ from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import current_folder_importable, folders_named, named_folders
+from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell
@@ -126,16 +126,7 @@ def check_launcher(overrides: Sequence[str]) -> None:
         return
     if workers().count > 1:
         raise UserError("torchrun and a launcher would both start processes", target, "use one of the two")
-    if not is_installed(target.rpartition(".")[0]):
-        raise UserError("this launcher is not installed", target, "pip install 'diffcut_bench[launchers]'")
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module is there; it is not imported."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that holds it
-        return False
+    require("launchers", f"hydra/launcher: {target}", target.rpartition(".")[0])
 
 
 @contextmanager
