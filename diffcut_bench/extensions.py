@@ -9,8 +9,11 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 OPTIONS = "diffcut_bench.conf"  # group of entry points: packages with options
 METRICS = "diffcut_bench.metrics"  # … with metrics
@@ -87,19 +90,21 @@ def folder_of(place: str) -> Path | None:
     return None
 
 
-def installed(group: str) -> tuple[EntryPoint, ...]:
+def installed(group: str) -> "tuple[EntryPoint, ...]":
     """Entry points of installed packages."""
     return _installed(group, tuple(sys.path))
 
 
-def told(entry: EntryPoint) -> str:
+def told(entry: "EntryPoint") -> str:
     """An entry point as its package writes it, with the package."""
     package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
     return f"package {package}, entry point {entry.name} = {entry.value} of {entry.group}"
 
 
 @cache
-def _installed(group: str, path: Sequence[str]) -> tuple[EntryPoint, ...]:
+def _installed(group: str, path: Sequence[str]) -> "tuple[EntryPoint, ...]":
+    from importlib.metadata import entry_points  # takes longer than all else here, and is asked for by few commands
+
     return tuple(sorted(entry_points(group=group), key=lambda entry: entry.name))
 
 

@@ -188,7 +188,7 @@ COMMANDS = {
     "verify": Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
     "data": Command("list, prepare or verify data sets", "NAME|KEY=VALUE", _data),
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
-    "check": Command("try a backbone on two small images"),
+    "check": Command("try a backbone or segmenter on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
     "doctor": Command("what is installed, and what is missing"),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),
