@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir, paper_order
 
 CFG_KINDS = ("all", "hydra", "job")
@@ -49,7 +50,7 @@ def with_config_flags(options: argparse.Namespace) -> list[str]:
         raise UserError("conf/ of the package is always read", f"--config-path {options.config_path}", hint)
     if not options.config_dir:
         return words
-    if any(word.partition("=")[0].lstrip("+") == "hydra.searchpath" for word in words):
+    if any(map(is_searchpath, words)):
         given = " ".join(f"--config-dir {folder}" for folder in options.config_dir)
         raise UserError("--config-dir is hydra.searchpath, which is given too", given, "use one of the two")
     from diffcut_bench.config import quoted
@@ -187,7 +188,7 @@ COMMANDS = {
     "verify": Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
     "data": Command("list, prepare or verify data sets", "NAME|KEY=VALUE", _data),
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
-    "check": Command("try a backbone on two small images"),
+    "check": Command("try a backbone or segmenter on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
     "doctor": Command("what is installed, and what is missing"),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),
