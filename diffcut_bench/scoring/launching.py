@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import UserError, did_you_mean, is_debugging
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell
@@ -54,6 +54,8 @@ def start_jobs(
             hydra_main(launched, ["--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *words])
     except (Exception, SystemExit) as error:
         raise_if_interrupted()
+        if is_debugging():
+            raise
         return error
     finally:
         _launching = False

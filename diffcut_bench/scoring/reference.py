@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench import evaluation
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, is_debugging
 from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
@@ -99,6 +99,8 @@ def add_references(
         return {key: result for key, result in filled.items() if result is not None}
     except Exception as error:  # such as data that are gone, or no room on the disk
         raise_if_interrupted()
+        if is_debugging() and not isinstance(error, UserError):
+            raise
         opened.observer.say(why_no_reference(error))
         return {}
 
