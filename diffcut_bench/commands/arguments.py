@@ -15,6 +15,7 @@ CFG_KINDS = ("all", "hydra", "job")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FORMATS = ("labels", "overlay", "coco", "cvat", "explorer", "geojson", "labelme", "masks", "svg", "tree")
 DEFAULT_FORMATS = "labels,overlay"
+DEBUG_HELP = "raise whatever goes wrong, with Python's traceback"
 _CELL = "folder, its name in results/, or the key's beginning"
 
 
@@ -32,6 +33,7 @@ def add_config_flags(parser: ArgumentParser) -> None:
     add("-cd", "--config-dir", metavar="DIR", action="append", default=[], help="a folder with options of your own")
     add("-cn", "--config-name", metavar="NAME", default="config", help=argparse.SUPPRESS)
     add("-cp", "--config-path", metavar="DIR", help=argparse.SUPPRESS)
+    add("--debug", action="store_true", help=DEBUG_HELP)
 
 
 def with_config_flags(options: argparse.Namespace) -> list[str]:

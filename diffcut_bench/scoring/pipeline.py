@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
-from diffcut_bench.errors import Trace, UserError, is_debugging
+from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
 from diffcut_bench.evaluation import (
     Annotators,
     Counts,
@@ -234,7 +234,11 @@ def segment_images(
         # A large picture has no room for a copy.
         return _without_speckles(pipeline, large[0][None] if len(large) == 1 else torch.stack(large), inputs)
     except ValueError as error:
-        raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
+        where, hint = "the stages of this run", "choose another option, or mend this one"
+        trace = Trace.of(error)
+        if trace is not None and trace.of_user:
+            raise CodeError(trace.error, where, hint, trace) from error
+        raise UserError(str(error), where, hint) from error
 
 
 def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int]) -> list[Tensor]:
