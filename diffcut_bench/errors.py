@@ -114,6 +114,13 @@ class CodeError(UserError):
     def of(cls, trace: Trace, where: str) -> "CodeError":
         return cls(trace.error, where, trace.hint, trace)
 
+    @property
+    def line(self) -> str:
+        """What, where in the code and the log, for a table."""
+        places = [text.strip() for text in self.trace.excerpt.splitlines()[::2]]
+        log = [] if self.log is None else [f"its traceback is in {self.log}"]
+        return f"{self.what} ({'; '.join([*places[-1:], *log, self.where])})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.what, self.where, self.hint, self.trace, self.log)
 

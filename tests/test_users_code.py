@@ -181,6 +181,17 @@ def test_a_failed_cell_of_a_sweep_and_of_a_table(cli, hers):
         cli("run", "-m", "segmenter=refusing,one_segment", *NO_FEATURES, *words, "--debug")
 
 
+def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers):
+    words = hers()
+    table = Path("options", "reproduction", "mine.yaml")
+    table.parent.mkdir()
+    columns = "columns:\n  one: []\n"
+    rows = "rows:\n  - {name: Hers, overrides: [segmenter=broken], published: {one: 50.0}}\n"
+    table.write_text(f"title: mine\nsource: here\nmeasure: miou\n{columns}{rows}")
+    done = cli("reproduce", "mine", *NO_FEATURES, *words)
+    assert "her_code.py:5 in helper; its traceback is in out/logs/" in " ".join(done.out.split()), done
+
+
 def test_pictures_that_fail_alike_show_their_lines_once(cli, hers, tmp_path):
     words = [word for word in hers() if word.startswith("hydra.")]
     photos = tmp_path / "photos"

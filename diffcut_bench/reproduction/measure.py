@@ -81,7 +81,7 @@ def _failed(cell: PlannedCell, error: UserError) -> Outcome:
     """Why a cell has no value; under ``--debug`` what code of the user's raised is raised."""
     if is_debugging() and isinstance(error, CodeError):
         raise error
-    return Outcome(cell, why=f"{error.what} ({error.where})")
+    return Outcome(cell, why=error.line if isinstance(error, CodeError) else f"{error.what} ({error.where})")
 
 
 def _scored(cell: PlannedCell, end: FinishedCell, measure: str) -> Measured:

@@ -207,10 +207,12 @@ class FileSegmenter:
     def _failed(self, path: Path, error: Exception) -> SegmentedFile:
         """A picture that failed. An error that is no user's mistake is raised where there is only this picture, or
         under ``--debug``."""
+        if is_debugging() and (isinstance(error, CodeError) or not isinstance(error, UserError)):
+            raise error
         if isinstance(error, UserError):
             log_error(self._record.base, error)
             return SegmentedFile(path, error=error)
-        if self._is_only_one or is_debugging():
+        if self._is_only_one:
             raise error
         trace = Trace.of(error)
         if trace is not None:
