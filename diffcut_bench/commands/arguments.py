@@ -166,6 +166,11 @@ def _coherence(parser: ArgumentParser) -> None:
     parser.add_argument("--mark-images", metavar="A,B", help="ids of the marked patch's image and of the other one")
 
 
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="also what each backbone and data set has or needs")
+    parser.add_argument("--short", action="store_true", help="versions and GPU driver, at once: nothing is loaded")
+
+
 def _completion(parser: ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
@@ -191,6 +196,6 @@ COMMANDS = {
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
     "check": Command("try a backbone on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
-    "doctor": Command("what is installed, and what is missing"),
+    "doctor": Command("what is installed, and what is missing", "GROUP|KEY=VALUE", _doctor),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),
 }
