@@ -2,6 +2,7 @@
 
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
+from diffcut_bench.store.error_log import log_error, log_trace
 from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
 from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.lock import CellLock
@@ -51,6 +52,8 @@ __all__ = [
     "keep_rows",
     "kept_rows",
     "list_sets",
+    "log_error",
+    "log_trace",
     "open_set",
     "pack_prototypes",
     "parse_lines",
