@@ -1,8 +1,14 @@
-"""Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
+"""Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json.
+
+What is of features is imported when it is asked for: it takes torch along, which results do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
-from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+from diffcut_bench.store.finished import Found, finished_cells, whole_key, without_covered
 from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.lock import CellLock
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
@@ -22,6 +28,9 @@ from diffcut_bench.store.schema import (
     Timings,
 )
 
+if TYPE_CHECKING:
+    from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+
 __all__ = [
     "SCHEMA_VERSION",
     "SUMS",
@@ -32,6 +41,7 @@ __all__ = [
     "Environment",
     "Failure",
     "FeatureStore",
+    "Found",
     "ImageRow",
     "Linking",
     "Progress",
@@ -46,6 +56,7 @@ __all__ = [
     "cell_key",
     "check_published",
     "check_sums",
+    "finished_cells",
     "in_units",
     "join_progress",
     "keep_rows",
@@ -62,5 +73,14 @@ __all__ = [
     "sync_folder",
     "sync_tree",
     "unwritable",
+    "whole_key",
+    "without_covered",
     "write_atomically",
 ]
+_OF_FEATURES = ("FeatureStore", "StoreOptions", "StoredSet", "in_units", "list_sets", "open_set")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_FEATURES:
+        return getattr(import_module("diffcut_bench.store.feature_store"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
