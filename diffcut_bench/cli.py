@@ -10,39 +10,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn, TextIO
+from typing import NoReturn, TextIO
 
 from diffcut_bench import __version__
+from diffcut_bench.commands.arguments import COMMANDS, add_config_flags, with_config_flags
 from diffcut_bench.commands.terminal import console, warn
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
-
-
-class _Command(NamedTuple):
-    """The function of its name in the module of its name in `commands`, which is imported when it is called."""
-
-    text: str  # its line in the overview
-    metavar: str = "KEY=VALUE"  # stands for the rest of the line
-
-
-_COMMANDS = {
-    "run": _Command("score one cell, or a sweep with -m"),
-    "reproduce": _Command("a table or figure of the paper: published, ours, tolerance, verdict"),
-    "report": _Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE"),
-    "compare": _Command("two finished cells on the same images"),
-    "show": _Command("one finished cell: classes, best and worst images"),
-    "tune": _Command("choose tau on training images, report on the validation split"),
-    "merge": _Command("put finished shards of a cell together"),
-    "segment": _Command("segment your own pictures: files, or folders of them", "IMAGE|DIR|KEY=VALUE"),
-    "verify": _Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
-    "data": _Command("list, prepare or verify data sets", "NAME|KEY=VALUE"),
-    "features": _Command("list, verify or clear the feature store", "SET|KEY=VALUE"),
-    "check": _Command("try a backbone on two small images"),
-    "coherence": _Command("how well a backbone's features tell classes apart"),
-    "doctor": _Command("what is installed, and what is missing"),
-    "completion": _Command("print what makes a shell complete commands, groups and options", "SHELL"),
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -134,7 +109,7 @@ def _dispatch(arguments: list[str]) -> int:
     overview = _Parser(
         prog="diffcut-bench",
         description="Unsupervised segmentation benchmarks around DiffCut.",
-        epilog="commands:\n" + "\n".join(f"  {name:9} {command.text}" for name, command in _COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:9} {command.text}" for name, command in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
@@ -145,29 +120,27 @@ def _dispatch(arguments: list[str]) -> int:
     if name == "bench":
         left = "the benchmarks are no command of the package any more: they are in a checkout of the repository"
         raise UserError(left, "diffcut-bench bench", 'there: make bench, with flags: make bench ARGS="--encoder ssd1b"')
-    if name not in _COMMANDS:
-        hint = f"diffcut-bench run {name}" if "=" in name else did_you_mean(name, _COMMANDS)
+    if name not in COMMANDS:
+        hint = f"diffcut-bench run {name}" if "=" in name else did_you_mean(name, COMMANDS)
         raise UserError(f"unknown command {name!r}", "diffcut-bench", hint)
     warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics|hydra")
-    command = _COMMANDS[name]
-    module = importlib.import_module(f"diffcut_bench.commands.{name}")
+    command = COMMANDS[name]
     parser = _Parser(
         prog=f"diffcut-bench {name}",
         description=command.text,
         epilog="KEY=VALUE are Hydra's overrides, such as dataset=voc segmenter.tau=0.4; see conf/. "
         "In every path ~ and $NAME are expanded.",
     )
-    if hasattr(module, "add_arguments"):
-        module.add_arguments(parser)
+    if command.add_arguments is not None:
+        command.add_arguments(parser)
     parser.add_argument("overrides", nargs="*", default=[], metavar=command.metavar)
     words = _without_separator(arguments[1:])
     if name == "completion":  # answers at every press of Tab: Hydra would take half a second
         options = parser.parse_args(words)
     else:
-        from diffcut_bench.commands.hydra_flags import add_config_flags, with_config_flags
-
         add_config_flags(parser)
         options = parser.parse_intermixed_args(words)
         options.overrides = with_config_flags(options)
-    code: int = getattr(module, name)(options)
+    # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not wait.
+    code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
     return code

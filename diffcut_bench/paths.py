@@ -34,6 +34,11 @@ def conf_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def paper_order(name: str) -> tuple[bool, int, str]:
+    """Sorts files of conf/reproduction/ by name: tables before figures, by number."""
+    return not name.startswith("table"), int(re.sub(r"[^0-9]", "", name) or 0), name
+
+
 def read_regular(path: str, most: int = 16 << 20) -> bytes:
     """Content of a file that a person wrote. A device or pipe, which may never end, and a huge file are refused.
 

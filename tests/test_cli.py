@@ -16,7 +16,8 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 import diffcut_bench.datasets.ade20k  # noqa: F401 - the module, below; the package exports the function
-from diffcut_bench.cli import _COMMANDS, main
+from diffcut_bench.cli import main
+from diffcut_bench.commands.arguments import COMMANDS
 from diffcut_bench.config import expand_sweep
 from diffcut_bench.datasets import Archive
 from diffcut_bench.errors import UserError
@@ -402,7 +403,7 @@ def test_the_overview_and_a_slip_of_the_keyboard_do_not_wait_for_torch():
         assert done.stdout.splitlines()[-1] == f"{code} []"
 
 
-@pytest.mark.parametrize("name", _COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_of_the_overview_is_there(name):
     """The table names modules and functions as text; each has its own help."""
     with pytest.raises(SystemExit, match="0"):

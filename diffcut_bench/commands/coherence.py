@@ -2,40 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
-from typing import get_args, get_type_hints
+from dataclasses import fields
 
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.commands.passes import TerminalObserver
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.config import RunConfig, load_config
 from diffcut_bench.errors import UserError
-
-_FLAGS = {
-    "pairs": "patches of two different images, of the same image, or both",
-    "image_pairs": "at most so many pairs of images; images, under --pairs within",
-    "patches": "at most so many patches an image",
-    "sampling": "all patches alike, or as many of each class of an image as possible",
-    "mixed": "patches with several classes: drop those below --purity, or take the majority's class",
-    "purity": "least share of the majority class in a patch's pixels",
-    "background": "patches of the background class",
-    "grid": "patches along the longer side of an image, for all backbones",
-}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own flags; ``backbone=A,B``, ``dataset=…``, ``limit=…`` and ``seed=…`` are overrides."""
-    kinds = get_type_hints(SamplingOptions)
-    for name, text in _FLAGS.items():
-        default = getattr(SamplingOptions, name)
-        parser.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=type(default),
-            choices=get_args(kinds[name]) or None,
-            default=default,
-            help=f"{text} (default {default})",
-        )
-    parser.add_argument("--mark", metavar="ROW,COL", help="patch of the heat maps, counted from 0; needs --mark-images")
-    parser.add_argument("--mark-images", metavar="A,B", help="ids of the marked patch's image and of the other one")
 
 
 def coherence(options: argparse.Namespace) -> int:
@@ -45,7 +18,8 @@ def coherence(options: argparse.Namespace) -> int:
         UserError: an option is out of range, there are no pairs to compare, or data or weights are missing.
     """
     configs = _configs(options.overrides)
-    sampling = SamplingOptions(**{name: getattr(options, name) for name in _FLAGS}, seed=configs[0].seed)
+    chosen = {field.name: getattr(options, field.name) for field in fields(SamplingOptions) if field.name != "seed"}
+    sampling = SamplingOptions(**chosen, seed=configs[0].seed)
     images, patch = _mark(options.mark, options.mark_images)
     print_coherence(measure_coherence(configs, sampling, images, patch, TerminalObserver()))
     return 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from diffcut_bench.commands.terminal import console, warn
-from diffcut_bench.commands.words import CELL_HELP, find_cell, split_words
+from diffcut_bench.commands.words import find_cell, split_words
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
@@ -33,14 +33,6 @@ from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import Result, check_published, read_result
 
 _SHOWN = 5  # images on either side
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("cells", nargs=2, metavar="CELL", help=CELL_HELP)
-    parser.add_argument("--draw", type=int, default=42, metavar="SEED", help="seed of the bootstrap (default 42)")
-    at = "at N segments an image (without N: at several), between cells that differ from these in a number such as tau"
-    parser.add_argument("--at-segments", nargs="?", const="", metavar="N", help=at)
 
 
 def compare(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from diffcut_bench.commands.arguments import CFG_KINDS, COMMANDS, INFO_KINDS, add_config_flags
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import conf_dir
@@ -46,24 +47,10 @@ complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline 
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 _WORDS = {"data": ("list", "prepare", "verify"), "features": ("list", "verify", "clear"), "completion": tuple(_SCRIPTS)}
-# Of flags of `run`; here and not in hydra_flags, which imports Hydra.
-CFG_KINDS = ("all", "hydra", "job")
-INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 _VALUES = {"--cfg": CFG_KINDS, "-c": CFG_KINDS, "--info": INFO_KINDS, "-i": INFO_KINDS}
 _OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
 _PLAIN = re.compile(r"[\w./,=+~:@%-]+")
-_HERE = Path(__file__).parent
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """How to install it stands in the help."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (
-        'bash   eval "$(diffcut-bench completion bash)"    in ~/.bashrc\n'
-        'zsh    eval "$(diffcut-bench completion zsh)"     in ~/.zshrc, after compinit\n'
-        "fish   diffcut-bench completion fish > ~/.config/fish/completions/diffcut-bench.fish"
-    )
 
 
 def completion(options: argparse.Namespace) -> int:
@@ -92,7 +79,7 @@ def candidates(line: str) -> list[str]:
     start = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "diffcut-bench"), 0)
     words = words[start + 1 :]
     if len(words) < 2:
-        found: Iterator[str] = iter([*_commands(), "--help", "--version"])
+        found: Iterator[str] = iter([*COMMANDS, "--help", "--version"])
     else:
         found = _of_command(words[0], words[1:-1], words[-1])
     return sorted({each for each in found if each.startswith(words[-1]) and _PLAIN.fullmatch(each)}) if words else []
@@ -130,21 +117,16 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]
             yield from (f"{mark}{group}.{name}{end}" for name in _settings_of(group, before, folders))
 
 
-def _commands() -> list[str]:
-    """Modules here that hold a function of their own name."""
-    return [path.stem for path in _HERE.glob("*.py") if f"\ndef {path.stem}(options" in path.read_text("utf-8")]
-
-
-def _flags(command: str) -> Iterator[str]:
-    """Flags as they stand in the code, as arguments or keys of ``_FLAGS``: importing the command would import torch."""
-    yield from ("--help", "--config-dir")
-    sources = [_HERE / f"{command}.py", *([_HERE / "hydra_flags.py"] if command == "run" else [])]
-    for path in sources if command in _commands() else ():
-        text = path.read_text("utf-8")
-        for function in re.findall(r"\ndef add_(?:arguments|hydra_flags)\(.*?(?=\n\S|\Z)", text, re.DOTALL):
-            yield from re.findall(r"\"(--[a-z][a-z-]*)\"", function)
-        for names in re.findall(r"\n_FLAGS\b[^{]*{(.*?)\n}", text, re.DOTALL):
-            yield from (f"--{name.replace('_', '-')}" for name in re.findall(r"\n    \"(\w+)\":", names))
+def _flags(command: str) -> list[str]:
+    """Long flags of a command; those that its help hides are hidden here."""
+    parser = argparse.ArgumentParser()
+    known = COMMANDS.get(command)
+    if known is not None and command != "completion":
+        add_config_flags(parser)
+    if known is not None and known.add_arguments is not None:
+        known.add_arguments(parser)
+    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+    return [flag for action in shown for flag in action.option_strings if flag.startswith("--")]
 
 
 def _folders(before: Sequence[str]) -> list[Path]:

@@ -17,12 +17,6 @@ from diffcut_bench.scoring.passes import open_dataset
 _SHOWN = 20  # problems
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``data`` takes besides a name and overrides."""
-    parser.add_argument("action", choices=("list", "prepare", "verify"))
-    parser.add_argument("--download", action="store_true", help="fetch the originals first, into dataset.root")
-
-
 def data(options: argparse.Namespace) -> int:
     """List, prepare or verify; verify ends with 1 where something is off."""
     names, overrides = split_words(options.overrides)

@@ -13,11 +13,6 @@ from diffcut_bench.reporting import Column, Table, number_columns
 from diffcut_bench.store import StoredSet, StoreOptions, in_units, list_sets
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``features`` takes besides sets and overrides."""
-    parser.add_argument("action", choices=("list", "verify", "clear"))
-
-
 def features(options: argparse.Namespace) -> int:
     """List sets, check every stored value (1 where some are damaged), or delete sets."""
     names, overrides = split_words(options.overrides)

@@ -2,9 +2,8 @@
 
 import argparse
 
-from diffcut_bench.commands.completion import CFG_KINDS, INFO_KINDS
 from diffcut_bench.commands.terminal import say
-from diffcut_bench.config import is_launcher, is_sweeper, load_config, part_of_composed, quoted, show_composed
+from diffcut_bench.config import is_launcher, is_sweeper, load_config, part_of_composed, show_composed
 from diffcut_bench.errors import UserError
 
 INSTEAD = {
@@ -48,47 +47,8 @@ hydra.run.dir=DIR    output_dir=DIR: a cell's folder there has a name of its own
 """
 
 
-def add_config_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags of every command that takes overrides."""
-    add = parser.add_argument
-    add("-cd", "--config-dir", metavar="DIR", action="append", default=[], help="a folder with options of your own")
-    add("-cn", "--config-name", metavar="NAME", default="config", help=argparse.SUPPRESS)
-    add("-cp", "--config-path", metavar="DIR", help=argparse.SUPPRESS)
-
-
-def with_config_flags(options: argparse.Namespace) -> list[str]:
-    """The words of a command line, with what its flags of `add_config_flags` stand for.
-
-    Raises:
-        UserError: one of them does not work here.
-    """
-    words: list[str] = options.overrides
-    if options.config_name not in ("config", "config.yaml"):
-        hint = "write it as a preset, DIR/experiment/NAME.yaml: --config-dir DIR experiment=NAME"
-        raise UserError("there is one config, conf/config.yaml", f"--config-name {options.config_name}", hint)
-    if options.config_path is not None:
-        hint = f"--config-dir {options.config_path} adds a folder with options of your own"
-        raise UserError("conf/ of the package is always read", f"--config-path {options.config_path}", hint)
-    if not options.config_dir:
-        return words
-    if any(word.partition("=")[0].lstrip("+") == "hydra.searchpath" for word in words):
-        given = " ".join(f"--config-dir {folder}" for folder in options.config_dir)
-        raise UserError("--config-dir is hydra.searchpath, which is given too", given, "use one of the two")
-    return [f"hydra.searchpath=[{','.join(map(quoted, options.config_dir))}]", *words]
-
-
-def add_hydra_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags by which Hydra says what it composes."""
-    add = parser.add_argument
-    add("-c", "--cfg", choices=CFG_KINDS, help="print the composed config instead of a run")
-    add("--resolve", action="store_true", help="with --cfg: resolve ${…}")
-    add("-p", "--package", metavar="GROUP", help="with --cfg: print this part of it only")
-    add("-i", "--info", nargs="?", const="all", choices=INFO_KINDS, help="print how the config is composed")
-    add("--hydra-help", action="store_true", help="print what of Hydra works here")
-
-
 def shown_instead(options: argparse.Namespace) -> bool:
-    """Print what the flags of `add_hydra_flags` ask for; whether there was any.
+    """Print what Hydra's flags ask for; whether there was any.
 
     Raises:
         UserError: an override is wrong, or a flag has no effect.

@@ -11,18 +11,6 @@ from diffcut_bench.paths import expanded
 from diffcut_bench.scoring import shards
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flag beside the overrides."""
-    parser.add_argument(
-        "--from",
-        action="append",
-        default=[],
-        dest="others",
-        metavar="DIR",
-        help="output folder of another machine, or a copy of it, to look for shards in; may be repeated",
-    )
-
-
 def merge(options: argparse.Namespace) -> int:
     """Merge every cell whose shards are all there, name the others; 2 where none is complete."""
     config = load_config(options.overrides)

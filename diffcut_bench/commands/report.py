@@ -4,19 +4,10 @@ import argparse
 from functools import partial
 
 from diffcut_bench.commands.terminal import say, warn
-from diffcut_bench.commands.words import CELL_HELP, find_cell, output_folder
+from diffcut_bench.commands.words import find_cell, output_folder
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import make_report, render_page
 from diffcut_bench.store import write_atomically
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own flag."""
-    parser.add_argument(
-        "--gallery", type=int, default=2, metavar="N", help="N best, median and worst images a data set (default 2)"
-    )
-    text = f"show its predictions beside those of the best cell of its data set: {CELL_HELP} (may be given again)"
-    parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=text)
 
 
 def report(options: argparse.Namespace) -> int:

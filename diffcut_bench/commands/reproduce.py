@@ -12,13 +12,11 @@ from diffcut_bench.config import load_config
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import expanded
-from diffcut_bench.reporting import paper_order
 from diffcut_bench.reproduction import (
     TFLOPS,
     PlannedCell,
     average_seeds,
     figure_curves,
-    known_reproductions,
     load_reproduction,
     measure_cells,
     plan_budget,
@@ -33,23 +31,6 @@ from diffcut_bench.store import unwritable
 _MOST_SEEDS = 1000  # more is a slip of the keyboard, and would be planned
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own flags."""
-    add, names = parser.add_argument, ", ".join(sorted(known_reproductions(), key=paper_order))
-    add("name", metavar="NAME", help=f"one of {names}")
-    add("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
-    gpu = "10^12 operations a second of the GPU of --dry-run"
-    add("--tflops", metavar="N", type=float, default=TFLOPS, help=gpu)
-    add("--status", action="store_true", help="print how far each cell is")
-    add("--under", metavar="A,B", help="protocols and background rules to score under, side by side; or all")
-    segmentations = "segmentations of a row: DIR/COLUMN/*.png"
-    add("--predictions", metavar="ROW=DIR", action="append", default=[], help=segmentations)
-    add("--seeds", metavar="N", type=int, help="run what draws noise with N seeds: their mean and deviation")
-    part = "override for one column's or row's cells, such as --for voc dataset.root=DIR"
-    metavar = ("PART", "KEY=VALUE")
-    add("--for", dest="of_part", nargs=2, metavar=metavar, action="append", default=[], help=part)
-
-
 def reproduce(options: argparse.Namespace) -> int:
     """Run what can be run, print the table redrawn, write it and its figures.
 
@@ -59,8 +40,9 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.seeds is not None and not 2 <= options.seeds <= _MOST_SEEDS:
         what = f"a deviation takes 2 to {_MOST_SEEDS} seeds"
         raise UserError(what, f"--seeds {options.seeds}", "such as --seeds 3")
-    if not 0 < options.tflops < math.inf:
-        raise UserError(f"{options.tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
+    tflops = TFLOPS if options.tflops is None else options.tflops
+    if not 0 < tflops < math.inf:
+        raise UserError(f"{tflops:g} is no rate of operations", "--tflops", "a number above 0, such as 100")
     reproduction = load_reproduction(options.name, options.overrides)
     of_part: dict[str, list[str]] = {}
     for part, override in options.of_part:
@@ -74,7 +56,7 @@ def reproduce(options: argparse.Namespace) -> int:
         seeds=options.seeds or 1,
     )
     if options.dry_run or options.status:
-        table, lines = plan_budget(reproduction, cells, options.tflops if options.dry_run else None)
+        table, lines = plan_budget(reproduction, cells, tflops if options.dry_run else None)
         table.print(console)
         for line in lines:
             say(line)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from diffcut_bench.commands.hydra_flags import add_hydra_flags, shown_instead
+from diffcut_bench.commands.hydra_flags import shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import is_sweeper, load_config
@@ -11,13 +11,6 @@ from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.scoring.study import plan_study
 from diffcut_bench.scoring.sweep import Sweep, plan_sweep
 from diffcut_bench.scoring.workers import workers
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags beside the overrides."""
-    text = "sweep: every combination of comma lists and ranges"
-    parser.add_argument("-m", "--multirun", action="store_true", help=text)
-    add_hydra_flags(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -26,26 +26,9 @@ from diffcut_bench.segmentation import (
     picture_config,
     split_list,
 )
-from diffcut_bench.segmentation.formats import DEFAULT, FORMATS, Format, chosen_formats
+from diffcut_bench.segmentation.formats import Format, chosen_formats
 
 _FEW = 20  # pictures, of which each has a line even where it was segmented before
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``segment`` takes besides overrides."""
-    text = "name each segment: classes with commas between, synonyms with |, such as 'cat|kitten, sofa, background'"
-    parser.add_argument("--classes", metavar="LIST", help=text)
-    text = "write everything below this folder, each picture at its place in the folder that named it"
-    parser.add_argument("-o", "--output", metavar="DIR", help=text)
-    parser.add_argument("-r", "--recursive", action="store_true", help="of a folder, also the folders in it")
-    text = f"what to write, with commas between: {', '.join(FORMATS)} (default: {DEFAULT}; labels are always written)"
-    parser.add_argument("--format", metavar="LIST", default=DEFAULT, help=text)
-    text = "smooth the polygons: how far their borders may move, in pixels (default: 0, the edges of pixels)"
-    parser.add_argument("--simplify", metavar="PIXELS", type=float, default=0, help=text)
-    text = "add the format explorer: a page in which a slider moves tau; segments can be walked through, downloaded"
-    parser.add_argument("--explore", action="store_true", help=text)
-    text = "pass over pictures with more pixels (width × height); they are not decoded"
-    parser.add_argument("--limit-pixels", metavar="N", type=int, help=text)
 
 
 def segment(options: argparse.Namespace) -> int:

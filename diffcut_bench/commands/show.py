@@ -4,17 +4,11 @@ import argparse
 from pathlib import Path
 
 from diffcut_bench.commands.terminal import console, say
-from diffcut_bench.commands.words import CELL_HELP, find_cell
+from diffcut_bench.commands.words import find_cell
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import class_table, leading_metric, rank_table, results_table, score_table
 from diffcut_bench.store import check_published
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own arguments."""
-    parser.add_argument("cell", metavar="CELL", help=CELL_HELP)
-    parser.add_argument("--images", type=int, default=5, help="best and worst images shown (default 5)")
 
 
 def show(options: argparse.Namespace) -> int:

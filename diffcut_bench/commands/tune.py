@@ -8,20 +8,6 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table
 from diffcut_bench.reproduction import Tuning, tune_setting
 
-_DEFAULT = Tuning(images=200, grid=[0.35, 0.55, 0.75])
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command's own flags."""
-    add, default = parser.add_argument, _DEFAULT
-    grid = ",".join(f"{value:g}" for value in default.grid)
-    add("--setting", default=default.setting, help=f"what is chosen (default {default.setting})")
-    add("--grid", default=grid, metavar="A,B", help=f"values to choose from (default {grid})")
-    add("--images", type=int, default=default.images, help=f"training images, drawn at random ({default.images})")
-    add("--draw", type=int, default=default.draw, metavar="SEED", help=f"seed of the draw (default {default.draw})")
-    split = "override that makes the training split; the data set's"
-    add("--train", action="append", metavar="KEY=VALUE", help=split)
-
 
 def tune(options: argparse.Namespace) -> int:
     """Search, print both tables, keep the record."""

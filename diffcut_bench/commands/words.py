@@ -11,7 +11,6 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expanded
 from diffcut_bench.store import Result, finished_cells, read_result, without_covered
 
-CELL_HELP = "folder, its name in results/, or the key's beginning"
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
 
 

@@ -14,7 +14,7 @@ from diffcut_bench.reporting.figures import encode_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
-from diffcut_bench.reporting.report import make_report, paper_order, stored_curves
+from diffcut_bench.reporting.report import make_report, stored_curves
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import (
     Column,
@@ -58,7 +58,6 @@ __all__ = [
     "number_columns",
     "overlay",
     "palette",
-    "paper_order",
     "protocols_in_force",
     "rank_table",
     "render_page",

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
+from diffcut_bench.paths import paper_order
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart, RunDetails
 from diffcut_bench.reporting.parts import (
@@ -236,11 +237,6 @@ class _Report:
             name = f"{wanted}-{number}"
         self._taken.add(name.casefold())
         return name
-
-
-def paper_order(name: str) -> tuple[bool, int, str]:
-    """Sorts names of reproductions: tables before figures, by number."""
-    return not name.startswith("table"), int(re.sub(r"[^0-9]", "", name) or 0), name
 
 
 def stored_curves(raw: Any) -> Figure | None:

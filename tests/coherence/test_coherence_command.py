@@ -11,7 +11,8 @@ from conftest import shapes_overrides
 from PIL import Image
 
 from diffcut_bench.coherence import measure as room
-from diffcut_bench.commands.coherence import add_arguments, coherence
+from diffcut_bench.commands.arguments import COMMANDS
+from diffcut_bench.commands.coherence import coherence
 from diffcut_bench.config import RunConfig
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import UserError
@@ -30,7 +31,7 @@ def measure(tmp_path: Path, shapes: Path) -> Measure:
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         parser = argparse.ArgumentParser()
-        add_arguments(parser)
+        COMMANDS["coherence"].add_arguments(parser)
         parser.add_argument("overrides", nargs="*")
         given = [*(data or shapes_overrides(shapes, out)), f"output_dir={out}", "device=cpu"]
         assert coherence(parser.parse_intermixed_args([*given, "protocol.image_size=256", *arguments])) == 0
