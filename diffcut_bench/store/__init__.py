@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
-from diffcut_bench.store.finished import Found, finished_cells, whole_key, without_covered
+from diffcut_bench.store.finished import (
+    About,
+    Found,
+    Unfinished,
+    finished_cells,
+    unfinished_cells,
+    whole_key,
+    without_covered,
+)
 from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.lock import CellLock
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
@@ -34,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEMA_VERSION",
     "SUMS",
+    "About",
     "Bracket",
     "Cell",
     "CellLock",
@@ -52,6 +61,7 @@ __all__ = [
     "StoreOptions",
     "StoredSet",
     "Timings",
+    "Unfinished",
     "append_line",
     "cell_key",
     "check_published",
@@ -72,6 +82,7 @@ __all__ = [
     "republish",
     "sync_folder",
     "sync_tree",
+    "unfinished_cells",
     "unwritable",
     "whole_key",
     "without_covered",

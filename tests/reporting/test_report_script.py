@@ -106,6 +106,8 @@ def test_words_filter_rows_in_any_or_one_column(opened):
 
 
 def test_text_of_data_runs_nothing_and_the_page_fits_a_phone(opened):
-    assert opened.run("return document.querySelectorAll('b').length") == 1 + 5  # of a card's bar, and the scores of runs
+    assert (
+        opened.run("return document.querySelectorAll('b').length") == 1 + 5
+    )  # of a card's bar, and the scores of runs
     opened.resize(400, 800, "dark")
     assert opened.run("return document.documentElement.scrollWidth") == 400
