@@ -93,6 +93,14 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=beside)
 
 
+def _list(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sort", choices=("date", "score", "name"), default="date", help="newest, best or A first (default date)")
+    add("--unfinished", action="store_true", help="only cells that run or were interrupted")
+    add("--all", action="store_true", help="also shards of merged cells")
+    add("--json", action="store_true", help="an object a line, for scripts")
+
+
 def _compare(parser: ArgumentParser) -> None:
     parser.add_argument("cells", nargs=2, metavar="CELL", help=_CELL)
     parser.add_argument("--draw", type=int, default=42, metavar="SEED", help="seed of the bootstrap (default 42)")
@@ -187,6 +195,7 @@ COMMANDS = {
         "a table or figure of the paper: published, ours, tolerance, verdict", add_arguments=_reproduce
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
+    "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),
     "tune": Command("choose tau on training images, report on the validation split", add_arguments=_tune),

@@ -142,6 +142,7 @@ class RunningCell:
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
         ids: list[str] = self.dataset.ids
         self.ids = {index: ids[index] for index in opened.indices}
+        self.cell.about = {"images": len(self.ids), "config": portable(config.to_dict(), config.output_dir)}
         self.shown = {index for index in self.ids if self.observer.draws and index < config.visualise}
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
