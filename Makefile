@@ -4,7 +4,7 @@ VENV ?= .venv
 # Pins torch to the build of CI. A GPU may want another: make gpu-check VENV=.venv-gpu CONSTRAINTS= makes an environment
 # with the newest torch. VENV may also be an environment of yours: without the pins it keeps the torch that it has.
 CONSTRAINTS ?= constraints.txt
-EXTRAS ?= all,dev,launchers,sweepers
+EXTRAS ?= all,dev,docs,launchers,sweepers
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Two processes: each test process computes with one thread of its own.
@@ -13,7 +13,7 @@ TEST_PROCESSES ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lowest newest pythons coverage lint types bench gpu-check clean
+.PHONY: help setup demo test slow lowest newest pythons coverage lint types docs package bench gpu-check clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -56,6 +56,21 @@ lint: $(READY)  ## check style and formatting
 types: $(READY)  ## check types, strictly
 	$(BIN)/mypy
 
+docs: $(READY)  ## build the documentation site into site/; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# Each part has an environment of its own below build/: the wheel gets its dependencies as a user does, and cffconvert wants
+# an older jsonschema than Ray.
+package: $(READY)  ## build sdist and wheel into dist/, check them and CITATION.cff, try the wheel in a fresh environment
+	rm -rf dist build
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert
+	build/citation/bin/cffconvert --validate --infile CITATION.cff
+	$(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) dist/*.whl
+	cd build && wheel/bin/diffcut-bench --version
+
 bench: $(READY)  ## measure speed against the textbook version, as ratios; flags: make bench ARGS="--help"
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -63,4 +78,4 @@ gpu-check: $(READY)  ## on a machine with a CUDA GPU: its tests, cut, encoder, e
 	$(BIN)/python -m benchmarks.gpu_check $(ARGS)
 
 clean:  ## remove environments and caches; outputs/ stays
-	rm -rf $(VENV) .venv-lowest .venv-newest .venv-3.* build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-3.* build dist site .mypy_cache .ruff_cache .hypothesis
