@@ -23,20 +23,40 @@ ALLOWED = {
         "paths",
         "store",
     },  # of the store: the atomic write, for the empty prompt
-    "datasets": {"errors", "extras", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
-    "evaluation": {"errors", "extras"},
+    "datasets": {
+        "errors",
+        "extensions",
+        "extras",
+        "interruption",
+        "matlab",
+        "store",
+    },  # of the store: what lasts a power cut
+    "evaluation": {"errors", "extensions", "extras"},
+    "extensions": set(),
     "store": {"errors"},
     "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "extras", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
-    "config": {"errors", "evaluation", "paths"},
+    "config": {"errors", "evaluation", "extensions", "paths"},
     "coherence": {
-        *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
+        *{
+            "config",
+            "datasets",
+            "environment",
+            "errors",
+            "evaluation",
+            "extras",
+            "interruption",
+            "reporting",
+            "scoring",
+        },
+        *{"scoring", "store"},
     },
     "environment": {"errors", "store"},
     "scoring": {
-        *{"errors", "extras", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap"},
+        *{"errors", "extras", "backbones", "config", "datasets", "environment", "escaping", "evaluation"},
+        *{"extensions", "heap"},
         *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store"},
     },
     "reporting": {
@@ -44,7 +64,7 @@ ALLOWED = {
         *{"refinement", "scoring", "store"},
     },
     "reproduction": {
-        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store"},
     },
     "segmentation": {

@@ -17,6 +17,7 @@ from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.datasets.manifest import Manifest, read_manifest
 from diffcut_bench.datasets.records import Records
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import command
 from diffcut_bench.extras import require
 from diffcut_bench.store import unwritable
 
@@ -36,7 +37,7 @@ def preparation_state(benchmark: Benchmark, data_dir: Path) -> str:
         return f"prepared, {manifest.pairs}{expected} pairs"
     if benchmark.root is not None:
         return f"originals there, {len(benchmark.from_originals())}{expected} pairs, not prepared"
-    return f"missing: not prepared; diffcut-bench data prepare {benchmark.name} dataset.root=DIR"
+    return f"missing: not prepared; {command(f'data prepare {benchmark.name} dataset.root=DIR')}"
 
 
 def open_benchmark(
@@ -64,7 +65,7 @@ def open_benchmark(
     if benchmark.root_path is not None and (benchmark.root_path.is_dir() or not folder.is_dir()):
         return prepare(benchmark, data_dir, num_proc, report)
     if not folder.is_dir():
-        hint = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR (add --download to fetch it)"
+        hint = f"{command(f'data prepare {benchmark.name} dataset.root=DIR')} (add --download to fetch it)"
         raise UserError(f"{benchmark.name} is not prepared, and dataset.root is not set", str(folder), hint)
     return benchmark.from_records(_load(str(folder), benchmark))
 

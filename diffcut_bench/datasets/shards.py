@@ -20,6 +20,7 @@ from diffcut_bench.datasets.base import DIGEST, SegmentationDataset, pair_digest
 from diffcut_bench.datasets.benchmark import Benchmark
 from diffcut_bench.datasets.manifest import FORMAT, Manifest, parse_manifest
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import command
 from diffcut_bench.interruption import end_children, process_context
 from diffcut_bench.store import sync_folder, sync_tree
 
@@ -132,7 +133,7 @@ def load_rows(source: str, benchmark: Benchmark) -> hf.Dataset:
     Raises:
         UserError: there are none, they are damaged or incomplete, or of another data set.
     """
-    again = f"diffcut-bench data prepare {benchmark.name} dataset.root=DIR, or prepared=FOLDER|URL of another one"
+    again = command(f"data prepare {benchmark.name} dataset.root=DIR") + ", or prepared=FOLDER|URL of another one"
     try:
         if source.endswith(".parquet"):
             rows = hf.load_dataset("parquet", data_files=source, split="train")
