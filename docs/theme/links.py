@@ -28,8 +28,8 @@ _ITEM = re.compile(r"^( *)(?:[*-]|\d+\.) ")
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Addresses from pyproject.toml, and names of headings as code hosts make them."""
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
-    config.repo_url = urls["Repository"]
-    config.repo_name = config.repo_url.split("/", 3)[3]
+    # Not as `repo_url`, of which each page would ask the host how many people like it.
+    config.extra["social"] = [{"icon": "fontawesome/brands/git-alt", "link": urls["Repository"], "name": "Source"}]
     config.mdx_configs["toc"]["slugify"] = slugify(case="lower")
     return config
 
@@ -56,14 +56,14 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         else:
             if not (ROOT / target).exists():
                 _log.warning("%s links to %s, which is not there", source, target)
-            link = f"{config.repo_url}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}"
+            link = f"{config.extra['social'][0]['link']}/{'tree' if (ROOT / target).is_dir() else 'blob'}/main/{target}"
         return f"]({link}{match['anchor'] or ''})"
 
     return _LINK.sub(site_link, _spaced(markdown))
 
 
 def _spaced(markdown: str) -> str:
-    """With empty lines where Python-Markdown needs them and code hosts do not (before lists and tables that follow text,
+    """With empty lines where Python-Markdown needs them and code hosts do not (before lists and tables that follow text
     and after code), and with lists in lists four spaces in."""
     lines: list[str] = []
     outer: int | None = None  # indent of the list that the line is in
