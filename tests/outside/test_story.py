@@ -1,11 +1,10 @@
 """A student's whole story, from an empty folder outside the package: her backbone, data set, segmenter and metric, then
 a sweep, a table and a report. Files and commands are those of the docs, as they stand there."""
 
-import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -69,29 +68,49 @@ def write_puddles(root: Path) -> None:
         Image.fromarray(mask).save(root / "masks" / f"puddle{number}.png")
 
 
-def test_the_whole_story(project, cli):
-    told = {}
+def told(cli, *asked: str) -> dict[str, str]:
+    """What each command of outside.md printed, by the command without its folder of options; ``asked`` are their
+    beginnings, none: all."""
+    found = {}
     for words in commands("outside"):
-        own = [*SMALL] if words[0] in ("run", "reproduce") else []
-        done = cli(*words, *own)
-        assert done.code == 0, f"{words}\n{done.out}\n{done.err}"
-        told[" ".join(words).partition(" --config-dir")[0]] = done.out
+        line = shlex.join(words).partition(" --config-dir")[0]
+        if not asked or line in asked:
+            done = cli(*words, *(SMALL if words[0] in ("run", "reproduce") else ()))
+            assert done.code == 0, f"{words}\n{done.out}\n{done.err}"
+            found[line] = done.out
+    return found
 
-    assert "[2, 32, 8, 4]" in told["check backbone=gratings"]
-    assert "4 for 4 and 3 for 3; 100% and 100%" in told["check segmenter=leaders"]
-    assert "next: diffcut-bench data verify puddles --config-dir options" in told["data prepare puddles dataset.root=."]
-    cells = {path.name: read_result(path) for path in Path("outputs", "results").iterdir()}
-    print(told["reproduce mine"])
-    mine = {result.config["segmenter"]["tau"]: result for result in cells.values() if result.config["choices"]["segmenter"] == "leaders"}
-    assert set(mine) == {0.5, 0.7, 0.9}
-    assert len(cells) == 4
-    assert all(result.scores["boundary_recall"].value >= 0 for result in cells.values())
-    assert "sweep of 3 cells in 1 pass" in next(out for line, out in told.items() if line.startswith("run -m"))
 
-    table = told["reproduce mine"]
-    assert "Leaders" in table and "DiffCut" in table and "leaders are ahead" in table
-    assert "boundary recall (%)" in told["reproduce mine score=boundary_recall"]
-    record = json.loads(Path("outputs", "reproductions", "mine", "reproduction.json").read_text())
-    assert "mine" in str(record)
+@pytest.mark.slow
+def test_the_whole_story(project, cli):
+    out = told(cli)
+    results = [read_result(path) for path in Path("outputs", "results").iterdir()]
+    taus = {each.config["segmenter"]["tau"] for each in results if each.config["choices"]["segmenter"] == "leaders"}
+    assert (taus, len(results)) == ({0.5, 0.7, 0.9}, 4)
+    assert all(0 < result.scores["boundary_recall"].value < 1 for result in results)
+    assert "sweep of 3 cells in 1 pass" in next(text for line, text in out.items() if line.startswith("run -m"))
+    assert "boundary recall (%)" in out["reproduce mine score=boundary_recall"]
     page = Path("outputs", "reports", "index.html").read_text()
     assert "leaders" in page and "boundary recall" in page and "Puddles by two methods" in page
+
+
+def test_the_story_in_short(project, cli):
+    wanted = ("check backbone=gratings", "check segmenter=leaders", "data prepare puddles dataset.root=.")
+    out = told(cli, *wanted, "reproduce mine")
+    assert "[2, 32, 8, 4]" in out[wanted[0]]
+    assert "4 for 4 and 3 for 3; 100% and 100%" in out[wanted[1]]
+    assert "next: diffcut-bench data verify puddles --config-dir options" in out[wanted[2]]
+    assert re.search("leaders are ahead +│ DiffCut", out["reproduce mine"])
+    assert len(list(Path("outputs", "results").iterdir())) == 2
+
+
+@pytest.mark.parametrize("part", ["segmenter", "metric"])
+def test_the_tests_of_the_pages_hold(part, project, monkeypatch):
+    monkeypatch.syspath_prepend(project)
+    monkeypatch.syspath_prepend(project / "options" / "metrics")
+    namespace: dict[str, Callable[[], None]] = {}
+    exec(compile(blocks(f"adding_a_{part}", "python")[-1], f"test_{MODULES[part]}.py", "exec"), namespace)
+    tests = [name for name in namespace if name.startswith("test_")]
+    assert tests
+    for name in tests:
+        namespace[name]()
