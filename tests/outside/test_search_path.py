@@ -47,7 +47,7 @@ def options(tmp_path, monkeypatch):
         Path("my options", group, "own.yaml").write_text(text)
     Path("my options", "metrics").mkdir()
     Path("my options", "metrics", "own_share.py").write_text(METRIC)
-    Path("my options", "metrics", "_helper.py").write_text("raise RuntimeError('no metric')")
+    Path("my options", "metrics", "script.py").write_text("raise RuntimeError('no METRIC, and not run')")
     yield tmp_path / "my options"
     sys.modules.pop("own_mean", None)
 
