@@ -40,7 +40,18 @@ ALLOWED = {
     "paths": {"errors"},
     "config": {"errors", "evaluation", "extensions", "paths"},
     "coherence": {
-        *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
+        *{
+            "config",
+            "datasets",
+            "environment",
+            "errors",
+            "evaluation",
+            "extras",
+            "interruption",
+            "reporting",
+            "scoring",
+        },
+        *{"scoring", "store"},
     },
     "environment": {"errors", "store"},
     "scoring": {

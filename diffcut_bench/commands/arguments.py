@@ -16,6 +16,7 @@ CFG_KINDS = ("all", "hydra", "job")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FORMATS = ("labels", "overlay", "coco", "cvat", "explorer", "geojson", "labelme", "masks", "svg", "tree")
 DEFAULT_FORMATS = "labels,overlay"
+DEBUG_HELP = "raise whatever goes wrong, with Python's traceback"
 _CELL = "folder, its name in results/, or the key's beginning"
 
 
@@ -33,6 +34,7 @@ def add_config_flags(parser: ArgumentParser) -> None:
     add("-cd", "--config-dir", metavar="DIR", action="append", default=[], help="a folder with options of your own")
     add("-cn", "--config-name", metavar="NAME", default="config", help=argparse.SUPPRESS)
     add("-cp", "--config-path", metavar="DIR", help=argparse.SUPPRESS)
+    add("--debug", action="store_true", help=DEBUG_HELP)
 
 
 def with_config_flags(options: argparse.Namespace) -> list[str]:
@@ -89,6 +91,14 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--gallery", type=int, default=2, metavar="N", help=gallery)
     beside = f"show its predictions beside those of the best cell of its data set: {_CELL} (may be given again)"
     parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=beside)
+
+
+def _list(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sort", choices=("date", "score", "name"), default="date", help="newest, best or A first (default date)")
+    add("--unfinished", action="store_true", help="only cells that run or were interrupted")
+    add("--all", action="store_true", help="also shards of merged cells")
+    add("--json", action="store_true", help="an object a line, for scripts")
 
 
 def _compare(parser: ArgumentParser) -> None:
@@ -165,6 +175,11 @@ def _coherence(parser: ArgumentParser) -> None:
     parser.add_argument("--mark-images", metavar="A,B", help="ids of the marked patch's image and of the other one")
 
 
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="also what each backbone and data set has or needs")
+    parser.add_argument("--short", action="store_true", help="versions and GPU driver, at once: nothing is loaded")
+
+
 def _completion(parser: ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
@@ -180,6 +195,7 @@ COMMANDS = {
         "a table or figure of the paper: published, ours, tolerance, verdict", add_arguments=_reproduce
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
+    "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),
     "tune": Command("choose tau on training images, report on the validation split", add_arguments=_tune),
@@ -190,6 +206,6 @@ COMMANDS = {
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
     "check": Command("try a backbone or segmenter on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
-    "doctor": Command("what is installed, and what is missing"),
+    "doctor": Command("what is installed, and what is missing", "GROUP|KEY=VALUE", _doctor),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),
 }

@@ -31,6 +31,7 @@ GROUPS = (
 LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
 _SWEEPER = ("hydra/sweeper", "hydra.sweeper")
+_FULL_ERROR = "HYDRA_FULL_ERROR"  # in the environment: Hydra raises what goes wrong
 _MOST_CELLS = 10_000  # each is composed before the first runs
 
 
@@ -114,11 +115,16 @@ def hydra_main(work: Callable[[DictConfig], Any], words: Sequence[str]) -> None:
     """
     before = sys.argv
     sys.argv = ["diffcut-bench run", *with_search_path(words)]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    full_error = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(work)()
     finally:
         sys.argv = before
+        if full_error is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = full_error
 
 
 def is_launcher(override: str) -> bool:

@@ -20,7 +20,7 @@ from diffcut_bench.config.overrides import (
     quote_if_needed,
     refuse_without_effect,
 )
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean
 from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
 
@@ -180,7 +180,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     ``suggests`` holds defaults for other options; the target does not get it.
 
     Raises:
-        UserError: the target can't be found, or refuses its arguments.
+        UserError: the target can't be found, or refuses its arguments; a `CodeError` where code of the user's raises.
     """
     if not isinstance(node, dict):
         raise UserError(f"{group}={node} is no option", group, did_you_mean(str(node), known_options(group)))
@@ -199,6 +199,10 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         ours = next((cause for cause in causes if isinstance(cause, UserError)), None)
+        trace = None if ours else Trace.of(error)
+        if trace is not None and trace.of_user:  # it was called, and did not refuse its arguments but raised
+            hint = f"mend this code, or the values of {group}.*, then run the same command again"
+            raise CodeError(trace.error, f"{group}={arguments['_target_']}", hint, trace) from error
         raise ours or _refused(group, arguments, causes[-1]) from error
 
 

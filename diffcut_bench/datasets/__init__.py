@@ -50,3 +50,7 @@ __all__ = [
     "verify",
     "voc",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

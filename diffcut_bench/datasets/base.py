@@ -17,6 +17,7 @@ from diffcut_bench.datasets.records import Encoded, Records
 from diffcut_bench.errors import UserError
 
 VOID = -1
+"""What a class map holds where nothing is annotated."""
 DIGEST = "sha256"  # column of a prepared data set: digest of each pair's bytes
 _UNKNOWN = -2
 

@@ -88,3 +88,7 @@ def __getattr__(name: str) -> Any:
     from diffcut_bench.evaluation.counts import ImageCounts
 
     return ImageCounts
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -20,7 +20,6 @@ from diffcut_bench.reporting.tables import (
     Column,
     Table,
     interval_text,
-    leading_metric,
     lift_text,
     linking_text,
     number_columns,
@@ -30,6 +29,7 @@ from diffcut_bench.reporting.tables import (
 )
 from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.reporting.wandb_tracker import WandbTracker
+from diffcut_bench.scoring.ranking import leading_metric
 
 __all__ = [
     "MAX_TAU",

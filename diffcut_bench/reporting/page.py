@@ -35,8 +35,9 @@ class Headline:
     score: Score  # with its interval where that is shown
     settings: str  # what gave it, in one line
     images: str  # how many it was scored on, in words
-    limited: bool  # not all images of the data set
+    part: str  # of the data set: ``limited`` or ``shard 1/3``; empty of all its images
     lift: str = ""  # where it lies between floor and ceiling, in words; empty where they are not known
+    anchor: str = ""  # of its `RunDetails`
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,12 @@ class RunDetails:
 
     title: str
     score: str
-    limited: bool
+    part: str  # see `Headline`
     facts: tuple[tuple[str, str], ...]
     failures: tuple[str, ...]
+    name: str = "?"  # beginning of the key, as `diffcut-bench show` takes it
+    anchor: str = ""  # of the section in the page
+    tables: tuple[Table, ...] = ()  # classes, best and worst images
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Page:
     lead: str  # the line under the title
     headlines: tuple[Headline, ...]
     reproductions: tuple[ReproductionPart, ...]
-    results: Table
+    results: Table  # a row for each of ``details``
     sweeps: tuple[SweepFigure, ...]
     datasets: tuple[DatasetPart, ...]
     versions: Table  # of the packages

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import UserError, did_you_mean, is_debugging
 from diffcut_bench.extensions import current_folder_importable, folders_named, named_folders
 from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
@@ -57,6 +57,8 @@ def start_jobs(
             hydra_main(launched, ["--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *words])
     except (Exception, SystemExit) as error:
         raise_if_interrupted()
+        if is_debugging():
+            raise
         return error
     finally:
         _launching = False

@@ -31,10 +31,10 @@ from diffcut_bench.store import (
     Reference,
     Result,
     Timings,
-    cell_key,
     check_published,
     read_result,
     read_rows,
+    whole_key,
 )
 
 
@@ -96,7 +96,7 @@ def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, st
         if not result.identity or result.dataset.n_available is None:
             left_out[path.parent] = "of an older version, which did not write down what its key is made of"
             continue
-        shards.append(Shard(path.parent, result, *number, cell_key({**result.identity, "shard": None})))
+        shards.append(Shard(path.parent, result, *number, whole_key(result)))
     return shards, left_out
 
 
