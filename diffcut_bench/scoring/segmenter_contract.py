@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, Trace, UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.checks import check_segments
 from diffcut_bench.scoring.contract import Finding
@@ -93,6 +94,8 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
     except UserError:
         raise
     except Exception as error:  # whatever a new segmenter raises is the finding
+        if trace := Trace.of(error):
+            raise CodeError(trace.error, where, _CONTRACT, trace) from error
         raise UserError(f"{type(error).__name__}: {error}", where, _CONTRACT) from error
     alone, other, turned = (_of(inputs, which) for which in ([0], [0, 0], [1, 0]))
     channels = inputs.features.shape[1] - (segmenter.attention_channels or 0)
@@ -136,7 +139,7 @@ def _segments(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[Tensor]:
 
 def _of(inputs: Inputs, which: Sequence[int]) -> Inputs:
     """Some images of a batch."""
-    chosen = {
+    chosen: dict[str, Any] = {
         name: value[list(which)] if isinstance(value, Tensor) else [value[index] for index in which]
         for name, value in vars(inputs).items()
     }
