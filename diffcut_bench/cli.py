@@ -16,6 +16,7 @@ from diffcut_bench import __version__
 from diffcut_bench.commands.arguments import COMMANDS, DEBUG_HELP, add_config_flags, with_config_flags
 from diffcut_bench.commands.terminal import console, warn
 from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, did_you_mean, is_debugging
+from diffcut_bench.extensions import current_folder_importable, is_searchpath
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
 
@@ -173,6 +174,13 @@ def _dispatch(arguments: list[str]) -> int:
         add_config_flags(parser)
         options = parser.parse_intermixed_args(words)
         options.overrides = with_config_flags(options)
-    # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not wait.
-    code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(current_folder_importable())
+        if any(map(is_searchpath, options.overrides)):
+            from diffcut_bench.config import searching  # and Hydra, for which others need not wait
+
+            stack.enter_context(searching(options.overrides))
+        # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not
+        # wait.
+        code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
     return code

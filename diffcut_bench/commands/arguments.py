@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir, paper_order
 
 CFG_KINDS = ("all", "hydra", "job")
@@ -51,7 +52,7 @@ def with_config_flags(options: argparse.Namespace) -> list[str]:
         raise UserError("conf/ of the package is always read", f"--config-path {options.config_path}", hint)
     if not options.config_dir:
         return words
-    if any(word.partition("=")[0].lstrip("+") == "hydra.searchpath" for word in words):
+    if any(map(is_searchpath, words)):
         given = " ".join(f"--config-dir {folder}" for folder in options.config_dir)
         raise UserError("--config-dir is hydra.searchpath, which is given too", given, "use one of the two")
     from diffcut_bench.config import quoted
@@ -90,6 +91,14 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--gallery", type=int, default=2, metavar="N", help=gallery)
     beside = f"show its predictions beside those of the best cell of its data set: {_CELL} (may be given again)"
     parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=beside)
+
+
+def _list(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--sort", choices=("date", "score", "name"), default="date", help="newest, best or A first (default date)")
+    add("--unfinished", action="store_true", help="only cells that run or were interrupted")
+    add("--all", action="store_true", help="also shards of merged cells")
+    add("--json", action="store_true", help="an object a line, for scripts")
 
 
 def _compare(parser: ArgumentParser) -> None:
@@ -186,6 +195,7 @@ COMMANDS = {
         "a table or figure of the paper: published, ours, tolerance, verdict", add_arguments=_reproduce
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
+    "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),
     "tune": Command("choose tau on training images, report on the validation split", add_arguments=_tune),
@@ -194,7 +204,7 @@ COMMANDS = {
     "verify": Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
     "data": Command("list, prepare or verify data sets", "NAME|KEY=VALUE", _data),
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
-    "check": Command("try a backbone on two small images"),
+    "check": Command("try a backbone or segmenter on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
     "doctor": Command("what is installed, and what is missing", "GROUP|KEY=VALUE", _doctor),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.paths import expanded
-from diffcut_bench.store import Result, read_result
+from diffcut_bench.store import Result, finished_cells, read_result, without_covered
 
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
 
@@ -59,5 +59,7 @@ def find_cell(name: str, output_dir: Path) -> tuple[Path, Result]:
     if len(found) > 1:
         raise UserError(f"{len(found)} cells begin with {name!r}", str(results.absolute()), "give more of the key")
     if not found:
-        raise UserError(f"no finished cell {name!r}", str(results.absolute()), did_you_mean(name, known))
+        told = without_covered(finished_cells(output_dir, lambda path, why: None))
+        hint = did_you_mean(name, [path.name for path, _ in told])
+        raise UserError(f"no finished cell {name!r}", str(results.absolute()), hint)
     return found[0], read_result(found[0])

@@ -11,7 +11,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
+from diffcut_bench.config.mistakes import REFUSALS, entries, explain, explain_value
 from diffcut_bench.config.overrides import (
     GROUPS,
     LINKER_BACKBONE,
@@ -21,6 +21,7 @@ from diffcut_bench.config.overrides import (
     refuse_without_effect,
 )
 from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean
+from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
 
 if TYPE_CHECKING:
@@ -188,6 +189,9 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         if group not in _OPTIONAL:
             raise UserError(f"{group} has no _target_", group, did_you_mean("", known_options(group)))
         return None
+    for key, value in entries(arguments):
+        if key.rpartition(".")[2] == "_target_":
+            find_target(str(value))
     try:
         return hydra.utils.instantiate(arguments, _convert_="all")
     except Exception as error:

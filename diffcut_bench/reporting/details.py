@@ -12,13 +12,13 @@ from diffcut_bench.reporting.tables import (
     Table,
     images_of,
     interval_text,
-    leading_metric,
     number_columns,
     reference_of,
     reference_texts,
     score_texts,
     scored_images,
 )
+from diffcut_bench.scoring.ranking import leading_metric
 from diffcut_bench.scoring.summary import image_table, summarise
 from diffcut_bench.store import ImageRow, Result
 

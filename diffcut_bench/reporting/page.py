@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import visible
 from diffcut_bench.evaluation import Metric
@@ -17,6 +17,9 @@ from diffcut_bench.reporting.inlined import content_policy, inlined
 from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TEMPLATE = "report.html.j2"
 # A verdict is told by its first word.
@@ -32,8 +35,9 @@ class Headline:
     score: Score  # with its interval where that is shown
     settings: str  # what gave it, in one line
     images: str  # how many it was scored on, in words
-    limited: bool  # not all images of the data set
+    part: str  # of the data set: ``limited`` or ``shard 1/3``; empty of all its images
     lift: str = ""  # where it lies between floor and ceiling, in words; empty where they are not known
+    anchor: str = ""  # of its `RunDetails`
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class ReproductionPart:
 
     title: str
     tables: tuple[Table, ...]
-    figure: Figure | None = None
+    figure: "Figure | None" = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class DatasetPart:
     name: str
     settings: str  # of the cell, in one line
     classes: Table | None  # None where no score is of classes
-    bars: Figure | None  # the same as bars; None where no class has a score
+    bars: "Figure | None"  # the same as bars; None where no class has a score
     gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()  # headings and their pictures
     notes: tuple[str, ...] = ()  # why a picture is missing
     bars_title: str = ""
@@ -78,9 +82,12 @@ class RunDetails:
 
     title: str
     score: str
-    limited: bool
+    part: str  # see `Headline`
     facts: tuple[tuple[str, str], ...]
     failures: tuple[str, ...]
+    name: str = "?"  # beginning of the key, as `diffcut-bench show` takes it
+    anchor: str = ""  # of the section in the page
+    tables: tuple[Table, ...] = ()  # classes, best and worst images
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Page:
     lead: str  # the line under the title
     headlines: tuple[Headline, ...]
     reproductions: tuple[ReproductionPart, ...]
-    results: Table
+    results: Table  # a row for each of ``details``
     sweeps: tuple[SweepFigure, ...]
     datasets: tuple[DatasetPart, ...]
     versions: Table  # of the packages

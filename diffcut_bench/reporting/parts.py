@@ -15,6 +15,7 @@ from diffcut_bench.reporting.details import (
     class_intervals,
     class_metrics,
     class_table,
+    rank_table,
     ranked_images,
 )
 from diffcut_bench.reporting.figures import draw_class_bars
@@ -22,7 +23,8 @@ from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, 
 from diffcut_bench.reporting.pictures import embed_picture
 from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of, without_folders
 from diffcut_bench.reporting.tables import (
-    leading_metric,
+    Table,
+    part_of_whole,
     reference_lift,
     reference_of,
     score_texts,
@@ -30,8 +32,10 @@ from diffcut_bench.reporting.tables import (
     shown_interval,
 )
 from diffcut_bench.scoring.cell import picture_path
+from diffcut_bench.scoring.ranking import leading_metric
 from diffcut_bench.store import ImageRow, Result, Score, check_published
 
+_SHORT = 8  # characters of a key that stand for a cell
 _LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
 
 
@@ -79,12 +83,18 @@ def describe(results: Sequence[Result], told: Comparison) -> list[str]:
     return lines
 
 
-def headline(name: str, result: Result, settings: str, chosen: str = "miou") -> Headline:
+def anchor_of(folder: Path) -> str:
+    """Of the section of a page that tells all of the cell in this folder: no two cells of an output folder share it."""
+    return f"cell-{file_stem(folder.name)}"
+
+
+def headline(name: str, folder: Path, result: Result, settings: str, chosen: str = "miou") -> Headline:
     """The card of a data set's best result, whose settings are given in one line; ``chosen`` is the score it shows."""
     metric, images, expected = leading_metric(chosen, [result]), scored_images(result), result.dataset.n_expected
     score = Score(result.scores.get(metric.name, Score(None)).value, shown_interval(result, metric))
     scored = f"{images} of {expected} images" if result.limited and expected else counted(images, "image")
-    return Headline(name, metric, score, settings, scored, result.limited, _lift(result, metric))
+    lift, part = _lift(result, metric), part_of_whole(result)
+    return Headline(name, metric, score, settings, scored, part, lift, anchor_of(folder))
 
 
 def _lift(result: Result, metric: Metric) -> str:
@@ -133,7 +143,18 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
     metric = leading_metric(chosen, [result])
     score = score_texts(result, metric)[0] + ("" if metric.name == "miou" else f" {metric.heading}")
     failures = tuple(text.of(f"{failure.id}: {failure.error}") for failure in result.failures)
-    return RunDetails(f"{dataset.name}, {settings}:", score, result.limited, facts, failures)
+    title, name = f"{dataset.name}, {settings}:", result.key[:_SHORT] or "?"
+    return RunDetails(title, score, part_of_whole(result), facts, failures, name, anchor_of(folder))
+
+
+def cell_tables(folder: Path, chosen: str = "miou") -> tuple[Table, ...]:
+    """Classes of a cell, and its best and worst images; none where its rows can't be taken."""
+    try:
+        result, rows = check_published(folder)
+    except UserError:
+        return ()
+    images = rank_table(rows, leading=leading_metric(chosen, [result]))
+    return (*((class_table(result, rows, score=chosen),) if result.class_names else ()), images)
 
 
 @dataclass(frozen=True)

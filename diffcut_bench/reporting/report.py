@@ -3,29 +3,39 @@ that it says is run, and one that is no good leaves the others alone."""
 
 import json
 import re
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
+from diffcut_bench.extras import require
 from diffcut_bench.paths import paper_order
 from diffcut_bench.reporting.figures import Curve, draw_curves
-from diffcut_bench.reporting.page import Page, ReproductionPart
-from diffcut_bench.reporting.parts import Gallery, GalleryCell, PageText, describe, headline, rank, run_details
+from diffcut_bench.reporting.page import Page, ReproductionPart, RunDetails
+from diffcut_bench.reporting.parts import (
+    Gallery,
+    GalleryCell,
+    PageText,
+    cell_tables,
+    describe,
+    headline,
+    rank,
+    run_details,
+)
 from diffcut_bench.reporting.redrawing import draw_pictures
 from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
-from diffcut_bench.reporting.tables import Column, Table, leading_metric, results_table
-from diffcut_bench.store import Result, Score, read_result
+from diffcut_bench.reporting.tables import Column, Table, results_table
+from diffcut_bench.scoring.ranking import ranked_cells
+from diffcut_bench.store import Found, Result, read_result, without_covered
 
-_Found = tuple[Path, Result]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _Part = TypeVar("_Part")
 Say = Callable[[str], None]
 
@@ -46,8 +56,9 @@ def make_report(
             backbone or segmenter.
 
     Raises:
-        UserError: there are no results, or the overrides fit none of them.
+        UserError: there are no results, the overrides fit none of them, or matplotlib is not installed.
     """
+    require("report", "diffcut-bench report", "matplotlib")
     report = _Report(folder, say, warn)
     report.read()
     if not report.found:
@@ -95,9 +106,10 @@ class _Report:
 
     def __init__(self, folder: Path, say: Say, warn: Say) -> None:
         self._folder, self._say, self._warn, self._text = folder, say, warn, PageText(folder)
-        self.found: list[_Found] = []
+        self.found: list[Found] = []
         self._reproductions: list[ReproductionPart] = []  # tables by number, then figures
         self._left_out: list[tuple[str, str]] = []  # what, and why
+        self._covered = 0  # shards that are not shown, since the cells are that they are of
         self._taken = {"results", "versions"}  # names of tables
 
     def read(self) -> None:
@@ -105,7 +117,8 @@ class _Report:
         for path in sorted(self._folder.glob("results/*/result.json")):
             result = self._tried(partial(self._result, path.parent), path)
             self.found += [(path.parent, result)] if result else []
-        self.found.sort(key=lambda cell: rank(cell[1]))
+        cells = without_covered(self.found)
+        self._covered, self.found = len(self.found) - len(cells), sorted(cells, key=lambda cell: rank(cell[1]))
         stored = self._folder.glob("reproductions/*/reproduction.json")
         for path in sorted(stored, key=lambda path: paper_order(path.parent.name)):
             part = self._tried(partial(self._reproduction, path), path)
@@ -118,7 +131,7 @@ class _Report:
         results = [result for _, result in self.found]
         told = compare_settings(results, [folder for folder, _ in self.found])
         cells = [(*cell, settings) for cell, settings in zip(self.found, describe(results, told), strict=True)]
-        ranked = _ranked_cells(self.found, score)
+        ranked = ranked_cells(results, score)
         backbones = {settings["backbone"] for settings in told.settings}
         failed = sum(len(result.failures) for result in results)
         lead = (
@@ -147,13 +160,13 @@ class _Report:
         return Page(
             title="Unsupervised segmentation results",
             lead=lead,
-            headlines=tuple(headline(name, *cells[indices[0]][1:], score) for name, indices in ranked.items()),
+            headlines=tuple(headline(name, *cells[indices[0]], score) for name, indices in ranked.items()),
             reproductions=tuple(self._reproductions),
-            results=results_table(self.found, "results", "All results", score=score, reference=True),
+            results=self._results(score),
             sweeps=tuple(self._tried(partial(sweep_figures, results, score), self._folder, "curves: ") or ()),
             datasets=tuple(part for part in parts if part),
             versions=_versions(results),
-            details=tuple(run_details(*cell, self._text, score) for cell in cells),
+            details=tuple(self._details(*cell, score) for cell in cells),
             left_out=tuple(self._left_out),
         )
 
@@ -167,18 +180,33 @@ class _Report:
             return [index for index in others if self.found[index][0].resolve() in places]
 
         def method(index: int) -> tuple[Any, ...]:
-            # Scores under another protocol are not comparable.
-            own = settings[index]
-            return own["backbone"], own["segmenter"], self.found[index][1].protocol.get("name")
+            return settings[index]["backbone"], settings[index]["segmenter"]
 
-        protocol = method(best)[2]
-        return [index for index in others if method(index) != method(best) and method(index)[2] == protocol][:1]
+        def beside(index: int) -> tuple[Any, ...]:
+            # Scores under another protocol or of a shard are not comparable.
+            result = self.found[index][1]
+            return result.protocol.get("name"), result.shard
+
+        return [index for index in others if method(index) != method(best) and beside(index) == beside(best)][:1]
+
+    def _results(self, score: str) -> Table:
+        """All results; a note tells of shards that are not among them."""
+        table = results_table(self.found, "results", "All results", score=score, reference=True)
+        if not self._covered:
+            return table
+        shards, are = counted(self._covered, "shard"), "is" if self._covered == 1 else "are"
+        return replace(table, notes=(*table.notes, f"{shards} of merged cells {are} not shown"))
+
+    def _details(self, folder: Path, result: Result, settings: str, score: str) -> RunDetails:
+        """The section of a cell."""
+        tables = self._tried(partial(cell_tables, folder, score), folder / "result.json", "its classes and images: ")
+        return replace(run_details(folder, result, settings, self._text, score), tables=tables or ())
 
     def _result(self, folder: Path) -> Result:
         """A result of which everything can be made that the page says of it alone."""
         result = read_result(folder)
         (settings,) = describe([result], compare_settings([result], [folder]))
-        headline(result.dataset.name, result, settings)
+        headline(result.dataset.name, folder, result, settings)
         run_details(folder, result, settings, self._text)
         rank(result)
         results_table([(folder, result)], reference=True).to_markdown()
@@ -214,7 +242,7 @@ class _Report:
         return name
 
 
-def stored_curves(raw: Any) -> Figure | None:
+def stored_curves(raw: Any) -> "Figure | None":
     """The figure of the ``curves`` in a reproduction.json; None where there are none.
 
     Raises:
@@ -228,35 +256,6 @@ def stored_curves(raw: Any) -> Figure | None:
     ]
     references = [(str(label), float(value)) for label, value in raw.get("references", ())]
     return draw_curves(curves, raw["x_label"], raw["y_label"], references)
-
-
-def _ranked_cells(found: Sequence[_Found], score: str) -> dict[str, list[int]]:
-    """Indices of the cells on each data set, best first: those under the released protocol before limited and others.
-
-    A published split is known by its name, the user's own data by its options; of several with one name all but the
-    first are numbered.
-    """
-    together: dict[tuple[str, str], list[int]] = {}
-    for index, (_, result) in enumerate(found):
-        dataset = result.dataset
-        identity = dataset.name, str(result.config.get("dataset")) if dataset.n_expected is None else ""
-        together.setdefault(identity, []).append(index)
-    named: dict[str, list[int]] = {}
-    seen: Counter[str] = Counter()
-    for (name, _), indices in together.items():
-        seen[name] += 1
-        ranked = sorted(indices, key=lambda index: _merit(found[index][1], score), reverse=True)
-        named[name if seen[name] == 1 else f"{name} ({seen[name]})"] = ranked
-    return named
-
-
-def _merit(result: Result, chosen: str) -> tuple[bool, bool, bool, int, float]:
-    metric = leading_metric(chosen, [result])
-    value = metric.merit(result.scores.get(metric.name, Score(None)).value)
-    # Scores of different protocols, or of images that were easy enough not to fail, are not comparable.
-    released = result.protocol.get("name") == "released"
-    has_it = metric.name == chosen  # a card of another score is for want of one of this
-    return has_it, not result.limited, released, -len(result.failures), value
 
 
 def _versions(results: Sequence[Result]) -> Table:

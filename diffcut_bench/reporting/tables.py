@@ -16,6 +16,7 @@ from diffcut_bench.escaping import counted, csv_cell, file_stem, latex_text, mar
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.reporting.fitting import fit_columns, folded
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
+from diffcut_bench.scoring.ranking import leading_metric
 from diffcut_bench.store import Bracket, Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names
@@ -188,7 +189,8 @@ def results_table(
                 row += reference_texts(result, metric)
     columns += number_columns("images")
     for row, result in zip(rows, cells, strict=True):
-        row.append(f"{scored_images(result)}{' (limited)' if result.limited else ''}")
+        part = part_of_whole(result)
+        row.append(f"{scored_images(result)}{f' ({part})' if part else ''}")
     notes = [*footer(cells), *about, *_of_merged_segments(cells, metrics)]
     if any(images_of(cell, cell.scores.get(m.name, Score(None))) < FEWEST_IMAGES for cell in cells for m in metrics):
         notes.append(NO_INTERVAL)
@@ -215,16 +217,6 @@ def _of_merged_segments(results: Sequence[Result], metrics: Sequence[Metric]) ->
 def number_columns(*names: str) -> tuple[Column, ...]:
     """Columns of numbers."""
     return tuple(Column(name, numeric=True) for name in names)
-
-
-def leading_metric(score: str = "miou", results: Sequence[Result] = ()) -> Metric:
-    """The metric that tables, cards and curves lead with: the chosen one, or the first that one of the results has
-    where none has that."""
-    metrics = known_metrics()
-    told = {name for result in results for name in result.scores}
-    return (
-        metrics[score] if score in told else next((metrics[name] for name in metrics if name in told), metrics[score])
-    )
 
 
 def score_texts(result: Result, metric: Metric) -> tuple[str, str]:
@@ -273,6 +265,11 @@ def shown_interval(result: Result, metric: Metric) -> tuple[float, float] | None
 def scored_images(result: Result) -> int:
     """Images that the scores are of."""
     return result.dataset.n_images - len(result.failures)
+
+
+def part_of_whole(result: Result) -> str:
+    """Which part of its data set a result is of: ``shard 1/3``, ``limited``, or empty for all of it."""
+    return "shard {}/{}".format(*result.shard) if result.shard else "limited" if result.limited else ""
 
 
 def images_of(result: Result, score: Score) -> int:

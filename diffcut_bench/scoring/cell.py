@@ -140,8 +140,9 @@ class RunningCell:
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
-        ids: list[str] = self.dataset.records["id"][:]
+        ids: list[str] = self.dataset.ids
         self.ids = {index: ids[index] for index in opened.indices}
+        self.cell.about = {"images": len(self.ids), "config": portable(config.to_dict(), config.output_dir)}
         self.shown = {index for index in self.ids if self.observer.draws and index < config.visualise}
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
@@ -344,7 +345,8 @@ def _changed_packages(result: Result) -> list[str]:
     changed = [
         f"{name} {version} (now {here.get(name, 'none')})"
         for name, version in result.environment.packages.items()
-        if name != "diffcut_bench" and here.get(name) != version
+        # A result of old may name torch without its build.
+        if name != "diffcut_bench" and version not in (here.get(name), here.get(name, "").partition("+")[0])
     ]
     if not changed:
         return []

@@ -31,7 +31,7 @@ from diffcut_bench.evaluation import (
 )
 from diffcut_bench.linking import segment_prototypes
 from diffcut_bench.refinement import LocalRefiner, enlarge_in_tiles, merge_speckles
-from diffcut_bench.scoring.checks import check_label_map
+from diffcut_bench.scoring.checks import check_label_map, check_segments
 from diffcut_bench.scoring.framing import Example, at_most, prepare_prediction, resize_pixels
 from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader, read_ahead
 from diffcut_bench.scoring.stages import Pipeline
@@ -262,16 +262,8 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
-        size: Sequence[int | None] = (None, None)
+        ids = check_segments(pipeline.segmenter, ids, inputs, shape)
         is_label_map = pipeline.segmenter.gives == "label_map"
-        if is_label_map:
-            size = shape[-2:]
-        elif pipeline.segmenter.gives == "partition" and inputs.features is not None:
-            size = inputs.features.shape[2:]
-        check = partial(check_label_map, "segmenter", any_number=is_label_map)
-        if pipeline.segmenter.one_by_one:
-            ids = torch.stack([check(each, size) for each in ids])
-        ids = check(ids, (shape[0], *size))
         found.append((_ranked(pipeline, ids) if is_label_map else ids).to(pipeline.features.device))
     return found
 

@@ -53,7 +53,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         self.dataset, self.wanted = dataset, wanted
         # Without the network: a worker process gets a copy of all that is here.
         self.framing, self.stored = features.framing, features.stored
-        self.ids: list[str] = dataset.records["id"][:]
+        self.ids: list[str] = dataset.ids
 
     def __len__(self) -> int:
         return len(self.wanted)

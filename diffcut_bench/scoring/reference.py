@@ -202,7 +202,7 @@ def _fill(sides: Sequence[_Side], opened: OpenedPass, batch_size: int) -> dict[i
     Returns:
         What went wrong, by index of the image.
     """
-    ids: list[str] = opened.dataset.records["id"][:]
+    ids: list[str] = opened.dataset.ids
     pipelines: list[Pipeline] = []
     takers: list[tuple[_Side, dict[int, int]]] = []  # side and number of segments by index, of each pipeline
     for side in sides:

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import folder_flags
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.paths import portable, reopened
@@ -30,10 +31,10 @@ from diffcut_bench.store import (
     Reference,
     Result,
     Timings,
-    cell_key,
     check_published,
     read_result,
     read_rows,
+    whole_key,
 )
 
 
@@ -95,7 +96,7 @@ def find_shards(output_dirs: Sequence[Path]) -> tuple[list[Shard], dict[Path, st
         if not result.identity or result.dataset.n_available is None:
             left_out[path.parent] = "of an older version, which did not write down what its key is made of"
             continue
-        shards.append(Shard(path.parent, result, *number, cell_key({**result.identity, "shard": None})))
+        shards.append(Shard(path.parent, result, *number, whole_key(result)))
     return shards, left_out
 
 
@@ -228,7 +229,7 @@ def what_is_missing(cell: ShardedCell) -> str:
     command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
     command += [*own, f"shard={','.join(wanted)}"]
     what = f"incomplete: {first.folder.name} and its kin lack shard {', '.join(lacking)}; to compute{how}:"
-    return f"{what}\n  {shlex.join(command)}{doubt}"
+    return f"{what}\n  {' '.join([shlex.join(command), *folder_flags()])}{doubt}"
 
 
 def _overrides(shard: Shard) -> list[str]:

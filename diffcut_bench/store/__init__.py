@@ -1,9 +1,23 @@
-"""Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json."""
+"""Features and results on disk: keys, atomic writes, journals of running cells, the schema of result.json.
+
+What is of features is imported when it is asked for: it takes torch along, which results do without.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.error_log import log_error, log_trace
-from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+from diffcut_bench.store.finished import (
+    About,
+    Found,
+    Unfinished,
+    finished_cells,
+    unfinished_cells,
+    whole_key,
+    without_covered,
+)
 from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.lock import CellLock
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
@@ -23,9 +37,13 @@ from diffcut_bench.store.schema import (
     Timings,
 )
 
+if TYPE_CHECKING:
+    from diffcut_bench.store.feature_store import FeatureStore, StoredSet, StoreOptions, in_units, list_sets, open_set
+
 __all__ = [
     "SCHEMA_VERSION",
     "SUMS",
+    "About",
     "Bracket",
     "Cell",
     "CellLock",
@@ -33,6 +51,7 @@ __all__ = [
     "Environment",
     "Failure",
     "FeatureStore",
+    "Found",
     "ImageRow",
     "Linking",
     "Progress",
@@ -43,10 +62,12 @@ __all__ = [
     "StoreOptions",
     "StoredSet",
     "Timings",
+    "Unfinished",
     "append_line",
     "cell_key",
     "check_published",
     "check_sums",
+    "finished_cells",
     "in_units",
     "join_progress",
     "keep_rows",
@@ -64,6 +85,16 @@ __all__ = [
     "republish",
     "sync_folder",
     "sync_tree",
+    "unfinished_cells",
     "unwritable",
+    "whole_key",
+    "without_covered",
     "write_atomically",
 ]
+_OF_FEATURES = ("FeatureStore", "StoreOptions", "StoredSet", "in_units", "list_sets", "open_set")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _OF_FEATURES:
+        return getattr(import_module("diffcut_bench.store.feature_store"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,8 @@ from diffcut_bench.store.published import DamagedError, check_published, publish
 from diffcut_bench.store.rows import ImageRow, Progress, append_to_journal, join_progress, read_journal
 from diffcut_bench.store.schema import Failure, Result, Timings
 
+ABOUT = "cell.json"  # what an unfinished cell is
+_OF_WORK = (ABOUT, "overwrites")  # what a finished one has no use for
 _SHORT = 12
 
 
@@ -49,14 +51,17 @@ class Cell:
         rank: of this process, where several work on the cell: each appends to a journal of its own, all are read.
 
     Attributes:
+        about: for those who look at the cell while it runs (`store.unfinished_cells`): ``images``, how many it is of,
+            and ``config``, as others may see it. Whoever runs the cell says so.
         damage: what is wrong with the finished folder, once `result` has looked at it; None if nothing is.
     """
 
     def __init__(self, output_dir: Path, title: str, key: str, rank: int = 0) -> None:
         self.finished_dir = output_dir / "results" / f"{title}-{key[:_SHORT]}"
         self.work_dir = output_dir / "unfinished" / key[:_SHORT]
+        self.about: dict[str, Any] = {}
         self.damage: DamagedError | None = None
-        self._key = key
+        self._key, self._title = key, title
         self._lock = CellLock(output_dir / ".locks" / f"{key[:_SHORT]}.lock")
         self._journal = self.work_dir / (f"journal-{rank}.jsonl" if rank else "journal.jsonl")
 
@@ -135,6 +140,9 @@ class Cell:
         """
         try:
             make_folder(self.work_dir)
+            note = self.work_dir / ABOUT
+            if self.about and not note.exists():
+                write_atomically(note, json.dumps({"key": self._key, "title": self._title, **self.about}))
             append_to_journal(self._journal, rows, failures, timings)
         except OSError as error:
             raise unwritable(self._journal, error) from error
@@ -160,7 +168,10 @@ class Cell:
             sync_folder(self.finished_dir.parent)
             sync_folder(self.work_dir.parent)
             shutil.rmtree(replaced, ignore_errors=True)
-            for leftover in (*self.finished_dir.glob("journal*.jsonl"), self.finished_dir / "overwrites"):
+            for leftover in (
+                *self.finished_dir.glob("journal*.jsonl"),
+                *(self.finished_dir / name for name in _OF_WORK),
+            ):
                 leftover.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # other cells are running
                 self.work_dir.parent.rmdir()

@@ -8,10 +8,15 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from diffcut_bench.store.atomic import make_folder, unwritable
+
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # Windows
+    import fcntl
 
 _LOOK_S = 0.2
 
@@ -72,6 +77,19 @@ class CellLock:
             return f"process {note['process']} on {note['host']}, since {since}"
         except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return "another process"
+
+    def is_held(self) -> bool:
+        """Whether a process holds the lock; False where that can't be told without waiting for it or writing."""
+        if fcntl is None or not self._path.is_file():
+            return False
+        try:
+            with self._path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def release(self) -> None:
         """Give the lock back, so that a waiting process takes it. Nothing happens if it is not held."""

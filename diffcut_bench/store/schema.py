@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -168,6 +169,12 @@ class Result:
     def metrics(self) -> Metrics:
         """The scores that schema version 1 has, under its names."""
         return Metrics.of(self.scores)
+
+    @property
+    def shard(self) -> tuple[int, int] | None:
+        """``i`` and ``n`` of a cell of ``shard=i/n``; None of a whole one."""
+        match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", str(self.config.get("shard")))
+        return (int(match[1]), int(match[2])) if match else None
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -78,8 +78,8 @@ def page(name: str = "voc") -> Page:
         title=name,
         lead=f"1 result on {name}",
         headlines=(
-            Headline(name, MIOU, Score(0.4925, (0.431, 0.576)), f"{name}, tau=0.5", "11 images", False),
-            Headline("one image", MIOU, Score(0.2), "diffcut", "1 of 9 images", True),
+            Headline(name, MIOU, Score(0.4925, (0.431, 0.576)), f"{name}, tau=0.5", "11 images", "", anchor="cell-1"),
+            Headline("one image", MIOU, Score(0.2), "diffcut", "1 of 9 images", "limited"),
         ),
         reproductions=(
             ReproductionPart(f"Table 1 {name}", (verdicts,)),
@@ -98,7 +98,18 @@ def page(name: str = "voc") -> Page:
             ),
         ),
         versions=table("versions", ("torch",)),
-        details=(RunDetails(f"run {name}", "49.2", True, ((name, name),), (f"broken {name}",)),),
+        details=(
+            RunDetails(
+                f"run {name}",
+                "49.2",
+                "limited",
+                ((name, name),),
+                (f"broken {name}",),
+                name,
+                "cell-1",
+                (table("images", (name,)),),
+            ),
+        ),
     )
 
 
@@ -127,7 +138,9 @@ def test_every_link_within_the_page_leads_somewhere_and_ids_are_unique():
     ids = [attrs["id"] for _, attrs, _ in parsed.elements if "id" in attrs]
     assert len(set(ids)) == len(ids)
     links = {attrs["href"][1:] for attrs, _ in parsed.all("a") if attrs["href"].startswith("#")}
-    assert links == {"summary", "paper", "results", "sweeps", "classes", "gallery", "runs"}
+    assert links == {"summary", "paper", "results", "sweeps", "classes", "gallery", "runs", "cell-1"}
+    ((_, above),) = [found for found in parsed.all("dl") if found[0].get("id") == "cell-1"]
+    assert "details" in above, "a browser opens what a link's target is inside of"
     references = re.findall(r'(?:href="#|url\(#|labelledby=")([^")]+)', render_page(page()))
     assert set(references) <= set(ids)
 
@@ -138,12 +151,12 @@ def test_the_parts_stand_in_order():
     parts = "voc, Summary, The paper’s tables, All results, Sweeps, Classes, Gallery, Run details"
     assert ", ".join(headings) == parts
     labels = [attrs["aria-label"] for attrs, _ in parsed.all("div") if attrs.get("class") == "scroll"]
-    assert labels == ["T", "T", "T", "voc", "T"]
+    assert labels == ["T", "T", "T", "voc", "T", "T"]
 
 
 def test_tables_scroll_in_a_box_of_their_own_and_pictures_have_words():
     parsed = Parsed(render_page(page()))
-    assert len(parsed.all("table")) == 5
+    assert len(parsed.all("table")) == 6
     assert all(above[-1] == "div.scroll" for _, above in parsed.all("table"))
     assert re.search(r"\.scroll \{[^}]*overflow: auto[^}]*max-width: 100%", render_page(page()))
     assert len(parsed.all("img")) == 2
@@ -212,7 +225,7 @@ def test_same_page_same_bytes():
 def test_what_is_not_there_has_no_part():
     bare = replace(page(), reproductions=(), sweeps=(), datasets=(replace(page().datasets[0], gallery=(), notes=()),))
     parsed = Parsed(render_page(bare))
-    links = [attrs["href"] for attrs, _ in parsed.all("a") if attrs["href"].startswith("#")]
+    links = [attrs["href"] for attrs, above in parsed.all("a") if "nav" in above]
     assert links == ["#summary", "#paper", "#results", "#classes", "#runs"]
     assert [attrs["id"] for attrs, _ in parsed.all("section")] == [link[1:] for link in links]
     assert ("p.hint", "None so far.") in parsed.texts

@@ -36,7 +36,9 @@ def opened(browser, tmp_path):
     made = page(EVIL)
     paper = replace(made.reproductions[0], tables=(table("paper", *BLOCKS, columns=columns),))
     results = table("results", *ROWS, columns=columns)
-    text = render_page(replace(made, reproductions=(paper, *made.reproductions[1:]), results=results))
+    details = tuple(replace(made.details[0], name=f"{number}e1", anchor=f"cell-{number}") for number in range(5))
+    parts = {"reproductions": (paper, *made.reproductions[1:]), "results": results, "details": details}
+    text = render_page(replace(made, **parts))
     (tmp_path / "index.html").write_text(text, encoding="utf-8")
     browser.resize(1280, 900)
     browser.open(tmp_path / "index.html")
@@ -47,20 +49,29 @@ def opened(browser, tmp_path):
 @pytest.mark.parametrize(
     ("column", "expected"),
     [
-        (0, ["diffcut", "DiffCut 9", "DiffCut 10", "kmeans", "slic"]),
-        (1, ["diffcut", "DiffCut 10", "kmeans", "slic", "DiffCut 9"]),
-        (2, ["DiffCut 10", "diffcut", "DiffCut 9", "kmeans", "slic"]),
+        (1, ["diffcut", "DiffCut 9", "DiffCut 10", "kmeans", "slic"]),
+        (2, ["diffcut", "DiffCut 10", "kmeans", "slic", "DiffCut 9"]),
+        (3, ["DiffCut 10", "diffcut", "DiffCut 9", "kmeans", "slic"]),
     ],
 )
 def test_a_click_sorts_a_second_one_turns_round_a_third_one_undoes(opened, column, expected):
-    first = opened.run(SHOWN, 2, 0)
-    there = len(expected) - column  # so many cells of the columns 0, 1, 2 hold something; the others stand last
+    first = opened.run(SHOWN, 2, 1)
+    there = len(expected) + 1 - column  # so many cells of the columns 1, 2, 3 hold something; the others stand last
     turned = [*expected[:there][::-1], *expected[there:]]
     state = "return [...document.querySelectorAll('#results th')].map((each) => each.getAttribute('aria-sort'))"
     for rows, order in ((expected, "ascending"), (turned, "descending"), (first, None)):
         opened.run(CLICK, 2, column)
-        assert opened.run(SHOWN, 2, 0) == rows
-        assert opened.run(state) == [order if col == column else None for col in range(3)]
+        assert opened.run(SHOWN, 2, 1) == rows
+        assert opened.run(state) == [order if col == column else None for col in range(4)]
+
+
+def test_a_row_leads_to_the_section_of_its_cell_which_opens(opened):
+    is_open = "return [...document.querySelectorAll('.runs details')].map((each) => each.open)"
+    opened.run(CLICK, 2, 2)
+    assert opened.run(is_open) == [False] * 5
+    opened.run("document.querySelector('#results tbody a').click()")
+    assert opened.run("return location.hash") == "#cell-1"
+    assert opened.run(is_open) == [number == 1 for number in range(5)]
 
 
 def test_rows_of_one_method_stay_together(opened):
@@ -72,8 +83,8 @@ def test_rows_of_one_method_stay_together(opened):
 
 def test_keys_sort_too(opened):
     opened.run("document.querySelector('#results th button').focus()")
-    opened.press(TAB, ENTER)
-    assert opened.run(SHOWN, 2, 1) == ["−1.5", "7", "65.2", "100", "–"]
+    opened.press(TAB, TAB, ENTER)
+    assert opened.run(SHOWN, 2, 2) == ["−1.5", "7", "65.2", "100", "–"]
 
 
 def test_words_filter_rows_in_any_or_one_column(opened):
@@ -85,16 +96,18 @@ def test_words_filter_rows_in_any_or_one_column(opened):
       return tools.querySelector("output").textContent;
     """
     assert opened.run(typed, "diffcut", "") == "3 of 5"
-    assert opened.run(SHOWN, 2, 0) == ["diffcut", "DiffCut 10", "DiffCut 9"]
+    assert opened.run(SHOWN, 2, 1) == ["diffcut", "DiffCut 10", "DiffCut 9"]
     assert opened.run(typed, " 10  cut ", "") == "2 of 5"  # in other columns too
-    assert opened.run(typed, "10", "0") == "1 of 5"
-    assert opened.run(SHOWN, 2, 0) == ["DiffCut 10"]
+    assert opened.run(typed, "10", "1") == "1 of 5"
+    assert opened.run(SHOWN, 2, 1) == ["DiffCut 10"]
     assert opened.run(typed, "<b>", "") == "0 of 5"
     assert opened.run(typed, "", "0") == ""
-    assert len(opened.run(SHOWN, 2, 0)) == 5
+    assert len(opened.run(SHOWN, 2, 1)) == 5
 
 
 def test_text_of_data_runs_nothing_and_the_page_fits_a_phone(opened):
-    assert opened.run("return document.querySelectorAll('b').length") == 2  # of the cards' bars
+    assert (
+        opened.run("return document.querySelectorAll('b').length") == 1 + 5
+    )  # of a card's bar, and the scores of runs
     opened.resize(400, 800, "dark")
     assert opened.run("return document.documentElement.scrollWidth") == 400

@@ -261,6 +261,6 @@ def test_floor_ceiling_and_lift_have_columns_where_they_are_asked_for():
 def test_a_card_says_where_its_score_lies_between_floor_and_ceiling():
     known = Reference(*place(0.2, 0.8, 0.4167, (0.304, 0.496)), "miou")
     cell = replace(scored(miou=0.45), reference=known)
-    told = headline("voc", cell, "diffcut").lift
+    told = headline("voc", Path("voc-1"), cell, "diffcut").lift
     assert told == "lift 0.42 (0.30 – 0.50) of the way from a blind grid (20.0) to the annotation itself (80.0)"
-    assert headline("voc", scored(miou=0.45), "diffcut").lift == ""
+    assert headline("voc", Path("voc-1"), scored(miou=0.45), "diffcut").lift == ""
