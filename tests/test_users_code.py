@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import shapes_overrides
 from PIL import Image
 
 import diffcut_bench
 from diffcut_bench.config import load_config
 from diffcut_bench.config.overrides import hydra_main
+from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, is_debugging
+from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.passes import open_dataset
+from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader
 from diffcut_bench.store import log_trace
 
 CODE = """\
@@ -181,6 +186,17 @@ def test_a_failed_cell_of_a_sweep_and_of_a_table(cli, hers):
         cli("run", "-m", "segmenter=refusing,one_segment", *NO_FEATURES, *words, "--debug")
 
 
+def test_what_ends_a_whole_pass_is_told_of_its_cells(cli, hers, monkeypatch):
+    words = hers()
+    monkeypatch.setattr("diffcut_bench.scoring.passes.data_fingerprint", lambda data: data.no_such_thing)
+    done = cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words)
+    assert done.code == 2
+    assert done.err.count("no attribute 'no_such_thing'") == 2
+    assert "lambda data: data.no_such_thing" in done.err and "trace: out/logs" in done.err
+    with pytest.raises(AttributeError):
+        cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words, "--debug")
+
+
 def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers):
     words = hers()
     table = Path("options", "reproduction", "mine.yaml")
@@ -225,6 +241,23 @@ def test_an_unreadable_picture_is_a_line_and_no_bug(cli, hers, shapes):
     assert done.code == 0
     assert "picture0: " in done.err
     assert not Path("out", "logs").exists()
+
+
+def test_a_bug_in_a_data_set_is_told_from_damaged_data(shapes):
+    class Hers(SegmentationDataset):
+        def class_map(self, raw, where):
+            return raw.no_such_thing
+
+    plain = load_config(["dataset=folder", f"dataset.root={shapes}", "dataset.num_classes=3", "backbone=none"])
+    dataset, source = open_dataset(plain), open_features(plain, torch.device("cpu"))
+    hers = Hers(**{name: getattr(dataset, name) for name in dataset.__dataclass_fields__})
+    ((failure,),) = example_loader(hers, [Wanted(0)], source, batch_size=1)
+    assert isinstance(failure, CodeFailure)
+    assert failure.error == "AttributeError: 'numpy.ndarray' object has no attribute 'no_such_thing'"
+    assert "return raw.no_such_thing" in pickle.loads(pickle.dumps(failure)).trace.excerpt
+    (shapes / "labels" / "picture0.png").write_bytes(b"no picture")
+    ((failure,),) = example_loader(hers, [Wanted(0)], source, batch_size=1)
+    assert not isinstance(failure, CodeFailure) and "picture0" in failure.error
 
 
 def caught(raising, *arguments) -> Trace:

@@ -63,8 +63,9 @@ def progress(what: str, unit: str, *, transient: bool = False) -> Iterator[Repor
     """A line at the bottom of the terminal that tells how far a walk is, its speed and the time left.
 
     It appears with the first report, which should say how many were done before: speed and time left count only what
-    comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. Where there is no terminal (a pipe, a
-    file, a job of a cluster), it is printed anew every 30 seconds, or every ``DIFFCUT_BENCH_PROGRESS`` (0: never)::
+    comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. Where there is no terminal, but a
+    pipe, a file or a job of a cluster, it is printed anew every 30 seconds, or as often as ``DIFFCUT_BENCH_PROGRESS``
+    says (seconds; 0: never). ::
 
         with progress("segmenting", "images") as report:
             report(0, len(paths))
