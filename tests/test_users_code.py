@@ -14,7 +14,7 @@ import diffcut_bench
 from diffcut_bench.config import load_config
 from diffcut_bench.config.overrides import hydra_main
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, is_debugging
+from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, error_in_code, is_debugging
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.passes import open_dataset
 from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader
@@ -276,7 +276,7 @@ def fetch(url: str) -> None:
 
 def test_neither_message_nor_log_holds_credentials(tmp_path):
     trace = caught(fetch, "https://me:secret@host/x?token=abc")
-    error = pickle.loads(pickle.dumps(CodeError.of(trace, "here")))
+    error = pickle.loads(pickle.dumps(error_in_code(trace.cause, "here")))
     log = log_trace(tmp_path, error.trace, "https://me:secret@host")
     assert log is not None and log.parent == tmp_path / "logs"
     text = log.read_text() + str(error)
@@ -296,7 +296,7 @@ def test_bugs_are_added_to_one_log_and_each_once(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_the_log_alone(tmp_path):
     (tmp_path / "logs").write_text("a file")
     assert log_trace(tmp_path, caught(fetch, "x"), "image") is None
-    assert "--debug raises it" in str(CodeError.of(caught(fetch, "x"), "here"))
+    assert "--debug raises it" in str(error_in_code(caught(fetch, "x").cause, "here"))
 
 
 def test_without_code_of_the_users_the_last_lines_of_ours_are_shown(monkeypatch):

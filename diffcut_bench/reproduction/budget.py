@@ -271,8 +271,8 @@ def _to_fetch(outlooks: Sequence[Outlook], to_run: Sequence[tuple[PlannedCell, R
         yield f"      {lack.mend}"
     sizes = [lack.size for lack in lacks.values() if lack.kind != "more"]
     if len(sizes) > 1:
-        bound = any(lack.kind == "weights" or (lack.kind == "data" and lack.size is None) for lack in lacks.values())
-        yield f"  together {'at least ' if bound else ''}{in_units(sum(size or 0 for size in sizes))}"
+        more = any(lack.kind == "weights" or (lack.kind == "data" and lack.size is None) for lack in lacks.values())
+        yield f"  together {'at least ' if more else ''}{in_units(sum(size or 0 for size in sizes))}"
     for (row, what, option), columns in files.items():
         yield f"  {what} of the released code for {row}: {', '.join(columns)} (without them a verdict is limited)"
         yield f'      {option}=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"'

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
-from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean, is_debugging
+from diffcut_bench.errors import UserError, did_you_mean, error_in_code, is_debugging
 from diffcut_bench.extensions import current_folder_importable, folders_named, named_folders
 from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
@@ -73,10 +73,7 @@ def new_folder(config: RunConfig) -> Path:
 
 def told_of(error: Exception, overrides: Sequence[str], output_dir: Path) -> UserError:
     """How a cell ended in which something was raised that is no user's mistake; its traceback is kept in a log."""
-    where, trace = " ".join(overrides), Trace.of(error)
-    if trace is None:
-        return UserError(f"{type(error).__name__}: {error}", where, "run this cell alone to see more")
-    told = CodeError.of(trace, where)
+    told = error_in_code(error, " ".join(overrides))
     log_error(output_dir, told)
     return told
 

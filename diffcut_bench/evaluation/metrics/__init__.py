@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, error_in_code
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
 from diffcut_bench.extensions import METRICS, installed, option_folders, told
 
@@ -166,7 +166,7 @@ def _loaded(load: Callable[[], Any], place: str) -> Metric:
     try:
         loaded = load()
     except Exception as error:  # whatever is wrong in somebody's file
-        raise UserError(f"{type(error).__name__}: {error}", place, "mend this metric, or take it away") from error
+        raise error_in_code(error, place, "mend this metric, or take it away") from error
     metric = getattr(loaded, "METRIC", loaded)
     if not isinstance(metric, Metric):
         hint = "write METRIC = Metric(…), docs/adding_a_metric.md; the name of a file that is no metric begins with _"
