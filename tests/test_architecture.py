@@ -37,6 +37,7 @@ ALLOWED = {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
         *{"scoring", "store"},
     },
+    "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
         *{"reporting", "scoring", "segmenters", "store"},
