@@ -23,7 +23,6 @@ from benchmarks.report import write_record
 from benchmarks.run_method import open_subject
 from benchmarks.stages import Stage, measure_stages
 from diffcut_bench.config import load_config
-from diffcut_bench.datasets.base import undecoded
 from diffcut_bench.datasets.sample import sample
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.ncut import recursive_ncut
@@ -235,7 +234,7 @@ def _photographs(root: Path, count: int) -> list[str]:
     for name in ("images", "labels"):
         (root / name).mkdir(parents=True)
     dataset = sample()
-    records = undecoded(dataset.records)
+    records = dataset.records
     for number in range(count):
         record = records[number % len(records)]
         path = Path(record["image"]["path"])

@@ -8,14 +8,15 @@ import itertools
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn, TextIO
 
 from diffcut_bench import __version__
-from diffcut_bench.commands.arguments import COMMANDS, add_config_flags, with_config_flags
+from diffcut_bench.commands.arguments import COMMANDS, DEBUG_HELP, add_config_flags, with_config_flags
 from diffcut_bench.commands.terminal import console, warn
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, did_you_mean, is_debugging
+from diffcut_bench.extensions import current_folder_importable, is_searchpath
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
 
@@ -26,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
     warnings.showwarning = _show_warning
-    with signals_raised() as ending:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    before = list(itertools.takewhile(lambda word: word != "--", words))
+    debug, rest = "--debug" in before, words[len(before) :]
+    with _debugging(debug or os.environ.get("HYDRA_FULL_ERROR") == "1"), signals_raised() as ending:
         try:
-            return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+            return _dispatch([*(word for word in before if word != "--debug"), *rest])
         except BaseException as error:
             # After a signal, whatever comes up is its consequence.
             if ending.signal is not None or isinstance(error, KeyboardInterrupt):
@@ -36,13 +40,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     with contextlib.suppress(OSError):  # a terminal that hung up
                         warn(ending.words)
                 return ending.code
-            mistake = _mistake(error)
+            mistake = None if is_debugging() else _mistake(error)
             if mistake is None:
                 raise
+            if isinstance(mistake, CodeError) and mistake.log is None:
+                _log(mistake, words)
             warn(str(mistake))
             return 2
 
 
+@contextlib.contextmanager
+def _debugging(wanted: bool) -> Iterator[None]:
+    """Within, this process and those that it starts raise exceptions as they are, if that is wanted."""
+    before = os.environ.get(DEBUG)
+    if wanted:
+        os.environ[DEBUG] = "1"
+    try:
+        yield
+    finally:
+        if wanted and before is None:
+            del os.environ[DEBUG]
+
+
+def _log(error: CodeError, words: Sequence[str]) -> None:
+    """Keep a traceback in the output folder that the words of a command line name."""
+    from diffcut_bench.config import load_config  # loads Hydra, as the command has
+    from diffcut_bench.store import log_error
+
+    named = [word for word in words if word.partition("=")[0].lstrip("+") in _NAME_A_FOLDER]
+    folder = Path("outputs")
+    with contextlib.suppress(UserError):
+        folder = Path(load_config(named).output_dir)
+    log_error(folder, error)
+
+
+_NAME_A_FOLDER = ("output_dir", "experiment", "hydra.searchpath")
 _show_with_place = warnings.showwarning
 
 
@@ -68,10 +100,10 @@ def _mistake(error: BaseException) -> UserError | None:
     if isinstance(error, (RuntimeError, MemoryError)):
         from diffcut_bench.scoring.pipeline import is_out_of_memory  # loads torch, as whatever ran out of memory did
 
-        if not is_out_of_memory(error):
-            return None
-        return UserError("not enough memory", "this command", "use a smaller picture, or device=cpu")
-    return None
+        if is_out_of_memory(error):
+            return UserError("not enough memory", "this command", "use a smaller picture, or device=cpu")
+    trace = Trace.of(error) if isinstance(error, Exception) else None
+    return CodeError.of(trace, "this command") if trace is not None and trace.of_user else None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -113,6 +145,7 @@ def _dispatch(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")
+    overview.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     overview.add_argument("command", metavar="COMMAND")
     if arguments and arguments[0].startswith("-") and arguments[0] not in overview._option_string_actions:
         overview.error(f"unrecognized arguments: {' '.join(arguments)}")
@@ -141,6 +174,13 @@ def _dispatch(arguments: list[str]) -> int:
         add_config_flags(parser)
         options = parser.parse_intermixed_args(words)
         options.overrides = with_config_flags(options)
-    # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not wait.
-    code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(current_folder_importable())
+        if any(map(is_searchpath, options.overrides)):
+            from diffcut_bench.config import searching  # and Hydra, for which others need not wait
+
+            stack.enter_context(searching(options.overrides))
+        # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not
+        # wait.
+        code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
     return code

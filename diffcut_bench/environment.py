@@ -1,9 +1,11 @@
 """The machine of a run: its device, and what a result records of it."""
 
 import contextlib
+import runpy
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,22 @@ def environment(device: torch.device, seed: int, noise_generator: str) -> Enviro
 
 
 def installed_packages() -> dict[str, str]:
-    """Versions of the packages that numbers depend on."""
+    """Versions of the packages that numbers depend on; torch with its build, its ``cuda`` or ``hip``."""
     versions = {}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-    return versions
+    return versions | _torch_build()
+
+
+def _torch_build() -> dict[str, str]:
+    """What torch says of itself (2.14.1+cu130): its metadata may leave the build out (2.14.1). Imports no torch."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return {}
+    build = runpy.run_path(str(Path(found.origin).with_name("version.py")))
+    libraries = {name: build[name] for name in ("cuda", "hip") if build.get(name)}
+    return {"torch": build["__version__"], **libraries}
 
 
 def device_name(device: torch.device) -> str:

@@ -1,16 +1,31 @@
-"""The one class for a user's mistake. Every command ends it with exit code 2 and three lines, no traceback."""
+"""The one class for a user's mistake. Every command ends it with exit code 2 and three lines, no traceback; where it is
+in code of the user's, with the lines of the traceback that lie in there."""
 
+import contextlib
 import difflib
+import linecache
+import os
 import re
-from collections.abc import Iterable
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 _USER = re.compile(r"(?<=://)[^\s/?#]*@")
+DEBUG = "DIFFCUT_BENCH_DEBUG"  # in the environment, so that processes that a command starts know it too
 _SECRET = re.compile(r"([?&][^\s=&#]*(?:token|sig|signature|secret|password|credential|key)=)[^\s&#]+", re.IGNORECASE)
 
 
 def without_credentials(text: str) -> str:
     """The text without users and passwords of URLs, and without the values of parameters such as ``sig=``."""
     return _SECRET.sub(r"\1***", _USER.sub("", text))
+
+
+def is_debugging() -> bool:
+    """Whether exceptions are raised as they are: ``--debug``, or ``HYDRA_FULL_ERROR=1`` when the command began."""
+    return os.environ.get(DEBUG) == "1"
 
 
 class UserError(Exception):
@@ -28,6 +43,139 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return f"error: {self.what}\nwhere: {self.where}\nnext:  {self.hint}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What there is to tell of an exception that is no user's mistake. Credentials in URLs are left out of it.
+
+    Attributes:
+        error: its type and message, on one line.
+        excerpt: the last lines of the traceback that lie in files of the user's, ``file:line in function`` and the code
+            of that line below it; where none does, the last ones of this package.
+        text: Python's whole traceback.
+        of_user: whether files of the user's are in it.
+        cause: the exception itself; it does not travel to another process.
+    """
+
+    error: str
+    excerpt: str
+    text: str
+    of_user: bool
+    cause: BaseException | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Trace | None":
+        """Of an exception; None for a `ValueError` that this package raises itself, whose message says all. What local
+        variables held is let go."""
+        chain = list(_chain(error))
+        for each in chain:
+            traceback.clear_frames(each.__traceback__)
+        of_chain = ((each, places) for each in chain if (places := _places(each, _is_of_user)))
+        main, users = next(of_chain, (error, []))
+        shown = users or _places(error, _is_ours)
+        raised = traceback.extract_tb(error.__traceback__)
+        if not users and isinstance(error, ValueError) and raised and _is_ours(raised[-1].filename):
+            return None
+        told = f"{type(main).__name__}: {' '.join(str(main).split())}"
+        texts = (told, "\n".join(shown[-_SHOWN:]), "".join(traceback.format_exception(error)))
+        return cls(*map(without_credentials, texts), bool(users), error)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "cause": None}
+
+    @property
+    def hint(self) -> str:
+        """What a user can do."""
+        if self.of_user:
+            return "mend this code, then run the same command again"
+        return "if no option of yours is the reason, report it with the whole traceback"
+
+    @property
+    def origin(self) -> str:
+        """Equal for exceptions of one kind that came up in one place, whatever they say."""
+        return f"{self.error.partition(':')[0]}\n{self.excerpt}"
+
+
+class CodeError(UserError):
+    """An exception in code of the user's: a stage, data set or metric of hers, or a function that she gave.
+
+    Args:
+        what, where, hint: as of `UserError`.
+        trace: of the exception.
+        log: file that holds the whole traceback, once there is one; see `diffcut_bench.store.log_trace`.
+    """
+
+    def __init__(self, what: str, where: str, hint: str, trace: Trace, log: Path | None = None) -> None:
+        super().__init__(what, where, hint)
+        self.trace, self.log = trace, log
+
+    @classmethod
+    def of(cls, trace: Trace, where: str) -> "CodeError":
+        return cls(trace.error, where, trace.hint, trace)
+
+    @property
+    def line(self) -> str:
+        """What, where in the code and the log, for a table."""
+        places = [text.strip() for text in self.trace.excerpt.splitlines()[::2]]
+        log = [] if self.log is None else [f"its traceback is in {self.log}"]
+        return f"{self.what} ({'; '.join([*places[-1:], *log, self.where])})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.what, self.where, self.hint, self.trace, self.log)
+
+    def __str__(self) -> str:
+        first, _, rest = super().__str__().partition("\n")
+        more = "--debug raises it" if self.log is None else f"{self.log} holds the whole traceback; --debug raises it"
+        return f"{first}\n{self.trace.excerpt}\n{rest}\ntrace: {more}"
+
+
+_SHOWN = 3  # places
+_PACKAGE = str(Path(__file__).parent)
+_STANDARD = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
+_INTERACTIVE = ("<stdin>", "<console>", "<ipython-input", "<python-input", "<doctest")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An exception, and those that it was raised from or came up in the handling of."""
+    seen: list[BaseException] = []
+    following: BaseException | None = error
+    while following is not None and following not in seen:
+        seen.append(following)
+        following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
+    return iter(seen)
+
+
+def _places(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
+    """The places of a traceback in files that are wanted, each with its line of code."""
+    frames = [(each.filename, each.lineno, f" in {each.name}") for each in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames.append((error.filename, error.lineno, ""))
+    return [
+        f"  {_shortest(name)}:{line}{function}\n    {linecache.getline(name, line or 0).strip()}".rstrip()
+        for name, line, function in frames
+        if wanted(name)
+    ]
+
+
+def _shortest(name: str) -> str:
+    """A file below the current folder by its relative path."""
+    with contextlib.suppress(OSError, ValueError):  # the current folder is gone, or the file is elsewhere
+        return str(Path(name).relative_to(Path.cwd()))
+    return name
+
+
+def _is_ours(name: str) -> bool:
+    return Path(name).is_relative_to(_PACKAGE)
+
+
+def _is_of_user(name: str) -> bool:
+    """Whether a file is neither of this package nor of Python's or an installed library's."""
+    if name.startswith("<"):
+        return name.startswith(_INTERACTIVE)
+    path = Path(name).absolute()
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    return not installed and not any(path.is_relative_to(folder) for folder in (_PACKAGE, *_STANDARD))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

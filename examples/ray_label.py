@@ -1,6 +1,6 @@
 """Segment any number of pictures with Ray Data: parquet or WebDataset in, run lengths in parquet out.
 
-    pip install 'diffcut_bench[demo,formats]' 'ray[data]'
+    pip install 'diffcut_bench[formats]' 'ray[data]'
     python examples/ray_label.py pictures.parquet labels --actors 2
     python examples/ray_label.py 'shards/*.tar' labels --column jpg --actors 8 --gpus 1 backbone=ssd1b device=cuda
 

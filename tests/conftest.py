@@ -148,10 +148,10 @@ def add_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
     def add(name: str, source: str) -> None:
         (folder / f"{name}.py").write_text(source)
         importlib.invalidate_caches()
-        metrics.known_metrics.cache_clear()
+        metrics._known.cache_clear()
 
     yield add
-    metrics.known_metrics.cache_clear()
+    metrics._known.cache_clear()
     for path in folder.glob("*.py"):
         sys.modules.pop(f"{metrics.__name__}.{path.stem}", None)
 

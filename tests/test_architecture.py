@@ -10,51 +10,66 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 # What each room may import of the package besides itself.
 ALLOWED = {
     "errors": set(),
+    "extras": {"errors"},
     "escaping": set(),
     "heap": set(),
     "interruption": set(),
     "matlab": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {"errors", "paths", "store"},  # of the store: the atomic write, for the embedding of the empty prompt
-    "datasets": {"errors", "interruption", "matlab", "store"},  # of the store: what lasts a power cut
-    "evaluation": {"errors"},
+    "backbones": {
+        "errors",
+        "extras",
+        "paths",
+        "store",
+    },  # of the store: the atomic write, for the empty prompt
+    "datasets": {
+        "errors",
+        "extensions",
+        "extras",
+        "interruption",
+        "matlab",
+        "store",
+    },  # of the store: what lasts a power cut
+    "evaluation": {"errors", "extensions", "extras"},
+    "extensions": set(),
     "store": {"errors"},
     "linking": {"evaluation", "ncut", "segmenters"},
-    "naming": {"errors", "backbones", "paths", "store"},
+    "naming": {"errors", "extras", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
-    "config": {"errors", "evaluation", "paths"},
+    "config": {"errors", "evaluation", "extensions", "paths"},
     "coherence": {
-        *{"config", "datasets", "environment", "errors", "evaluation", "interruption", "reporting", "scoring", "store"},
-    },
-    "environment": {"errors", "store"},
-    "scoring": {
-        *{"errors", "backbones", "config", "datasets", "environment", "escaping", "evaluation", "heap", "linking"},
-        *{"interruption", "naming", "paths", "refinement", "segmenters", "store"},
-    },
-    "reporting": {
-        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "ncut", "paths", "refinement"},
-        *{"scoring", "store"},
-    },
-    "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
-    "reproduction": {
-        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "paths"},
-        *{"reporting", "scoring", "segmenters", "store"},
-    },
-    "segmentation": {
         *{
-            "errors",
             "config",
             "datasets",
             "environment",
-            "escaping",
-            "heap",
-            "ncut",
-            "paths",
-            "refinement",
+            "errors",
+            "evaluation",
+            "extras",
+            "interruption",
             "reporting",
+            "scoring",
         },
+        *{"scoring", "store"},
+    },
+    "environment": {"errors", "store"},
+    "scoring": {
+        *{"errors", "extras", "backbones", "config", "datasets", "environment", "escaping", "evaluation"},
+        *{"extensions", "heap"},
+        *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store"},
+    },
+    "reporting": {
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
+        *{"refinement", "scoring", "store"},
+    },
+    "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
+    "reproduction": {
+        *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
+        *{"reporting", "scoring", "segmenters", "store"},
+    },
+    "segmentation": {
+        *{"errors", "extras", "config", "datasets", "environment", "escaping", "heap", "ncut", "paths", "refinement"},
         *{"reporting", "scoring", "segmenters", "store"},
     },
 }

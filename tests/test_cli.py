@@ -256,15 +256,6 @@ def test_segment_keeps_pictures_of_one_name_apart_and_goes_on_after_a_bad_one(cl
     assert len(list((tmp_path / "segments").glob("same*_labels.png"))) == 2
 
 
-def test_doctor_says_what_is_there_and_what_is_missing(cli, tmp_path):
-    done = cli("doctor", f"output_dir={tmp_path}")
-    assert done.code == 0
-    assert torch.__version__ in done.out
-    assert "backbone=efficientnet_lite0" in done.out
-    assert "there, 11 images" in done.out
-    assert "diffcut-bench data prepare voc dataset.root=DIR" in done.out
-
-
 def test_python_m(tmp_path):
     done = subprocess.run([sys.executable, "-m", "diffcut_bench", "--version"], capture_output=True, text=True)
     assert done.returncode == 0

@@ -41,8 +41,10 @@ def test_compare_shows_both_and_their_difference(cli, two, tmp_path):
     assert numbers[:3] == pytest.approx([a, b, b - a], abs=0.051)
     low, high = numbers[3:5]
     assert low <= b - a <= high
-    for name in (*first.result.metrics.iou_per_class, "pixel accuracy"):
-        assert name in done.out
+    for name in (*(f"IoU of {name}" for name in first.result.metrics.iou_per_class), "pixel accuracy"):
+        assert re.search(f"^{name} +│", done.out, re.MULTILINE)
+    assert "mIoU is of all classes together, “IoU of …” of one class" in done.out
+    assert f"first: {first.folder.name}\nsecond: {second.folder.name}\n" in done.out
     assert f"paired bootstrap over {PICTURES} images" in done.out
     assert "picture" in done.out.partition("Images that differ most")[2] or "picture" in done.out
 
@@ -142,8 +144,8 @@ def test_a_class_of_few_images_has_no_interval(cli, shapes, tmp_path):
     cells = [run_cell(load_config([*base, *own])) for own in ([], ["segmenter.tau=0.2"])]
     assert cells[0].result.metrics.iou_per_class_ci95["class 1"] is None
     done = cli("compare", *(cell.folder for cell in cells), f"output_dir={tmp_path / 'out'}")
-    assert re.search(r"^class 1 .*│ +– │ +– *$", done.out, re.MULTILINE)
-    assert re.search(r"^class 2 .*│ +[−\d.]+ – [−\d.]+ │ +[≤ \d.]+ *$", done.out, re.MULTILINE)
+    assert re.search(r"^IoU of class 1 .*│ +– │ +– *$", done.out, re.MULTILINE)
+    assert re.search(r"^IoU of class 2 .*│ +[−\d.]+ – [−\d.]+ │ +[≤ \d.]+ *$", done.out, re.MULTILINE)
     assert f"a class annotated in fewer than {FEWEST_IMAGES} images" in done.out
     shown = cli("show", cells[0].folder, f"output_dir={tmp_path / 'out'}").out
     assert re.search(rf"^class 1 .*│ +– │ +{FEWEST_IMAGES - 1} *$", shown, re.MULTILINE)

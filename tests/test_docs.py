@@ -2,8 +2,10 @@
 
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import miniatures
 import numpy as np
@@ -93,13 +95,15 @@ def test_the_worked_example_of_a_backbone_runs(tmp_path, monkeypatch, cli):
     assert cli("features", "list", f"output_dir={tmp_path / 'out'}").out.startswith("set")
 
 
-def test_the_worked_example_of_a_metric_runs(tmp_path, add_metric, cli):
+def test_the_worked_example_of_a_metric_runs(tmp_path, monkeypatch, add_metric, cli):
     root, output = write_shapes(tmp_path / "shapes", FEWEST_IMAGES), tmp_path / "out"
     base = [*shapes_overrides(root, output), "backbone=colour"]
     assert "boundary" not in cli("run", *base, "segmenter.tau=0.2").out
     page = (ROOT / "docs" / "adding_a_metric.md").read_text()
     module, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     add_metric("boundary_recall", module)
+    monkeypatch.setitem(sys.modules, "boundary_recall", ModuleType("boundary_recall"))
+    exec(module, sys.modules["boundary_recall"].__dict__)
     namespace: dict[str, Callable[[], None]] = {}
     exec(compile(test, "test_boundary_recall.py", "exec"), namespace)
     namespace["test_a_boundary_is_found_if_it_is_near"]()

@@ -22,3 +22,7 @@ __all__ = [
     "VisionTransformer",
     "cache_only",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,6 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from diffcut_bench.backbones.base import grid_of
+from diffcut_bench.extras import require
 
 _SDXL = {
     "block_out_channels": [320, 640, 1280],
@@ -171,6 +172,7 @@ def vae_operations(config: Mapping[str, Any], image_size: int, aspect: int = 1) 
 
 def _without_values(kind: str, config: Mapping[str, Any]) -> Any:
     """A network of diffusers that has shapes alone."""
+    require("diffusion", "the operations of a diffusion backbone", "diffusers")
     import diffusers
 
     with torch.device("meta"):

@@ -21,6 +21,7 @@ from diffcut_bench.backbones.pretrained import (
     read_json,
 )
 from diffcut_bench.errors import UserError
+from diffcut_bench.extras import require
 from diffcut_bench.store import write_atomically
 
 _CPU = torch.device("cpu")
@@ -53,8 +54,9 @@ class DiffusionWeights:
         """Find every file that features need.
 
         Raises:
-            UserError: files are missing or damaged.
+            UserError: files are missing or damaged, or the library that reads them is not installed.
         """
+        require("diffusion", f"backbone.model={model}", "diffusers", "transformers")
         wanted: list[Names] = [("unet/config.json",), _weight_names("unet", _STEM, variant)]
         wanted += [("scheduler/scheduler_config.json",)]
         for suffix in ("", "_2")[:text_encoders]:

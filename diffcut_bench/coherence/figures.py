@@ -3,12 +3,16 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from diffcut_bench.reporting import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours (2008), which the colour-blind can tell apart; their yellow is too pale on white.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
@@ -41,7 +45,7 @@ class Picture:
     region: NDArray[np.bool_]
 
 
-def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> Figure:
+def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> "Figure":
     """ROC curves in one square, the chance line dashed, AUC and interval in the legend.
 
     Args:
@@ -51,8 +55,7 @@ def draw_roc(curves: Sequence[Curve], title: str, notes: Sequence[str]) -> Figur
     """
     lines = [line for text in notes for line in textwrap.wrap(text, 106)]
     width, height = 5.6, 5.8 + 0.13 * len(lines)  # inches; the axes are a square of 4.8
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     axes = figure.add_axes((0.62 / width, 1 - 5.15 / height, 4.8 / width, 4.8 / height))
     for number, curve in enumerate(curves):
         axes.plot(
@@ -85,7 +88,7 @@ def draw_heatmaps(
     second: Picture,
     mark: tuple[int, int],
     what: str,
-) -> Figure:
+) -> "Figure":
     """A row a backbone: the image with the marked patch, its similarity map, the other image, its map.
 
     One colour scale for all maps. The outline is the annotation of the marked class.
@@ -98,9 +101,8 @@ def draw_heatmaps(
     """
     low = min(float(values.min()) for _, *maps in rows for values in maps)
     ratios = [picture.pixels.shape[1] / picture.pixels.shape[0] for picture in (first, first, second, second)]
-    figure = Figure(figsize=(2.35 * sum(ratios) + 1.1, 2.33 * len(rows) + 0.3))
+    figure = new_figure(2.35 * sum(ratios) + 1.1, 2.33 * len(rows) + 0.3)
     figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02)
-    FigureCanvasAgg(figure)
     grid = figure.subplots(len(rows), 4, squeeze=False, width_ratios=ratios)
     drawn = None
     for row, (name, *maps) in zip(grid, rows, strict=True):
@@ -131,13 +133,13 @@ def _legend(curve: Curve) -> str:
     return f"{curve.name}: {curve.auc:.3f}{ends}"
 
 
-def _circle(axes: Axes, mark: tuple[int, int]) -> None:
+def _circle(axes: "Axes", mark: tuple[int, int]) -> None:
     centre = (mark[1] + 0.5, mark[0] + 0.5)
     axes.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor="white", markeredgewidth=3)
     axes.plot(*centre, "o", markersize=9, markerfacecolor="none", markeredgecolor=_MARK, markeredgewidth=1.6)
 
 
-def _outline(axes: Axes, region: NDArray[np.bool_]) -> None:
+def _outline(axes: "Axes", region: NDArray[np.bool_]) -> None:
     """The edges between patches of the region and others, and those at the image's border."""
     padded = np.pad(region, 1)
     across, down = np.nonzero(padded[:, 1:] != padded[:, :-1]), np.nonzero(padded[1:] != padded[:-1])

@@ -31,6 +31,7 @@ from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.evaluation import FEWEST_IMAGES
+from diffcut_bench.extras import require
 from diffcut_bench.reporting import Column, Table, encode_figure, number_columns
 from diffcut_bench.scoring.cell import check_failures
 from diffcut_bench.scoring.events import Observer
@@ -93,8 +94,9 @@ def measure_coherence(
 
     Raises:
         UserError: there are no pairs to compare, an image or patch of the heat maps is not there, or data or weights
-            are missing.
+            are missing, or matplotlib is not installed.
     """
+    require("report", "the figures of coherence", "matplotlib")
     observer = observer or Observer()
     config = configs[0]
     device = choose_device(config.device)
@@ -165,7 +167,7 @@ class _Images:
     """
 
     def __init__(self, config: RunConfig, dataset: SegmentationDataset, observer: Observer) -> None:
-        self.index = {image: index for index, image in enumerate(dataset.records["id"][:])}
+        self.index = {image: index for index, image in enumerate(dataset.ids)}
         self.dataset, self.observer, self._config = dataset, observer, config
 
     def read_grids(self, ids: Sequence[str], longer: int) -> tuple[dict[str, PatchGrid], list[Failure]]:

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir, paper_order
 
 CFG_KINDS = ("all", "hydra", "job")
 INFO_KINDS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 FORMATS = ("labels", "overlay", "coco", "cvat", "explorer", "geojson", "labelme", "masks", "svg", "tree")
 DEFAULT_FORMATS = "labels,overlay"
+DEBUG_HELP = "raise whatever goes wrong, with Python's traceback"
 _CELL = "folder, its name in results/, or the key's beginning"
 
 
@@ -32,6 +34,7 @@ def add_config_flags(parser: ArgumentParser) -> None:
     add("-cd", "--config-dir", metavar="DIR", action="append", default=[], help="a folder with options of your own")
     add("-cn", "--config-name", metavar="NAME", default="config", help=argparse.SUPPRESS)
     add("-cp", "--config-path", metavar="DIR", help=argparse.SUPPRESS)
+    add("--debug", action="store_true", help=DEBUG_HELP)
 
 
 def with_config_flags(options: argparse.Namespace) -> list[str]:
@@ -49,7 +52,7 @@ def with_config_flags(options: argparse.Namespace) -> list[str]:
         raise UserError("conf/ of the package is always read", f"--config-path {options.config_path}", hint)
     if not options.config_dir:
         return words
-    if any(word.partition("=")[0].lstrip("+") == "hydra.searchpath" for word in words):
+    if any(map(is_searchpath, words)):
         given = " ".join(f"--config-dir {folder}" for folder in options.config_dir)
         raise UserError("--config-dir is hydra.searchpath, which is given too", given, "use one of the two")
     from diffcut_bench.config import quoted
@@ -180,6 +183,11 @@ def _coherence(parser: ArgumentParser) -> None:
     parser.add_argument("--mark-images", metavar="A,B", help="ids of the marked patch's image and of the other one")
 
 
+def _doctor(parser: ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="also what each backbone and data set has or needs")
+    parser.add_argument("--short", action="store_true", help="versions and GPU driver, at once: nothing is loaded")
+
+
 def _completion(parser: ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
@@ -205,8 +213,8 @@ COMMANDS = {
     "verify": Command("check that everything in an output folder is what was written", "DIR|KEY=VALUE"),
     "data": Command("list, prepare or verify data sets", "NAME|KEY=VALUE", _data),
     "features": Command("list, verify or clear the feature store", "SET|KEY=VALUE", _features),
-    "check": Command("try a backbone on two small images"),
+    "check": Command("try a backbone or segmenter on two small images"),
     "coherence": Command("how well a backbone's features tell classes apart", add_arguments=_coherence),
-    "doctor": Command("what is installed, and what is missing"),
+    "doctor": Command("what is installed, and what is missing", "GROUP|KEY=VALUE", _doctor),
     "completion": Command("print what makes a shell complete commands, groups and options", "SHELL", _completion),
 }

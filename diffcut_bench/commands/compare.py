@@ -64,6 +64,7 @@ def compare(options: argparse.Namespace) -> int:
     differences = compare_images(*images, (first.protocol, second.protocol), seed=options.draw)
     notes = [f"no interval and no p: a class annotated in fewer than {FEWEST_IMAGES} images, or fewer in all"]
     notes += [f"paired bootstrap over {len(ids)} images, 2000 resamples; the second cell less the first"]
+    notes += [f"{which}: {folder.name}" for which, (folder, _) in zip(("first", "second"), cells, strict=True)]
     left_out = sum(map(len, own)) - 2 * len(ids)
     notes += [f"{left_out} images are in one cell only and left out"] if left_out else []
     versions = [str(result.identity.get("numerics_version", "unknown")) for result in (first, second)]
@@ -129,12 +130,14 @@ def _difference_table(
     scores: list[tuple[str, ...]] = []
     of_classes: list[tuple[str, ...]] = []
     for metric in sorted((known_metrics()[name] for name in differences), key=lambda metric: metric is not leading):
-        prefix = "" if metric.name == "miou" else f"{metric.class_heading or metric.heading}, "
+        of_class = metric.class_heading or metric.heading
         are_told = metric.per_class is not None and (metric.in_tables or metric is leading)
-        told = [(f"{prefix}{name}", count) for name, count in classes.items() if are_told]
+        told = [(f"{of_class} of {name}", count) for name, count in classes.items() if are_told]
         for column, (name, count) in enumerate([(metric.heading, images), *told]):
             line = difference_texts(metric, differences[metric.name], column, name, count)
             (of_classes if column else scores).append(line)
+        if told:
+            notes = [f"{metric.heading} is of all classes together, “{of_class} of …” of one class", *notes]
     columns = (Column("score"), *number_columns("first", "second", "difference", "95 % interval", "p"))
     return Table("difference", "Difference", columns, (*scores, *of_classes), tuple(notes))
 

@@ -46,7 +46,12 @@ _FISH = """\
 complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline -cp))'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_WORDS = {"data": ("list", "prepare", "verify"), "features": ("list", "verify", "clear"), "completion": tuple(_SCRIPTS)}
+_WORDS = {
+    "data": ("list", "prepare", "verify"),
+    "features": ("list", "verify", "clear"),
+    "doctor": ("backbone", "dataset"),
+    "completion": tuple(_SCRIPTS),
+}
 _VALUES = {"--cfg": CFG_KINDS, "-c": CFG_KINDS, "--info": INFO_KINDS, "-i": INFO_KINDS}
 _OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from diffcut_bench import extensions
 from diffcut_bench.commands.terminal import console, progress, say
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import RunConfig, instantiate, known_options, load_config
@@ -66,7 +67,7 @@ def _prepare(config: RunConfig, download: bool) -> int:
         dataset = prepare(benchmark, data_dir, config.num_proc, report)
     expected = f" of {benchmark.n_expected} expected" if benchmark.n_expected else ""
     say(f"prepared {len(dataset)}{expected} pairs in {prepared_folder(benchmark, data_dir)}")
-    say(f"next: diffcut-bench data verify {benchmark.name}")
+    say(f"next: {extensions.command(f'data verify {benchmark.name}')}")
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from diffcut_bench.commands.terminal import ProgressLines, Report, console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import Trace, UserError, is_debugging
 from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting import Tracker, draw_outcome, explore_outcome, results_table
 from diffcut_bench.scoring.events import FinishedCell, Observer
@@ -95,8 +95,12 @@ def tell(what: str, log: Callable[[], Sequence[str]]) -> None:
     try:
         lines = log()
     except (Exception, SystemExit) as error:  # a library may want to end the program
+        if is_debugging():
+            raise
         reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
         lines = [f"tracker: {what} is not logged ({reason}); its results on disk are complete"]
+        trace = Trace.of(error)
+        lines += [trace.excerpt] if trace is not None and trace.of_user else []
     for line in lines:
         say(line)
 

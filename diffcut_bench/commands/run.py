@@ -6,6 +6,7 @@ from diffcut_bench.commands.hydra_flags import shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import is_sweeper, load_config
+from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.scoring.study import plan_study
@@ -39,9 +40,12 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
     if results:
         results_table(finished, **columns_of(config)).print(console)
         say_failures(results)
-        for drawn in sweep_figures(results, config.score):
-            for path in write_figure(drawn.figure, sweep.folder, drawn.name):
-                say(f"figure   {path}")
+        try:
+            for drawn in sweep_figures(results, config.score):
+                for path in write_figure(drawn.figure, sweep.folder, drawn.name):
+                    say(f"figure   {path}")
+        except UserError as error:  # matplotlib is an extra; the cells are there without it
+            say(f"figure   none: {error.what}; {error.hint}")
         tracker = open_tracker(config)
         if tracker is not None:
             tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))

@@ -12,7 +12,7 @@ from PIL import Image
 from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import RunConfig
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, UserError
 from diffcut_bench.escaping import counted, visible
 from diffcut_bench.paths import expanded, portable
 from diffcut_bench.segmentation import (
@@ -75,8 +75,14 @@ def segment(options: argparse.Namespace) -> int:
     failed = [each.error for each in ended if each not in passed and each.error is not None]
     if failed and len(pictures) == 1:
         raise failed[0]
-    for failure in dict.fromkeys(map(str, failed)):
-        warn(failure)
+    told: set[str] = set()
+    for failure in failed:
+        origin = failure.trace.origin if isinstance(failure, CodeError) else str(failure)
+        if origin not in told:
+            warn(str(failure))
+        elif isinstance(failure, CodeError):
+            warn(f"the same: {failure.where}")
+        told.add(origin)
     return 2 if failed else 0
 
 

@@ -4,17 +4,17 @@ from diffcut_bench.config.overrides import (
     GROUPS,
     expand_sweep,
     is_launcher,
-    is_searchpath,
     is_sweeper,
     known_options,
     part_of_composed,
     quote_if_needed,
-    quoted,
     show_composed,
     split_swept,
 )
 from diffcut_bench.config.run_config import RunConfig, build_protocol, instantiate, load_config
+from diffcut_bench.config.search import quoted, searching
 from diffcut_bench.config.trust import option_words, trusted
+from diffcut_bench.extensions import is_searchpath
 from diffcut_bench.paths import conf_dir
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "part_of_composed",
     "quote_if_needed",
     "quoted",
+    "searching",
     "show_composed",
     "split_swept",
     "trusted",

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE, composed, is_searchpath, known_options
+from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE, composed, known_options
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.extensions import command, is_searchpath
 from diffcut_bench.paths import is_path_option
 
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
@@ -118,7 +119,7 @@ def _explain_experiment(value: str, culprit: str, overrides: Sequence[str]) -> U
     """The user error for a preset that does not exist; for a table or figure of the paper, it says where to find it."""
     if value in known_options("reproduction", overrides):
         what = f"{value} is a table or figure of many cells, not a preset of one: it is in conf/reproduction/"
-        return UserError(what, culprit, f"diffcut-bench reproduce {value}")
+        return UserError(what, culprit, command(f"reproduce {value}"))
     known = known_options("experiment", overrides)
     hint = "a file of your own, experiment/NAME.yaml, is found in DIR with --config-dir DIR (or hydra.searchpath=[DIR])"
     return UserError(f"unknown option experiment={value}", culprit, f"{hint}; {did_you_mean(value, known)}")

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -20,17 +19,19 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffcut_bench.config.search import quoted, with_addresses, with_search_path
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.paths import conf_dir, expanded, is_path_option
+from diffcut_bench.extensions import is_searchpath
+from diffcut_bench.paths import conf_dir, is_path_option
 
 GROUPS = (
     *("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "linker", "protocol"),
     "tracker",
 )
 LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
-_SEARCHPATH = "hydra.searchpath"
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
 _SWEEPER = ("hydra/sweeper", "hydra.sweeper")
+_FULL_ERROR = "HYDRA_FULL_ERROR"  # in the environment: Hydra raises what goes wrong
 _MOST_CELLS = 10_000  # each is composed before the first runs
 
 
@@ -47,17 +48,18 @@ def _conf() -> Iterator[None]:
 
 
 def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Options of a group, with those in folders that a ``hydra.searchpath`` among the overrides names."""
-    search = [quote_if_needed(override) for override in overrides if is_searchpath(override)]
+    """Options of a group along the search path, with folders that a ``hydra.searchpath`` among the overrides names."""
+    search = with_search_path([override for override in overrides if is_searchpath(override)])
     with _conf():
         loader = GlobalHydra.instance().config_loader()
         return loader.get_group_options(group, ObjectType.CONFIG, "config", search)
 
 
 def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: bool = False) -> DictConfig:
-    """conf/ composed by Hydra with overrides; ``name`` None: nothing but what they add."""
+    """conf/ composed by Hydra with overrides, along the search path; ``name`` None: nothing but what they add."""
+    words = with_search_path(overrides)
     with _conf():
-        return compose(name, list(overrides), return_hydra_config=with_hydra)
+        return compose(name, words, return_hydra_config=with_hydra)
 
 
 def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
@@ -112,17 +114,17 @@ def hydra_main(work: Callable[[DictConfig], Any], words: Sequence[str]) -> None:
         words: of the command line: flags of Hydra and overrides in its grammar.
     """
     before = sys.argv
-    sys.argv = ["diffcut-bench run", *words]
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.argv = ["diffcut-bench run", *with_search_path(words)]
+    full_error = os.environ.get(_FULL_ERROR)
+    os.environ[_FULL_ERROR] = "1"
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")(work)()
     finally:
         sys.argv = before
-
-
-def is_searchpath(override: str) -> bool:
-    """Whether an override names folders with options of the user's own."""
-    return override.partition("=")[0].lstrip("+") == _SEARCHPATH
+        if full_error is None:
+            del os.environ[_FULL_ERROR]
+        else:
+            os.environ[_FULL_ERROR] = full_error
 
 
 def is_launcher(override: str) -> bool:
@@ -176,7 +178,7 @@ def quote_if_needed(override: str) -> str:
     if key == LINKER_BACKBONE and value != "null" and not value.startswith("{"):
         return f"backbone@{override}"
     if is_searchpath(override):
-        return f"{key}=[{','.join(quoted(entry) for entry in _search_entries(override))}]"
+        return with_addresses(override)
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
@@ -189,12 +191,6 @@ def quote_if_needed(override: str) -> str:
 def _is_text(key: str) -> bool:
     """Whether an option's value is a name even if it consists of digits."""
     return is_path_option(key) or key.endswith(".revision")
-
-
-def quoted(value: str) -> str:
-    """A value in quotes, which Hydra's grammar reads as it is."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -278,21 +274,3 @@ def _globbed(group: str, pattern: Glob, text: str, overrides: Sequence[str]) -> 
     if not found:
         raise UserError(f"no option of {group} fits", text, did_you_mean("", known))
     return found
-
-
-def _search_entries(override: str) -> list[str]:
-    """Addresses of a ``hydra.searchpath``; a plain folder may stand for ``file://`` and the folder."""
-    text = override.partition("=")[2]
-    try:
-        value = OverridesParser.create().parse_override(override).value()
-    except HydraException:
-        value = text.removeprefix("[").removesuffix("]").split(",")
-    entries = [str(each) for each in value] if isinstance(value, list) else [text]
-    return [entry if entry.startswith("pkg://") else _address(entry) for entry in entries]
-
-
-def _address(entry: str) -> str:
-    folder = Path(expanded(entry.removeprefix("file://"), _SEARCHPATH)).absolute()
-    if not folder.is_dir():
-        raise UserError("no such folder", f"{_SEARCHPATH}: {folder}", "check the path: it holds segmenter/, dataset/ …")
-    return f"file://{folder}"

@@ -11,7 +11,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from diffcut_bench.config.mistakes import REFUSALS, explain, explain_value
+from diffcut_bench.config.mistakes import REFUSALS, entries, explain, explain_value
 from diffcut_bench.config.overrides import (
     GROUPS,
     LINKER_BACKBONE,
@@ -20,7 +20,8 @@ from diffcut_bench.config.overrides import (
     quote_if_needed,
     refuse_without_effect,
 )
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean
+from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     ``suggests`` holds defaults for other options; the target does not get it.
 
     Raises:
-        UserError: the target can't be found, or refuses its arguments.
+        UserError: the target can't be found, or refuses its arguments; a `CodeError` where code of the user's raises.
     """
     if not isinstance(node, dict):
         raise UserError(f"{group}={node} is no option", group, did_you_mean(str(node), known_options(group)))
@@ -188,6 +189,9 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         if group not in _OPTIONAL:
             raise UserError(f"{group} has no _target_", group, did_you_mean("", known_options(group)))
         return None
+    for key, value in entries(arguments):
+        if key.rpartition(".")[2] == "_target_":
+            find_target(str(value))
     try:
         return hydra.utils.instantiate(arguments, _convert_="all")
     except Exception as error:
@@ -195,6 +199,10 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
         ours = next((cause for cause in causes if isinstance(cause, UserError)), None)
+        trace = None if ours else Trace.of(error)
+        if trace is not None and trace.of_user:  # it was called, and did not refuse its arguments but raised
+            hint = f"mend this code, or the values of {group}.*, then run the same command again"
+            raise CodeError(trace.error, f"{group}={arguments['_target_']}", hint, trace) from error
         raise ours or _refused(group, arguments, causes[-1]) from error
 
 

@@ -10,12 +10,12 @@ from diffcut_bench.datasets.coco import coco_object, coco_stuff27
 from diffcut_bench.datasets.context import context
 from diffcut_bench.datasets.coverage import check_coverage
 from diffcut_bench.datasets.folder import folder
+from diffcut_bench.datasets.manifest import read_manifest
 from diffcut_bench.datasets.preparation import (
     open_benchmark,
     preparation_state,
     prepare,
     prepared_folder,
-    read_manifest,
 )
 from diffcut_bench.datasets.sample import sample
 from diffcut_bench.datasets.verification import verify
@@ -50,3 +50,7 @@ __all__ = [
     "verify",
     "voc",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

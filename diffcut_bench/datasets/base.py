@@ -1,4 +1,4 @@
-"""What every data set gives: a Hugging Face `datasets.Dataset` of (id, image, label), and the meaning of its labels."""
+"""What every data set gives: rows of (id, image, label), and the meaning of its labels."""
 
 import hashlib
 import io
@@ -8,21 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import datasets as hf
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from diffcut_bench.datasets.decoding import MAX_PIXELS, StoredPicture, conversion, decode, grey_step
+from diffcut_bench.datasets.records import Encoded, Records
 from diffcut_bench.errors import UserError
 
 VOID = -1
+"""What a class map holds where nothing is annotated."""
 DIGEST = "sha256"  # column of a prepared data set: digest of each pair's bytes
 _UNKNOWN = -2
-FEATURES = hf.Features({"id": hf.Value("string"), "image": hf.Image(), "label": hf.Image()})
 
 LabelReader = Callable[[Path], Image.Image]
-Encoded = dict[str, Any]  # path and bytes of an undecoded picture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +53,11 @@ class SegmentationDataset(LabelledData):
     """A data set that is open: images with annotations.
 
     Attributes:
-        records: columns ``id`` (string), ``image`` and ``label`` (`datasets.Image`, decoded on access; raw values).
+        records: id, image and label of each pair, the label in raw values; see `Records`.
         max_pixels: largest width times height that is decoded; it changes no number, so it is in no key.
     """
 
-    records: hf.Dataset
+    records: Records
     max_pixels: int = MAX_PIXELS
 
     def __len__(self) -> int:
@@ -67,6 +66,11 @@ class SegmentationDataset(LabelledData):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Names of the images, in the data set's order."""
+        return [*self.records["id"]]
 
     def select(self, limit: int | None, seed: int | None = None) -> "SegmentationDataset":
         """``limit`` images (all if None) in the data set's order: the first ones, or drawn at random with a seed."""
@@ -164,9 +168,9 @@ class SegmentationDataset(LabelledData):
         """
         digest = hashlib.sha256(repr((self.class_names, self.lookup.tolist(), self.background)).encode())
         if DIGEST in self.records.column_names:
-            pairs = list(zip(self.records["id"][:], self.records[DIGEST][:], strict=True))
+            pairs = list(zip(self.ids, self.records[DIGEST], strict=True))
         else:
-            encoded = ((row["id"], *self.encoded(row)) for row in self._undecoded)
+            encoded = ((row["id"], *self.encoded(row)) for row in self.records)
             pairs = [(i, pair_digest(image + conversion(image, self.max_pixels), label)) for i, image, label in encoded]
         for image_id, pair in pairs:
             digest.update(f"\0{image_id}\0{pair}".encode())
@@ -176,16 +180,13 @@ class SegmentationDataset(LabelledData):
         """Bytes of an undecoded row's image file and of its label as an index picture with raw values."""
         return _bytes(row["image"]), self._label_bytes(row["label"])
 
-    @cached_property
-    def _undecoded(self) -> hf.Dataset:
-        return undecoded(self.records)
-
     def _row(self, index: int) -> dict[str, Any]:
-        """One row with path and bytes instead of pictures; a picture that is no file is named after its row."""
-        row: dict[str, Any] = self._undecoded[index]
-        for column in ("image", "label"):
-            row[column]["path"] = row[column]["path"] or f"{column} of {row['id']}"
-        return row
+        """One row; a picture that is no file is named after its row."""
+        row = self.records[index]
+        named = {
+            name: {**row[name], "path": row[name]["path"] or f"{name} of {row['id']}"} for name in ("image", "label")
+        }
+        return {**row, **named}
 
 
 @dataclass(frozen=True)
@@ -243,22 +244,6 @@ def pair_digest(image: bytes, label: bytes) -> str:
     return hashlib.sha256(hashlib.sha256(image).digest() + hashlib.sha256(label).digest()).hexdigest()
 
 
-def records_from_files(ids: Sequence[str], images: Sequence[Path], labels: Sequence[Path]) -> hf.Dataset:
-    """Rows of (id, image, label) that read their files on access.
-
-    Raises:
-        UserError: files are missing; the message names the first and says how many.
-    """
-    missing = [path for path in (*images, *labels) if not path.is_file()]
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        what = f"file missing{more}: every image needs its label and the other way round"
-        hint = "restore the file, or take its id out of the list that names it"
-        raise UserError(what, str(missing[0]), hint)
-    table = {"id": list(ids), "image": [str(p) for p in images], "label": [str(p) for p in labels]}
-    return hf.Dataset.from_dict(table, features=FEATURES)
-
-
 def existing_root(root: str | Path | None) -> Path:
     """The data set's folder.
 
@@ -271,11 +256,6 @@ def existing_root(root: str | Path | None) -> Path:
     if not path.is_dir():
         raise UserError("data set folder not found", str(path.absolute()), "check the path, or set dataset.root=DIR")
     return path
-
-
-def undecoded(records: hf.Dataset) -> hf.Dataset:
-    """The same rows with path and bytes instead of pictures."""
-    return records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
 
 
 def _bytes(encoded: Encoded) -> bytes:

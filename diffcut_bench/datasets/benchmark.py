@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import datasets as hf
 from PIL import Image
 
-from diffcut_bench.datasets.base import LabelledData, SegmentationDataset, existing_root, records_from_files
+from diffcut_bench.datasets.base import LabelledData, SegmentationDataset, existing_root
 from diffcut_bench.datasets.card import Card
+from diffcut_bench.datasets.records import Records, records_from_files
 from diffcut_bench.errors import UserError
 
 
@@ -71,7 +71,7 @@ class Benchmark(LabelledData):
         pairs = self.find(existing_root(self.root))
         return self.from_records(records_from_files(pairs.ids, pairs.images, pairs.labels))
 
-    def from_records(self, records: hf.Dataset) -> SegmentationDataset:
+    def from_records(self, records: Records) -> SegmentationDataset:
         """The data set with rows that exist already."""
         known = {each.name: getattr(self, each.name) for each in fields(LabelledData)}
         return SegmentationDataset(records=records, **known)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from diffcut_bench.datasets.base import SegmentationDataset, existing_root, label_lookup, records_from_files
+from diffcut_bench.datasets.base import SegmentationDataset, existing_root, label_lookup
 from diffcut_bench.datasets.options import names, whole_number
+from diffcut_bench.datasets.records import records_from_files
 from diffcut_bench.errors import UserError
 
 _LARGEST = 65535  # raw value of a 16-bit label

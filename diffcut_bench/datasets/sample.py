@@ -4,12 +4,12 @@ import io
 from pathlib import Path
 from typing import Any
 
-import datasets as hf
 import skimage
 from PIL import Image, ImageDraw
 
-from diffcut_bench.datasets.base import FEATURES, SegmentationDataset, label_lookup
+from diffcut_bench.datasets.base import SegmentationDataset, label_lookup
 from diffcut_bench.datasets.benchmark import table
+from diffcut_bench.datasets.records import FileRecords
 
 
 def sample() -> SegmentationDataset:
@@ -25,13 +25,15 @@ def sample() -> SegmentationDataset:
     values = {name: value for value, name in enumerate(classes)} | {"void": void}
     return SegmentationDataset(
         name="sample",
-        records=hf.Dataset.from_dict(
-            {
-                "id": [photo["id"] for photo in photographs],
-                "image": [str(folder / photo["file"]) for photo in photographs],
-                "label": [{"path": None, "bytes": _draw(photo, values)} for photo in photographs],
-            },
-            features=FEATURES,
+        records=FileRecords(
+            [
+                {
+                    "id": photo["id"],
+                    "image": {"path": str(folder / photo["file"]), "bytes": None},
+                    "label": {"path": None, "bytes": _draw(photo, values)},
+                }
+                for photo in photographs
+            ]
         ),
         class_names=tuple(classes),
         lookup=label_lookup({value: value for value in range(len(classes))}, void=[void]),

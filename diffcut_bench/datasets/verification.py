@@ -70,7 +70,7 @@ def verify(dataset: SegmentationDataset, report: Report | None = None) -> Verifi
     pixels = np.zeros(len(names), dtype=np.int64)
     problems: list[str] = []
     aligned: list[bool] = []
-    ids = dataset.records["id"][:]
+    ids = dataset.ids
     before: NDArray[np.bool_] | None = None
     for index in range(len(dataset)):
         try:

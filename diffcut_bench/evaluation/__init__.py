@@ -31,6 +31,7 @@ from diffcut_bench.evaluation.scores import (
     resample_together,
     score_images,
 )
+from diffcut_bench.extras import require
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts
@@ -76,9 +77,18 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`ImageCounts` when it is asked for: torchmetrics takes seconds to import, and no command needs it."""
+    """`ImageCounts` when it is asked for: torchmetrics takes seconds to import, and no command needs it.
+
+    Raises:
+        UserError: torchmetrics is not installed.
+    """
     if name != "ImageCounts":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    require("torchmetrics", "ImageCounts", "torchmetrics")
     from diffcut_bench.evaluation.counts import ImageCounts
 
     return ImageCounts
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,9 @@ from torch import Tensor
 
 BackgroundRule = Literal["unmatched", "overlap", "one_to_one"]
 Criterion = Literal["overlap", "iou"]
+"""What the matching of clusters to classes maximises."""
 Surplus = Literal["absent_class", "unmatched"]
+"""What a cluster is that was matched with a class without sharing a pixel with it."""
 
 IGNORED = -1
 # Clusters that an accelerator has room for while it is not known how many there are; where there are more, it counts

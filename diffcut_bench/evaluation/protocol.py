@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from diffcut_bench.evaluation.images import AbsentClasses
 from diffcut_bench.evaluation.matching import BackgroundRule, Criterion, Surplus
 
-OF_NAMES = ("name_pooling", "name_input")  # choices that say nothing of a cell whose segments are not named
+OF_NAMES = ("name_pooling", "name_input")
+"""Choices that say nothing of a cell whose segments are not named."""
 
 
 @dataclass(frozen=True, kw_only=True)

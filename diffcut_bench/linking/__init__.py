@@ -6,3 +6,7 @@ from diffcut_bench.linking.matching import Entries, count_linked
 from diffcut_bench.linking.prototypes import segment_prototypes
 
 __all__ = ["Entries", "KMeansLinker", "count_linked", "segment_prototypes"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

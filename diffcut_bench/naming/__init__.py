@@ -14,3 +14,7 @@ __all__ = [
     "clip_namer",
     "open_clip_namer",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

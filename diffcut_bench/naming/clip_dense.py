@@ -18,6 +18,7 @@ from diffcut_bench.backbones.pretrained import (
 )
 from diffcut_bench.backbones.vision_transformer import Projected, read_pixel_transform
 from diffcut_bench.errors import UserError
+from diffcut_bench.extras import require
 from diffcut_bench.naming.encoder import TextImageEncoder
 from diffcut_bench.naming.namer import Namer
 
@@ -58,6 +59,7 @@ class ClipEncoder(TextImageEncoder):
     ) -> None:
         super().__init__(input)
         self.name = name
+        require("transformers", f"namer={name}", "transformers")
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, option=_OPTION)
         config = read_config(self._checkpoint.files["config.json"], _NETWORKS, "does not read texts and images")
         self._kind: str = config.model_type

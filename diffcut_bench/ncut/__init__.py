@@ -29,3 +29,7 @@ __all__ = [
     "recursive_ncut",
     "scaled_cosines",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

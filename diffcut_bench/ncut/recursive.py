@@ -82,7 +82,8 @@ def ncut_tree(
     """One recursion that answers every tau up to ``max_tau``: ``tree.labels(tau)`` gives a partition.
 
     Args:
-        features, alpha, and what follows it: as of `recursive_ncut`, whose errors these are as well.
+        features, alpha, solver, zero_affinity, label_codes, splitting_points, max_memory_gib: as of `recursive_ncut`,
+            whose errors these are as well.
         max_tau: greatest tau, in [0, 1].
     """
     settings = NCutSettings(

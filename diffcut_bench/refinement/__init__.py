@@ -28,3 +28,7 @@ __all__ = [
     "refine_labels",
     "upsample_nearest",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate, normalize, one_hot
 
 Similarity = Literal["dot", "cosine"]
+"""How a pixel's feature is compared with the mean feature of a segment."""
 
 
 def assign_concepts(

@@ -10,7 +10,7 @@ from diffcut_bench.reporting.details import (
 )
 from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
 from diffcut_bench.reporting.exploring import explore_cuts, explore_outcome
-from diffcut_bench.reporting.figures import encode_figure, write_figure
+from diffcut_bench.reporting.figures import encode_figure, new_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
 from diffcut_bench.reporting.page import render_page
 from diffcut_bench.reporting.pictures import draw_outcome, encode_png, overlay, palette, with_legend
@@ -55,6 +55,7 @@ __all__ = [
     "lift_text",
     "linking_text",
     "make_report",
+    "new_figure",
     "number_columns",
     "overlay",
     "palette",

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps, rc_context
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from diffcut_bench.escaping import figure_text, one_line
 from diffcut_bench.evaluation import Metric
+from diffcut_bench.extras import require
 from diffcut_bench.store import write_atomically
+
+if TYPE_CHECKING:  # matplotlib is imported where a figure is drawn: few commands draw one, and it is an extra
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Text and axes. Near black in files; a page puts its own text colour in its place.
 _INK = "#010203"
@@ -60,7 +60,7 @@ def draw_curves(
     *,
     bounds: Sequence[Curve] = (),
     ticks_at_points: bool = True,
-) -> Figure:
+) -> "Figure":
     """Lines with their 95 % intervals as bands; a curve of one point is a marker with whiskers.
 
     Args:
@@ -82,7 +82,7 @@ def draw_curves(
     return _settled(figure)
 
 
-def draw_panels(panels: Sequence[Panel], x_label: str) -> Figure:
+def draw_panels(panels: Sequence[Panel], x_label: str) -> "Figure":
     """Small drawings two in a row, under one legend.
 
     Args:
@@ -90,8 +90,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> Figure:
         x_label: of their common abscissa, units included.
     """
     rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(_WIDTH, 0.9 + 1.75 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH, 0.9 + 1.75 * rows, layout="constrained")
     grid = figure.subplots(rows, 2, sharex=True, squeeze=False)
     for axes, panel in zip(grid.flat, panels, strict=False):
         _style(axes)
@@ -105,7 +104,7 @@ def draw_panels(panels: Sequence[Panel], x_label: str) -> Figure:
     return _settled(figure)
 
 
-def _draw_lines(axes: Axes, curves: Sequence[Curve], bounds: Sequence[Curve]) -> None:
+def _draw_lines(axes: "Axes", curves: Sequence[Curve], bounds: Sequence[Curve]) -> None:
     """Curves in their colours over bounds in grey, on a light grid."""
     named: set[str] = set()
     for bound in bounds:
@@ -130,7 +129,7 @@ def _draw_lines(axes: Axes, curves: Sequence[Curve], bounds: Sequence[Curve]) ->
     axes.set_axisbelow(True)
 
 
-def _add_legend(figure: Figure, axes: Axes) -> None:
+def _add_legend(figure: "Figure", axes: "Axes") -> None:
     """The names of what is drawn in these axes, above everything."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
@@ -146,7 +145,7 @@ def draw_heat_map(
     row_title: str,
     col_title: str,
     value_title: str,
-) -> Figure:
+) -> "Figure":
     """A cell a value, its number in it; NaN leaves a cell blank.
 
     Args:
@@ -158,6 +157,9 @@ def draw_heat_map(
     rows, cols = values.shape
     figure, axes = _new_figure(0.95 + 0.54 * rows, col_title, row_title)
     known = values[~np.isnan(values)]
+    from matplotlib import colormaps
+    from matplotlib.colors import Normalize
+
     scale = Normalize(float(known.min()), float(known.max())) if known.size else Normalize(0, 1)
     colours = colormaps["viridis"]
     axes.pcolormesh(np.ma.masked_invalid(values), cmap=colours, norm=scale, linewidth=0, antialiased=False)
@@ -179,7 +181,7 @@ def draw_heat_map(
 
 def draw_class_bars(
     values: Mapping[str, float | None], intervals: Mapping[str, tuple[float, float] | None], metric: Metric
-) -> Figure:
+) -> "Figure":
     """A bar a class, the highest on top, with its 95 % interval as whiskers; the figure grows with the classes.
 
     Args:
@@ -212,7 +214,7 @@ def with_unit(heading: str, metric: Metric) -> str:
     return f"{heading} (%)" if metric.is_fraction else heading
 
 
-def encode_figure(figure: Figure, kind: str, salt: str = "diffcut_bench", *, transparent: bool = False) -> bytes:
+def encode_figure(figure: "Figure", kind: str, salt: str = "diffcut_bench", *, transparent: bool = False) -> bytes:
     """The figure as ``png`` (160 dots an inch) or ``svg``; the same figure gives the same bytes.
 
     Args:
@@ -223,12 +225,14 @@ def encode_figure(figure: Figure, kind: str, salt: str = "diffcut_bench", *, tra
     """
     buffer = io.BytesIO()
     metadata = {"Date" if kind == "svg" else "Software": None}
+    from matplotlib import rc_context
+
     with rc_context({"svg.hashsalt": salt, "svg.fonttype": "none"}):
         figure.savefig(buffer, format=kind, dpi=160, metadata=metadata, transparent=transparent)
     return buffer.getvalue()
 
 
-def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
+def write_figure(figure: "Figure", folder: Path, name: str) -> list[Path]:
     """``NAME.png`` and ``NAME.svg``; returns their paths."""
     paths = [folder / f"{name}.{kind}" for kind in ("png", "svg")]
     for path in paths:
@@ -236,7 +240,7 @@ def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def inline_svg(figure: Figure, salt: str, title: str) -> str:
+def inline_svg(figure: "Figure", salt: str, title: str) -> str:
     """The figure as an ``<svg>`` element that takes its parent's width, text colour and background.
 
     Args:
@@ -267,9 +271,27 @@ def _own_tag(tag: str, salt: str) -> str:
     return re.sub(r"( id=\"| href=\"#|url\(#)", rf"\g<1>{salt}-", tag)
 
 
-def _new_figure(height: float, x_label: str, y_label: str = "") -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+def new_figure(width: float, height: float, **settings: Any) -> "Figure":
+    """An empty figure that no window shows.
+
+    Args:
+        width, height: in inches.
+        settings: others of matplotlib's ``Figure``.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    require("report", "a figure", "matplotlib")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), **settings)
     FigureCanvasAgg(figure)
+    return figure
+
+
+def _new_figure(height: float, x_label: str, y_label: str = "") -> "tuple[Figure, Axes]":
+    figure = new_figure(_WIDTH, height, layout="constrained")
     axes = figure.subplots()
     _style(axes)
     axes.set_xlabel(figure_text(x_label), color=_INK, fontsize=_TEXT)
@@ -277,13 +299,13 @@ def _new_figure(height: float, x_label: str, y_label: str = "") -> tuple[Figure,
     return figure, axes
 
 
-def _style(axes: Axes) -> None:
+def _style(axes: "Axes") -> None:
     axes.tick_params(colors=_INK, labelcolor=_INK, labelsize=_TEXT - 0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[:].set_color(_INK)
 
 
-def _settled(figure: Figure) -> Figure:
+def _settled(figure: "Figure") -> "Figure":
     """The figure, laid out once and for all: laying out again at each drawing would move it by a rounding error."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import visible
 from diffcut_bench.evaluation import Metric
@@ -17,6 +17,9 @@ from diffcut_bench.reporting.inlined import content_policy, inlined
 from diffcut_bench.reporting.sweeps import SweepFigure
 from diffcut_bench.reporting.tables import Table
 from diffcut_bench.store import Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _TEMPLATE = "report.html.j2"
 # A verdict is told by its first word.
@@ -43,7 +46,7 @@ class ReproductionPart:
 
     title: str
     tables: tuple[Table, ...]
-    figure: Figure | None = None
+    figure: "Figure | None" = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class DatasetPart:
     name: str
     settings: str  # of the cell, in one line
     classes: Table | None  # None where no score is of classes
-    bars: Figure | None  # the same as bars; None where no class has a score
+    bars: "Figure | None"  # the same as bars; None where no class has a score
     gallery: tuple[tuple[str, tuple[GalleryPicture, ...]], ...] = ()  # headings and their pictures
     notes: tuple[str, ...] = ()  # why a picture is missing
     bars_title: str = ""

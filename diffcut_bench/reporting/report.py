@@ -7,13 +7,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diffcut_bench.config import RunConfig, load_config, option_words
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
+from diffcut_bench.extras import require
 from diffcut_bench.paths import paper_order
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart, RunDetails
@@ -33,6 +32,9 @@ from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, results_table
 from diffcut_bench.scoring.ranking import ranked_cells
 from diffcut_bench.store import Found, Result, read_result, without_covered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _Part = TypeVar("_Part")
 Say = Callable[[str], None]
@@ -54,8 +56,9 @@ def make_report(
             backbone or segmenter.
 
     Raises:
-        UserError: there are no results, or the overrides fit none of them.
+        UserError: there are no results, the overrides fit none of them, or matplotlib is not installed.
     """
+    require("report", "diffcut-bench report", "matplotlib")
     report = _Report(folder, say, warn)
     report.read()
     if not report.found:
@@ -239,7 +242,7 @@ class _Report:
         return name
 
 
-def stored_curves(raw: Any) -> Figure | None:
+def stored_curves(raw: Any) -> "Figure | None":
     """The figure of the ``curves`` in a reproduction.json; None where there are none.
 
     Raises:

@@ -5,10 +5,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from diffcut_bench.escaping import file_stem
 from diffcut_bench.evaluation import Metric, known_metrics
@@ -17,6 +16,9 @@ from diffcut_bench.reporting.settings import compare_settings, heading, is_numbe
 from diffcut_bench.reporting.tables import interval_of, reference_of, shown_interval
 from diffcut_bench.scoring.ranking import leading_metric
 from diffcut_bench.store import Result, Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SEGMENTS = "segments an image (mean)"
 _Settings = dict[str, Any]
@@ -29,7 +31,7 @@ class SweepFigure:
 
     name: str
     title: str
-    figure: Figure
+    figure: "Figure"
 
 
 def sweep_figures(results: Sequence[Result], score: str = "miou") -> list[SweepFigure]:

@@ -21,6 +21,7 @@ from PIL import Image
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.escaping import one_line
 from diffcut_bench.evaluation import contingency_table
+from diffcut_bench.extras import require
 from diffcut_bench.reporting.figures import encode_figure
 from diffcut_bench.reporting.pictures import matched_classes
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number
@@ -53,6 +54,7 @@ class WandbTracker(Tracker):
 
     Raises:
         ValueError: a value is out of range.
+        UserError: wandb is not installed.
     """
 
     folder: str
@@ -64,6 +66,7 @@ class WandbTracker(Tracker):
     examples: int = 4
 
     def __post_init__(self) -> None:
+        require("wandb", "tracker=wandb", "wandb")
         if self.mode not in ("auto", "online", "offline"):
             raise ValueError(f"mode must be auto, online or offline, not {self.mode!r}")
         if self.examples < 0:

@@ -6,7 +6,7 @@ from functools import cache
 
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, UserError, is_debugging
 from diffcut_bench.reporting import scored_images
 from diffcut_bench.reproduction.optimum import images_of, measure_optimum
 from diffcut_bench.reproduction.outcome import Outcome
@@ -78,7 +78,10 @@ def measure_cells(
 
 
 def _failed(cell: PlannedCell, error: UserError) -> Outcome:
-    return Outcome(cell, why=f"{error.what} ({error.where})")
+    """Why a cell has no value; under ``--debug`` what code of the user's raised is raised."""
+    if is_debugging() and isinstance(error, CodeError):
+        raise error
+    return Outcome(cell, why=error.line if isinstance(error, CodeError) else f"{error.what} ({error.where})")
 
 
 def _scored(cell: PlannedCell, end: FinishedCell, measure: str) -> Measured:

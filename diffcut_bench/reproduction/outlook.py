@@ -17,6 +17,7 @@ from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, prepared_folder, read_manifest
 from diffcut_bench.environment import device_type, is_here
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import command
 from diffcut_bench.paths import portable
 from diffcut_bench.reporting import scored_images
 from diffcut_bench.scoring.cell import CellState, OpenedPass
@@ -296,7 +297,7 @@ def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
     if benchmark.root is not None:
         wrong = Lack("more", f"there is no folder {benchmark.root}", "check dataset.root")
         return [] if Path(benchmark.root).is_dir() else [wrong]
-    card, prepare = benchmark.card, f"diffcut-bench data prepare {benchmark.name}"
+    card, prepare = benchmark.card, command(f"data prepare {benchmark.name}")
     if benchmark.n_expected is None:  # `--download` fetches published splits alone, and sizes are theirs
         names = [name for name in ("split", "ids") if name in config.dataset]
         own = " ".join(f"dataset.{name}={config.dataset[name]}" for name in names)

@@ -229,7 +229,7 @@ def load_reproduction(name: str, overrides: Sequence[str] = ()) -> Reproduction:
     except MissingConfigException as error:
         moved = name in known_options("experiment", overrides)
         hint = "tables and figures are found in reproduction/ now: move its file there" if moved else ""
-        known = did_you_mean(name, known_reproductions())
+        known = did_you_mean(name, known_options("reproduction", overrides))
         raise UserError(f"no table or figure {name!r}", "reproduce", hint or known) from error
     except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import environment, installed_packages
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, Trace, UserError
 from diffcut_bench.evaluation import Protocol, choices_in_force
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
@@ -35,6 +35,7 @@ from diffcut_bench.store import (
     Timings,
     cell_key,
     join_progress,
+    log_trace,
     pack_prototypes,
     republish,
 )
@@ -95,6 +96,32 @@ class OpenedPass:
         return RunningCell(config, self, self.namers[settings], segmenter)
 
 
+@dataclass(frozen=True)
+class Bug:
+    """An exception in a stage or data set, with the first image that met it.
+
+    Attributes:
+        index, id: of the image.
+        trace: of the exception.
+        log: file that holds the traceback; None where it could not be written.
+    """
+
+    index: int
+    id: str
+    trace: Trace
+    log: Path | None
+
+    def error(self, what: str) -> CodeError:
+        """What ends a run, and that it came of this."""
+        return CodeError(f"{what}: {self.trace.error}", f"image {self.id}", self.trace.hint, self.trace, self.log)
+
+    @property
+    def line(self) -> str:
+        """What is said where other images could be scored."""
+        where = "" if self.log is None else f"\n  the traceback is in {self.log}"
+        return f"failed   {self.id}: {self.trace.error}\n{self.trace.excerpt}{where}"
+
+
 class RunningCell:
     """A cell of a pass: its stages, its folder on disk, what this process still has to score of it."""
 
@@ -113,12 +140,13 @@ class RunningCell:
         self.key = cell_key(self.identity)
         title = "-".join(config.choices.get(group, "own") for group in ("dataset", "backbone", "segmenter"))
         self.cell = Cell(Path(config.output_dir), title, self.key, self.workers.rank)
-        ids: list[str] = self.dataset.records["id"][:]
+        ids: list[str] = self.dataset.ids
         self.ids = {index: ids[index] for index in opened.indices}
         self.cell.about = {"images": len(self.ids), "config": portable(config.to_dict(), config.output_dir)}
         self.shown = {index for index in self.ids if self.observer.draws and index < config.visualise}
         self.todo: set[int] = set()
         self.failures: list[Failure] = []  # those of an interrupted run are tried again
+        self.bugs: dict[str, Bug] = {}  # by their origin
         self.error: UserError | None = None
         self.progress = Progress([], {}, Timings())  # of all processes, once all have done their part
         self.reference: Reference | None = None
@@ -208,8 +236,12 @@ class RunningCell:
         self.cell.append(rows, batch.failures, replace(batch.timings, wall_s=wall_s))
         self.todo -= batch.indices
         self.failures += batch.failures.values()
+        for index, trace in sorted(batch.traces.items()):
+            if trace.origin not in self.bugs:
+                log = log_trace(Path(self.config.output_dir), trace, f"image {self.ids[index]}")
+                self.bugs[trace.origin] = Bug(index, self.ids[index], trace, log)
         try:
-            check_failures(self.failures, self.config.max_failures)
+            check_failures(self.failures, self.config.max_failures, list(self.bugs.values()))
         except UserError as error:
             self.error = error
             self.todo.clear()
@@ -223,6 +255,7 @@ class RunningCell:
         errors = [error for error in self.workers.gather(self.error) if error is not None]
         if errors:
             raise errors[0]
+        self.bugs = {origin: bug for bugs in reversed(self.workers.gather(self.bugs)) for origin, bug in bugs.items()}
         own = [part.of(self.ids) for part in self.cell.parts()]
         self.progress = join_progress([part for parts in self.workers.gather(own) for part in parts])
 
@@ -240,8 +273,11 @@ class RunningCell:
 
     def _write(self, progress: Progress) -> Result:
         config, protocol = self.config, self.pipeline.protocol
-        _check_scored(progress, self.dataset, protocol)
-        check_failures(list(progress.failures.values()), config.max_failures)
+        bugs = sorted(self.bugs.values(), key=lambda bug: bug.index)
+        _check_scored(progress, self.dataset, protocol, bugs)
+        check_failures(list(progress.failures.values()), config.max_failures, bugs)
+        for bug in bugs:
+            self.observer.say(bug.line)
         self._draw_missing(self.cell.work_dir / "pictures")
         whole, images = self.opened.whole, len(self.ids)
         record = DatasetRecord(self.dataset.name, self.opened.fingerprint, images, whole.n_expected, len(whole))
@@ -309,22 +345,31 @@ def _changed_packages(result: Result) -> list[str]:
     changed = [
         f"{name} {version} (now {here.get(name, 'none')})"
         for name, version in result.environment.packages.items()
-        if name != "diffcut_bench" and here.get(name) != version
+        # A result of old may name torch without its build.
+        if name != "diffcut_bench" and version not in (here.get(name), here.get(name, "").partition("+")[0])
     ]
     if not changed:
         return []
     return [f"versions  this result was made with {', '.join(changed)}; if_exists=overwrite computes it again"]
 
 
-def check_failures(failures: Sequence[Failure], allowed: int | None) -> None:
+def check_failures(failures: Sequence[Failure], allowed: int | None, bugs: Sequence[Bug] = ()) -> None:
     """Raise a UserError for more failures than are allowed; None: any number is."""
     if allowed is not None and len(failures) > allowed:
-        what = f"{len(failures)} failed, more than max_failures={allowed}; the last: {failures[-1].error}"
-        raise UserError(what, failures[-1].id, "mend the data, or raise max_failures")
+        what = f"{len(failures)} failed, more than max_failures={allowed}"
+        if bugs:
+            raise bugs[-1].error(f"{what}; the last of this kind") from bugs[-1].trace.cause
+        raise UserError(
+            f"{what}; the last: {failures[-1].error}", failures[-1].id, "mend the data, or raise max_failures"
+        )
 
 
-def _check_scored(progress: Progress, dataset: SegmentationDataset, protocol: Protocol) -> None:
+def _check_scored(
+    progress: Progress, dataset: SegmentationDataset, protocol: Protocol, bugs: Sequence[Bug] = ()
+) -> None:
     """Raise a UserError where nothing could be scored."""
+    if not progress.rows and bugs:
+        raise bugs[0].error("no image could be scored; the first") from bugs[0].trace.cause
     if not progress.rows and progress.failures:
         first = next(iter(progress.failures.values()))
         alike = len({failure.error for failure in progress.failures.values()}) == 1 < len(progress.failures)

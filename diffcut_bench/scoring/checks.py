@@ -1,11 +1,41 @@
 """What a stage of somebody else's must give: looked at where it comes in, so that nonsense never becomes a score."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from diffcut_bench.segmenters import Inputs, Segmenter
+
 _MANY = 65_536  # ids that any map may use; a larger one as many as it has pixels
+
+
+def check_segments(segmenter: Segmenter, given: Any, inputs: Inputs, shape: Sequence[int]) -> Tensor:
+    """What a segmenter gave for a batch, if it is segments of the size that it says it gives.
+
+    Args:
+        segmenter: which says it.
+        given: for the batch, or a list with an entry for each image.
+        inputs: of the batch.
+        shape: of what is scored: the batch first, height and width last.
+
+    Returns:
+        Segment ids [batch, rows, cols] where the segmenter left them.
+
+    Raises:
+        ValueError: these are no segments.
+    """
+    size: Sequence[int | None] = (None, None)
+    if segmenter.gives == "label_map":
+        size = shape[-2:]
+    elif segmenter.gives == "partition" and inputs.features is not None:
+        size = inputs.features.shape[2:]
+    check = partial(check_label_map, "segmenter", any_number=segmenter.gives == "label_map")
+    if segmenter.one_by_one:
+        given = torch.stack([check(each, size) for each in given])
+    return check(given, (shape[0], *size))
 
 
 def check_label_map(stage: str, ids: object, size: Sequence[int | None], *, any_number: bool = False) -> Tensor:

@@ -3,12 +3,13 @@
 import functools
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from diffcut_bench import segmenters
-from diffcut_bench.config import conf_dir, load_config, quoted
+from diffcut_bench.config import conf_dir, load_config, quoted, searching
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.fingerprints import object_fingerprint
@@ -68,6 +69,12 @@ def evaluate(
     words = [f"dataset={dataset}", f"protocol={protocol}", f"output_dir={quoted(str(output_dir))}"]
     words += [] if backbone is None else [f"backbone={backbone}"]
     words += [] if root is None else [f"dataset.root={quoted(str(root))}"]
+    with searching(overrides):
+        return _evaluated(segmenter, words, overrides, observer)
+
+
+def _evaluated(segmenter: Any, words: Sequence[str], overrides: Sequence[str], observer: Observer | None) -> Result:
+    """`evaluate`, whose other arguments are ``words``."""
     if isinstance(segmenter, str):
         return run_cell(load_config([*words, f"segmenter={segmenter}", *overrides]), observer).result
     for word in overrides:

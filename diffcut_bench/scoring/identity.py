@@ -32,7 +32,7 @@ def cell_identity(
         "backbone": backbone_identity(features.backbone, config.backbone),
         "features_version": FEATURES_VERSION,
         "features_dtype": None if features.store is None else str(features.store.dtype),
-        "segmenter": pipeline.segmenter.identity(config.segmenter, dataset.records["id"][:]),
+        "segmenter": pipeline.segmenter.identity(config.segmenter, dataset.ids),
         "upsampler": config.upsampler,
         "refiner": config.refiner,
         **({} if pipeline.namer is None else {"namer": pipeline.namer.identity()}),

@@ -1,7 +1,6 @@
 """Jobs of Hydra's sweeper and launcher: one after the other in here, or in processes that a launcher starts; and what
 each leaves in the folder of its sweep."""
 
-import importlib.util
 import json
 import os
 import warnings
@@ -17,7 +16,9 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
-from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.errors import UserError, did_you_mean, is_debugging
+from diffcut_bench.extensions import current_folder_importable, folders_named, named_folders
+from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell
@@ -43,8 +44,10 @@ def start_jobs(
     """
     global _launching
 
+    folders = named_folders()
+
     def launched(composed: DictConfig) -> float | None:
-        with _launched(Path(HydraConfig.get().runtime.cwd)):
+        with _launched(Path(HydraConfig.get().runtime.cwd), folders):
             return work(composed)
 
     _launching = True
@@ -54,6 +57,8 @@ def start_jobs(
             hydra_main(launched, ["--multirun", f"hydra.sweep.dir={quoted(str(folder.absolute()))}", *words])
     except (Exception, SystemExit) as error:
         raise_if_interrupted()
+        if is_debugging():
+            raise
         return error
     finally:
         _launching = False
@@ -123,21 +128,13 @@ def check_launcher(overrides: Sequence[str]) -> None:
         return
     if workers().count > 1:
         raise UserError("torchrun and a launcher would both start processes", target, "use one of the two")
-    if not is_installed(target.rpartition(".")[0]):
-        raise UserError("this launcher is not installed", target, "pip install 'diffcut_bench[launchers]'")
-
-
-def is_installed(module: str) -> bool:
-    """Whether a module is there; it is not imported."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nor is the package that holds it
-        return False
+    require("launchers", f"hydra/launcher: {target}", target.rpartition(".")[0])
 
 
 @contextmanager
-def _launched(folder: Path) -> Iterator[None]:
-    """Within, a process that a launcher started is like the one that asked for it; ``folder`` is the one it was in."""
+def _launched(folder: Path, options: Sequence[Path]) -> Iterator[None]:
+    """Within, a process that a launcher started is like the one that asked for it: ``folder`` is the one it was in,
+    ``options`` those that hold options of the user's own."""
     if _launching:  # by Hydra itself, or joblib with one worker
         yield
         return
@@ -145,7 +142,8 @@ def _launched(folder: Path) -> Iterator[None]:
         os.chdir(folder)
         keep_freed_memory()
         os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
-        yield
+        with folders_named(options), current_folder_importable():
+            yield
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from diffcut_bench.scoring.framing import framing_choices
 from diffcut_bench.scoring.pipeline import score_together
 from diffcut_bench.scoring.reference import add_references
 from diffcut_bench.scoring.workers import workers
-from diffcut_bench.store import cell_key
+from diffcut_bench.store import cell_key, log_error
 
 
 def run_cell(
@@ -74,6 +74,11 @@ def run_cells(
     try:
         opened = workers().together(lambda: open_pass(configs[0], observer))
         ended = _run_opened(opened, configs, segmenter)
+        for end in ended:
+            log_error(Path(configs[0].output_dir), end if isinstance(end, UserError) else None)
+    except UserError as error:
+        log_error(Path(configs[0].output_dir), error)
+        raise
     finally:
         observer.end(ended)
     return ended

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
 from diffcut_bench.evaluation import (
     Annotators,
     Counts,
@@ -31,11 +31,11 @@ from diffcut_bench.evaluation import (
 )
 from diffcut_bench.linking import segment_prototypes
 from diffcut_bench.refinement import LocalRefiner, enlarge_in_tiles, merge_speckles
-from diffcut_bench.scoring.checks import check_label_map
+from diffcut_bench.scoring.checks import check_label_map, check_segments
 from diffcut_bench.scoring.framing import Example, at_most, prepare_prediction, resize_pixels
-from diffcut_bench.scoring.reading import Wanted, example_loader, read_ahead
+from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader, read_ahead
 from diffcut_bench.scoring.stages import Pipeline
-from diffcut_bench.scoring.time_limit import time_limit
+from diffcut_bench.scoring.time_limit import TookTooLongError, time_limit
 from diffcut_bench.scoring.upload import upload
 from diffcut_bench.segmenters import (
     GraphTooLargeError,
@@ -92,12 +92,14 @@ class Batch:
         seconds: that its stages took, by their names in `Timings`.
         outcomes: of its images, in the order of the data set.
         failures: of the others, by index in the data set.
+        traces: of those failures that are the fault of code, and not of the data.
     """
 
     pipeline: Pipeline
     seconds: dict[str, float]
     outcomes: list[Outcome] = field(default_factory=list)
     failures: dict[int, Failure] = field(default_factory=dict)
+    traces: dict[int, Trace] = field(default_factory=dict)
 
     @property
     def indices(self) -> set[int]:
@@ -108,9 +110,11 @@ class Batch:
     def timings(self) -> Timings:
         return Timings(**self.seconds)
 
-    def fail(self, failure: Failure) -> None:
+    def fail(self, failure: Failure, trace: Trace | None = None) -> None:
         assert failure.index is not None
         self.failures[failure.index] = failure
+        if trace is not None:
+            self.traces[failure.index] = trace
 
 
 def score_together(
@@ -159,8 +163,9 @@ def score_together(
         for item in items:
             batches = tuple(batch for batch, own in zip(run.batches, wanted, strict=True) if item.index in own)
             if isinstance(item, Failure):
+                trace = item.trace if isinstance(item, CodeFailure) else None
                 for batch in batches:
-                    batch.fail(item)
+                    batch.fail(Failure(item.id, item.error, item.index), trace)
             elif batches:
                 linked_grid = None if linked_by is None else linked_by.framing.grid(*item.frame)
                 shape = (item.grid, linked_grid, item.label.shape)
@@ -229,7 +234,11 @@ def segment_images(
         # A large picture has no room for a copy.
         return _without_speckles(pipeline, large[0][None] if len(large) == 1 else torch.stack(large), inputs)
     except ValueError as error:
-        raise UserError(str(error), "the stages of this run", "choose another option, or mend this one") from error
+        where, hint = "the stages of this run", "choose another option, or mend this one"
+        trace = Trace.of(error)
+        if trace is not None and trace.of_user:
+            raise CodeError(trace.error, where, hint, trace) from error
+        raise UserError(str(error), where, hint) from error
 
 
 def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int]) -> list[Tensor]:
@@ -253,16 +262,8 @@ def _segments(pipelines: Sequence[Pipeline], inputs: Inputs, shape: Sequence[int
         raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
     found = []
     for pipeline, ids in zip(pipelines, given, strict=True):
-        size: Sequence[int | None] = (None, None)
+        ids = check_segments(pipeline.segmenter, ids, inputs, shape)
         is_label_map = pipeline.segmenter.gives == "label_map"
-        if is_label_map:
-            size = shape[-2:]
-        elif pipeline.segmenter.gives == "partition" and inputs.features is not None:
-            size = inputs.features.shape[2:]
-        check = partial(check_label_map, "segmenter", any_number=is_label_map)
-        if pipeline.segmenter.one_by_one:
-            ids = torch.stack([check(each, size) for each in ids])
-        ids = check(ids, (shape[0], *size))
         found.append((_ranked(pipeline, ids) if is_label_map else ids).to(pipeline.features.device))
     return found
 
@@ -400,8 +401,12 @@ class _Run:
             if too_large and len(group) == len(takers) == 1:
                 hint = "use a smaller protocol.image_size, or device=cpu"
                 raise UserError("memory is too small for one image", str(self.device), hint) from error
+            too_slow = isinstance(error, TookTooLongError)
+            if is_debugging() and not too_large and not too_slow:
+                raise
             if len(group) == len(takers) == 1:
-                takers[0].fail(Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index))
+                failure = Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
+                takers[0].fail(failure, None if too_slow else Trace.of(error))
                 return
         # From here on the error's traceback no longer holds what was in memory.
         if too_large and len(group) > 1:

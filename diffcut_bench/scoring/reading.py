@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import Pair, SegmentationDataset
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import Trace, UserError, is_debugging
 from diffcut_bench.interruption import is_interrupted, process_context
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, prepare_example
@@ -39,6 +39,13 @@ class Wanted:
     digest: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodeFailure(Failure):
+    """A pair whose reading ended in code of the user's, such as that of her data set: no fault of the data."""
+
+    trace: Trace
+
+
 class _Reader(torch.utils.data.Dataset[Example | Failure]):
     """Decodes and crops what is wanted; an unreadable pair becomes a `Failure` instead of ending the run."""
 
@@ -46,7 +53,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
         self.dataset, self.wanted = dataset, wanted
         # Without the network: a worker process gets a copy of all that is here.
         self.framing, self.stored = features.framing, features.stored
-        self.ids: list[str] = dataset.records["id"][:]
+        self.ids: list[str] = dataset.ids
 
     def __len__(self) -> int:
         return len(self.wanted)
@@ -66,8 +73,17 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
             seen = wanted.pixels or (wanted.features and features is None)
             picture = pair.image.rgb() if seen else None
             example = prepare_example(index, id, picture, read_label(pair, framing.void), framing)
-        except (ValueError, OSError) as error:
-            return Failure(id, str(error), index)
+        except UserError:
+            raise
+        except Exception as error:
+            trace = Trace.of(error)
+            if trace is None or not trace.of_user or isinstance(error, OSError):
+                if isinstance(error, (ValueError, OSError)):
+                    return Failure(id, str(error), index)
+                raise
+            if is_debugging():
+                raise
+            return CodeFailure(id, trace.error, index, trace=trace)
         return replace(example, digest=digest, features=features)
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench import evaluation
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import Trace, UserError, is_debugging
 from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
@@ -27,7 +27,18 @@ from diffcut_bench.scoring.pipeline import score_together
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.summary import image_table, match_rows, score_of
 from diffcut_bench.segmenters import Oracle, as_segmenter, grid_of
-from diffcut_bench.store import Bracket, ImageRow, Reference, Result, Score, cell_key, keep_rows, kept_rows, read_rows
+from diffcut_bench.store import (
+    Bracket,
+    ImageRow,
+    Reference,
+    Result,
+    Score,
+    cell_key,
+    keep_rows,
+    kept_rows,
+    log_trace,
+    read_rows,
+)
 
 # Raise when a change outside of evaluation/ changes floors or ceilings.
 _VERSION = 1
@@ -99,7 +110,13 @@ def add_references(
         return {key: result for key, result in filled.items() if result is not None}
     except Exception as error:  # such as data that are gone, or no room on the disk
         raise_if_interrupted()
+        if is_debugging() and not isinstance(error, UserError):
+            raise
         opened.observer.say(why_no_reference(error))
+        trace = None if isinstance(error, UserError) else Trace.of(error)
+        if trace is not None and asked + lacking:
+            log = log_trace(Path((asked + lacking)[0].config.output_dir), trace, "references")
+            opened.observer.say(f"{trace.excerpt}\n  the traceback is in {log}")
         return {}
 
 
@@ -185,7 +202,7 @@ def _fill(sides: Sequence[_Side], opened: OpenedPass, batch_size: int) -> dict[i
     Returns:
         What went wrong, by index of the image.
     """
-    ids: list[str] = opened.dataset.records["id"][:]
+    ids: list[str] = opened.dataset.ids
     pipelines: list[Pipeline] = []
     takers: list[tuple[_Side, dict[int, int]]] = []  # side and number of segments by index, of each pipeline
     for side in sides:

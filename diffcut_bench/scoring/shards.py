@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import RunConfig, build_protocol, load_config, option_words, quoted, trusted
 from diffcut_bench.errors import UserError
+from diffcut_bench.extensions import folder_flags
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.paths import portable, reopened
@@ -228,7 +229,7 @@ def what_is_missing(cell: ShardedCell) -> str:
     command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
     command += [*own, f"shard={','.join(wanted)}"]
     what = f"incomplete: {first.folder.name} and its kin lack shard {', '.join(lacking)}; to compute{how}:"
-    return f"{what}\n  {shlex.join(command)}{doubt}"
+    return f"{what}\n  {' '.join([shlex.join(command), *folder_flags()])}{doubt}"
 
 
 def _overrides(shard: Shard) -> list[str]:

@@ -1,6 +1,6 @@
 """A study (``hydra/sweeper=optuna``): Hydra's Optuna sweeper chooses each next cell by the scores of those before."""
 
-import importlib.util
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,11 @@ from diffcut_bench.config.overrides import composed
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
+from diffcut_bench.extras import is_installed
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.launching import (
     check_launcher,
     ended_cells,
-    is_installed,
     new_folder,
     start_jobs,
     write_record,

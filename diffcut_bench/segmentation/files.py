@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffcut_bench.datasets.decoding import TooManyPixelsError
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
 from diffcut_bench.segmentation.entries import Key
 from diffcut_bench.segmentation.formats import FORMATS, Format, Segmented, read_georeference
 from diffcut_bench.segmentation.listing import NamedPicture
@@ -17,7 +17,7 @@ from diffcut_bench.segmentation.picture import PictureSegmenter
 from diffcut_bench.segmentation.reading import as_rgb
 from diffcut_bench.segmentation.record import SegmentRecord
 from diffcut_bench.segmentation.result import Segmentation
-from diffcut_bench.store import CellLock
+from diffcut_bench.store import CellLock, log_error
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,8 @@ class FileSegmenter:
         try:
             results = list(self._segmenter.try_map(paths, max(len(batch), 1)))
         except Exception:  # whatever it is, it is of one of them
+            if is_debugging():
+                raise
             results = [self._alone(path) for path in paths]
         for each, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
@@ -203,11 +205,20 @@ class FileSegmenter:
             return error
 
     def _failed(self, path: Path, error: Exception) -> SegmentedFile:
-        """A picture that failed. An error that is no user's mistake is raised where there is only this picture."""
+        """A picture that failed. An error that is no user's mistake is raised where there is only this picture, or
+        under ``--debug``."""
+        if is_debugging() and (isinstance(error, CodeError) or not isinstance(error, UserError)):
+            raise error
         if isinstance(error, UserError):
+            log_error(self._record.base, error)
             return SegmentedFile(path, error=error)
         if self._is_only_one:
             raise error
+        trace = Trace.of(error)
+        if trace is not None:
+            found = CodeError.of(trace, str(path))
+            log_error(self._record.base, found)
+            return SegmentedFile(path, error=found)
         what = next(iter(f"{type(error).__name__}: {error}".splitlines()))
         return SegmentedFile(path, error=UserError(what, str(path), "segment this picture alone to see more"))
 

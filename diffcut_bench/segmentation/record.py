@@ -60,7 +60,7 @@ class SegmentRecord:
     """
 
     def __init__(self, folder: Path, base: Path, config: dict[str, Any], identity: dict[str, Any]) -> None:
-        self.folder, self._base = folder, base
+        self.folder, self.base = folder, base
         self.path, self._journal = (folder / name for name in RECORD_NAMES)
         self._config, self._settings = config, cell_key(identity)[:_SETTINGS]
         self._known = Entries()
@@ -77,12 +77,12 @@ class SegmentRecord:
         if not image.is_file():  # a pipe or a device may never end
             raise OSError(f"{image} is no file")
         with image.open("rb") as file:
-            return portable_path(image, self._base), hashlib.file_digest(file, "sha256").hexdigest()
+            return portable_path(image, self.base), hashlib.file_digest(file, "sha256").hexdigest()
 
     def find(self, image: Path) -> dict[str, Any] | None:
         """The entry of a file that was segmented with these settings, its label picture being there."""
         self._refresh()
-        if not self._known.has_path(portable_path(image, self._base)):
+        if not self._known.has_path(portable_path(image, self.base)):
             return None
         try:
             entry = self._known.find(self.key(image))
@@ -117,7 +117,7 @@ class SegmentRecord:
 
     def claim(self, image: Path) -> CellLock:
         """The right to segment a file, which one process has at a time; its death gives it back."""
-        name = portable_path(image, self._base).encode("utf-8", "surrogatepass")
+        name = portable_path(image, self.base).encode("utf-8", "surrogatepass")
         return CellLock(self.folder / _CLAIMS / f"{hashlib.sha256(name).hexdigest()[:16]}.lock")
 
     def add(
@@ -252,7 +252,7 @@ class SegmentRecord:
 
     def _read(self) -> Entries:
         try:
-            return Entries.of(json.loads(self.path.read_text(encoding="utf-8")), self._base)
+            return Entries.of(json.loads(self.path.read_text(encoding="utf-8")), self.base)
         except FileNotFoundError:
             return Entries()
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

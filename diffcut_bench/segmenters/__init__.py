@@ -48,3 +48,7 @@ __all__ = [
     "segment_together",
     "sharing_groups",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

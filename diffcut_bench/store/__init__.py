@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
+from diffcut_bench.store.error_log import log_error, log_trace
 from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.listing import (
     About,
@@ -72,6 +73,8 @@ __all__ = [
     "keep_rows",
     "kept_rows",
     "list_sets",
+    "log_error",
+    "log_trace",
     "open_set",
     "pack_prototypes",
     "parse_lines",

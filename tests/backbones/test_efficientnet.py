@@ -1,4 +1,3 @@
-import sys
 from importlib.metadata import version
 
 import numpy as np
@@ -138,10 +137,3 @@ def test_the_options_say_what_they_are():
 def test_no_such_blocks(settings):
     with pytest.raises(UserError):
         EfficientNetLite0(**settings)
-
-
-def test_without_the_extra_the_error_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(UserError) as caught:
-        EfficientNetLite0()
-    assert "diffcut_bench[demo]" in caught.value.hint

@@ -2,12 +2,12 @@ import struct
 import zlib
 from dataclasses import replace
 
-import datasets as hf
 import numpy as np
 import pytest
 from PIL import Image
 
-from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup, records_from_files
+from diffcut_bench.datasets.base import VOID, SegmentationDataset, label_lookup
+from diffcut_bench.datasets.records import FileRecords, records_from_files
 from diffcut_bench.errors import UserError
 
 
@@ -98,11 +98,12 @@ def test_missing_files_are_counted_and_the_first_is_named(tmp_path):
     assert caught.value.where == str(tmp_path / "a.png")
 
 
-def test_records_are_a_hugging_face_dataset_of_lazy_pictures(tmp_path):
+def test_records_name_files_that_are_not_read(tmp_path):
     mini = dataset(tmp_path, Image.new("L", (3, 2), 1))
-    assert isinstance(mini.records, hf.Dataset)
+    assert isinstance(mini.records, FileRecords)
     assert mini.records.column_names == ["id", "image", "label"]
-    assert mini.records[0]["image"].size == (3, 2)
+    assert mini.records[0]["image"] == {"path": str(tmp_path / "a.png"), "bytes": None}
+    assert mini.select(1, seed=3).ids == mini.ids == ["a"]
 
 
 def test_fingerprint_follows_content_and_meaning(tmp_path):

@@ -161,7 +161,7 @@ def test_cityscapes_is_found_unpacked_by_archive_name(tmp_path):
     (tmp_path / "x" / "leftImg8bit").rename(tmp_path / "leftImg8bit_trainvaltest" / "leftImg8bit")
     (tmp_path / "x" / "gtFine").rename(tmp_path / "gtFine_trainvaltest" / "gtFine")
     data = benchmark("cityscapes27", tmp_path).from_originals()
-    assert data.records["id"][:] == ["frankfurt_000000_000294", "lindau_000001_000019"]
+    assert data.ids == ["frankfurt_000000_000294", "lindau_000001_000019"]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -202,7 +202,7 @@ def test_coco_takes_a_list_of_ids(tmp_path):
     miniatures.write_coco(tmp_path, values(3))
     (tmp_path / "mine.txt").write_text("000000000724\n")
     data = benchmark("coco_stuff27", tmp_path, f"dataset.ids={tmp_path / 'mine.txt'}").from_originals()
-    assert data.records["id"][:] == ["000000000724"]
+    assert data.ids == ["000000000724"]
 
 
 def test_a_root_and_a_list_that_read_like_something_else(tmp_path, monkeypatch):
@@ -211,7 +211,7 @@ def test_a_root_and_a_list_that_read_like_something_else(tmp_path, monkeypatch):
     miniatures.write_coco(tmp_path / "2017", values(3))
     (tmp_path / "mine.txt").write_text("000000000724\n")
     listed = benchmark("coco_stuff27", Path("2017"), "dataset.ids='~/mine.txt'")
-    assert prepare(listed, tmp_path / "data").records["id"][:] == ["000000000724"]
+    assert prepare(listed, tmp_path / "data").ids == ["000000000724"]
     assert len(open_benchmark(listed, tmp_path / "data")) == 1
 
 
@@ -254,7 +254,7 @@ def test_lists_as_people_have_them(tmp_path, content):
     miniatures.write_voc(tmp_path, values(0))
     listed = tmp_path / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation" / "val.txt"
     listed.write_bytes(content.encode())
-    assert benchmark("voc", tmp_path).from_originals().records["id"][:] == ["2007_000033", "2007_000061"]
+    assert benchmark("voc", tmp_path).from_originals().ids == ["2007_000033", "2007_000061"]
 
 
 def test_a_list_that_pairs_an_image_with_another_s_label_is_an_error(tmp_path):

@@ -142,9 +142,9 @@ def test_features_and_fingerprint_of_plain_pictures_are_known_by_their_bytes_alo
     data = folder(str(root), num_classes=1)
     same = [
         data.image_digest(i) == hashlib.sha256((root / "images" / f"{image_id}.png").read_bytes()).hexdigest()
-        for i, image_id in enumerate(data.records["id"])
+        for i, image_id in enumerate(data.ids)
     ]
-    assert dict(zip(data.records["id"], same, strict=True)) == {"alpha": False, "deep": False, "plain": True}
+    assert dict(zip(data.ids, same, strict=True)) == {"alpha": False, "deep": False, "plain": True}
 
 
 # --- size

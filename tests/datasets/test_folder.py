@@ -15,7 +15,7 @@ def test_pairs_by_stem_whatever_the_order_and_passes_hidden_files_over(shapes):
     (shapes / "labels" / ".DS_Store").write_bytes(b"x")
     (shapes / "images" / "notes.txt").write_text("x")
     data = folder(str(shapes), num_classes=3)
-    assert data.records["id"][:] == [f"picture{i}" for i in range(8)]
+    assert data.ids == [f"picture{i}" for i in range(8)]
     assert set(data.read(0)[1].ravel().tolist()) == {-1, 0, 1, 2}
 
 
@@ -160,7 +160,7 @@ def test_pairs_in_sub_folders(tmp_path):
     (root / "images" / ".cache").mkdir()
     Image.new("RGB", (1, 1)).save(root / "images" / ".cache" / "x.png")
     data = folder(str(root), num_classes=3)
-    assert data.records["id"][:] == ["a/deep/x", "b/x", "x"]
+    assert data.ids == ["a/deep/x", "b/x", "x"]
     assert [classes(data, i) for i in range(3)] == [[0], [1], [2]]
 
 
@@ -169,7 +169,7 @@ def test_a_linked_sub_folder_is_one_of_them(tmp_path):
     root = write(tmp_path / "d", y=row(0))
     for side in ("images", "labels"):
         (root / side / "more").symlink_to(tmp_path / "elsewhere" / side)
-    assert folder(str(root), num_classes=2).records["id"][:] == ["more/x", "y"]
+    assert folder(str(root), num_classes=2).ids == ["more/x", "y"]
 
 
 def test_a_run_over_sub_folders_draws_a_picture_of_each(cli, tmp_path):

@@ -11,9 +11,9 @@ import miniatures
 import numpy as np
 import pytest
 from miniatures import values
-from PIL import Image
 
 import diffcut_bench.datasets.preparation as preparation
+import diffcut_bench.datasets.shards as shards
 from diffcut_bench.datasets import (
     Benchmark,
     coco_object,
@@ -31,7 +31,7 @@ IDS = tuple(f"2007_{number:06d}" for number in range(10))
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(preparation, "SHARD", 3)
+    monkeypatch.setattr(shards, "SHARD", 3)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_holds_the_original_bytes_and_raw_values(benchmark, tmp_path, small_shar
     originals = benchmark.from_originals()
     prepared = prepare(benchmark, tmp_path / "data", num_proc)
     assert isinstance(prepared.records, hf.Dataset)
-    rows = prepared.records.cast_column("image", hf.Image(decode=False)).cast_column("label", hf.Image(decode=False))
+    rows = prepared.records
     devkit = tmp_path / "VOCdevkit" / "VOC2012"
     assert rows["id"][:] == list(IDS)
     for row in rows:
@@ -60,15 +60,14 @@ def test_holds_the_original_bytes_and_raw_values(benchmark, tmp_path, small_shar
 def test_mat_labels_become_16_bit_pngs_of_raw_ids(tmp_path):
     miniatures.write_context(tmp_path, values(0, 2, 431, 459))
     prepared = prepare(context(str(tmp_path)), tmp_path / "data")
-    picture = prepared.records[0]["label"]
-    assert np.array_equal(np.asarray(picture), values(0, 2, 431, 459))
+    assert np.array_equal(prepared.raw_label(0), values(0, 2, 431, 459))
     assert prepared.read(0)[1].ravel()[:4].tolist() == [59, 0, 59, 59]
     assert prepared.fingerprint() == context(str(tmp_path)).from_originals().fingerprint()
 
 
 def test_a_second_preparation_finds_the_first(benchmark, tmp_path, monkeypatch):
     prepare(benchmark, tmp_path / "data")
-    monkeypatch.setattr(preparation, "_write_shard", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(shards, "_write_shard", lambda *_: pytest.fail("prepared again"))
     assert len(prepare(benchmark, tmp_path / "data")) == 10
 
 
@@ -82,7 +81,7 @@ def test_a_change_of_the_originals_is_noticed(benchmark, tmp_path):
 def test_an_interrupted_preparation_is_never_taken_for_whole_and_goes_on(
     benchmark, tmp_path, small_shards, monkeypatch
 ):
-    written = preparation._write_shard
+    written = shards._write_shard
     calls: list[int] = []
 
     def dies(originals, work, size, start):
@@ -91,7 +90,7 @@ def test_an_interrupted_preparation_is_never_taken_for_whole_and_goes_on(
             raise KeyboardInterrupt
         return written(originals, work, size, start)
 
-    monkeypatch.setattr(preparation, "_write_shard", dies)
+    monkeypatch.setattr(shards, "_write_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         prepare(benchmark, tmp_path / "data")
     assert read_manifest(prepared_folder(benchmark, tmp_path / "data")) is None
@@ -195,11 +194,6 @@ def test_another_format_is_not_taken(benchmark, tmp_path):
     assert len(prepare(benchmark, tmp_path / "data")) == 10
 
 
-def test_pictures_stay_lazy(benchmark, tmp_path):
-    prepared = prepare(benchmark, tmp_path / "data")
-    assert isinstance(prepared.records[0]["image"], Image.Image)
-
-
 def test_a_form_prepared_for_another_data_set_is_refused(benchmark, tmp_path):
     prepare(benchmark, tmp_path / "data")
     with pytest.raises(UserError, match="prepared for voc-val, but coco-val2017-curated is wanted"):
@@ -268,9 +262,9 @@ def test_a_damaged_shard_is_written_again(benchmark, tmp_path, small_shards, mon
 
 
 def test_shards_of_another_size_are_not_mixed(benchmark, tmp_path, monkeypatch):
-    written = preparation._write_shard
+    written = shards._write_shard
     for size in (4, 5):
-        monkeypatch.setattr(preparation, "SHARD", size)
+        monkeypatch.setattr(shards, "SHARD", size)
         calls: list[int] = []
 
         def dies(originals, work, size, start, calls=calls):
@@ -279,16 +273,16 @@ def test_shards_of_another_size_are_not_mixed(benchmark, tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return written(originals, work, size, start)
 
-        monkeypatch.setattr(preparation, "_write_shard", dies)
+        monkeypatch.setattr(shards, "_write_shard", dies)
         if size == 4:
             with pytest.raises(KeyboardInterrupt):
                 prepare(benchmark, tmp_path / "data")
-    assert prepare(benchmark, tmp_path / "data").records["id"][:] == list(IDS)
+    assert prepare(benchmark, tmp_path / "data").ids == list(IDS)
 
 
 def test_originals_that_moved_need_no_new_preparation(benchmark, tmp_path, monkeypatch):
     prepare(benchmark, tmp_path / "data")
-    monkeypatch.setattr(preparation, "_write", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(shards, "write_rows", lambda *_: pytest.fail("prepared again"))
     (tmp_path / "VOCdevkit").rename(tmp_path / "elsewhere")
     (tmp_path / "new").mkdir()
     (tmp_path / "elsewhere").rename(tmp_path / "new" / "VOCdevkit")

@@ -28,7 +28,7 @@ def test_every_label_fits_its_photograph_and_every_class_occurs():
 
 def test_known_pixels_have_the_class_that_one_sees_there():
     data = sample()
-    index_of = {name: index for index, name in enumerate(data.records["id"][:])}
+    index_of = {name: index for index, name in enumerate(data.ids)}
     for name, x, y, expected in (
         ("astronaut", 230, 120, "person"),
         ("astronaut", 20, 100, "flag"),

@@ -126,7 +126,7 @@ def printed(tmp_path_factory):
         run("tune", *small, "--images", 2, "--grid", "0.4,0.6", "--train", "dataset=sample")
         run("coherence", f"output_dir={out}", "backbone=colour", "limit=6", *SMALL)
         run("reproduce", "table2", "--status", f"output_dir={out}")
-        run("doctor", f"output_dir={out}")
+        run("doctor", "--all", f"output_dir={out}")
         run("features", "list", f"output_dir={out}")
         run("data", "list", f"output_dir={out}")
         run("check", *small)

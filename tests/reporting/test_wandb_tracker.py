@@ -434,7 +434,7 @@ def test_without_the_package_nothing_is_written(cell, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     own = cell.copied(tmp_path)
     before = everything_in(own.folder)
-    with pytest.raises(ModuleNotFoundError):
+    with pytest.raises(UserError, match="not installed: wandb"):
         own.log(WandbTracker(str(tmp_path / "tracked")))
     assert everything_in(own.folder) == before
     assert not (tmp_path / "tracked").exists()

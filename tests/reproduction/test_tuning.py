@@ -44,10 +44,10 @@ def test_training_images_are_drawn_at_random_and_the_same_again(shapes, tmp_path
     from diffcut_bench.scoring.passes import open_dataset
 
     dataset = open_dataset(load_config(shapes_overrides(shapes, tmp_path)))
-    draws = [dataset.select(4, seed).records["id"][:] for seed in (1, 1, 2)]
+    draws = [dataset.select(4, seed).ids for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
     assert draws[0] == sorted(draws[0])
-    assert dataset.select(4).records["id"][:] == [f"picture{i}" for i in range(4)]
+    assert dataset.select(4).ids == [f"picture{i}" for i in range(4)]
     assert len(dataset.select(99, 1)) == 8
 
 

@@ -380,7 +380,7 @@ def test_check_reports_on_a_backbone(cli):
 
 def test_doctor_does_not_download(cli, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *a, **k: pytest.fail("doctor downloads"))
-    report = cli("doctor", f"output_dir={tmp_path}")
+    report = cli("doctor", "--all", f"output_dir={tmp_path}")
     assert report.code == 0
     assert "backbone=ssd1b" in report.out
     assert "not downloaded yet" in report.out or "segmind/SSD-1B missing" in report.out

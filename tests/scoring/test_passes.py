@@ -17,7 +17,7 @@ from PIL import Image
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import SegmentationDataset, prepared_folder
-from diffcut_bench.datasets.preparation import Manifest
+from diffcut_bench.datasets.manifest import Manifest
 from diffcut_bench.environment import choose_device, environment
 from diffcut_bench.errors import UserError
 from diffcut_bench.scoring import passes, pipeline

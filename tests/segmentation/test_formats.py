@@ -363,7 +363,7 @@ def test_unknown_formats_are_named(words):
 
 def test_a_missing_library_is_named_with_what_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="shapely is missing") as caught:
+    with pytest.raises(UserError, match="not installed: shapely") as caught:
         chosen_formats("labels,svg")
     assert caught.value.hint == "pip install 'diffcut_bench[formats]'"
     assert [each.name for each in chosen_formats("overlay, masks,tree,masks")] == ["labels", "overlay", "masks", "tree"]

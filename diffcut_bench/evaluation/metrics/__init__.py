@@ -1,16 +1,20 @@
-"""Metrics, one file each: a module of this folder with a ``METRIC`` is one, and nothing else has to name it.
+"""Metrics, one file each: a module of this folder with a ``METRIC`` is one, and nothing else has to name it. Others
+come from outside the package (`diffcut_bench.extensions`).
 
 A metric is a statistic of each image, of which sums over images are taken, and a reduction of these sums to a score. So
 scores of data sets, their intervals and paired differences all come from one table of images
 (`diffcut_bench.evaluation.scores`). docs/adding_a_metric.md has a worked example.
 """
 
-import importlib
+import importlib.util
 import math
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,6 +23,7 @@ from torch import Tensor
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
+from diffcut_bench.extensions import METRICS, installed, option_folders, told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,20 +132,55 @@ class Metric:
         return self.scores(self.statistics(images))[:, 0]
 
 
-@cache
 def known_metrics() -> dict[str, Metric]:
-    """Every metric of this folder by name, in the order of tables.
+    """Every metric by name, in the order of tables: those of this folder, those in ``metrics/`` of each folder of the
+    search path, and those of installed packages (entry points ``diffcut_bench.metrics``).
 
     Raises:
-        UserError: two have one name.
+        UserError: two have one name, or one of them can't be loaded.
     """
+    return _known(option_folders(), installed(METRICS))
+
+
+@cache
+def _known(folders: Sequence[Path], entries: Sequence[EntryPoint]) -> dict[str, Metric]:
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
-    found: list[Metric] = [module.METRIC for module in modules if hasattr(module, "METRIC")]
-    metrics = sorted(found, key=lambda each: (each.order, each.name))
-    names = [metric.name for metric in metrics]
-    if len({*names}) < len(names):
-        raise UserError(f"two metrics have one name: {', '.join(names)}", ", ".join(__path__), "rename one")
-    return dict(zip(names, metrics, strict=True))
+    found: list[tuple[Metric, str]] = [(each.METRIC, str(each.__file__)) for each in modules if hasattr(each, "METRIC")]
+    for path in (path for folder in folders for path in sorted(folder.glob("metrics/*.py"))):
+        if not path.name.startswith("_"):
+            found.append((_loaded(partial(_module_in, path), str(path)), str(path)))
+    found += [(_loaded(entry.load, told(entry)), told(entry)) for entry in entries]
+    metrics: dict[str, Metric] = {}
+    places: dict[str, str] = {}
+    for metric, place in sorted(found, key=lambda each: (each[0].order, each[0].name)):
+        if metric.name in metrics:
+            raise UserError(
+                f"two metrics have one name: {metric.name}", f"{places[metric.name]}, {place}", "rename one"
+            )
+        metrics[metric.name], places[metric.name] = metric, place
+    return metrics
+
+
+def _loaded(load: Callable[[], Any], place: str) -> Metric:
+    """A metric from outside: what is loaded, or the ``METRIC`` of it."""
+    try:
+        loaded = load()
+    except Exception as error:  # whatever is wrong in somebody's file
+        raise UserError(f"{type(error).__name__}: {error}", place, "mend this metric, or take it away") from error
+    metric = getattr(loaded, "METRIC", loaded)
+    if not isinstance(metric, Metric):
+        hint = "write METRIC = Metric(…), docs/adding_a_metric.md; the name of a file that is no metric begins with _"
+        raise UserError("there is no METRIC", place, hint)
+    return metric
+
+
+def _module_in(path: Path) -> ModuleType:
+    """A file of Python, run as a module of its own that can't be imported by name."""
+    spec = importlib.util.spec_from_file_location(f"diffcut_bench_metric_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def measure_image(images: Sequence[ScoredImage], choices: Mapping[str, Any]) -> dict[str, list[float] | None]:

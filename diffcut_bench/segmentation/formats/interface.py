@@ -1,14 +1,13 @@
 """What a format of segments is, and what it is written from."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import visible
+from diffcut_bench.extras import require
 from diffcut_bench.segmentation.formats.georeference import Georeference
 from diffcut_bench.segmentation.formats.polygons import segment_polygons
 from diffcut_bench.segmentation.result import Segmentation
@@ -81,11 +80,7 @@ class Format:
 
     def check_libraries(self) -> None:
         """Raise a UserError where a library is missing."""
-        missing = [library for library in self.libraries if importlib.util.find_spec(library) is None]
-        if missing:
-            raise UserError(
-                f"{' and '.join(missing)} is missing", f"--format {self.name}", "pip install 'diffcut_bench[formats]'"
-            )
+        require("formats", f"--format {self.name}", *self.libraries)
 
     def recorded(self, simplify: float) -> dict[str, Any]:
         """What it depends on besides the segments, for segments.json."""
