@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.extensions import is_searchpath
+from diffcut_bench.extensions import is_searchpath, option_folders
 from diffcut_bench.paths import conf_dir, paper_order
 
 CFG_KINDS = ("all", "hydra", "job")
@@ -72,7 +72,8 @@ def _run(parser: ArgumentParser) -> None:
 
 
 def _reproduce(parser: ArgumentParser) -> None:
-    add, names = parser.add_argument, (path.stem for path in (conf_dir() / "reproduction").glob("*.yaml"))
+    folders = [conf_dir(), *option_folders()]
+    add, names = parser.add_argument, (path.stem for each in folders for path in each.glob("reproduction/*.yaml"))
     add("name", metavar="NAME", help=f"one of {', '.join(sorted(names, key=paper_order))}")
     add("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
     add("--tflops", metavar="N", type=float, help="10^12 operations a second of the GPU of --dry-run")
@@ -91,6 +92,14 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--gallery", type=int, default=2, metavar="N", help=gallery)
     beside = f"show its predictions beside those of the best cell of its data set: {_CELL} (may be given again)"
     parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=beside)
+
+
+def _export(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="where to write: a new or empty folder, or one of an earlier export")
+    text = "output folder of somebody else, whose results join those of output_dir; may be repeated"
+    add("--from", action="append", default=[], dest="others", metavar="DIR", help=text)
+    add("--license", default="unknown", metavar="ID", help="of the card, such as cc-by-4.0 (default unknown)")
 
 
 def _list(parser: ArgumentParser) -> None:
@@ -195,6 +204,7 @@ COMMANDS = {
         "a table or figure of the paper: published, ours, tolerance, verdict", add_arguments=_reproduce
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
+    "export": Command("results as tidy tables, a leaderboard and a data set of the hub", add_arguments=_export),
     "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),
