@@ -21,9 +21,11 @@ from browser import CHROMIUM, DRIVER, Browser
 from PIL import Image, ImageDraw
 
 from diffcut_bench.cli import main
+from diffcut_bench.config import load_config
 from diffcut_bench.evaluation import metrics
 from diffcut_bench.ncut import levels
 from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.passes import run_cells
 
 DATA = Path(__file__).parent / "data"
 # The whole pipeline with the real network on 4×4 patches: a tenth of a second an image.
@@ -107,6 +109,20 @@ def tls(monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
 def shapes(tmp_path: Path) -> Path:
     """Eight pictures as a folder data set: a disc (1) with a void border and a square (2) on plain ground (0)."""
     return write_shapes(tmp_path / "shapes", 8)
+
+
+@pytest.fixture(scope="session")
+def kept_cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``out``: whole cells of tau 0.3 and 0.6, one of 0.4 merged from two shards, which are there too, half of one of
+    0.45 (shard 2/2), and one of 0.5 interrupted after four images; of twelve pictures. To be read only."""
+    root = tmp_path_factory.mktemp("kept")
+    base = [*shapes_overrides(write_shapes(root / "shapes", 12), root / "out"), "backbone=colour", "reference=none"]
+    for words in (["tau=0.3,0.6"], ["tau=0.4", "shard=1/2,2/2"], ["tau=0.45", "shard=2/2"]):
+        assert main(["run", "-m", *base, f"segmenter.{words[0]}", *words[1:]]) == 0
+    assert main(["merge", f"output_dir={root / 'out'}"]) == 0
+    with pytest.raises(KeyboardInterrupt):
+        run_cells([load_config([*base, "segmenter.tau=0.5", "batch_size=2"])], interrupting_after(4))
+    return root
 
 
 @pytest.fixture

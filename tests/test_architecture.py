@@ -63,6 +63,7 @@ ALLOWED = {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
         *{"refinement", "scoring", "store"},
     },
+    "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store"},

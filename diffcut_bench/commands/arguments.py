@@ -94,6 +94,14 @@ def _report(parser: ArgumentParser) -> None:
     parser.add_argument("--beside", action="append", default=[], metavar="CELL", help=beside)
 
 
+def _export(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="where to write: a new or empty folder, or one of an earlier export")
+    text = "output folder of somebody else, whose results join those of output_dir; may be repeated"
+    add("--from", action="append", default=[], dest="others", metavar="DIR", help=text)
+    add("--license", default="unknown", metavar="ID", help="of the card, such as cc-by-4.0 (default unknown)")
+
+
 def _list(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--sort", choices=("date", "score", "name"), default="date", help="newest, best or A first (default date)")
@@ -196,6 +204,7 @@ COMMANDS = {
         "a table or figure of the paper: published, ours, tolerance, verdict", add_arguments=_reproduce
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
+    "export": Command("results as tidy tables, a leaderboard and a data set of the hub", add_arguments=_export),
     "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.error_log import log_error, log_trace
-from diffcut_bench.store.finished import (
+from diffcut_bench.store.journal import append_line, parse_lines
+from diffcut_bench.store.listing import (
     About,
     Found,
     Unfinished,
@@ -18,7 +19,6 @@ from diffcut_bench.store.finished import (
     whole_key,
     without_covered,
 )
-from diffcut_bench.store.journal import append_line, parse_lines
 from diffcut_bench.store.lock import CellLock
 from diffcut_bench.store.published import SUMS, check_published, check_sums, read_result, read_rows, republish
 from diffcut_bench.store.reference_rows import keep_rows, kept_rows

@@ -8,32 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import interrupting_after, shapes_overrides, write_shapes
 
-from diffcut_bench.cli import main
 from diffcut_bench.commands.terminal import console
-from diffcut_bench.config import load_config
-from diffcut_bench.scoring.passes import run_cells
 from diffcut_bench.store import CellLock
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two whole cells, a merged one with its shards, a shard alone, and one interrupted after four of eight images."""
-    root = tmp_path_factory.mktemp("listed")
-    base = [*shapes_overrides(write_shapes(root / "shapes", 8), root / "out"), "reference=none", "backbone=colour"]
-    assert main(["run", "-m", *base, "segmenter.tau=0.3,0.6"]) == 0
-    assert main(["run", "-m", *base, "segmenter.tau=0.4", "shard=1/2,2/2"]) == 0
-    assert main(["merge", f"output_dir={root / 'out'}"]) == 0
-    assert main(["run", *base, "segmenter.tau=0.45", "shard=2/2"]) == 0
-    with pytest.raises(KeyboardInterrupt):
-        run_cells([load_config([*base, "segmenter.tau=0.5", "batch_size=2"])], interrupting_after(4))
-    return root / "out"
-
-
 @pytest.fixture
-def out(original, tmp_path) -> Path:
-    return shutil.copytree(original, tmp_path / "out", ignore=shutil.ignore_patterns("features"))
+def out(kept_cells, tmp_path) -> Path:
+    return shutil.copytree(kept_cells / "out", tmp_path / "out", ignore=shutil.ignore_patterns("features"))
 
 
 def listed(cli, *words: object) -> list[dict[str, object]]:
@@ -52,7 +34,7 @@ def test_each_cell_has_a_line_with_what_tells_it_apart(out, cli):
         tau: [line for line in lines if f"tau={tau}" in line.split()] for tau in ("0.3", "0.4", "0.45", "0.5", "0.6")
     }
     assert all(len(found) == 1 for found in told.values()) and len(lines) == 5
-    assert "  4/8  " in told["0.5"][0] and "–" in told["0.5"][0] and "interrupted" in told["0.5"][0]
+    assert "  4/12  " in told["0.5"][0] and "–" in told["0.5"][0] and "interrupted" in told["0.5"][0]
     assert "shard 2/2" in told["0.45"][0] and "shard" not in told["0.4"][0]
     for path in out.glob("results/*/result.json"):
         record = json.loads(path.read_text())
@@ -80,7 +62,7 @@ def test_lines_for_scripts_are_sorted_as_asked(out, cli):
     by_voi = [each["scores"]["voi"]["value"] for each in listed(cli, out, "--sort", "score", "score=voi")[:-1]]
     assert by_voi == sorted(by_voi), "less is better"
     (line,) = listed(cli, f"output_dir={out}", "--unfinished")
-    assert (line["images"], line["of"], line["state"], line["choices"]["backbone"]) == (4, 8, "interrupted", "colour")
+    assert (line["images"], line["of"], line["state"], line["choices"]["backbone"]) == (4, 12, "interrupted", "colour")
     assert {"low", "high"} < set(listed(cli, out, "--sort", "score")[0]["scores"]["miou"])
 
 

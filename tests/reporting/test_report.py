@@ -258,38 +258,32 @@ def test_limited_cells_stand_back(tmp_path, cli):
     assert re.findall(r'class="score">([\d.]+)', page_of(tmp_path)) == ["30.0"]
 
 
-def test_shards_of_a_merged_cell_are_left_out_and_others_never_lead(swept, cli):
-    base = [*shapes_overrides(swept.parent / "shapes", swept), "reference=none"]
-    for tau, shards in ((0.4, ["1/3", "2/3", "3/3"]), (0.45, ["2/3"])):
-        assert cli("run", "-m", *base, f"segmenter.tau={tau}", f"shard={','.join(shards)}").code == 0
-    for folder, result in results_of(swept):
+def test_shards_of_a_merged_cell_are_left_out_and_others_never_lead(kept_cells, tmp_path, cli):
+    left = shutil.ignore_patterns("features", "SHA256SUMS")
+    out = shutil.copytree(kept_cells / "out", tmp_path / "out", ignore=left)
+    for folder, result in results_of(out):
         if result.shard:  # whatever images a shard happens to have
             record = json.loads((folder / "result.json").read_text())
             record["metrics"]["miou"], record["limited"] = 0.99, False
             (folder / "result.json").write_text(json.dumps(record))
-            (folder / "SHA256SUMS").unlink()
-    assert cli("report", swept, "--gallery", "0").code == 0
-    assert [row["shard"] for row in table_of(swept, "results")].count("") == 4
-    assert len(table_of(swept, "results")) == 8
-    best = max(result.metrics.miou for _, result in results_of(swept) if not result.shard)
-    assert re.findall(r'class="score">([\d.]+)', page_of(swept)) == [f"{100 * best:.1f}"]
-    assert '<span class="badge warn">shard 2/3</span>' in page_of(swept)
-
-    shards = {result.shard: folder for folder, result in results_of(swept) if result.config["segmenter"]["tau"] == 0.4}
-    for folder in shards.values():
-        shutil.rmtree(folder)
-    assert cli("run", "-m", *base, "segmenter.tau=0.4", "shard=1/3,2/3,3/3").code == 0
-    assert cli("merge", f"output_dir={swept}").code == 0
-    assert cli("report", swept, "--gallery", "0").code == 0
-    shown = table_of(swept, "results")
-    assert [(row["tau"], row["shard"], row["images"]) for row in shown if row["tau"] in ("0.4", "0.45")] == [
-        ("0.4", "", "12"),
-        ("0.45", "2/3", "4 (shard 2/3)"),
+    assert cli("report", out, "--gallery", "0").code == 0
+    shown = [(row["tau"], row["shard"], row["images"]) for row in table_of(out, "results")]
+    assert shown == [("0.3", "", "12"), ("0.4", "", "12"), ("0.45", "2/2", "6 (shard 2/2)"), ("0.6", "", "12")]
+    assert "2 shards of merged cells are not shown" in page_of(out)
+    covered = [
+        folder for folder, result in results_of(out) if result.shard and result.config["segmenter"]["tau"] == 0.4
     ]
-    assert "3 shards of merged cells are not shown" in page_of(swept)
-    missed = cli("show", "zzz", f"output_dir={swept}")
-    assert missed.code == 2
-    assert all(folder.name not in missed.err for folder in shards.values())
+    missed = cli("show", "zzz", f"output_dir={out}")
+    assert (missed.code, len(covered)) == (2, 2)
+    assert not any(folder.name in missed.err for folder in covered)
+
+    (merged,) = (path for path, cell in results_of(out) if cell.config["segmenter"]["tau"] == 0.4 and not cell.shard)
+    shutil.rmtree(merged)
+    assert cli("report", out, "--gallery", "0").code == 0
+    assert len(table_of(out, "results")) == 5
+    best = max(result.metrics.miou for _, result in results_of(out) if not result.shard)
+    assert re.findall(r'class="score">([\d.]+)', page_of(out)) == [f"{100 * best:.1f}"]
+    assert page_of(out).count('<span class="badge warn">shard') == 3
 
 
 def test_a_row_leads_to_all_that_is_known_of_its_cell(swept, cli):

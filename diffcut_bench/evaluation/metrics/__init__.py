@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import CodeError, Trace, UserError
+from diffcut_bench.errors import UserError, error_in_code
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
 from diffcut_bench.extensions import METRICS, installed, option_folders, told
 
@@ -169,10 +169,7 @@ def _loaded(load: Callable[[], Any], place: str) -> Metric:
     try:
         loaded = load()
     except Exception as error:  # whatever is wrong in somebody's file
-        hint = "mend this metric, or take it away"
-        if trace := Trace.of(error):
-            raise CodeError(trace.error, place, hint, trace) from error
-        raise UserError(f"{type(error).__name__}: {error}", place, hint) from error
+        raise error_in_code(error, place, "mend this metric, or take it away") from error
     metric = getattr(loaded, "METRIC", loaded)
     if not isinstance(metric, Metric):
         raise UserError("there is no METRIC", place, "write METRIC = Metric(…): docs/adding_a_metric.md")
