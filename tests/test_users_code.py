@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -191,7 +192,8 @@ def test_what_ends_a_whole_pass_is_told_of_its_cells(cli, hers, monkeypatch):
     monkeypatch.setattr("diffcut_bench.scoring.passes.data_fingerprint", lambda data: data.no_such_thing)
     done = cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words)
     assert done.code == 2
-    assert done.err.count("no attribute 'no_such_thing'") == 2
+    assert done.err.count("no attribute 'no_such_thing'") == 1, "two cells, one bug"
+    assert len(re.findall("^cell .*segmenter=(?:one_segment|grid)", done.err, re.MULTILINE)) == 2
     assert "lambda data: data.no_such_thing" in done.err and "trace: out/logs" in done.err
     with pytest.raises(AttributeError):
         cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words, "--debug")
