@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 from diffcut_bench import __version__
 from diffcut_bench.commands.arguments import COMMANDS, DEBUG_HELP, add_config_flags, with_config_flags
 from diffcut_bench.commands.terminal import console, warn
-from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, did_you_mean, is_debugging
+from diffcut_bench.errors import DEBUG, CodeError, UserError, did_you_mean, error_in_code, is_debugging
 from diffcut_bench.extensions import current_folder_importable, is_searchpath
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
@@ -102,8 +102,8 @@ def _mistake(error: BaseException) -> UserError | None:
 
         if is_out_of_memory(error):
             return UserError("not enough memory", "this command", "use a smaller picture, or device=cpu")
-    trace = Trace.of(error) if isinstance(error, Exception) else None
-    return CodeError.of(trace, "this command") if trace is not None and trace.of_user else None
+    told = error_in_code(error, "this command") if isinstance(error, Exception) else None
+    return told if isinstance(told, CodeError) and told.trace.of_user else None
 
 
 class _Parser(argparse.ArgumentParser):

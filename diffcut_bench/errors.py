@@ -78,8 +78,9 @@ class Trace:
         if not users and isinstance(error, ValueError) and raised and _is_ours(raised[-1].filename):
             return None
         told = f"{type(main).__name__}: {' '.join(str(main).split())}"
-        texts = (told, "\n".join(shown[-_SHOWN:]), "".join(traceback.format_exception(error)))
-        return cls(*map(without_credentials, texts), bool(users), error)
+        whole = "".join(traceback.format_exception(error))
+        told, excerpt, text = map(without_credentials, (told, "\n".join(shown[-_SHOWN:]), whole))
+        return cls(told, excerpt, text, bool(users), error)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "cause": None}
@@ -90,6 +91,11 @@ class Trace:
         if self.of_user:
             return "mend this code, then run the same command again"
         return "if no option of yours is the reason, report it with the whole traceback"
+
+    @property
+    def place(self) -> str:
+        """Where it came up, ``file:line in function``."""
+        return "".join(each.strip() for each in self.excerpt.splitlines()[::2][-1:])
 
     @property
     def origin(self) -> str:
@@ -110,16 +116,11 @@ class CodeError(UserError):
         super().__init__(what, where, hint)
         self.trace, self.log = trace, log
 
-    @classmethod
-    def of(cls, trace: Trace, where: str) -> "CodeError":
-        return cls(trace.error, where, trace.hint, trace)
-
     @property
     def line(self) -> str:
         """What, where in the code and the log, for a table."""
-        places = [text.strip() for text in self.trace.excerpt.splitlines()[::2]]
         log = [] if self.log is None else [f"its traceback is in {self.log}"]
-        return f"{self.what} ({'; '.join([*places[-1:], *log, self.where])})"
+        return f"{self.what} ({'; '.join([self.trace.place, *log, self.where])})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.what, self.where, self.hint, self.trace, self.log)
@@ -128,6 +129,21 @@ class CodeError(UserError):
         first, _, rest = super().__str__().partition("\n")
         more = "--debug raises it" if self.log is None else f"{self.log} holds the whole traceback; --debug raises it"
         return f"{first}\n{self.trace.excerpt}\n{rest}\ntrace: {more}"
+
+
+def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:
+    """What a user is told of whatever a stage, data set or metric raised: a `CodeError`, unless the message is one of
+    this package that says all.
+
+    Args:
+        error: none of a user's mistakes.
+        where: it came up.
+        hint: what to do; empty: to mend the code, or to report it.
+    """
+    trace = Trace.of(error)
+    if trace is None:
+        return UserError(f"{type(error).__name__}: {error}", where, hint or "choose other options, or mend the data")
+    return CodeError(trace.error, where, hint or trace.hint, trace)
 
 
 _SHOWN = 3  # places

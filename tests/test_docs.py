@@ -108,8 +108,8 @@ def test_the_worked_example_of_a_metric_runs(tmp_path, monkeypatch, add_metric, 
     exec(compile(test, "test_boundary_recall.py", "exec"), namespace)
     namespace["test_a_boundary_is_found_if_it_is_near"]()
 
-    (tmp_path / "reproduction").mkdir()
-    (tmp_path / "reproduction" / "edges.yaml").write_text(
+    (tmp_path / "options" / "reproduction").mkdir(parents=True)
+    (tmp_path / "options" / "reproduction" / "edges.yaml").write_text(
         "title: Edges\nsource: me\nmeasure: boundary_recall\ncolumns: {shapes: [dataset=folder]}\n"
         "rows:\n  - {name: fine, overrides: [segmenter.tau=0.9], published: {shapes: 80.0}}\n"
         "  - {name: coarse, overrides: [segmenter.tau=0.5], published: {shapes: 70.0}}\n"
@@ -117,7 +117,7 @@ def test_the_worked_example_of_a_metric_runs(tmp_path, monkeypatch, add_metric, 
     )
     done = cli("run", *base)
     own = [word for word in base if word != "dataset=folder"]
-    redrawn = cli("reproduce", "edges", f"hydra.searchpath=[file://{tmp_path}]", *own)
+    redrawn = cli("reproduce", "edges", f"hydra.searchpath=[file://{tmp_path / 'options'}]", *own)
     assert (done.code, redrawn.code) == (0, 0), done.err + redrawn.err
     by_tau = {read_result(cell).config["segmenter"]["tau"]: cell for cell in output.glob("results/*")}
     score = read_result(by_tau[0.5]).scores["boundary_recall"]

@@ -6,13 +6,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import shapes_overrides
 from PIL import Image
 
 import diffcut_bench
 from diffcut_bench.config import load_config
 from diffcut_bench.config.overrides import hydra_main
-from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, is_debugging
+from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, error_in_code, is_debugging
+from diffcut_bench.scoring.features import open_features
+from diffcut_bench.scoring.passes import open_dataset
+from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader
 from diffcut_bench.store import log_trace
 
 CODE = """\
@@ -181,6 +186,17 @@ def test_a_failed_cell_of_a_sweep_and_of_a_table(cli, hers):
         cli("run", "-m", "segmenter=refusing,one_segment", *NO_FEATURES, *words, "--debug")
 
 
+def test_what_ends_a_whole_pass_is_told_of_its_cells(cli, hers, monkeypatch):
+    words = hers()
+    monkeypatch.setattr("diffcut_bench.scoring.passes.data_fingerprint", lambda data: data.no_such_thing)
+    done = cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words)
+    assert done.code == 2
+    assert done.err.count("no attribute 'no_such_thing'") == 2
+    assert "lambda data: data.no_such_thing" in done.err and "trace: out/logs" in done.err
+    with pytest.raises(AttributeError):
+        cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words, "--debug")
+
+
 def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers):
     words = hers()
     table = Path("options", "reproduction", "mine.yaml")
@@ -227,6 +243,23 @@ def test_an_unreadable_picture_is_a_line_and_no_bug(cli, hers, shapes):
     assert not Path("out", "logs").exists()
 
 
+def test_a_bug_in_a_data_set_is_told_from_damaged_data(shapes):
+    class Hers(SegmentationDataset):
+        def class_map(self, raw, where):
+            return raw.no_such_thing
+
+    plain = load_config(["dataset=folder", f"dataset.root={shapes}", "dataset.num_classes=3", "backbone=none"])
+    dataset, source = open_dataset(plain), open_features(plain, torch.device("cpu"))
+    hers = Hers(**{name: getattr(dataset, name) for name in dataset.__dataclass_fields__})
+    ((failure,),) = example_loader(hers, [Wanted(0)], source, batch_size=1)
+    assert isinstance(failure, CodeFailure)
+    assert failure.error == "AttributeError: 'numpy.ndarray' object has no attribute 'no_such_thing'"
+    assert "return raw.no_such_thing" in pickle.loads(pickle.dumps(failure)).trace.excerpt
+    (shapes / "labels" / "picture0.png").write_bytes(b"no picture")
+    ((failure,),) = example_loader(hers, [Wanted(0)], source, batch_size=1)
+    assert not isinstance(failure, CodeFailure) and "picture0" in failure.error
+
+
 def caught(raising, *arguments) -> Trace:
     try:
         raising(*arguments)
@@ -243,7 +276,7 @@ def fetch(url: str) -> None:
 
 def test_neither_message_nor_log_holds_credentials(tmp_path):
     trace = caught(fetch, "https://me:secret@host/x?token=abc")
-    error = pickle.loads(pickle.dumps(CodeError.of(trace, "here")))
+    error = pickle.loads(pickle.dumps(error_in_code(trace.cause, "here")))
     log = log_trace(tmp_path, error.trace, "https://me:secret@host")
     assert log is not None and log.parent == tmp_path / "logs"
     text = log.read_text() + str(error)
@@ -263,7 +296,7 @@ def test_bugs_are_added_to_one_log_and_each_once(tmp_path):
 def test_a_folder_that_cannot_be_written_costs_the_log_alone(tmp_path):
     (tmp_path / "logs").write_text("a file")
     assert log_trace(tmp_path, caught(fetch, "x"), "image") is None
-    assert "--debug raises it" in str(CodeError.of(caught(fetch, "x"), "here"))
+    assert "--debug raises it" in str(error_in_code(caught(fetch, "x").cause, "here"))
 
 
 def test_without_code_of_the_users_the_last_lines_of_ours_are_shown(monkeypatch):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.extensions import is_searchpath
+from diffcut_bench.extensions import is_searchpath, option_folders
 from diffcut_bench.paths import conf_dir, paper_order
 
 CFG_KINDS = ("all", "hydra", "job")
@@ -72,7 +72,8 @@ def _run(parser: ArgumentParser) -> None:
 
 
 def _reproduce(parser: ArgumentParser) -> None:
-    add, names = parser.add_argument, (path.stem for path in (conf_dir() / "reproduction").glob("*.yaml"))
+    folders = [conf_dir(), *option_folders()]
+    add, names = parser.add_argument, (path.stem for each in folders for path in each.glob("reproduction/*.yaml"))
     add("name", metavar="NAME", help=f"one of {', '.join(sorted(names, key=paper_order))}")
     add("--dry-run", action="store_true", help="print the cells, what they need and how long it takes")
     add("--tflops", metavar="N", type=float, help="10^12 operations a second of the GPU of --dry-run")

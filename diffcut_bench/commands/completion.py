@@ -84,7 +84,7 @@ def candidates(line: str) -> list[str]:
     start = next((index for index, word in enumerate(words) if word.rpartition("/")[2] == "diffcut-bench"), 0)
     words = words[start + 1 :]
     if len(words) < 2:
-        found: Iterator[str] = iter([*COMMANDS, "--help", "--version"])
+        found: Iterator[str] = iter([*COMMANDS, "--debug", "--help", "--version"])
     else:
         found = _of_command(words[0], words[1:-1], words[-1])
     return sorted({each for each in found if each.startswith(words[-1]) and _PLAIN.fullmatch(each)}) if words else []

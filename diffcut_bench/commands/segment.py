@@ -123,8 +123,8 @@ def _segment(
     ended, before, done, todo = [], 0, 0, len(pictures)
     with contextlib.ExitStack() as stack:
         report = None
-        if console.is_terminal and len(pictures) > 1:
-            report = stack.enter_context(progress("segmenting", "images"))
+        if len(pictures) > 1:
+            report = stack.enter_context(progress("segmenting", "images", transient=not console.is_terminal))
             report(done, todo)
         for each in files(pictures):
             if each.before:  # speed and time left are of the others

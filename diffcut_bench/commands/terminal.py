@@ -1,5 +1,6 @@
 """What all commands print through: standard output, standard error, a progress bar."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,9 @@ def progress(what: str, unit: str, *, transient: bool = False) -> Iterator[Repor
     """A line at the bottom of the terminal that tells how far a walk is, its speed and the time left.
 
     It appears with the first report, which should say how many were done before: speed and time left count only what
-    comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. ::
+    comes after it. It fits a terminal of 40 columns. Lines of `say` appear above it. Where there is no terminal, but a
+    pipe, a file or a job of a cluster, it is printed anew every 30 seconds, or as often as ``DIFFCUT_BENCH_PROGRESS``
+    says (seconds; 0: never). ::
 
         with progress("segmenting", "images") as report:
             report(0, len(paths))
@@ -101,7 +104,8 @@ class ProgressLines:
 
     def add(self, what: str, unit: str) -> Report:
         """Another line; see `progress`."""
-        self._walks.append(_Walk(what, unit, console.get_time))
+        moves = console.is_jupyter or (console.is_terminal and not console.is_dumb_terminal)
+        self._walks.append(_Walk(what, unit, console.get_time, None if moves else _seconds_between_lines()))
         return self._walks[-1]
 
     def _shown(self) -> Group:
@@ -115,6 +119,8 @@ class _Walk:
     what: str
     unit: str
     clock: Callable[[], float]
+    every: float | None = None  # seconds after which it is printed anew; None: it is not
+    printed: float = 0.0  # when that was last
     began: float | None = None  # when its first report came, which told of `first`
     first: int = 0
     at: float = 0.0  # when its last report came, which told of these:
@@ -125,12 +131,16 @@ class _Walk:
     def __call__(self, done: int, total: int | None, seconds: Mapping[str, float] | None = None) -> None:
         self.at, self.done, self.total = self.clock(), done, total
         if self.began is None:
-            self.began, self.first = self.at, done
+            self.began = self.printed = self.at
+            self.first = done
         if seconds and sum(seconds.values()) > 0:
             name, most = max(seconds.items(), key=lambda stage: stage[1])
             self.slowest = f"{_STAGES.get(name, name)} {100 * most / sum(seconds.values()):.0f} %"
+        if self.every is not None and self.at - self.printed >= self.every and done != total:
+            self.printed = self.at
+            say(self.line(_LONG, with_bar=False).plain)
 
-    def line(self, width: int) -> Text:
+    def line(self, width: int, *, with_bar: bool = True) -> Text:
         """What there is to tell; what matters least is left out where the terminal is too narrow for all of it."""
         scale, unit, digits = (1e6, "MB", 1) if self.unit == "bytes" else (1, self.unit, 0)
         took, new = self.at - (self.began or 0.0), (self.done - self.first) / scale
@@ -143,7 +153,7 @@ class _Walk:
         known = [number for number in (self.done, self.total) if number is not None]
         parts = {
             "what": self.what,
-            "bar": _BAR * " " if self.total else "",
+            "bar": _BAR * " " if self.total and with_bar else "",
             "count": "/".join(f"{number / scale:.{digits}f}" for number in known),
             "time": time,
             "speed": f"{speed:.{2 if speed < 10 else 0}f} {unit}/s" if speed else unit,
@@ -166,7 +176,17 @@ class _Walk:
         return line
 
 
+def _seconds_between_lines() -> float | None:
+    """Of `progress` where there is no terminal; None: no lines."""
+    try:
+        seconds = float(os.environ.get("DIFFCUT_BENCH_PROGRESS", ""))
+    except ValueError:
+        return 30.0
+    return seconds if seconds > 0 else None
+
+
 _BAR = 10  # characters
+_LONG = 1000  # characters: a line of a file is as long as it is
 _STAGES = {  # of a pass over images, by their names in `Timings`
     "read_s": "reading",
     "features_s": "features",

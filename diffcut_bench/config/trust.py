@@ -1,5 +1,5 @@
-"""Configs in files are data: only options of conf/, of installed packages and of folders that the user names decide which
-code is run."""
+"""Configs in files are data: only options of conf/, of installed packages and of folders that the user names decide
+which code is run."""
 
 import re
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ _NAME_AGAIN = "name its option again, with hydra.searchpath=[DIR] where it is yo
 def trusted(stored: object, overrides: Sequence[str] = ()) -> RunConfig:
     """A config from a file, safe to use.
 
-    Each group is composed again along the search path, which no file changes, by the option that the file names. Whatever `hydra.utils.instantiate` reads
-    as an instruction (``_target_`` and other keys that begin with ``_``, at any depth) has to be the option's own;
-    numbers, words and lists may differ. The result has no tracker.
+    Each group is composed again along the search path, which no file changes, by the option that the file names.
+    Whatever `hydra.utils.instantiate` reads as an instruction (``_target_`` and other keys that begin with ``_``, at
+    any depth) has to be the option's own; numbers, words and lists may differ. The result has no tracker.
 
     Args:
         stored: a result's ``config``.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import CodeError, Trace, UserError
+from diffcut_bench.errors import error_in_code
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable
 from diffcut_bench.evaluation.intervals import (
     FEWEST_IMAGES,
@@ -124,7 +124,4 @@ def _scores(metric: Metric, statistics: Tensor, sums: Tensor, absent_classes: Ab
         return ResampledScores(*(metric.scores(each, absent_classes) for each in (statistics.sum(dim=0), sums)))
     except Exception as error:  # a metric of the user's
         hint = "mend it, then run the same command again: what is scored is kept"
-        where = f"metric {metric.name}"
-        if trace := Trace.of(error):
-            raise CodeError(trace.error, where, hint, trace) from error
-        raise UserError(f"{type(error).__name__}: {error}", where, hint) from error
+        raise error_in_code(error, f"metric {metric.name}", hint) from error

@@ -98,7 +98,8 @@ def plan_budget(
         output_dir = Path(first.output_dir).absolute()
         there = next(folder for folder in (output_dir, *output_dir.parents) if folder.exists())
         lines += _sums([price for price in prices if price], shutil.disk_usage(there).free, device, rate, tflops)
-    return _table(reproduction, cells, outlooks, prices), [*lines, *_to_fetch(outlooks, to_run)]
+    lines += [*_not_run(cells), *_to_fetch(outlooks, to_run)]
+    return _table(reproduction, [cell for cell, _ in to_run], outlooks, prices), lines
 
 
 def _quotient(amount: float | None, rate: float | None) -> float | None:
@@ -207,7 +208,7 @@ def _known(numbers: Iterable[int | None], text: Callable[[int], str] = str) -> s
 
 def _table(
     reproduction: Reproduction,
-    cells: Sequence[PlannedCell],
+    to_run: Sequence[PlannedCell],
     outlooks: Sequence[Outlook],
     prices: Sequence[_Price | None],
 ) -> Table:
@@ -215,21 +216,18 @@ def _table(
     shown = _PRICES if any(price.published is not None for price in priced) else _PRICES[:-1]
     columns = (*map(Column, ("cell", "column", "state")), *number_columns(*(shown if priced else ())))
     rows = []
-    to_run = [cell for cell in cells if cell.config is not None]
     for cell, outlook, price in zip(to_run, outlooks, prices, strict=True):
         point = " ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in cell.point.items())
         state = "measured by each run" if reproduction.measure == "auc" and not outlook.missing else _state(outlook)
         texts = price.texts() if price else ("",) * len(_PRICES)
         rows.append((f"{cell.name} {point}".strip(), cell.column, state, *texts)[: len(columns)])
-    for name, why in dict.fromkeys((cell.name, cell.not_run) for cell in cells if cell.config is None):
-        rows.append((name, "all", f"not run: {why}", *[""] * (len(columns) - 3)))
     return Table(reproduction.name, reproduction.title, columns, tuple(rows))
 
 
 def _state(outlook: Outlook) -> str:
     if outlook.missing:
-        named = dict.fromkeys("see below" if lack.kind == "more" else lack.kind for lack in outlook.missing)
-        return f"lacks {', '.join(named)}"
+        named = {"more": "see below", "data": "data"}  # the column says which
+        return f"needs {', '.join(dict.fromkeys(named.get(lack.kind, lack.option) for lack in outlook.missing))}"
     if outlook.state is None:
         return "unknown, device not here"
     if outlook.finished:
@@ -237,11 +235,23 @@ def _state(outlook: Outlook) -> str:
     return f"{outlook.state.done} of {outlook.state.images} images" if outlook.state.done else "not started"
 
 
+def _not_run(cells: Sequence[PlannedCell]) -> Iterator[str]:
+    """The rows that can't be run, by the reason."""
+    names: dict[str, dict[str, None]] = {}
+    for cell in (cell for cell in cells if cell.config is None):
+        names.setdefault(cell.not_run, {})[cell.name] = None
+    for why, rows in names.items():
+        yield f"not run    {why}: {', '.join(rows)}"
+
+
 def _to_fetch(outlooks: Sequence[Outlook], to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> Iterator[str]:
-    """Each thing once, with the command that fetches it, and released files, which are fetched by hand."""
+    """A list to go shopping with: each thing once, its size, who needs it, its terms, and the command that fetches it;
+    released files, which are fetched by hand."""
     lacks: dict[tuple[str, str], Lack] = {}
+    needed_by: dict[tuple[str, str], dict[str, None]] = {}
     for lack in (lack for outlook in outlooks for lack in outlook.missing):
         known = lacks.setdefault((lack.kind, lack.what), lack)
+        needed_by.setdefault((lack.kind, lack.what), {})[lack.option] = None
         if set(lack.mend.split()) > set(known.mend.split()):  # of a model a namer wants more files than a backbone does
             lacks[lack.kind, lack.what] = replace(lack, size=lack.size or known.size)
     files: dict[tuple[str, str, str], dict[str, None]] = {}
@@ -252,9 +262,17 @@ def _to_fetch(outlooks: Sequence[Outlook], to_run: Sequence[tuple[PlannedCell, R
                 files.setdefault((cell.row.name, file.what, file.option), {})[cell.column] = None
     if lacks or files:
         yield "to fetch, where there is network, and sizes as far as they are known here:"
-    for lack in sorted(lacks.values(), key=lambda lack: ("data", "weights", "more").index(lack.kind)):
-        yield f"  {lack.what}" + ("" if lack.kind == "more" else f" ({lack.size or 'size unknown'})")
+    for (kind, what), lack in sorted(lacks.items(), key=lambda known: ("data", "weights", "more").index(known[0][0])):
+        bound = "at least " if kind == "weights" else ""
+        size = "size unknown" if lack.size is None else f"{bound}{in_units(lack.size)}"
+        yield f"  {what}" if kind == "more" else f"  {what} ({size}) for {', '.join(needed_by[kind, what])}"
+        if lack.terms:
+            yield f"      licence: {lack.terms}"
         yield f"      {lack.mend}"
+    sizes = [lack.size for lack in lacks.values() if lack.kind != "more"]
+    if len(sizes) > 1:
+        more = any(lack.kind == "weights" or (lack.kind == "data" and lack.size is None) for lack in lacks.values())
+        yield f"  together {'at least ' if more else ''}{in_units(sum(size or 0 for size in sizes))}"
     for (row, what, option), columns in files.items():
         yield f"  {what} of the released code for {row}: {', '.join(columns)} (without them a verdict is limited)"
         yield f'      {option}=FILE, by hand: docs/open_vocabulary.md, "Table 4 as released"'

@@ -25,7 +25,7 @@ from diffcut_bench.scoring.features import outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
 from diffcut_bench.scoring.passes import chosen_images, open_pass, pass_key, without_preparing
 from diffcut_bench.segmenters import as_segmenter
-from diffcut_bench.store import cell_key, in_units, read_result
+from diffcut_bench.store import cell_key, read_result
 
 _UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
 _OBLONG = 2  # longer side over the shorter one of what a whole picture is counted as
@@ -40,13 +40,17 @@ class Lack:
         kind: ``data``, ``weights`` or ``more``.
         what: name of the pairs (several data sets may read the same), of the model, or what is wrong.
         mend: what to type or do.
-        size: of a download, in words; empty where nothing is known of it.
+        option: that needs it, such as ``voc``.
+        size: bytes of a download, of weights the least that they can be; None where nothing is known of it.
+        terms: licence of the data; of weights the page that states it.
     """
 
     kind: str
     what: str
     mend: str
-    size: str = ""
+    option: str = ""
+    size: int | None = None
+    terms: str = ""
 
     @classmethod
     def of(cls, error: UserError) -> "Lack":
@@ -119,7 +123,8 @@ def _look_at(config: RunConfig) -> _Look:
                 if isinstance(built, Benchmark):
                     missing += _unprepared(built, config)
             except MissingWeightsError as error:
-                missing += _without_weights(error, outline_of(config, "cpu") if group == "backbone" else None)
+                outline = outline_of(config, "cpu") if group == "backbone" else None
+                missing += _without_weights(error, config.choices.get(group, ""), outline)
             except UserError as error:
                 missing.append(Lack.of(error))
         if not missing and is_here(config.device):
@@ -278,12 +283,13 @@ def _timed_by(config: Mapping[str, Any], device_type: str) -> dict[str, str]:
     return {stage: cell_key({"stage": stage, **settings}) for stage, settings in parts.items()}
 
 
-def _without_weights(error: MissingWeightsError, outline: Outline | None) -> list[Lack]:
+def _without_weights(error: MissingWeightsError, option: str, outline: Outline | None) -> list[Lack]:
     asked = f"ask for access at https://huggingface.co/{error.model}, `hf auth login`, then " if error.gated else ""
     parameters = None if outline is None else outline.parameters
     # Two bytes a weight, and there are other parts.
-    size = "" if parameters is None else f"at least {in_units(2 * parameters)}"
-    found = [Lack("weights", error.model, asked + error.command, size)]
+    size = None if parameters is None else 2 * parameters
+    page = f"see https://huggingface.co/{error.model}"
+    found = [Lack("weights", error.model, asked + error.command, option, size, page)]
     found += [Lack.of(error)] if error.says_more else []
     elsewhere = f"{error.model}, of which another revision is here"
     return found + ([Lack("more", elsewhere, error.elsewhere)] if error.elsewhere else [])
@@ -297,11 +303,13 @@ def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
     if benchmark.root is not None:
         wrong = Lack("more", f"there is no folder {benchmark.root}", "check dataset.root")
         return [] if Path(benchmark.root).is_dir() else [wrong]
-    card, prepare = benchmark.card, command(f"data prepare {benchmark.name}")
+    card, option = benchmark.card, config.choices["dataset"]
+    prepare = command(f"data prepare {benchmark.name}")
     if benchmark.n_expected is None:  # `--download` fetches published splits alone, and sizes are theirs
         names = [name for name in ("split", "ids") if name in config.dataset]
         own = " ".join(f"dataset.{name}={config.dataset[name]}" for name in names)
-        return [Lack("data", benchmark.source, f"{prepare} {own} dataset.root=DIR, as {card.homepage} gives it")]
+        mend = f"{prepare} {own} dataset.root=DIR, as {card.homepage} gives it"
+        return [Lack("data", benchmark.source, mend, option, terms=card.licence)]
     by_hand = None if card.by_hand is None else f"{card.by_hand}; then {prepare} dataset.root=DIR"
-    size = in_units(card.download_bytes) if card.download_bytes is not None else ""
-    return [Lack("data", benchmark.source, by_hand or f"{prepare} --download dataset.root=DIR", size)]
+    mend = by_hand or f"{prepare} --download dataset.root=DIR"
+    return [Lack("data", benchmark.source, mend, option, card.download_bytes, card.licence)]

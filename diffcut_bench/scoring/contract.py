@@ -7,7 +7,7 @@ from torch import Tensor
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import CodeError, Trace, UserError
+from diffcut_bench.errors import UserError, error_in_code
 from diffcut_bench.scoring.features import FeatureSource, backbone_identity
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.store import cell_key
@@ -51,10 +51,7 @@ def check_backbone(config: RunConfig) -> list[Finding]:
     except UserError:
         raise
     except Exception as error:  # whatever a new backbone raises is the finding
-        where = f"{where}, images {list(images.shape)}"
-        if trace := Trace.of(error):
-            raise CodeError(trace.error, where, _CONTRACT, trace) from error
-        raise UserError(f"{type(error).__name__}: {error}", where, _CONTRACT) from error
+        raise error_in_code(error, f"{where}, images {list(images.shape)}", _CONTRACT) from error
     constant = backbone_identity(backbone, config.backbone) == identity
     dimmed = images * torch.tensor([1.0, 0.5])[:, None, None, None]
     return [

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -11,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import Trace, UserError, error_in_code, is_debugging
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.checks import check_segments
 from diffcut_bench.scoring.contract import Finding
@@ -93,7 +94,7 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
     except UserError:
         raise
     except Exception as error:  # whatever a new segmenter raises is the finding
-        raise UserError(f"{type(error).__name__}: {error}", where, _CONTRACT) from error
+        raise error_in_code(error, where, _CONTRACT) from error
     alone, other, turned = (_of(inputs, which) for which in ([0], [0, 0], [1, 0]))
     channels = inputs.features.shape[1] - (segmenter.attention_channels or 0)
     mixed = torch.cat([torch.arange(channels).flip(0), torch.arange(channels, inputs.features.shape[1])])
@@ -136,7 +137,7 @@ def _segments(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[Tensor]:
 
 def _of(inputs: Inputs, which: Sequence[int]) -> Inputs:
     """Some images of a batch."""
-    chosen = {
+    chosen: dict[str, Any] = {
         name: value[list(which)] if isinstance(value, Tensor) else [value[index] for index in which]
         for name, value in vars(inputs).items()
     }
@@ -178,7 +179,7 @@ def _agree(what: str, first: Tensor, again: Callable[[], Tensor], exact: bool = 
     try:
         second = again()
     except Exception as error:  # which the first time did not come
-        return Finding(what, f"NO: {type(error).__name__}: {error}", fine=False)
+        return _raised(what, error)
     if first.shape == second.shape and torch.equal(first, second):
         return Finding(what, "yes")
     if not exact and first.shape == second.shape and all(map(_is_same, first, second)):
@@ -198,8 +199,16 @@ def _survives(what: str, segment: Callable[[], Tensor]) -> Finding:
     try:
         segments = segment()
     except Exception as error:  # whatever a new segmenter raises is the finding
-        return Finding(what, f"NO: {type(error).__name__}: {error}", fine=False)
+        return _raised(what, error)
     return Finding(what, counted(len(segments[0].unique()), "segment"))
+
+
+def _raised(what: str, error: Exception) -> Finding:
+    if is_debugging():
+        raise error
+    trace = Trace.of(error)
+    told = f"{type(error).__name__}: {error}" if trace is None else f"{trace.error} ({trace.place})"
+    return Finding(what, f"NO: {told}", fine=False)
 
 
 def _is_same(first: Tensor, second: Tensor) -> bool:

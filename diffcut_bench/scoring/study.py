@@ -13,16 +13,18 @@ from omegaconf import DictConfig
 from diffcut_bench.config import RunConfig, is_launcher, is_searchpath, is_sweeper, load_config, split_swept
 from diffcut_bench.config.mistakes import entries
 from diffcut_bench.config.overrides import composed
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, is_debugging
 from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.extras import is_installed
+from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.launching import (
     check_launcher,
     ended_cells,
     new_folder,
     start_jobs,
+    told_of,
     write_record,
 )
 from diffcut_bench.scoring.passes import run_cell
@@ -78,6 +80,13 @@ class Study:
         except UserError as error:
             write_record(self.folder, number, overrides, error)
             raise
+        except Exception as error:
+            raise_if_interrupted()
+            if is_debugging():
+                raise
+            told = told_of(error, overrides, Path(self.config.output_dir))
+            write_record(self.folder, number, overrides, told)
+            raise told from error
         write_record(self.folder, number, overrides, cell)
         varied = " ".join(word for word in overrides if word.partition("=")[0] in self.keys)
         before = ", finished before" if cell.skipped else ""

@@ -19,13 +19,13 @@ from diffcut_bench.config import (
     load_config,
     quote_if_needed,
 )
-from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
+from diffcut_bench.errors import CodeError, UserError, is_debugging
 from diffcut_bench.escaping import counted
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, write_record
+from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, told_of, write_record
 from diffcut_bench.scoring.passes import pass_key, run_cells
-from diffcut_bench.store import Result, cell_key, log_error, write_atomically
+from diffcut_bench.store import Result, cell_key, write_atomically
 
 _RECURSIVE = "diffcut_bench.segmenters.DiffCut"
 _READ_FROM_TREE = ("tau", "label_codes")  # settings of it that do not change the recursion
@@ -99,13 +99,7 @@ class Sweep:
             raise_if_interrupted()
             if is_debugging():
                 raise
-            where, trace = " ".join(cells[0].overrides), Trace.of(error)
-            if trace is None:
-                told = UserError(f"{type(error).__name__}: {error}", where, "run this cell alone to see more")
-            else:
-                told = CodeError.of(trace, where)
-                log_error(Path(configs[0].output_dir), told)
-            ended = [told] * len(cells)
+            ended = [told_of(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
         for end in ended:
             if is_debugging() and isinstance(end, CodeError):
                 raise end

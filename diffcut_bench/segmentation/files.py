@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffcut_bench.datasets.decoding import TooManyPixelsError
-from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
+from diffcut_bench.errors import CodeError, UserError, error_in_code, is_debugging
 from diffcut_bench.segmentation.entries import Key
 from diffcut_bench.segmentation.formats import FORMATS, Format, Segmented, read_georeference
 from diffcut_bench.segmentation.listing import NamedPicture
@@ -214,13 +214,9 @@ class FileSegmenter:
             return SegmentedFile(path, error=error)
         if self._is_only_one:
             raise error
-        trace = Trace.of(error)
-        if trace is not None:
-            found = CodeError.of(trace, str(path))
-            log_error(self._record.base, found)
-            return SegmentedFile(path, error=found)
-        what = next(iter(f"{type(error).__name__}: {error}".splitlines()))
-        return SegmentedFile(path, error=UserError(what, str(path), "segment this picture alone to see more"))
+        found = error_in_code(error, str(path))
+        log_error(self._record.base, found)
+        return SegmentedFile(path, error=found)
 
     def _written(
         self,

@@ -52,7 +52,7 @@ def test_candidates(line, found):
 def test_every_group_option_and_command_is_known():
     for group in GROUPS:
         assert {f"{group}={option}" for option in known_options(group)} == set(candidates(f"x run {group}="))
-    assert {*COMMANDS, "--help", "--version"} == set(candidates("x "))
+    assert {*COMMANDS, "--debug", "--help", "--version"} == set(candidates("x "))
     own = {f"{name}=" for name in load_config([]).to_dict()} - {"choices="}
     assert own <= set(candidates("x run "))
 

@@ -52,6 +52,7 @@ def clock(monkeypatch):
 
     clock = Clock(file=io.StringIO(), width=80, get_time=lambda: clock.now)
     monkeypatch.setattr(terminal, "console", clock)
+    monkeypatch.setenv("DIFFCUT_BENCH_PROGRESS", "0")
     return clock
 
 
@@ -104,6 +105,38 @@ def test_time_left_runs_down_between_two_reports(clock):
         assert "1/10 1:00 left 0.10 images/s" in str(report.line(80))
         clock.now = 400.0
         assert "0:00 left" in str(report.line(80))
+
+
+def minutes_of_lines(clock) -> list[str]:
+    """What is printed in two minutes in which a batch is done every ten seconds."""
+    with progress("scoring", "images", transient=True) as report:
+        for number in range(13):
+            clock.now = 10.0 * number
+            report(4 * number, 48, {"read_s": 1.0, "segment_s": 3.0})
+    return clock.text().splitlines()
+
+
+def test_without_a_terminal_a_line_is_printed_every_half_minute(clock, monkeypatch):
+    monkeypatch.delenv("DIFFCUT_BENCH_PROGRESS", raising=False)
+    assert minutes_of_lines(clock) == [
+        f"scoring {done}/48 {left} left 0.40 images/s segmenting 75 %"
+        for done, left in ((12, "1:30"), (24, "1:00"), (36, "0:30"))
+    ]
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [("60", 1), ("0", 0), ("10", 11), ("soon", 3)])
+def test_the_user_says_how_often(clock, monkeypatch, seconds, lines):
+    monkeypatch.setenv("DIFFCUT_BENCH_PROGRESS", seconds)
+    assert len(minutes_of_lines(clock)) == lines
+
+
+def test_a_terminal_gets_the_moving_line_alone(clock, monkeypatch):
+    monkeypatch.setattr(type(clock), "is_terminal", True)
+    lines = terminal.ProgressLines()
+    report = lines.add("scoring", "images")
+    for clock.now in (0.0, 100.0, 200.0):
+        report(int(clock.now), 300)
+    assert not clock.text()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import importlib.util
+import json
 import sys
 import types
 
@@ -66,26 +67,38 @@ def test_segments_are_pooled_before_the_head(tmp_path, monkeypatch):
     assert encoder.text(["a", "b"]).shape == (2, 2)
 
 
-@pytest.mark.slow
-@torch.no_grad()
-def test_a_segment_of_the_whole_image_is_what_the_library_makes_of_the_image(tmp_path):
-    """With the library itself, where it can be imported: random weights of a smaller network of the same kind."""
+@pytest.fixture
+def small_network(tmp_path):
+    """open_clip, the name of a network there that is `convnext_large_d` in small, and one of it with random weights."""
     try:
         library = open_clip_dense._open_clip()
     except UserError:
         pytest.skip("open_clip can't be imported here")
-    network = library.create_model("convnext_base").eval()
+    config = library.get_model_config("convnext_large_d")
+    config["embed_dim"] = 64
+    config["vision_cfg"]["timm_model_name"] = "convnext_atto"
+    config["text_cfg"] |= {"width": 64, "heads": 2, "layers": 1}
+    (tmp_path / "convnext_tiny_d.json").write_text(json.dumps(config))
+    library.add_model_config(tmp_path / "convnext_tiny_d.json")
+    torch.manual_seed(0)
+    return library, "convnext_tiny_d", library.create_model("convnext_tiny_d").eval()
+
+
+@torch.no_grad()
+def test_a_segment_of_the_whole_image_is_what_the_library_makes_of_the_image(small_network, tmp_path):
+    """With the library itself, where it can be imported."""
+    library, name, network = small_network
     torch.save(network.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
     images = torch.rand(2, 3, 128, 64)
     mean, deviation = (
         torch.tensor(three).view(3, 1, 1) for three in (library.OPENAI_DATASET_MEAN, library.OPENAI_DATASET_STD)
     )
     for given, seen in (("normalised", (images - mean) / deviation), ("unit", images)):
-        encoder = OpenClipEncoder("real", str(tmp_path), "convnext_base", image_size=128, input=given)
+        encoder = OpenClipEncoder("real", str(tmp_path), name, image_size=128, input=given)
         dense = encoder(encoder.resized(images))
         assert dense.shape[2:] == (4, 2)
         pooled = pool_segments(dense, torch.zeros(2, 128, 64, dtype=torch.long))[:, 0]
-        torch.testing.assert_close(encoder.project(pooled), network.encode_image(seen), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encoder.project(pooled), network.encode_image(seen), rtol=1e-5, atol=1e-5)
     texts = ["a photo of a cat.", "the sofa"]
-    found = network.encode_text(library.get_tokenizer("convnext_base")(texts))
-    torch.testing.assert_close(encoder.text(texts), found, rtol=1e-4, atol=1e-5)
+    found = network.encode_text(library.get_tokenizer(name)(texts))
+    torch.testing.assert_close(encoder.text(texts), found, rtol=1e-5, atol=1e-5)

@@ -58,7 +58,7 @@ def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
     assert done.code == 0, done.err
     assert not (tmp_path / "out").exists() and not (tmp_path / "hub").exists()
     state, images, features, disk, here, best, titan = line(done.out, "ours", "voc")
-    assert (state, images, features, disk) == ("lacks data, weights", "1449", "1449", "7.6 GB")
+    assert (state, images, features, disk) == ("needs data, ssd1b", "1449", "1449", "7.6 GB")
     assert here.startswith("≥ ") and best == "≥ 11 s", "6.21 TFLOP an image at 790 TFLOP/s"
     assert titan == "22 min", "1.11 images a second, table 11"
     assert line(done.out, "ours", "coco_object")[1:4] == ["2175", "2175", "11.4 GB"]
@@ -74,17 +74,32 @@ def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
     assert re.fullmatch(
         r"hf download segmind/SSD-1B unet/config.json unet/diffusion_pytorch_model.fp16\S+ .*", fetched[2]
     )
+    data = done.out.partition("to fetch")[2]
+    assert "  voc-val (2 GB) for voc\n      licence: Images are Flickr photographs" in data
+    assert "coco-val2017-curated (1.48 GB) for coco_object, coco_stuff27\n" in data
+    assert (
+        "segmind/SSD-1B (at least 2.6 GB) for ssd1b\n      licence: see https://huggingface.co/segmind/SSD-1B\n" in data
+    )
+    assert data.rstrip().endswith("together at least 6.08 GB")
     status = cli("reproduce", "mine", "--status", *words)
-    assert line(status.out, "ours", "voc") == ["lacks data, weights"]
+    assert line(status.out, "ours", "voc") == ["needs data, ssd1b"]
     assert "voc-val (2 GB)" in status.out
     assert "voc-val (2 GB)" in done.out and "segmind/SSD-1B (at least 2.6 GB)" in done.out
+
+
+def test_rows_that_are_not_run_are_a_line_a_reason(cli, tmp_path):
+    rows = "".join(f"  - {{name: {name}, not_run: {why}}}\n" for name, why in (("A", "trained"), ("B", "trained")))
+    done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc]", rows + SSD1B))
+    assert done.code == 0, done.err
+    assert "not run    trained: A, B\n" in done.out
+    assert "│ voc" in done.out and "\nA " not in done.out
 
 
 def test_a_wrong_root_is_told_before_weights_are_fetched(cli, tmp_path):
     words = [*experiment(tmp_path, "voc: [dataset=voc]", SSD1B), f"dataset.root={tmp_path / 'nowhere'}"]
     done = cli("reproduce", "mine", "--dry-run", *words)
     assert done.code == 0, done.err
-    assert line(done.out, "ours", "voc")[0] == "lacks see below, weights"
+    assert line(done.out, "ours", "voc")[0] == "needs see below, ssd1b"
     assert f"there is no folder {tmp_path / 'nowhere'}" in done.out and "hf download" in done.out
 
 
@@ -192,7 +207,7 @@ def test_small_backbones_have_a_price_and_what_the_paper_has_not_timed_no_line(c
     done = cli("reproduce", "mine", "--dry-run", *experiment(tmp_path, "voc: [dataset=voc]", rows))
     assert done.code == 0, done.err
     state, images, features, disk, here, best = line(done.out, "small", "voc")
-    assert (state, images, features, disk) == ("lacks data", "1449", "1449", "1.9 GB")
+    assert (state, images, features, disk) == ("needs data", "1449", "1449", "1.9 GB")
     assert here.startswith("≥ ") and best.startswith("≥ ")
     assert line(done.out, "colour", "voc")[1:] == ["1449", "1449", "17.8 MB", "", ""], "a mean is no network"
     assert line(done.out, "grid", "voc")[1:] == ["1449", "0", "", "", ""], "there are no features"
@@ -206,7 +221,7 @@ def test_coherence_has_the_price_of_the_images_that_it_draws(cli, tmp_path):
     pairs = draw_pairs([f"2007_{number:06}" for number in range(1449)], SamplingOptions())
     drawn = len({image for pair in pairs for image in pair})
     state, images, features, disk, here, best = line(done.out, "ours", "auc")
-    assert (state, images, features) == ("lacks data, weights", str(drawn), str(drawn))
+    assert (state, images, features) == ("needs data, ssd1b", str(drawn), str(drawn))
     assert disk == f"{drawn * FEATURE_BYTES / 1e9:.2f} GB" and here.startswith("≥ ") and best.startswith("≥ ")
     assert "TITAN" not in done.out, "which segmented, too"
 
@@ -244,7 +259,7 @@ def test_a_device_that_is_elsewhere_can_be_planned_for(cli, tmp_path):
     words = experiment(tmp_path, f"voc: [dataset=voc, backbone=ssd1b], shapes: [{own}]", "  - {name: x, published: {}}")
     done = cli("reproduce", "mine", "--dry-run", *words, "device=cuda")
     assert done.code == 0, done.err
-    told = ["lacks data, weights", "1449", "1449", "3.8 GB", "unknown", "≥ 11 s", "22 min"]
+    told = ["needs data, ssd1b", "1449", "1449", "3.8 GB", "unknown", "≥ 11 s", "22 min"]
     assert line(done.out, "x", "voc") == told, "half precision there"
     assert line(done.out, "x", "shapes")[:2] == ["unknown, device not here", "2"]
     assert "device=cuda is not on this machine" in done.out

@@ -295,7 +295,9 @@ def test_the_line_of_progress_counts_what_is_new(cli, photos, tmp_path, monkeypa
     told = []
     monkeypatch.setattr(console, "_force_terminal", True)
     monkeypatch.setattr(
-        segment_command, "progress", lambda what, unit: contextlib.nullcontext(lambda *each: told.append(each))
+        segment_command,
+        "progress",
+        lambda what, unit, transient: contextlib.nullcontext(lambda *each: told.append(each)),
     )
     assert cli("segment", photos / "a.png", "-o", tmp_path / "out", *FAST).code == 0
     assert told == [], "of one picture there is nothing to tell"

@@ -9,6 +9,7 @@ scores of data sets, their intervals and paired differences all come from one ta
 import importlib.util
 import math
 import pkgutil
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -21,9 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import UserError, error_in_code
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
 from diffcut_bench.extensions import METRICS, installed, option_folders, told
+
+_METRIC = re.compile(r"^METRIC\s*[:=]", re.MULTILINE)  # in a file that is one; others are not run to find out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +150,7 @@ def _known(folders: Sequence[Path], entries: Sequence[EntryPoint]) -> dict[str, 
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     found: list[tuple[Metric, str]] = [(each.METRIC, str(each.__file__)) for each in modules if hasattr(each, "METRIC")]
     for path in (path for folder in folders for path in sorted(folder.glob("metrics/*.py"))):
-        if not path.name.startswith("_"):
+        if _METRIC.search(path.read_text("utf-8", errors="replace")):
             found.append((_loaded(partial(_module_in, path), str(path)), str(path)))
     found += [(_loaded(entry.load, told(entry)), told(entry)) for entry in entries]
     metrics: dict[str, Metric] = {}
@@ -166,11 +169,10 @@ def _loaded(load: Callable[[], Any], place: str) -> Metric:
     try:
         loaded = load()
     except Exception as error:  # whatever is wrong in somebody's file
-        raise UserError(f"{type(error).__name__}: {error}", place, "mend this metric, or take it away") from error
+        raise error_in_code(error, place, "mend this metric, or take it away") from error
     metric = getattr(loaded, "METRIC", loaded)
     if not isinstance(metric, Metric):
-        hint = "write METRIC = Metric(…), docs/adding_a_metric.md; the name of a file that is no metric begins with _"
-        raise UserError("there is no METRIC", place, hint)
+        raise UserError("there is no METRIC", place, "write METRIC = Metric(…): docs/adding_a_metric.md")
     return metric
 
 
