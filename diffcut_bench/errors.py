@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 _USER = re.compile(r"(?<=://)[^\s/?#]*@")
+TRACE = "\ntrace: "  # begins the last line of an error that comes of code of the user's
 DEBUG = "DIFFCUT_BENCH_DEBUG"  # in the environment, so that processes that a command starts know it too
 _SECRET = re.compile(r"([?&][^\s=&#]*(?:token|sig|signature|secret|password|credential|key)=)[^\s&#]+", re.IGNORECASE)
 
@@ -128,7 +129,7 @@ class CodeError(UserError):
     def __str__(self) -> str:
         first, _, rest = super().__str__().partition("\n")
         more = "--debug raises it" if self.log is None else f"{self.log} holds the whole traceback; --debug raises it"
-        return f"{first}\n{self.trace.excerpt}\n{rest}\ntrace: {more}"
+        return f"{first}\n{self.trace.excerpt}\n{rest}{TRACE}{more}"
 
 
 def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:

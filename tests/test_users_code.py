@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
@@ -191,13 +192,14 @@ def test_what_ends_a_whole_pass_is_told_of_its_cells(cli, hers, monkeypatch):
     monkeypatch.setattr("diffcut_bench.scoring.passes.data_fingerprint", lambda data: data.no_such_thing)
     done = cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words)
     assert done.code == 2
-    assert done.err.count("no attribute 'no_such_thing'") == 2
+    assert done.err.count("no attribute 'no_such_thing'") == 1, "two cells, one bug"
+    assert len(re.findall("^cell .*segmenter=(?:one_segment|grid)", done.err, re.MULTILINE)) == 2
     assert "lambda data: data.no_such_thing" in done.err and "trace: out/logs" in done.err
     with pytest.raises(AttributeError):
         cli("run", "-m", "segmenter=one_segment,grid", *NO_FEATURES, *words, "--debug")
 
 
-def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers):
+def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers, monkeypatch):
     words = hers()
     table = Path("options", "reproduction", "mine.yaml")
     table.parent.mkdir()
@@ -206,6 +208,11 @@ def test_a_failed_cell_of_a_table_says_where_and_names_the_log(cli, hers):
     table.write_text(f"title: mine\nsource: here\nmeasure: miou\n{columns}{rows}")
     done = cli("reproduce", "mine", *NO_FEATURES, *words)
     assert "her_code.py:5 in helper; its traceback is in out/logs/" in " ".join(done.out.split()), done
+    monkeypatch.setattr("diffcut_bench.scoring.passes.data_fingerprint", lambda data: data.no_such_thing)
+    done = cli("reproduce", "mine", *NO_FEATURES, *words)
+    assert "has no attribute 'no_such_thing'" in " ".join(done.out.split()), "what ends a pass ends no table"
+    with pytest.raises(AttributeError):
+        cli("reproduce", "mine", *NO_FEATURES, *words, "--debug")
 
 
 def test_pictures_that_fail_alike_show_their_lines_once(cli, hers, tmp_path):

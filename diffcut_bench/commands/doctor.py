@@ -59,6 +59,7 @@ def _say_overview(overrides: Sequence[str], states: Mapping[str, Mapping[str, st
     """One screen: versions, devices, folders, and what can be used."""
     from diffcut_bench.config import load_config
     from diffcut_bench.environment import device_name, devices_here, installed_packages
+    from diffcut_bench.extensions import command
 
     output_dir = Path(load_config(overrides).output_dir)
     finished = len(list(output_dir.glob("results/*/result.json")))
@@ -82,7 +83,7 @@ def _say_overview(overrides: Sequence[str], states: Mapping[str, Mapping[str, st
             if name in known:
                 _say("", f"yours: {group}={name} {words}")
     if lacking:
-        _say("details", "diffcut-bench doctor backbone, doctor dataset or doctor --all: what each needs, how to get it")
+        _say("details", f"{command('doctor --all')}: what each needs, how to get it (doctor backbone, doctor dataset)")
     else:
         say("everything is there")
 

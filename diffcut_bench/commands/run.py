@@ -1,12 +1,13 @@
 """``diffcut-bench run``: one cell, or a sweep (``-m``)."""
 
 import argparse
+from collections.abc import Sequence
 
 from diffcut_bench.commands.hydra_flags import shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import is_sweeper, load_config
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import TRACE, UserError
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.scoring.study import plan_study
@@ -49,8 +50,7 @@ def _say_sweep(sweep: Sweep, broken: BaseException | None) -> int:
         tracker = open_tracker(config)
         if tracker is not None:
             tell(sweep.folder.name, lambda: tracker.log_sweep(sweep.folder.name, results))
-    for overrides, error in failed:
-        warn(f"cell {' '.join(overrides)}\n{error}")
+    _say_failed("cell", failed)
     return 2 if failed else 0
 
 
@@ -66,6 +66,16 @@ def _study(overrides: list[str]) -> int:
         say(f"best     {study.settings(best)}: {study.metric.heading} {study.metric.text(study.value(best))}")
         say(f"result   {folder / 'result.json'}")
         say(f"record   {study.folder / 'optimization_results.yaml'}")
-    for words, error in failed:
-        warn(f"trial {' '.join(words)}\n{error}")
+    _say_failed("trial", failed)
     return 2 if failed else 0
+
+
+def _say_failed(what: str, failed: Sequence[tuple[Sequence[str], str]]) -> None:
+    """Overrides and error of each; cells that ended in one bug are listed above one error, with its lines of code."""
+    alike: dict[str, list[int]] = {}
+    for number, (_, error) in enumerate(failed):
+        told, is_bug, _ = error.partition(TRACE)
+        alike.setdefault(told if is_bug else str(number), []).append(number)
+    for numbers in alike.values():
+        lines = [f"{what} {' '.join(failed[number][0])}" for number in numbers]
+        warn("\n".join([*lines, failed[numbers[0]][1]]))

@@ -72,7 +72,15 @@ def new_folder(config: RunConfig) -> Path:
 
 
 def told_of(error: Exception, overrides: Sequence[str], output_dir: Path) -> UserError:
-    """How a cell ended in which something was raised that is no user's mistake; its traceback is kept in a log."""
+    """How a cell ended in which something was raised that is no user's mistake; its traceback is kept in a log.
+
+    Raises:
+        Exception: it itself, under ``--debug``.
+        Interrupted: a signal asked this process to end.
+    """
+    raise_if_interrupted()
+    if is_debugging():
+        raise error
     told = error_in_code(error, " ".join(overrides))
     log_error(output_dir, told)
     return told

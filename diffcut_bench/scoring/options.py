@@ -7,7 +7,7 @@ from typing import Any
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, preparation_state
-from diffcut_bench.errors import UserError
+from diffcut_bench.errors import CodeError, UserError, error_in_code, is_debugging
 
 
 def try_option(group: str, option: str, overrides: Sequence[str]) -> tuple[str, Any]:
@@ -29,8 +29,13 @@ def try_option(group: str, option: str, overrides: Sequence[str]) -> tuple[str, 
             built = instantiate(group, getattr(config, group))
         if isinstance(built, Benchmark):
             return preparation_state(built, Path(config.data_dir)), built
+        if isinstance(built, SegmentationDataset):
+            return f"there, {len(built)} images", built
+        return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items()), built
     except UserError as error:
         return f"missing: {error.what}; {error.hint}", built
-    if isinstance(built, SegmentationDataset):
-        return f"there, {len(built)} images", built
-    return "there, " + ", ".join(f"{name} {value[:12]}" for name, value in built.fingerprint().items()), built
+    except Exception as error:  # whatever an option of the user's raises
+        if is_debugging():
+            raise
+        told = error_in_code(error, f"{group}={option}")
+        return f"missing: {told.line if isinstance(told, CodeError) else told.what}", built

@@ -13,11 +13,10 @@ from omegaconf import DictConfig
 from diffcut_bench.config import RunConfig, is_launcher, is_searchpath, is_sweeper, load_config, split_swept
 from diffcut_bench.config.mistakes import entries
 from diffcut_bench.config.overrides import composed
-from diffcut_bench.errors import UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.extras import is_installed
-from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.events import Observer
 from diffcut_bench.scoring.launching import (
     check_launcher,
@@ -81,9 +80,6 @@ class Study:
             write_record(self.folder, number, overrides, error)
             raise
         except Exception as error:
-            raise_if_interrupted()
-            if is_debugging():
-                raise
             told = told_of(error, overrides, Path(self.config.output_dir))
             write_record(self.folder, number, overrides, told)
             raise told from error

@@ -21,7 +21,6 @@ from diffcut_bench.config import (
 )
 from diffcut_bench.errors import CodeError, UserError, is_debugging
 from diffcut_bench.escaping import counted
-from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, told_of, write_record
 from diffcut_bench.scoring.passes import pass_key, run_cells
@@ -96,9 +95,6 @@ class Sweep:
         except UserError as error:
             ended = [error] * len(cells)
         except Exception as error:  # the other passes are still scored; the error is listed at the end
-            raise_if_interrupted()
-            if is_debugging():
-                raise
             ended = [told_of(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
         for end in ended:
             if is_debugging() and isinstance(end, CodeError):
