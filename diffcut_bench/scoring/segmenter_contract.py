@@ -85,10 +85,11 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
     assert inputs.features is not None and inputs.images is not None
 
     def segment(inputs: Inputs) -> Tensor:
-        return _segments([segmenter], inputs)[0]
+        return _segments([segmenter], inputs)[0].cpu()
 
     try:
-        first = segment(inputs)
+        (given,) = _segments([segmenter], inputs)
+        first = given.cpu()
         key = cell_key(segmenter.identity(config.segmenter, IMAGE_IDS))
         constant = cell_key(segmenter.identity(config.segmenter, IMAGE_IDS)) == key
     except UserError:
@@ -102,7 +103,7 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
         Finding("takes", f"{', '.join(segmenter.parameters)}: {_how(segmenter)}"),
         Finding("gives", segmenter.gives.replace("_", " ")),
         Finding("input", f"features {list(inputs.features.shape)}, pictures {list(inputs.images.shape)}"),
-        Finding("segments", f"{list(first.shape)}, {first.dtype} on {first.device}"),
+        Finding("segments", f"{list(given.shape)}, {given.dtype} on {given.device}"),
         Finding("planted regions", _recovered(first)),
         _agree("deterministic", first, lambda: segment(inputs), exact=True),
         _agree("batch of 1 = batch of 2", first[:1], lambda: segment(alone)),
@@ -110,7 +111,7 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
         _agree("order of the batch", first.flip(0), lambda: segment(turned)),
     ]
     if hasattr(segmenter.method, "together"):
-        found.append(_agree("two settings at once", first, lambda: _segments([segmenter] * 2, inputs)[1]))
+        found.append(_agree("two settings at once", first, lambda: _segments([segmenter] * 2, inputs)[1].cpu()))
     if segmenter.consistent_ids:
         fine = _mean_the_same(first)
         found.append(Finding("consistent ids", "yes" if fine else "NO: a region has two numbers", fine))
@@ -132,7 +133,7 @@ def _segments(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[Tensor]:
     assert inputs.scored_sizes is not None
     shape = (len(inputs.scored_sizes), *inputs.scored_sizes[0])
     given = segment_together(segmenters, inputs)
-    return [check_segments(one, ids, inputs, shape).cpu() for one, ids in zip(segmenters, given, strict=True)]
+    return [check_segments(one, ids, inputs, shape) for one, ids in zip(segmenters, given, strict=True)]
 
 
 def _of(inputs: Inputs, which: Sequence[int]) -> Inputs:
