@@ -70,6 +70,7 @@ package: $(READY)  ## build sdist and wheel into dist/, check them and CITATION.
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) dist/*.whl
 	cd build && wheel/bin/diffcut-bench --version
+	rm -rf build
 
 bench: $(READY)  ## measure speed against the textbook version, as ratios; flags: make bench ARGS="--help"
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -27,7 +27,7 @@ _OF_DEVELOPERS = ("dev", "docs")
 
 @dataclass(frozen=True)
 class Weight:
-    """Packages of an environment, and bytes on disk of their files, compiled ones too; `torch`: of torch's own."""
+    """Packages of an environment, and bytes of their files, before Python compiles any; `torch`: of torch's own."""
 
     packages: int
     bytes: int
@@ -58,7 +58,8 @@ def installed(requirement: str, constraints: str | None) -> Weight:
         venv.create(folder, with_pip=False)
         python = str(Path(folder) / "bin" / "python")
         limits = ["--constraint", constraints] if constraints else []
-        install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", *limits, requirement]
+        pip = [sys.executable, "-m", "pip", "--python", python]
+        install = [*pip, "install", "--quiet", "--no-compile", *limits, requirement]
         done = subprocess.run(install, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             what = f"pip can't install it: {done.stderr.strip().splitlines()[-1]}"
@@ -74,6 +75,7 @@ def table(extras: Sequence[str], install: Callable[[str], Weight], note: str) ->
         weight = install(f"{ROOT}{extra}")
         sizes = (f"{size / 1e6:.0f}" for size in (weight.bytes, weight.bytes - weight.torch))
         rows.append((f"diffcut_bench{extra}", str(weight.packages), *sizes))
+        errors.print(*rows[-1], markup=False, highlight=False)
     return Table("sizes", "Sizes of installs", columns, tuple(rows), (note,))
 
 
@@ -82,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     extras = options.extras or [name for name in known if name not in _OF_DEVELOPERS]
-    note = f"Python {sys.version.split()[0]}, versions of {options.constraint or 'today'}"
+    versions = options.constraint or "today"
+    note = f"before Python compiles modules; Python {sys.version.split()[0]}, versions of {versions}"
     try:
         say(table(extras, lambda requirement: installed(requirement, options.constraint), note).to_markdown())
     except UserError as mistake:

@@ -141,7 +141,7 @@ def _dispatch(arguments: list[str]) -> int:
     overview = _Parser(
         prog="diffcut-bench",
         description="Unsupervised segmentation benchmarks around DiffCut.",
-        epilog="commands:\n" + "\n".join(f"  {name:9} {command.text}" for name, command in COMMANDS.items()),
+        epilog="commands:\n" + "\n".join(f"  {name:10} {command.text}" for name, command in COMMANDS.items()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     overview.add_argument("--version", action="version", version=f"diffcut-bench {__version__}")

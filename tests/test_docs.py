@@ -52,7 +52,8 @@ def test_every_table_and_figure_is_listed():
 
 def test_make_targets_of_the_readme_exist():
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {"help", "demo", "test", "lint", "types", "bench", "gpu-check", "clean"} <= set(targets)
+    assert {"help", "demo", "test", "lint", "types", "docs", "package", "bench", "gpu-check", "clean"} <= set(targets)
+    assert set(re.findall(r"`make ([a-z-]+)", README)) <= set(targets)
     assert README.index("make demo") < README.index("diffcut-bench run")
 
 

@@ -123,7 +123,8 @@ def test_no_target_of_a_result_is_run(out, cli, targets, tmp_path):
     assert done.code == 0, done.err
     assert not marker.exists()
     assert page_of(out).count("no option&#39;s own") == len(cases) - 1, "a tracker is passed over"
-    for command in (("show", first), ("compare", first, out / "results" / "crafted1")):
+    exported = ("export", tmp_path / "exported")
+    for command in (("show", first), ("compare", first, out / "results" / "crafted1"), ("list",), exported):
         assert cli(*command, f"output_dir={out}").code == 0
     assert not marker.exists()
 

@@ -19,7 +19,7 @@ from diffcut_bench.extensions import (
     named_folders,
     option_folders,
 )
-from diffcut_bench.paths import expanded
+from diffcut_bench.paths import conf_dir, expanded
 
 _LAYOUT = "it holds groups: DIR/backbone/NAME.yaml, DIR/segmenter/NAME.yaml, DIR/dataset/NAME.yaml …"
 
@@ -29,12 +29,15 @@ def searching(overrides: Sequence[str]) -> Iterator[None]:
     """Within, options and metrics are found in the folders that a ``hydra.searchpath`` among the overrides names.
 
     Raises:
-        UserError: one of them is not there. One that holds no options gives a warning.
+        UserError: one of them is not there. One without options, or with one that is never read, gives a warning.
     """
     folders = _folders_in(overrides)
     for folder in folders:
         if not holds_options(folder):
             warnings.warn(f"{SEARCHPATH}: {folder} holds no options; {_meant(folder)}", RuntimeWarning, stacklevel=3)
+        for path in _hidden(folder):
+            what = f"{path} is not read: the package's own {path.parent.name}={path.stem} comes first; rename yours"
+            warnings.warn(what, RuntimeWarning, stacklevel=3)
     with folders_named((*folders, *named_folders())):
         yield
 
@@ -95,6 +98,12 @@ def _folder(entry: str) -> Path:
         if not folder.is_dir():
             raise UserError("no such folder", f"{SEARCHPATH}: {folder}", f"check the path: {_LAYOUT}")
     return folder
+
+
+def _hidden(folder: Path) -> list[Path]:
+    """Options of a folder that have a name of the package's own, and say something else."""
+    own = {path: conf_dir() / path.relative_to(folder) for path in sorted(folder.glob("*/*.yaml"))}
+    return [path for path, ours in own.items() if ours.is_file() and ours.read_bytes() != path.read_bytes()]
 
 
 def _meant(folder: Path) -> str:

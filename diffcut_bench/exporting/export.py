@@ -10,7 +10,7 @@ from diffcut_bench.escaping import file_stem
 from diffcut_bench.exporting.card import data_card
 from diffcut_bench.exporting.folder import write_folder
 from diffcut_bench.exporting.leaderboard import leaderboard
-from diffcut_bench.exporting.tidy import cells_table, classes_table, images_table, to_csv, to_parquet
+from diffcut_bench.exporting.tidy import cells_table, classes_table, images_table, measured_names, to_csv, to_parquet
 from diffcut_bench.store import Found, ImageRow, Result, check_published, finished_cells, without_covered
 
 
@@ -51,8 +51,6 @@ def export_results(
         raise UserError("no results to export", where, "diffcut-bench run first, or name the folder: output_dir=DIR")
     found.sort(key=lambda cell: _place(*cell))
     results = [result for _, result in found]
-    rows = {result.key: _rows(path, left_out) for path, result in found}
-    measured = {name for own in rows.values() for row in own for name in row.measured}
     cells, classes = cells_table([(path.name, result) for path, result in found]), classes_table(results)
     board = leaderboard(results, score)
     contents = {
@@ -62,15 +60,17 @@ def export_results(
     }
     if len(classes):
         contents |= {"classes.csv": to_csv(classes).encode(), "classes.parquet": to_parquet(classes)}
-    for key, own in rows.items():
-        if own:
-            contents[f"per_image/{file_stem(key)}.parquet"] = to_parquet(images_table(key, own, measured))
-    images = sum(map(len, rows.values()))
-    tables, shards = (
-        {"cells": len(cells), "classes": len(classes), "per_image": images},
-        [r for r in results if r.shard],
-    )
-    contents["README.md"] = data_card(board, tables, licence, len(shards)).encode()
+    images, measured = 0, {name for path, _ in found for name in measured_names(path)}
+    for path, result in found:  # one after the other: rows of images are much the largest part
+        rows = _rows(path, left_out)
+        images += len(rows)
+        if rows:
+            contents[f"per_image/{file_stem(result.key)}.parquet"] = to_parquet(
+                images_table(result.key, rows, measured)
+            )
+    tables = {"cells": len(cells), "classes": len(classes), "per_image": images}
+    shards = sum(result.shard is not None for result in results)
+    contents["README.md"] = data_card(board, tables, licence, shards).encode()
     write_folder(target, contents)
     return Exported(len(cells), len(board["boards"]), images, len(by_key) - len(found))
 

@@ -63,6 +63,8 @@ def _exported(folder: Path) -> dict[str, set[str]]:
             if not _OURS.fullmatch(name):
                 raise ValueError(name)
             sums.setdefault(name, set()).add(digest)
+        if "cells.csv" not in sums:
+            raise ValueError(SUMS)
     except (OSError, ValueError) as error:
         if any(folder.iterdir()):
             what = f"the folder is not empty, and holds no export ({SUMS} of one is missing or has other files)"

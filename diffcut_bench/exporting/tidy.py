@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -95,6 +96,15 @@ def images_table(key: str, rows: Sequence[ImageRow], measured: Iterable[str]) ->
         for row in rows
     ]
     return pa.Table.from_pylist(lines, schema=pa.schema(columns))
+
+
+def measured_names(folder: Path) -> list[str]:
+    """Names of the statistics in the rows of a finished cell, of which nothing else is read; none without rows."""
+    try:
+        measured = pq.read_schema(folder / "per_image.parquet").field("measured").type
+        return [measured.field(index).name for index in range(measured.num_fields)]
+    except (OSError, KeyError, pa.ArrowException):
+        return []
 
 
 def to_parquet(table: pa.Table) -> bytes:

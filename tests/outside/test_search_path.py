@@ -8,7 +8,7 @@ import pytest
 from conftest import SMALL, write_shapes
 
 from diffcut_bench import evaluate, extensions
-from diffcut_bench.config import known_options, load_config, searching
+from diffcut_bench.config import conf_dir, known_options, load_config, searching
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
 from diffcut_bench.store import read_result
@@ -157,6 +157,18 @@ def test_a_folder_without_options_is_warned_of(options, cli):
         assert done.code == 0
         assert done.err.startswith(f"warning: hydra.searchpath: {Path(folder).absolute()} holds no options")
         assert said in done.err
+
+
+def test_an_option_that_is_never_read_is_warned_of(options, cli):
+    ours = conf_dir() / "backbone" / "colour.yaml"
+    (options / "backbone" / "colour.yaml").write_bytes(ours.read_bytes())
+    words = ["run", "--cfg", "job", "-p", "limit", "--config-dir", "my options"]
+    assert cli(*words).err == ""
+    with (options / "backbone" / "colour.yaml").open("a") as file:
+        file.write("stride: 8\n")
+    done = cli(*words)
+    assert done.code == 0
+    assert "backbone/colour.yaml is not read: the package's own backbone=colour comes first" in done.err
 
 
 def test_a_broken_metric_is_told_with_its_file(options, cli):
