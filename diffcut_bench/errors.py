@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_USER = re.compile(r"(?<=://)[^\s/?#]*@")
-TRACE = "\ntrace: "  # begins the last line of an error that comes of code of the user's
 DEBUG = "DIFFCUT_BENCH_DEBUG"  # in the environment, so that processes that a command starts know it too
+TRACE = "\ntrace: "  # begins the last line of an error that comes of code of the user's
+_USER = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET = re.compile(r"([?&][^\s=&#]*(?:token|sig|signature|secret|password|credential|key)=)[^\s&#]+", re.IGNORECASE)
 
 
@@ -96,7 +96,8 @@ class Trace:
     @property
     def place(self) -> str:
         """Where it came up, ``file:line in function``."""
-        return "".join(each.strip() for each in self.excerpt.splitlines()[::2][-1:])
+        places = [line.strip() for line in self.excerpt.splitlines() if not line.startswith(_CODE)]
+        return places[-1] if places else ""
 
     @property
     def origin(self) -> str:
@@ -120,8 +121,8 @@ class CodeError(UserError):
     @property
     def line(self) -> str:
         """What, where in the code and the log, for a table."""
-        log = [] if self.log is None else [f"its traceback is in {self.log}"]
-        return f"{self.what} ({'; '.join([self.trace.place, *log, self.where])})"
+        log = "" if self.log is None else f"its traceback is in {self.log}"
+        return f"{self.what} ({'; '.join(filter(None, [self.trace.place, log, self.where]))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.what, self.where, self.hint, self.trace, self.log)
@@ -129,7 +130,7 @@ class CodeError(UserError):
     def __str__(self) -> str:
         first, _, rest = super().__str__().partition("\n")
         more = "--debug raises it" if self.log is None else f"{self.log} holds the whole traceback; --debug raises it"
-        return f"{first}\n{self.trace.excerpt}\n{rest}{TRACE}{more}"
+        return "\n".join(filter(None, [first, self.trace.excerpt, rest])) + f"{TRACE}{more}"
 
 
 def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:
@@ -148,6 +149,7 @@ def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:
 
 
 _SHOWN = 3  # places
+_CODE = "    "  # before a line of code, which is below its place
 _PACKAGE = str(Path(__file__).parent)
 _STANDARD = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 _INTERACTIVE = ("<stdin>", "<console>", "<ipython-input", "<python-input", "<doctest")
@@ -169,7 +171,7 @@ def _places(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
     if isinstance(error, SyntaxError) and error.filename is not None:
         frames.append((error.filename, error.lineno, ""))
     return [
-        f"  {_shortest(name)}:{line}{function}\n    {linecache.getline(name, line or 0).strip()}".rstrip()
+        f"  {_shortest(name)}:{line}{function}\n{_CODE}{linecache.getline(name, line or 0).strip()}".rstrip()
         for name, line, function in frames
         if wanted(name)
     ]

@@ -230,6 +230,15 @@ def test_pictures_that_fail_alike_show_their_lines_once(cli, hers, tmp_path):
         cli("segment", photos, "segmenter=broken", *NO_FEATURES, *words, "output_dir=out", "--debug")
 
 
+def test_the_only_picture_leaves_its_log_where_everything_is_written(cli, hers, tmp_path):
+    words = [word for word in hers('RuntimeError("my bug")') if word.startswith("hydra.")]
+    Image.effect_noise((64, 48), 50).convert("RGB").save("photo.png")
+    done = cli("segment", "photo.png", "-o", "pictures", "segmenter=broken", *NO_FEATURES, *words)
+    assert done.code == 2
+    assert "her_code.py:5 in helper" in done.err and "trace: pictures/logs/" in done.err
+    assert not Path("outputs").exists()
+
+
 def test_python_chains_the_exception(shapes, tmp_path):
     def mine(image):
         return image.undefined
@@ -290,6 +299,13 @@ def test_neither_message_nor_log_holds_credentials(tmp_path):
     assert "https://host/x?token=***" in text
     assert "secret" not in text and "abc" not in text
     assert error.trace == trace and error.trace.cause is None
+
+
+def test_the_source_may_be_gone(tmp_path):
+    path = tmp_path / "gone.py"
+    exec(compile("def gone():\n    raise KeyError('x')\n", str(path), "exec"), names := {})
+    trace = caught(names["gone"])
+    assert trace.place.endswith("gone.py:2 in gone") and trace.error == "KeyError: 'x'"
 
 
 def test_bugs_are_added_to_one_log_and_each_once(tmp_path):
