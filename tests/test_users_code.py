@@ -250,6 +250,39 @@ def test_python_chains_the_exception(shapes, tmp_path):
     assert "return image.undefined" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("raises", "told"),
+    [
+        ("Silent()", "Silent: (no message: RuntimeError when it was asked for)"),
+        ('ValueError("\\udcff")', "ValueError: "),
+        ('ValueError("a\\nerror: b")', "ValueError: a error: b"),
+        ('ValueError("x" * 1_000_000)', "(1000000 characters)"),
+        ("SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_no_exception_of_one_image_costs_another(raises, told, cli, hers):
+    words = hers(raises)
+    with Path("her_code.py").open("a") as file:
+        file.write("\n\nclass Silent(Exception):\n    def __str__(self):\n        raise RuntimeError\n    ")
+        file.write("def __eq__(self, other):\n        raise RuntimeError\n    __hash__ = Exception.__hash__\n")
+    done = cli("run", "segmenter=on_one", *NO_FEATURES, *words, "limit=4")
+    assert done.code == 0, done.err
+    assert len([line for line in done.err.splitlines() if told in line]) == 1
+    assert len(done.err) + len(done.out) < 10_000
+    assert "her_code.py" in the_log()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_module_that_ends_the_program_is_a_bug(command, cli, hers):
+    words = hers("SystemExit(0)")
+    Path("her_typo.py").write_text("import sys\nsys.exit(0)\n")
+    stages = NO_FEATURES if command == "run" else ()
+    done = cli(command, "segmenter=unloadable", *stages, *words)
+    assert done.code == 2
+    assert done.err.startswith("error: SystemExit: 0\n  her_typo.py:2 in <module>")
+    assert cli(command, "segmenter=broken", *stages, *words).code == 2
+
+
 def test_an_unreadable_picture_is_a_line_and_no_bug(cli, hers, shapes):
     (shapes / "images" / "picture0.png").write_bytes(b"no picture")
     words = hers()
