@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench import evaluation
-from diffcut_bench.errors import Trace, UserError, is_debugging
+from diffcut_bench.errors import Trace, UserError, described, is_debugging
 from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
@@ -122,7 +122,7 @@ def add_references(
 
 def why_no_reference(error: Exception) -> str:
     """A line on what stood in the way."""
-    why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    why = f"{error.what} ({error.where})" if isinstance(error, UserError) else described(error)
     return f"reference  no floor and ceiling: {why}"
 
 

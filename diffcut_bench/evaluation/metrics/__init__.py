@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import UserError, error_in_code
+from diffcut_bench.errors import UserError, error_in_code, message_of
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
 from diffcut_bench.extensions import METRICS, describe, installed, option_folders
 
@@ -204,7 +204,7 @@ def measure_image(images: Sequence[ScoredImage], choices: Mapping[str, Any]) -> 
                 sums = [sum(map(float, numbers)) for numbers in zip(*told, strict=True)]
                 found[metric.name] = [number / len(told) for number in sums] if told else None
             except Exception as error:
-                error.args = (f"metric {metric.name}: {error}",)
+                error.args = (f"metric {metric.name}: {message_of(error)}",)
                 raise
     return found
 
