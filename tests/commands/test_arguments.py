@@ -51,4 +51,4 @@ def test_tune_and_segment_have_the_defaults_of_what_they_call():
     given = parser_of("tune").parse_args([])
     assert (given.setting, given.draw) == (Tuning.setting, Tuning.draw)
     assert tuple(formats.FORMATS) == FORMATS
-    assert DEFAULT_FORMATS == formats.DEFAULT == parser_of("segment").parse_args([]).format
+    assert {*DEFAULT_FORMATS.split(",")} < {*FORMATS}
