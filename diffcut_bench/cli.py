@@ -102,7 +102,8 @@ def _mistake(error: BaseException) -> UserError | None:
 
         if is_out_of_memory(error):
             return UserError("not enough memory", "this command", "use a smaller picture, or device=cpu")
-    told = error_in_code(error, "this command") if isinstance(error, Exception) else None
+    # A module of the user's may end the program: argparse's own help and version do it too, without such a module.
+    told = error_in_code(error, "this command") if isinstance(error, (Exception, SystemExit)) else None
     return told if isinstance(told, CodeError) and told.trace.of_user else None
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_USER = re.compile(r"(?<=://)[^\s/?#]*@")
-TRACE = "\ntrace: "  # begins the last line of an error that comes of code of the user's
 DEBUG = "DIFFCUT_BENCH_DEBUG"  # in the environment, so that processes that a command starts know it too
+TRACE = "\ntrace: "  # begins the last line of an error that comes of code of the user's
+_USER = re.compile(r"(?<=://)[^\s/?#]*@")
 _SECRET = re.compile(r"([?&][^\s=&#]*(?:token|sig|signature|secret|password|credential|key)=)[^\s&#]+", re.IGNORECASE)
 
 
@@ -78,9 +78,9 @@ class Trace:
         raised = traceback.extract_tb(error.__traceback__)
         if not users and isinstance(error, ValueError) and raised and _is_ours(raised[-1].filename):
             return None
-        told = f"{type(main).__name__}: {' '.join(str(main).split())}"
-        whole = "".join(traceback.format_exception(error))
-        told, excerpt, text = map(without_credentials, (told, "\n".join(shown[-_SHOWN:]), whole))
+        whole = _shortened("".join(traceback.format_exception(error)), _MOST_LOGGED)
+        texts = " ".join(described(main).split()), "\n".join(shown[-_SHOWN:]), whole
+        told, excerpt, text = (without_credentials(each.encode(errors="backslashreplace").decode()) for each in texts)
         return cls(told, excerpt, text, bool(users), error)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -96,7 +96,8 @@ class Trace:
     @property
     def place(self) -> str:
         """Where it came up, ``file:line in function``."""
-        return "".join(each.strip() for each in self.excerpt.splitlines()[::2][-1:])
+        places = [line.strip() for line in self.excerpt.splitlines() if not line.startswith(_CODE)]
+        return places[-1] if places else ""
 
     @property
     def origin(self) -> str:
@@ -120,8 +121,8 @@ class CodeError(UserError):
     @property
     def line(self) -> str:
         """What, where in the code and the log, for a table."""
-        log = [] if self.log is None else [f"its traceback is in {self.log}"]
-        return f"{self.what} ({'; '.join([self.trace.place, *log, self.where])})"
+        log = "" if self.log is None else f"its traceback is in {self.log}"
+        return f"{self.what} ({'; '.join(filter(None, [self.trace.place, log, self.where]))})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.what, self.where, self.hint, self.trace, self.log)
@@ -129,10 +130,30 @@ class CodeError(UserError):
     def __str__(self) -> str:
         first, _, rest = super().__str__().partition("\n")
         more = "--debug raises it" if self.log is None else f"{self.log} holds the whole traceback; --debug raises it"
-        return f"{first}\n{self.trace.excerpt}\n{rest}{TRACE}{more}"
+        return "\n".join(filter(None, [first, self.trace.excerpt, rest])) + f"{TRACE}{more}"
 
 
-def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:
+def described(error: BaseException) -> str:
+    """Type and message of an exception; see `message_of`."""
+    return f"{type(error).__name__}: {message_of(error)}"
+
+
+def message_of(error: BaseException) -> str:
+    """What an exception says; one that is very long is cut, and one that can't say it does no harm."""
+    try:
+        return _shortened(str(error), _MOST_TOLD)
+    except Exception as another:  # of a class of the user's
+        return f"(no message: {type(another).__name__} when it was asked for)"
+
+
+def _shortened(text: str, most: int) -> str:
+    """Text without its middle where it is longer than ``most`` characters."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]} … ({len(text)} characters) … {text[-most // 2 :]}"
+
+
+def error_in_code(error: BaseException, where: str, hint: str = "") -> UserError:
     """What a user is told of whatever a stage, data set or metric raised: a `CodeError`, unless the message is one of
     this package that says all.
 
@@ -143,11 +164,13 @@ def error_in_code(error: Exception, where: str, hint: str = "") -> UserError:
     """
     trace = Trace.of(error)
     if trace is None:
-        return UserError(f"{type(error).__name__}: {error}", where, hint or "choose other options, or mend the data")
+        return UserError(described(error), where, hint or "choose other options, or mend the data")
     return CodeError(trace.error, where, hint or trace.hint, trace)
 
 
 _SHOWN = 3  # places
+_CODE = "    "  # before a line of code, which is below its place
+_MOST_TOLD, _MOST_LOGGED = 2_000, 200_000  # characters: a message may hold a whole array
 _PACKAGE = str(Path(__file__).parent)
 _STANDARD = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib")}
 _INTERACTIVE = ("<stdin>", "<console>", "<ipython-input", "<python-input", "<doctest")
@@ -157,7 +180,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     """An exception, and those that it was raised from or came up in the handling of."""
     seen: list[BaseException] = []
     following: BaseException | None = error
-    while following is not None and following not in seen:
+    while following is not None and not any(following is one for one in seen):
         seen.append(following)
         following = following.__cause__ or (None if following.__suppress_context__ else following.__context__)
     return iter(seen)
@@ -169,7 +192,7 @@ def _places(error: BaseException, wanted: Callable[[str], bool]) -> list[str]:
     if isinstance(error, SyntaxError) and error.filename is not None:
         frames.append((error.filename, error.lineno, ""))
     return [
-        f"  {_shortest(name)}:{line}{function}\n    {linecache.getline(name, line or 0).strip()}".rstrip()
+        f"  {_shortest(name)}:{line}{function}\n{_CODE}{linecache.getline(name, line or 0).strip()}".rstrip()
         for name, line, function in frames
         if wanted(name)
     ]

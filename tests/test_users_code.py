@@ -230,6 +230,15 @@ def test_pictures_that_fail_alike_show_their_lines_once(cli, hers, tmp_path):
         cli("segment", photos, "segmenter=broken", *NO_FEATURES, *words, "output_dir=out", "--debug")
 
 
+def test_the_only_picture_leaves_its_log_where_everything_is_written(cli, hers, tmp_path):
+    words = [word for word in hers('RuntimeError("my bug")') if word.startswith("hydra.")]
+    Image.effect_noise((64, 48), 50).convert("RGB").save("photo.png")
+    done = cli("segment", "photo.png", "-o", "pictures", "segmenter=broken", *NO_FEATURES, *words)
+    assert done.code == 2
+    assert "her_code.py:5 in helper" in done.err and "trace: pictures/logs/" in done.err
+    assert not Path("outputs").exists()
+
+
 def test_python_chains_the_exception(shapes, tmp_path):
     def mine(image):
         return image.undefined
@@ -239,6 +248,39 @@ def test_python_chains_the_exception(shapes, tmp_path):
         diffcut_bench.evaluate(mine, *words, "limit=1", "backbone=none", dataset="folder", output_dir=tmp_path)
     assert isinstance(raised.value.__cause__, AttributeError)
     assert "return image.undefined" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("raises", "told"),
+    [
+        ("Silent()", "Silent: (no message: RuntimeError when it was asked for)"),
+        ('ValueError("\\udcff")', "ValueError: "),
+        ('ValueError("a\\nerror: b")', "ValueError: a error: b"),
+        ('ValueError("x" * 1_000_000)', "(1000000 characters)"),
+        ("SystemExit(0)", "SystemExit: 0"),
+    ],
+)
+def test_no_exception_of_one_image_costs_another(raises, told, cli, hers):
+    words = hers(raises)
+    with Path("her_code.py").open("a") as file:
+        file.write("\n\nclass Silent(Exception):\n    def __str__(self):\n        raise RuntimeError\n    ")
+        file.write("def __eq__(self, other):\n        raise RuntimeError\n    __hash__ = Exception.__hash__\n")
+    done = cli("run", "segmenter=on_one", *NO_FEATURES, *words, "limit=4")
+    assert done.code == 0, done.err
+    assert len([line for line in done.err.splitlines() if told in line]) == 1
+    assert len(done.err) + len(done.out) < 10_000
+    assert "her_code.py" in the_log()
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_module_that_ends_the_program_is_a_bug(command, cli, hers):
+    words = hers("SystemExit(0)")
+    Path("her_typo.py").write_text("import sys\nsys.exit(0)\n")
+    stages = NO_FEATURES if command == "run" else ()
+    done = cli(command, "segmenter=unloadable", *stages, *words)
+    assert done.code == 2
+    assert done.err.startswith("error: SystemExit: 0\n  her_typo.py:2 in <module>")
+    assert cli(command, "segmenter=broken", *stages, *words).code == 2
 
 
 def test_an_unreadable_picture_is_a_line_and_no_bug(cli, hers, shapes):
@@ -290,6 +332,13 @@ def test_neither_message_nor_log_holds_credentials(tmp_path):
     assert "https://host/x?token=***" in text
     assert "secret" not in text and "abc" not in text
     assert error.trace == trace and error.trace.cause is None
+
+
+def test_the_source_may_be_gone(tmp_path):
+    path = tmp_path / "gone.py"
+    exec(compile("def gone():\n    raise KeyError('x')\n", str(path), "exec"), names := {})
+    trace = caught(names["gone"])
+    assert trace.place.endswith("gone.py:2 in gone") and trace.error == "KeyError: 'x'"
 
 
 def test_bugs_are_added_to_one_log_and_each_once(tmp_path):

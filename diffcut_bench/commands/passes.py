@@ -8,7 +8,7 @@ from typing import Any
 from diffcut_bench.commands.terminal import ProgressLines, Report, console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import Trace, UserError, is_debugging
+from diffcut_bench.errors import Trace, UserError, described, is_debugging
 from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting import Tracker, draw_outcome, explore_outcome, results_table
 from diffcut_bench.scoring.events import FinishedCell, Observer
@@ -97,7 +97,7 @@ def tell(what: str, log: Callable[[], Sequence[str]]) -> None:
     except (Exception, SystemExit) as error:  # a library may want to end the program
         if is_debugging():
             raise
-        reason = f"{type(error).__name__}: {one_line(str(error))[:300]}"
+        reason = one_line(described(error))[:300]
         lines = [f"tracker: {what} is not logged ({reason}); its results on disk are complete"]
         trace = Trace.of(error)
         lines += [trace.excerpt] if trace is not None and trace.of_user else []
@@ -126,7 +126,7 @@ def say_failures(results: Sequence[Result]) -> None:
     if failures:
         warn(f"{len(failures)} failed and counted nowhere:", style="yellow")
         for name, error in sorted(failures):
-            warn(f"  {name}: {error}")
+            warn(f"  {one_line(f'{name}: {error}')}")
 
 
 def say_cells(cells: Sequence[FinishedCell], config: RunConfig) -> None:

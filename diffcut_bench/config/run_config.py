@@ -20,7 +20,7 @@ from diffcut_bench.config.overrides import (
     quote_if_needed,
     refuse_without_effect,
 )
-from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean
+from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean, message_of
 from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
 
@@ -194,7 +194,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
             find_target(str(value))
     try:
         return hydra.utils.instantiate(arguments, _convert_="all")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module may end the program, where it is a script
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
             causes.append(causes[-1].__cause__)
@@ -203,13 +203,15 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         if trace is not None and trace.of_user:  # it was called, and did not refuse its arguments but raised
             hint = f"mend this code, or the values of {group}.*, then run the same command again"
             raise CodeError(trace.error, f"{group}={arguments['_target_']}", hint, trace) from error
+        if isinstance(error, SystemExit):
+            raise
         raise ours or _refused(group, arguments, causes[-1]) from error
 
 
 def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> UserError:
     """The user error for a target that refused its arguments, or is not there."""
     own = {name: value for name, value in arguments.items() if name != "_target_"}
-    where, what = f"{group}={arguments['_target_']}", " ".join(f"{error}".split())
+    where, what = f"{group}={arguments['_target_']}", " ".join(message_of(error).split())
     unknown = re.search(r"unexpected keyword argument '(\w+)'", what)
     if unknown:
         taken = [f"{group}.{name}" for name in own if name != unknown[1]]

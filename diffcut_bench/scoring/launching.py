@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
 from diffcut_bench.errors import UserError, did_you_mean, error_in_code, is_debugging
-from diffcut_bench.extensions import current_folder_importable, folders_named, named_folders
+from diffcut_bench.extensions import current_folder_importable, named_folders, using_folders
 from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
@@ -71,7 +71,7 @@ def new_folder(config: RunConfig) -> Path:
     return Path(config.output_dir) / "sweeps" / name
 
 
-def told_of(error: Exception, overrides: Sequence[str], output_dir: Path) -> UserError:
+def logged_error(error: Exception, overrides: Sequence[str], output_dir: Path) -> UserError:
     """How a cell ended in which something was raised that is no user's mistake; its traceback is kept in a log.
 
     Raises:
@@ -157,7 +157,7 @@ def _launched(folder: Path, options: Sequence[Path]) -> Iterator[None]:
         os.chdir(folder)
         keep_freed_memory()
         os.environ["TERM"] = "dumb"  # moving bars of several jobs would write over each other
-        with folders_named(options), current_folder_importable():
+        with using_folders(options), current_folder_importable():
             yield
 
 

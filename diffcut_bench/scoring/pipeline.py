@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
-from diffcut_bench.errors import CodeError, Trace, UserError, is_debugging
+from diffcut_bench.errors import CodeError, Trace, UserError, described, is_debugging, message_of
 from diffcut_bench.evaluation import (
     Annotators,
     Counts,
@@ -340,7 +340,7 @@ _OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an accelerator or the host had no memory left; for some of them and the host torch has words alone."""
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
+        isinstance(error, RuntimeError) and any(words in message_of(error) for words in _OUT_OF_MEMORY)
     )
 
 
@@ -396,7 +396,7 @@ class _Run:
             return
         except UserError:  # such as damaged weights: nothing that another image could do better
             raise
-        except Exception as error:  # a segmenter's or backbone's own failure belongs to the image, not to the run
+        except (Exception, SystemExit) as error:  # a segmenter's or backbone's own failure is of the image, not the run
             too_large = is_out_of_memory(error)
             if too_large and len(group) == len(takers) == 1:
                 hint = "use a smaller protocol.image_size, or device=cpu"
@@ -405,7 +405,7 @@ class _Run:
             if is_debugging() and not too_large and not too_slow:
                 raise
             if len(group) == len(takers) == 1:
-                failure = Failure(group[0].id, f"{type(error).__name__}: {error}", group[0].index)
+                failure = Failure(group[0].id, described(error), group[0].index)
                 takers[0].fail(failure, None if too_slow else Trace.of(error))
                 return
         # From here on the error's traceback no longer holds what was in memory.

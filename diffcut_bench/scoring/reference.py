@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench import evaluation
-from diffcut_bench.errors import Trace, UserError, is_debugging
+from diffcut_bench.errors import Trace, UserError, described, is_debugging
 from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
@@ -116,13 +116,13 @@ def add_references(
         trace = None if isinstance(error, UserError) else Trace.of(error)
         if trace is not None and asked + lacking:
             log = log_trace(Path((asked + lacking)[0].config.output_dir), trace, "references")
-            opened.observer.say(f"{trace.excerpt}\n  the traceback is in {log}")
+            opened.observer.say(trace.excerpt + ("" if log is None else f"\n  the traceback is in {log}"))
         return {}
 
 
 def why_no_reference(error: Exception) -> str:
     """A line on what stood in the way."""
-    why = f"{error.what} ({error.where})" if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    why = f"{error.what} ({error.where})" if isinstance(error, UserError) else described(error)
     return f"reference  no floor and ceiling: {why}"
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import Trace, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import Trace, UserError, described, error_in_code, is_debugging
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.checks import check_segments
 from diffcut_bench.scoring.contract import Finding
@@ -133,7 +133,8 @@ def _segments(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[Tensor]:
     assert inputs.scored_sizes is not None
     shape = (len(inputs.scored_sizes), *inputs.scored_sizes[0])
     given = segment_together(segmenters, inputs)
-    return [check_segments(one, ids, inputs, shape) for one, ids in zip(segmenters, given, strict=True)]
+    # A copy: a method may give the same memory at each call.
+    return [check_segments(one, ids, inputs, shape).clone() for one, ids in zip(segmenters, given, strict=True)]
 
 
 def _of(inputs: Inputs, which: Sequence[int]) -> Inputs:
@@ -208,7 +209,7 @@ def _raised(what: str, error: Exception) -> Finding:
     if is_debugging():
         raise error
     trace = Trace.of(error)
-    told = f"{type(error).__name__}: {error}" if trace is None else f"{trace.error} ({trace.place})"
+    told = described(error) if trace is None else f"{trace.error} ({trace.place})"
     return Finding(what, f"NO: {told}", fine=False)
 
 

@@ -22,7 +22,14 @@ from diffcut_bench.config import (
 from diffcut_bench.errors import CodeError, UserError, is_debugging
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, told_of, write_record
+from diffcut_bench.scoring.launching import (
+    check_launcher,
+    ended_cells,
+    logged_error,
+    new_folder,
+    start_jobs,
+    write_record,
+)
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import Result, cell_key, write_atomically
 
@@ -95,7 +102,7 @@ class Sweep:
         except UserError as error:
             ended = [error] * len(cells)
         except Exception as error:  # the other passes are still scored; the error is listed at the end
-            ended = [told_of(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
+            ended = [logged_error(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
         for end in ended:
             if is_debugging() and isinstance(end, CodeError):
                 raise end

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
+from diffcut_bench.errors import described
+
 T = TypeVar("T")
 # The slowest process may lag by its last batches, or by reading weights: not by a day.
 _PATIENCE = timedelta(days=1)
@@ -80,7 +82,7 @@ def _portable(error: Exception) -> Exception:
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
+        return RuntimeError(described(error))
     return error
 
 

@@ -27,7 +27,8 @@ class _Log:
         time = datetime.now().isoformat(" ", "seconds")
         self.entries[trace.text] = f"{time}  {without_credentials(what)}\n{trace.text}"
         command = without_credentials(shlex.join(sys.argv))
-        write_atomically(self.path, "\n".join([f"{command}\n", *self.entries.values()]))
+        text = "\n".join([f"{command}\n", *self.entries.values()])
+        write_atomically(self.path, text.encode(errors="backslashreplace"))  # names of files may be no Unicode
 
 
 _log_in = cache(_Log)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffcut_bench import extensions
+from diffcut_bench.commands.completion import candidates
 from diffcut_bench.config import instantiate, known_options, load_config, trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
@@ -65,6 +66,8 @@ def test_an_installed_package_brings_options_without_a_flag(install, cli, tmp_pa
     assert "lab_halves" not in known_options("segmenter")
     install("lab_parts", "[diffcut_bench.conf]\nlab = lab_parts:options\n", PARTS)
     assert "lab_halves" in known_options("segmenter")
+    assert candidates("diffcut-bench run segmenter=lab") == ["segmenter=lab_halves"]
+    assert candidates("diffcut-bench reproduce lab") == ["lab_table"]
     assert "lab_parts" not in sys.modules, "looking for options imports nothing"
     config = load_config(["segmenter=lab_halves"])
     assert instantiate("segmenter", config.segmenter).keywords == {"at": 0.5}

@@ -55,6 +55,16 @@ class Drawn:
         return torch.randint(0, 3, (len(features), *features.shape[2:]))
 
 
+class Reusing(Drawn):
+    """The same, in memory that every call writes anew."""
+
+    segments = torch.zeros(2, *planted_regions().shape[1:], dtype=torch.long)
+
+    def __call__(self, features):
+        self.segments[: len(features)] = super().__call__(features)
+        return self.segments[: len(features)]
+
+
 class Counting:
     """Says that a number means the same in all images, and counts on from image to image."""
 
@@ -100,6 +110,7 @@ def checked(kind):
     [
         (ByTheBatch, {"batch of 1 = batch of 2", "another neighbour"}),
         (Drawn, {"deterministic", "batch of 1 = batch of 2", "another neighbour", "order of the batch"}),
+        (Reusing, {"deterministic", "batch of 1 = batch of 2", "another neighbour", "order of the batch"}),
         (Counting, {"consistent ids"}),
         (Dividing, {"a plain picture"}),
         (Renumbering, set()),
