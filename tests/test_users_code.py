@@ -15,11 +15,12 @@ import diffcut_bench
 from diffcut_bench.config import load_config
 from diffcut_bench.config.overrides import hydra_main
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.passes import open_dataset
 from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader
 from diffcut_bench.store import log_trace
+from diffcut_bench.traces import DEBUG, CodeError, Trace, error_in_code, is_debugging
 
 CODE = """\
 from diffcut_bench.backbones import Backbone
@@ -356,7 +357,7 @@ def test_a_folder_that_cannot_be_written_costs_the_log_alone(tmp_path):
 
 
 def test_without_code_of_the_users_the_last_lines_of_ours_are_shown(monkeypatch):
-    monkeypatch.setattr("diffcut_bench.errors._is_of_user", lambda name: False)
+    monkeypatch.setattr("diffcut_bench.traces._is_of_user", lambda name: False)
     trace = caught(load_config, None)
     assert not trace.of_user
     assert "diffcut_bench/config/" in trace.excerpt

@@ -20,9 +20,10 @@ from diffcut_bench.config.overrides import (
     quote_if_needed,
     refuse_without_effect,
 )
-from diffcut_bench.errors import CodeError, Trace, UserError, did_you_mean, message_of
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
+from diffcut_bench.traces import CodeError, Trace, message_of
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation import Protocol

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
-from diffcut_bench.errors import CodeError, UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import scored_images
 from diffcut_bench.reproduction.optimum import images_of, measure_optimum
 from diffcut_bench.reproduction.outcome import Outcome
@@ -19,6 +19,7 @@ from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.launching import logged_error
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import cell_key
+from diffcut_bench.traces import CodeError, is_debugging
 
 
 def measure_cells(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, quoted
 from diffcut_bench.config.overrides import composed, hydra_main
-from diffcut_bench.errors import UserError, did_you_mean, error_in_code, is_debugging
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import current_folder_importable, named_folders, using_folders
 from diffcut_bench.extras import require
 from diffcut_bench.heap import keep_freed_memory
@@ -24,6 +24,7 @@ from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.workers import workers
 from diffcut_bench.store import Result, log_error, read_result, write_atomically
+from diffcut_bench.traces import error_in_code, is_debugging
 
 _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one job after the other, in here
 # Our yaml of a launcher has the plugin's name, so Hydra fills it up from the plugin's own, and warns that it does.

@@ -12,13 +12,14 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import Trace, UserError, described, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.checks import check_segments
 from diffcut_bench.scoring.contract import Finding
 from diffcut_bench.scoring.framing import Framing, prepare_prediction
 from diffcut_bench.segmenters import Inputs, Segmenter, as_segmenter, segment_together
 from diffcut_bench.store import cell_key
+from diffcut_bench.traces import Trace, described, error_in_code, is_debugging
 
 # Regions of the planted pictures; a patch has this many pixels a side.
 _PLANTED = (

@@ -19,7 +19,7 @@ from diffcut_bench.config import (
     load_config,
     quote_if_needed,
 )
-from diffcut_bench.errors import CodeError, UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.events import FinishedCell, Observer
 from diffcut_bench.scoring.launching import (
@@ -32,6 +32,7 @@ from diffcut_bench.scoring.launching import (
 )
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import Result, cell_key, write_atomically
+from diffcut_bench.traces import CodeError, is_debugging
 
 _RECURSIVE = "diffcut_bench.segmenters.DiffCut"
 _READ_FROM_TREE = ("tau", "label_codes")  # settings of it that do not change the recursion

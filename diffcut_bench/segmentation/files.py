@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffcut_bench.datasets.decoding import TooManyPixelsError
-from diffcut_bench.errors import CodeError, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.segmentation.entries import Key
 from diffcut_bench.segmentation.formats import FORMATS, Format, Segmented, read_georeference
 from diffcut_bench.segmentation.listing import NamedPicture
@@ -18,6 +18,7 @@ from diffcut_bench.segmentation.reading import as_rgb
 from diffcut_bench.segmentation.record import SegmentRecord
 from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.store import CellLock, log_error
+from diffcut_bench.traces import CodeError, error_in_code, is_debugging
 
 
 @dataclass(frozen=True)
