@@ -164,7 +164,9 @@ def _table(lines: Sequence[_Line], score: str) -> Iterator[str]:
         about += settings
         images = str(line.images) + ("" if line.state == "finished" else f"/{'?' if line.of is None else line.of}")
         when = datetime.fromtimestamp(line.when).strftime("%Y-%m-%d %H:%M")
-        rows.append((when, line.text, images, line.key[:_SHORT], one_line(line.title), one_line(" ".join(about))))
+        rows.append(
+            (when, line.text, images, one_line(line.key[:_SHORT]), one_line(line.title), one_line(" ".join(about)))
+        )
     widths = [max(cell_len(row[col]) for row in rows) for col in range(4)]
     room = console.width - sum(widths) - 4 * len(_GAP)
     for row in rows:

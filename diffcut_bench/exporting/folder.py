@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.store import SUMS, remove_partial, write_atomically
+from diffcut_bench.store import SUMS, only_writer, remove_partial, write_atomically
 
 _HINT = "export into another folder"
 # What an export may delete: no name in a list of checksums leads anywhere else.
 _OURS = re.compile(
     r"(README\.md|leaderboard\.json|(cells|classes)\.(csv|parquet)|per_image/[\w-][\w.-]*\.parquet)", re.ASCII
 )
+_LEFT = re.compile(rf"\.{SUMS}\.[0-9a-f]+\.partial")  # of an export that was killed in its first write
 
 
 def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
@@ -29,6 +30,13 @@ def write_folder(folder: Path, contents: Mapping[str, bytes]) -> None:
     Raises:
         UserError: the folder holds what no export wrote, or can't be written. Nothing was changed then.
     """
+    if os.path.lexists(folder) and not folder.is_dir():
+        raise UserError("this is no folder", str(folder.absolute()), _HINT)
+    with only_writer(folder, _HINT):
+        _replace(folder, contents)
+
+
+def _replace(folder: Path, contents: Mapping[str, bytes]) -> None:
     before = _exported(folder)
     inner = folder / "per_image"
     if inner.is_symlink() or (inner.exists() and not inner.is_dir()):
@@ -50,12 +58,8 @@ def _exported(folder: Path) -> dict[str, set[str]]:
     """Checksums of what an earlier export wrote, by name; empty of a new or empty folder.
 
     Raises:
-        UserError: it is no folder, or holds something else.
+        UserError: it holds something else.
     """
-    if not folder.exists():
-        return {}
-    if not folder.is_dir():
-        raise UserError("this is no folder", str(folder.absolute()), _HINT)
     sums: dict[str, set[str]] = {}
     try:
         for line in (folder / SUMS).read_text(encoding="utf-8").splitlines():
@@ -66,7 +70,7 @@ def _exported(folder: Path) -> dict[str, set[str]]:
         if "cells.csv" not in sums:
             raise ValueError(SUMS)
     except (OSError, ValueError) as error:
-        if any(folder.iterdir()):
+        if any(not _LEFT.fullmatch(path.name) for path in folder.iterdir()):
             what = f"the folder is not empty, and holds no export ({SUMS} of one is missing or has other files)"
             raise UserError(what, str(folder.absolute()), _HINT) from error
     return sums
@@ -88,3 +92,4 @@ def _check_replaceable(path: Path, sums: set[str]) -> None:
 def _write_sums(folder: Path, sums: Mapping[str, set[str]]) -> None:
     lines = [f"{digest}  {name}\n" for name in sorted(sums) for digest in sorted(sums[name])]
     write_atomically(folder / SUMS, "".join(lines), _HINT)
+    remove_partial(folder / SUMS)

@@ -82,4 +82,6 @@ def _score(score: Score) -> dict[str, float | int | None]:
 
 def _protocol(result: Result) -> dict[str, Value]:
     choices = choices_in_force(result.protocol)
-    return {name: public(name, value) for name, value in {"name": "unknown", **choices}.items()}
+    name = choices.get("name")
+    told = {"name": name if isinstance(name, str) else "unknown", **{k: v for k, v in choices.items() if k != "name"}}
+    return {public_text(name): public(name, value) for name, value in told.items()}

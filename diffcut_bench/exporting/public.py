@@ -7,7 +7,6 @@ from pathlib import PurePath
 from typing import Any
 
 from diffcut_bench.errors import without_credentials
-from diffcut_bench.paths import is_path_option
 
 Value = str | int | float | bool | None
 HIDDEN = "***"
@@ -15,7 +14,9 @@ _OF_THE_DISK = ("output_dir", "data_dir", "choices")  # no settings of a cell; t
 _PRIVATE = re.compile(r"token|secret|passw|credential|api_?key|^(entity|user|username|email|host)$", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][\w+.-]*://\S*")
 _HOME = re.compile(r"(?<![\w./…])(?:/home/[^/\s]+|/Users/[^/\s]+|/root)(?=/|$)")
-_FOLDERS = re.compile(r"(?<![\w.~/…])(?:~|\{output_dir\}|[A-Za-z]:)?[/\\](?:[^\s/\\'\"()\[\],:]+[/\\])+")
+_ACCOUNT = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")  # of mail
+_IS_PATH = re.compile(r"[/~\\]|\{output_dir\}|\.\.?/|[A-Za-z]:[/\\]|[\w.@-]+:[/~]")  # begins one of a disk or host
+_FOLDERS = re.compile(r"(?<![\w.~/…@])(?:~|\{output_dir\}|[\w.@-]+:)?[/\\](?:[^\s/\\'\"()\[\],:]+[/\\])+")
 
 
 def settings_of(config: Mapping[str, Any]) -> dict[str, Value]:
@@ -27,9 +28,9 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Value]:
     choices = config.get("choices")
     settings: dict[str, Value] = {}
     for name, value in choices.items() if isinstance(choices, dict) else ():
-        settings[str(name)] = public(str(name), value)
+        settings[public_text(str(name))] = public(str(name), value)
     for name, value in _leaves({name: value for name, value in config.items() if name not in _OF_THE_DISK}):
-        settings.setdefault(name, public(name, value))
+        settings.setdefault(public_text(name), public(name, value))
     return settings
 
 
@@ -44,19 +45,17 @@ def public(name: str, value: object) -> Value:
         return HIDDEN
     if value is None or isinstance(value, (bool, int, float)):
         return value
-    return public_text(value if isinstance(value, str) else json.dumps(value), is_path=is_path_option(name))
+    text = value if isinstance(value, str) else json.dumps(value)
+    if _IS_PATH.match(text) and not _URL.match(text):  # as a whole: names of folders may have blanks
+        text = _HOME.sub("~", text).replace("\\", "/")
+        return public_text(f"…/{PurePath(text).name}")
+    return public_text(text)
 
 
-def public_text(text: str, is_path: bool = False) -> str:
-    """Text that names files of this disk and URLs by their last parts alone.
-
-    Args:
-        text: any.
-        is_path: whether it may be a path as a whole.
-    """
+def public_text(text: str) -> str:
+    """Text that names files of this disk and URLs by their last parts alone, and no account of mail."""
     text = _HOME.sub("~", without_credentials(text.encode(errors="replace").decode()))
-    if is_path and text.startswith(("/", "~", "{output_dir}", "./", "../")):
-        return f"…/{PurePath(text).name}"
+    text = _ACCOUNT.sub(HIDDEN, text)
     text = _URL.sub(lambda found: f"…/{PurePath(found[0].partition('?')[0]).name}", text)
     return _FOLDERS.sub("…/", text)
 

@@ -66,8 +66,9 @@ def classes_table(results: Sequence[Result]) -> pa.Table:
         for metric, score in _ordered(result.scores).items():
             for index, (name, value) in enumerate(score.per_class.items()):
                 low, high = score.per_class_ci95.get(name) or (None, None)
-                texts = (result.key, result.dataset.name, metric)
-                values = (*map(_text, texts), index, _text(name), value, low, high)
+                texts = (result.key, result.dataset.name, metric, name)
+                told, *others = map(public_text, texts)
+                values = (told, *others[:2], index, others[2], value, low, high)
                 rows.append(dict(zip(_CLASSES.names, values, strict=True)))
     return pa.Table.from_pylist(rows, schema=_CLASSES)
 
@@ -135,9 +136,9 @@ def _blocks(name: str, result: Result) -> dict[str, Row]:
     dataset, timings, made_in = result.dataset, asdict(result.timings), result.environment
     scores: dict[str, Value] = {}
     for metric, score in _ordered(result.scores).items():
-        scores |= {**score_row(metric, score), f"{metric}_images": score.n}
-        bracket = result.reference.of(metric) if result.reference else None
-        scores |= _reference(metric, bracket) if bracket else {}
+        told, bracket = public_text(metric), result.reference.of(metric) if result.reference else None
+        scores |= {**score_row(told, score), f"{told}_images": score.n}
+        scores |= _reference(told, bracket) if bracket else {}
     counts: dict[str, Value] = {
         "images": dataset.n_images,
         "images_scored": dataset.n_images - len(result.failures),
@@ -155,7 +156,7 @@ def _blocks(name: str, result: Result) -> dict[str, Row]:
         "noise_generator": public_text(made_in.noise_generator),
         **{key: public_text(str(made_in.git[key])) for key in ("commit",) if made_in.git.get(key)},
         "dirty": bool(made_in.git.get("dirty")),
-        **{f"version_{_text(key)}": public_text(version) for key, version in sorted(made_in.packages.items())},
+        **{f"version_{public_text(key)}": public_text(version) for key, version in sorted(made_in.packages.items())},
     }
     about: dict[str, Value] = {
         "cell": public_text(name),

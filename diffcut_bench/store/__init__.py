@@ -6,7 +6,14 @@ What is of features is imported when it is asked for: it takes torch along, whic
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from diffcut_bench.store.atomic import remove_partial, sync_folder, sync_tree, unwritable, write_atomically
+from diffcut_bench.store.atomic import (
+    only_writer,
+    remove_partial,
+    sync_folder,
+    sync_tree,
+    unwritable,
+    write_atomically,
+)
 from diffcut_bench.store.cells import Cell, cell_key
 from diffcut_bench.store.error_log import log_error, log_trace
 from diffcut_bench.store.journal import append_line, parse_lines
@@ -75,6 +82,7 @@ __all__ = [
     "list_sets",
     "log_error",
     "log_trace",
+    "only_writer",
     "open_set",
     "pack_prototypes",
     "parse_lines",

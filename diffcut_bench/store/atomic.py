@@ -6,6 +6,7 @@ import os
 import secrets
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +65,32 @@ def make_folder(folder: Path) -> None:
         except (FileNotFoundError, FileExistsError):  # another process took an empty folder away meanwhile
             if attempt == _TRIES - 1:
                 raise
+
+
+@contextlib.contextmanager
+def only_writer(folder: Path, hint: str = _HINT) -> Iterator[None]:
+    """Within, no other process that asks for it writes a folder, which is made if missing.
+
+    Raises:
+        UserError: another one does, or the folder can't be made.
+    """
+    try:
+        make_folder(folder)
+        opened = os.open(folder, os.O_RDONLY) if fcntl is not None else None
+    except OSError as error:
+        raise unwritable(folder, error, hint) from error
+    try:
+        if opened is not None:
+            with contextlib.suppress(OSError):  # some file systems lock no folders
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    what = "another process is writing this folder"
+                    raise UserError(what, str(folder.absolute()), f"wait for it, or {hint}") from error
+        yield
+    finally:
+        if opened is not None:
+            os.close(opened)
 
 
 def sync_folder(folder: Path) -> None:

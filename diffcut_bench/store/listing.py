@@ -9,7 +9,7 @@ from typing import Any
 from diffcut_bench.errors import UserError
 from diffcut_bench.store.cells import ABOUT, cell_key
 from diffcut_bench.store.lock import CellLock
-from diffcut_bench.store.published import read_result
+from diffcut_bench.store.published import check_key, read_result
 from diffcut_bench.store.rows import join_progress, read_journal
 from diffcut_bench.store.schema import Result, typed
 
@@ -21,7 +21,9 @@ def finished_cells(output_dir: Path, left_out: Callable[[Path, str], None]) -> l
     found: list[Found] = []
     for path in sorted(output_dir.glob("results/*/result.json")):
         try:
-            found.append((path.parent, read_result(path.parent)))
+            result = read_result(path.parent)
+            check_key(path.parent, result)  # or it would stand for the cell whose key it has
+            found.append((path.parent, result))
         except UserError as error:
             left_out(path, error.what)
     return found

@@ -125,11 +125,7 @@ def check_published(folder: Path, key: str | None = None, prototypes: bool = Fal
         UserError: a newer version wrote the result.
     """
     result, rows = read_result(folder), read_rows(folder, prototypes)
-    if key is None:
-        named = re.fullmatch(r".*-([0-9a-f]{12})", folder.name)
-        key = named[1] if named else ""
-    if not result.key.startswith(key):
-        raise DamagedError(f"the result of another cell, with key {result.key[:12]} instead of {key[:12]}", folder)
+    check_key(folder, result, key)
     failed = [failure.index for failure in result.failures if failure.index is not None]
     if len(rows) + len(result.failures) != result.dataset.n_images or {row.index for row in rows} & set(failed):
         have = f"{len(rows)} rows and {len(result.failures)} failures"
@@ -137,6 +133,19 @@ def check_published(folder: Path, key: str | None = None, prototypes: bool = Fal
     if any(len(row.tp) != len(result.class_names) for row in rows):
         raise DamagedError(f"rows of another number of classes than {len(result.class_names)}", folder)
     return result, rows
+
+
+def check_key(folder: Path, result: Result, key: str | None = None) -> None:
+    """See that a result is of the cell whose folder it lies in; see `check_published`.
+
+    Raises:
+        DamagedError: it is of another.
+    """
+    if key is None:
+        named = re.fullmatch(r".*-([0-9a-f]{12})", folder.name)
+        key = named[1] if named else ""
+    if not result.key.startswith(key):
+        raise DamagedError(f"the result of another cell, with key {result.key[:12]!r} instead of {key[:12]}", folder)
 
 
 def check_sums(folder: Path) -> None:

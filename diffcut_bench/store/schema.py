@@ -7,9 +7,9 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 SCHEMA_VERSION = 2
 _reader = cache(TypeAdapter)  # of a type
@@ -19,7 +19,7 @@ _reader = cache(TypeAdapter)  # of a type
 class DatasetRecord:
     name: str
     fingerprint: str  # SHA-256 of the ids, files and label meaning that were scored
-    n_images: int  # images scored, failures included
+    n_images: Annotated[int, Field(ge=0)]  # images scored, failures included
     n_expected: int | None  # images in the published split; None where nothing was published
     n_available: int | None = None  # images at hand, before limit and shard; None in older files
     void_share: float | None = None  # share of the pixels that no score looks at; None in older files

@@ -239,6 +239,28 @@ def test_text_without_folders():
     assert public("dataset.root", "/home/bob") == "…/~"
     assert public("backbone.token", None) is None
     assert public("linker.clusters", True) is True
+    assert public("segmenter.note", "/mnt/My Photos of Bob/x.png") == "…/x.png", "blanks in a path as a whole"
+    assert public("segmenter.note", "bob@nas:/data/secret/x") == public("segmenter.note", "nas:~/x") == "…/x"
+    assert public_text("from bob@nas:/data/secret/x, by bob@x.example") == f"from …/x, by {HIDDEN}"
+    assert public("backbone.model", "https://host/a b/c") == "…/a b/c" and public("shard", "1/4") == "1/4"
+
+
+def test_a_result_that_lies_in_the_folder_of_another_stands_for_none(out, cli, tmp_path):
+    (first, _), (second, other), *_ = [cell for cell in results_by_folder(out) if not cell[1].shard]
+    record = json.loads((first / "result.json").read_text())
+    (first / "result.json").write_text(json.dumps({**record, "key": other.key}))
+    done = cli("export", tmp_path / "export", f"output_dir={out}")
+    assert done.code == 0 and "the result of another cell" in done.err
+    assert [row["cell"] for row in rows_of(tmp_path / "export") if row["key"] == other.key] == [second.name]
+
+
+def test_whatever_a_protocol_is_named_the_schema_holds(out, cli, tmp_path):
+    for (folder, _), name in zip(results_by_folder(out), (None, 3, ["a"], "own"), strict=False):
+        record = json.loads((folder / "result.json").read_text())
+        record["protocol"]["name"] = name
+        (folder / "result.json").write_text(json.dumps(record))
+    assert cli("export", tmp_path / "export", f"output_dir={out}").code == 0
+    leaderboard_of(tmp_path / "export")
 
 
 def test_results_of_older_versions_are_exported_too(tmp_path, cli):

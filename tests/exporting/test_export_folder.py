@@ -82,3 +82,32 @@ def test_other_files_stay_and_changed_ones_stop_it(tmp_path):
     with pytest.raises(UserError, match="would be lost"):
         write_folder(target, FIRST)
     assert files_of(target) == {**SECOND, "per_image/mine.parquet": b"mine", "per_image/d.parquet": b"changed"}
+
+
+def test_two_at_once_do_not_mix(tmp_path, monkeypatch):
+    target, write = tmp_path / "export", export_folder.write_atomically
+    refused = []
+
+    def beside(path: Path, content: bytes | str, hint: str) -> None:
+        monkeypatch.undo()
+        with pytest.raises(UserError, match="another process is writing") as raised:
+            write_folder(target, SECOND)
+        refused.append(raised)
+        write(path, content, hint)
+
+    monkeypatch.setattr(export_folder, "write_atomically", beside)
+    write_folder(target, FIRST)
+    assert files_of(target) == FIRST and refused
+
+
+def test_a_kill_in_the_first_write_leaves_no_folder_of_somebody_elses(tmp_path):
+    (tmp_path / f".SHA256SUMS.{16 * '0'}.partial").write_text("half")
+    write_folder(tmp_path, FIRST)
+    assert files_of(tmp_path) == FIRST
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_link_to_nowhere_is_no_folder(tmp_path):
+    (tmp_path / "export").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="no folder"):
+        write_folder(tmp_path / "export", FIRST)
