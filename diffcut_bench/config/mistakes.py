@@ -17,7 +17,7 @@ from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import command, is_searchpath
 from diffcut_bench.paths import is_path_option
 
-REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError)
+REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError)
 _KINDS = {"int": "a whole number", "str": "text", "dict": "a group of options"}
 
 

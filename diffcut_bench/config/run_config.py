@@ -32,6 +32,10 @@ _LEAST = {"batch_size": 1, "max_pixels": 1, "num_proc": 1, "limit": 1}
 _LEAST |= dict.fromkeys(("num_workers", "visualise", "max_failures", "seed", "limit_seed"), 0)
 _MOST_PROCESSES = 1024  # more is a typing error, and would be started
 _OPTIONAL = ("features", "refiner", "namer", "linker", "tracker")  # groups with an option that builds nothing
+_HAS = {  # what tells a built option from one of another kind; `as_segmenter` looks at segmenters
+    **{"backbone": "fingerprint", "dataset": "class_names", "features": "kept_as", "namer": "for_classes"},
+    **dict.fromkeys(("linker", "refiner", "upsampler"), "__call__"),
+}
 IF_EXISTS = ("skip", "resume", "overwrite")
 REFERENCE = ("none", "stored", "shown")
 
@@ -194,7 +198,7 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         if key.rpartition(".")[2] == "_target_":
             find_target(str(value))
     try:
-        return hydra.utils.instantiate(arguments, _convert_="all")
+        built = hydra.utils.instantiate(arguments, _convert_="all")
     except (Exception, SystemExit) as error:  # a module may end the program, where it is a script
         causes: list[BaseException] = [error]
         while causes[-1].__cause__ is not None:
@@ -207,6 +211,11 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
         if isinstance(error, SystemExit):
             raise
         raise ours or _refused(group, arguments, causes[-1]) from error
+    if not hasattr(built, _HAS.get(group, "__class__")):
+        what = f"it gives {type(built).__name__}, which is no {group}: it has no {_HAS[group]}"
+        hint = "name a class or function that makes one; _partial_: true makes none, but of a segmenter"
+        raise UserError(what, f"{group}={arguments['_target_']}", hint)
+    return built
 
 
 def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> UserError:

@@ -103,7 +103,8 @@ def _folder(entry: str) -> Path:
 def _hidden(folder: Path) -> list[Path]:
     """Options of a folder that have a name of the package's own, and say something else."""
     own = {path: conf_dir() / path.relative_to(folder) for path in sorted(folder.glob("*/*.yaml"))}
-    return [path for path, ours in own.items() if ours.is_file() and ours.read_bytes() != path.read_bytes()]
+    both = {path: ours for path, ours in own.items() if ours.is_file() and path.is_file()}
+    return [path for path, ours in both.items() if ours.read_bytes() != path.read_bytes()]
 
 
 def _meant(folder: Path) -> str:

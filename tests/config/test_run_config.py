@@ -285,3 +285,17 @@ def test_a_score_is_a_metric_s_name():
     assert refused.value.hint.startswith("did you mean miou")
     old = {name: value for name, value in load_config([]).to_dict().items() if name != "score"}
     assert RunConfig(**old).score == "miou", "configs of older results have none"
+
+
+@pytest.mark.parametrize("group", ["backbone", "dataset", "features", "linker", "namer", "refiner", "upsampler"])
+def test_an_option_that_builds_something_else_is_told(group):
+    with pytest.raises(UserError, match=f"gives dict, which is no {group}"):
+        instantiate(group, {"_target_": "builtins.dict", "a": 1})
+
+
+def test_an_option_of_itself_is_a_user_error(tmp_path):
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone" / "endless.yaml").write_text("defaults: [endless]\n")
+    with pytest.raises(UserError) as raised:
+        load_config([f"hydra.searchpath=[{tmp_path}]", "backbone=endless"])
+    assert raised.value.where == "backbone=endless"

@@ -175,3 +175,15 @@ def test_a_broken_metric_is_told_with_its_file(options, cli):
     done = cli("run", "backbone=own", "limit=1", "--config-dir", "my options")
     assert done.code == 2
     assert "ZeroDivisionError: division by zero" in done.err and "own_share.py" in done.err
+
+
+def test_what_is_no_file_is_passed_over_and_a_lost_metric_is_told(options, cli):
+    (options / "backbone" / "colour.yaml").mkdir()
+    (options / "backbone" / "none.yaml").symlink_to(options / "gone")
+    (options / "metrics" / "folder.py").mkdir()
+    (options / "metrics" / "lost.py").symlink_to(options / "gone")
+    words = ["run", "score=own_share", "--cfg", "job", "-p", "limit", "--config-dir", "my options"]
+    lost = cli("run", "score=own_share", "--config-dir", "my options")
+    assert lost.code == 2 and "a metric can't be read" in lost.err and "lost.py" in lost.err
+    (options / "metrics" / "lost.py").unlink()
+    assert (cli(*words).code, cli(*words).err) == (0, "")

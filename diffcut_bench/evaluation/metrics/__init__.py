@@ -151,7 +151,7 @@ def _known(folders: Sequence[Path], entries: Sequence[EntryPoint]) -> dict[str, 
     modules = [importlib.import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
     found: list[tuple[Metric, str]] = [(each.METRIC, str(each.__file__)) for each in modules if hasattr(each, "METRIC")]
     for path in (path for folder in folders for path in sorted(folder.glob("metrics/*.py"))):
-        if _METRIC.search(path.read_text("utf-8", errors="replace")):
+        if _holds_metric(path):
             found.append((_loaded(partial(_module_in, path), str(path)), str(path)))
     found += [(_loaded(entry.load, describe(entry)), describe(entry)) for entry in entries]
     metrics: dict[str, Metric] = {}
@@ -165,11 +165,24 @@ def _known(folders: Sequence[Path], entries: Sequence[EntryPoint]) -> dict[str, 
     return metrics
 
 
+def _holds_metric(path: Path) -> bool:
+    """Whether a file is a metric.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    try:
+        return not path.is_dir() and _METRIC.search(path.read_text("utf-8", errors="replace")) is not None
+    except OSError as error:
+        what = f"a metric can't be read ({error.strerror or error})"
+        raise UserError(what, str(path), "mend this metric, or take it away") from error
+
+
 def _loaded(load: Callable[[], Any], place: str) -> Metric:
     """A metric from outside: what is loaded, or the ``METRIC`` of it."""
     try:
         loaded = load()
-    except Exception as error:  # whatever is wrong in somebody's file
+    except (Exception, SystemExit) as error:  # whatever is wrong in somebody's file
         raise error_in_code(error, place, "mend this metric, or take it away") from error
     metric = getattr(loaded, "METRIC", loaded)
     if not isinstance(metric, Metric):
