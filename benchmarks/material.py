@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from diffcut_bench.evaluation.matching import BackgroundRule
+from diffcut_bench.protocol import BackgroundRule
 
 _NOISE = 1e-3  # of the features' own deviation: parts upsampled patches whose cosines would tie
 

@@ -14,6 +14,8 @@ ALLOWED = {
     "extras": {"errors"},
     "escaping": set(),
     "redaction": {"errors"},
+    "protocol": set(),
+    "settings": {"protocol", "redaction", "store"},
     "heap": set(),
     "interruption": set(),
     "matlab": set(),
@@ -22,7 +24,7 @@ ALLOWED = {
     "backbones": {"errors", "extras", "paths", "store"},  # of the store: the atomic write, for the empty prompt
     # Of the store: what lasts a power cut.
     "datasets": {"errors", "extensions", "extras", "interruption", "matlab", "store"},
-    "evaluation": {"errors", "extensions", "extras", "traces"},
+    "evaluation": {"errors", "extensions", "extras", "protocol", "traces"},
     "extensions": set(),
     "store": {"errors", "traces"},
     "linking": {"evaluation", "ncut", "segmenters"},
@@ -42,9 +44,9 @@ ALLOWED = {
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
-        *{"redaction", "refinement", "scoring", "store"},
+        *{"redaction", "refinement", "scoring", "settings", "store"},
     },
-    "exporting": {"errors", "escaping", "evaluation", "paths", "redaction", "scoring", "store"},
+    "exporting": {"errors", "escaping", "evaluation", "redaction", "scoring", "settings", "store"},
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store", "traces"},

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,13 +16,12 @@ from diffcut_bench.commands.words import output_folder
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted, one_line
+from diffcut_bench.settings import config_settings, heading, shown_texts, varying_names
 from diffcut_bench.store import Result, Unfinished, finished_cells, unfinished_cells, without_covered
 
 _SHORT = 8  # characters of a key; `show` and `compare` take the beginning of one
 _GAP = "  "  # between columns
 _LEAST = 8  # characters that a title keeps
-_TOLD = ("segmenter", "refiner", "upsampler", "namer", "linker", "backbone", "protocol", "dataset")
-_TOLD_OF_RUN = ("limit", "limit_seed", "seed", "smallest_segment")
 
 
 @dataclass(frozen=True)
@@ -179,29 +178,16 @@ def _table(lines: Sequence[_Line], score: str) -> Iterator[str]:
         yield whole.plain.rstrip()
 
 
-def _differing(lines: Sequence[_Line]) -> Sequence[Sequence[str]]:
+def _differing(lines: Sequence[_Line]) -> list[list[str]]:
     """Of each line the settings by which it differs from others of its title."""
-    groups: dict[str, dict[str, set[str]]] = {}
-    settings = [dict(_settings(line.config)) for line in lines]
-    for line, own in zip(lines, settings, strict=True):
-        if own:  # of an unfinished cell of an older version nothing is known
-            for name in {*own, *groups.get(line.title, {})}:
-                groups.setdefault(line.title, {}).setdefault(name, set()).add(own.get(name, ""))
-    return [
-        [f"{name.rpartition('.')[2]}={own[name]}" for name in own if len(groups[line.title][name]) > 1]
-        for line, own in zip(lines, settings, strict=True)
-    ]
-
-
-def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What of a config can tell two cells of the same data set, backbone and segmenter apart, as text."""
-    choices = config.get("choices")
-    for group in _TOLD:
-        if isinstance(choices, dict) and group in choices:
-            yield group, str(choices[group])
-        node = config.get(group)
-        for name, value in node.items() if isinstance(node, dict) else ():
-            if not name.startswith("_"):
-                yield f"{group}.{name}", str(value)
-    for name in _TOLD_OF_RUN:
-        yield name, str(config.get(name))
+    told: list[list[str]] = [[] for _ in lines]
+    titles: dict[str, list[int]] = {}
+    for index, line in enumerate(lines):
+        if line.config:  # of an unfinished cell of an older version nothing is known
+            titles.setdefault(line.title, []).append(index)
+    for indices in titles.values():
+        settings = [config_settings(lines[index].config) for index in indices]
+        names = [name for name in varying_names(settings) if name != "shard"]  # which is told anyway
+        for index, texts in zip(indices, shown_texts(settings, names), strict=True):
+            told[index] = [f"{heading(name)}={text}" for name, text in texts.items() if text]
+    return told

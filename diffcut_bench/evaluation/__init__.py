@@ -8,8 +8,6 @@ from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.evaluation.intervals import FEWEST_IMAGES, PairedDifference, paired_difference, percentile_interval
 from diffcut_bench.evaluation.matching import (
     Counts,
-    Criterion,
-    Surplus,
     assign_clusters,
     contingency_table,
     contingency_tables,
@@ -23,7 +21,6 @@ from diffcut_bench.evaluation.matching import (
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics, measure_image
 from diffcut_bench.evaluation.optimal_scale import Optimum, optimal_scale
-from diffcut_bench.evaluation.protocol import OF_NAMES, Protocol, choices_in_force
 from diffcut_bench.evaluation.scores import (
     ResampledScores,
     compare_images,
@@ -32,6 +29,7 @@ from diffcut_bench.evaluation.scores import (
     score_images,
 )
 from diffcut_bench.extras import require
+from diffcut_bench.protocol import OF_NAMES, Criterion, Protocol, Surplus, choices_in_force
 
 if TYPE_CHECKING:
     from diffcut_bench.evaluation.counts import ImageCounts

@@ -8,9 +8,10 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from diffcut_bench.evaluation.images import AbsentClasses, ImageTable
+from diffcut_bench.evaluation.images import ImageTable
 from diffcut_bench.evaluation.matching import Counts
 from diffcut_bench.evaluation.scores import score_images
+from diffcut_bench.protocol import AbsentClasses
 
 
 class ImageCounts(Metric):

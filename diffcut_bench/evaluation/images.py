@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from jaxtyping import Float, Int, Integer
 from torch import Tensor
 
 from diffcut_bench.evaluation.boundaries import BoundaryCounts
-
-AbsentClasses = Literal["nan", "zero"]
 
 
 class ScoredImage(NamedTuple):

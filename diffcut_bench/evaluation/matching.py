@@ -1,18 +1,14 @@
 """Hungarian matching of predicted clusters to annotated classes, and the background rules before it."""
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Int, Integer
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-BackgroundRule = Literal["unmatched", "overlap", "one_to_one"]
-Criterion = Literal["overlap", "iou"]
-"""What the matching of clusters to classes maximises."""
-Surplus = Literal["absent_class", "unmatched"]
-"""What a cluster is that was matched with a class without sharing a pixel with it."""
+from diffcut_bench.protocol import BackgroundRule, Criterion, Surplus
 
 IGNORED = -1
 # Clusters that an accelerator has room for while it is not known how many there are; where there are more, it counts

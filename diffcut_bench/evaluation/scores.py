@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.evaluation.images import AbsentClasses, ImageTable
+from diffcut_bench.evaluation.images import ImageTable
 from diffcut_bench.evaluation.intervals import (
     FEWEST_IMAGES,
     PairedDifference,
@@ -15,6 +15,7 @@ from diffcut_bench.evaluation.intervals import (
     resampled_sums,
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics
+from diffcut_bench.protocol import AbsentClasses
 from diffcut_bench.traces import error_in_code
 
 

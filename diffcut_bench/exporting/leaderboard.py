@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffcut_bench.evaluation import Metric, choices_in_force
-from diffcut_bench.exporting.public import Value, public_value, settings_of
 from diffcut_bench.redaction import public_text
 from diffcut_bench.scoring.ranking import leading_metric, merit
+from diffcut_bench.settings import Value, every_setting, public_value
 from diffcut_bench.store import Result, Score
 
 SCHEMA_VERSION = 1
@@ -65,7 +65,7 @@ def _cell(result: Result, metric: Metric) -> dict[str, Any]:
         "scores": {public_text(name): _score(score) for name, score in sorted(result.scores.items())},
         "images_failed": len(result.failures),
         "segments_per_image": segments.mean,
-        "settings": settings_of(result.config),
+        "settings": every_setting(result.config),
         "environment": {
             "device": public_text(made_in.device),
             "commit": public_text(str(made_in.git["commit"])) if made_in.git.get("commit") else None,

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from diffcut_bench.escaping import csv_cell
 from diffcut_bench.evaluation import known_metrics
-from diffcut_bench.exporting.public import Value, settings_of
 from diffcut_bench.redaction import public_text
+from diffcut_bench.settings import Value, every_setting
 from diffcut_bench.store import Bracket, ImageRow, Result, Score
 
 Row = Mapping[str, Value]
@@ -167,7 +167,7 @@ def _blocks(name: str, result: Result) -> dict[str, Row]:
         "protocol_name": public_text(str(result.protocol.get("name", ""))),
         "limited": result.limited,
     }
-    settings = {_text(key): value for key, value in settings_of(result.config).items()}
+    settings = {_text(key): value for key, value in every_setting(result.config).items()}
     return {
         "cell": about,
         "setting": settings,

@@ -21,10 +21,10 @@ from diffcut_bench.evaluation import (
     resample,
 )
 from diffcut_bench.reporting.details import common_images, difference_texts
-from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.reporting.sweeps import scored_set
 from diffcut_bench.reporting.tables import Column, Table, number_columns
 from diffcut_bench.scoring.summary import image_table
+from diffcut_bench.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import ImageRow, Result
 
 _POINTS = 5  # of the common range, where no number of segments is asked for

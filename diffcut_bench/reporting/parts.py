@@ -21,7 +21,6 @@ from diffcut_bench.reporting.details import (
 from diffcut_bench.reporting.figures import draw_class_bars
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
 from diffcut_bench.reporting.pictures import embed_picture
-from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of
 from diffcut_bench.reporting.tables import (
     Table,
     part_of_whole,
@@ -33,6 +32,7 @@ from diffcut_bench.reporting.tables import (
 )
 from diffcut_bench.scoring.cell import picture_path
 from diffcut_bench.scoring.ranking import leading_metric
+from diffcut_bench.settings import Comparison, heading, settings_of, text_of
 from diffcut_bench.store import ImageRow, Result, Score, check_published
 
 _SHORT = 8  # characters of a key that stand for a cell

@@ -28,10 +28,10 @@ from diffcut_bench.reporting.parts import (
     run_details,
 )
 from diffcut_bench.reporting.redrawing import draw_pictures
-from diffcut_bench.reporting.settings import compare_settings
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import Column, Table, results_table
 from diffcut_bench.scoring.ranking import ranked_cells
+from diffcut_bench.settings import compare_settings
 from diffcut_bench.store import Found, Result, read_result, without_covered
 
 if TYPE_CHECKING:

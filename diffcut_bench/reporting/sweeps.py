@@ -12,9 +12,9 @@ import numpy as np
 from diffcut_bench.escaping import file_stem
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.reporting.figures import Curve, Panel, draw_curves, draw_heat_map, draw_panels, with_unit
-from diffcut_bench.reporting.settings import compare_settings, heading, is_number, varying_names
 from diffcut_bench.reporting.tables import interval_of, reference_of, shown_interval
 from diffcut_bench.scoring.ranking import leading_metric
+from diffcut_bench.settings import compare_settings, heading, is_number, varying_names
 from diffcut_bench.store import Result, Score
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from diffcut_bench.escaping import counted, csv_cell, file_stem, latex_text, mar
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
 from diffcut_bench.redaction import public, public_text
 from diffcut_bench.reporting.fitting import fit_columns, folded
-from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.scoring.ranking import leading_metric
+from diffcut_bench.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.store import Bracket, Result, Score, write_atomically
 
 _NAMED = 5  # classes that a note names

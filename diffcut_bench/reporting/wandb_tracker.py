@@ -24,12 +24,12 @@ from diffcut_bench.evaluation import contingency_table
 from diffcut_bench.extras import require
 from diffcut_bench.reporting.figures import encode_figure
 from diffcut_bench.reporting.pictures import matched_classes
-from diffcut_bench.reporting.settings import compare_settings, heading, is_number
 from diffcut_bench.reporting.sweeps import sweep_figures
 from diffcut_bench.reporting.tables import scored_images
 from diffcut_bench.reporting.tracker import Tracker
 from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.scoring.ranking import leading_metric
+from diffcut_bench.settings import compare_settings, heading, is_number
 from diffcut_bench.store import ImageRow, Result, read_rows, write_atomically
 
 if TYPE_CHECKING:

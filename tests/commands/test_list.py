@@ -48,6 +48,26 @@ def test_each_cell_has_a_line_with_what_tells_it_apart(out, cli):
     assert sum(f" {100 * value:.1f} " in by_accuracy for value in accuracies) >= 4, "a fraction is in percent"
 
 
+def test_it_tells_cells_apart_as_a_report_does(out, cli):
+    cells = [
+        path
+        for path in sorted(out.glob("results/*/result.json"))
+        if not json.loads(path.read_text())["config"]["shard"]
+    ]
+    for path, own in zip(cells, ({"name": "strict", "criterion": "iou"}, {}), strict=False):
+        record = json.loads(path.read_text())
+        record["config"]["protocol"] |= own
+        record["config"]["segmenter"] |= {
+            "weights": f"/home/alice/deep/{path.parent.name}.pt",
+            "api_key": path.parent.name,
+        }
+        path.write_text(json.dumps(record))
+        (path.parent / "SHA256SUMS").unlink(missing_ok=True)
+    said = cli("list", out).out
+    assert said.count("protocol=strict") == 1 and "criterion" not in said, "what the name stands for is told once"
+    assert "api_key=*** (2)" in said and "weights=…/" in said and "deep" not in said
+
+
 def test_it_fits_eighty_columns_and_keeps_what_differs(out, cli, monkeypatch):
     monkeypatch.setattr(console, "width", 80)
     _, *lines, _ = cli("list", out).out.splitlines()

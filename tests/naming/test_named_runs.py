@@ -12,8 +12,8 @@ from conftest import SMALL, shapes_overrides
 from PIL import Image
 
 from diffcut_bench.config import load_config
-from diffcut_bench.reporting.settings import settings_of
 from diffcut_bench.scoring.passes import open_pass
+from diffcut_bench.settings import settings_of
 from diffcut_bench.store import Result, read_rows
 
 NAMES = "dataset.class_names=[red,green,blue]"

@@ -23,8 +23,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffcut_bench.errors import UserError
-from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
+from diffcut_bench.evaluation.images import ImageTable, ScoredImage
 from diffcut_bench.extensions import METRICS, describe, installed, option_folders
+from diffcut_bench.protocol import AbsentClasses
 from diffcut_bench.traces import error_in_code, message_of
 
 _METRIC = re.compile(r"^METRIC\s*[:=]", re.MULTILINE)  # in a file that is one; others are not run to find out

@@ -1,25 +1,28 @@
-"""Settings of cells by short name, and what tells cells from each other."""
+"""Settings of cells by name, and what tells cells from each other. No torch: `list` answers at once."""
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
-from diffcut_bench.evaluation import OF_NAMES, choices_in_force
+from diffcut_bench.protocol import OF_NAMES, choices_in_force
 from diffcut_bench.redaction import is_path, is_private, path_of, public, public_text
 from diffcut_bench.store import Result
 
 STAGES = ("segmenter", "upsampler", "refiner")
-_RUN = ("limit", "limit_seed", "shard")
+_RUN = ("limit", "limit_seed", "shard", "seed")
+_OF_THE_DISK = ("output_dir", "data_dir", "choices")  # no settings of a cell; the last are told by themselves
 # Of stages: what changes no number, or is no setting of theirs (the linker's backbone is told by its name).
 _IMMATERIAL = {"features.folder", "features.shard_mib", "segmenter.max_memory_gib", "linker.backbone"}
 _NO_SETTINGS = ("name", "suggests")
 _DIGEST = re.compile(r"[0-9a-f]{32,}")
 _SHORT = 12
 
+Value = str | int | float | bool | None
 Extra = tuple[str, list[str]]  # name and values of what is no setting, a value for each result
 
 
@@ -51,32 +54,63 @@ def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) ->
                 names.append(name)
                 for own, value in zip(settings, values, strict=True):
                     own[name] = value
-    columns = {name: _public_texts(name, [own.get(name) for own in settings]) for name in names}
-    texts = [{name: column[i] for name, column in columns.items()} for i in range(len(settings))]
-    return Comparison(tuple(names), tuple(settings), tuple(texts))
+    return Comparison(tuple(names), tuple(settings), tuple(shown_texts(settings, names)))
 
 
 def settings_of(result: Result) -> dict[str, Any]:
-    """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats."""
-    config = result.config
-    choices: dict[str, str] = config.get("choices", {})
+    """Options and values of a finished cell by short name; see `config_settings`."""
+    own = config_settings(result.config, result.protocol, published=result.dataset.n_expected is not None)
+    return own | {"seed": result.environment.seed}
+
+
+def config_settings(
+    config: Mapping[str, Any], protocol: Mapping[str, Any] | None = None, *, published: bool = False
+) -> dict[str, Any]:
+    """Options and values of a cell by short name; ``protocol.*`` stands for what a stage only repeats.
+
+    Args:
+        config: of the cell, resolved, whoever wrote it.
+        protocol: what was in force; None: what the config says.
+        published: whether the data are a published split, of which it does not matter where the files lie.
+    """
+    nodes = {name: value for name, value in config.items() if isinstance(value, dict)}
+    choices = nodes.get("choices", {})
+    if protocol is None:
+        protocol = {name: value for name, value in nodes.get("protocol", {}).items() if not name.startswith("_")}
     settings: dict[str, Any] = {group: choices.get(group, "?") for group in ("dataset", "backbone", *STAGES)}
     for stage in ("namer", "linker", "linker.backbone"):
         if choices.get(stage, "none") != "none":
             settings[stage] = choices[stage]
     if config.get("smallest_segment"):  # older results have no such option
         settings["smallest_segment"] = config["smallest_segment"]
-    settings |= {f"protocol.{name}": value for name, value in choices_in_force(result.protocol).items()}
+    settings |= {f"protocol.{name}": value for name, value in choices_in_force(protocol).items()}
     skipped = set(_IMMATERIAL)
-    if result.dataset.n_expected is not None:
-        skipped.add("dataset.root")  # of a published split it says where the files lie, not which they are
+    if published:
+        skipped.add("dataset.root")  # it says where the files lie, not which they are
     for stage in (*STAGES, "namer", "linker", "backbone", "features", "dataset"):
-        options = config.get(stage)
-        for name, value in options.items() if isinstance(options, dict) else ():
+        for name, value in nodes.get(stage, {}).items():
             choice = f"protocol.name_{name}" if stage == "namer" else f"protocol.{name}"
             if not (choice in settings or name.startswith("_") or name in _NO_SETTINGS or f"{stage}.{name}" in skipped):
                 settings[f"{stage}.{name}"] = value
-    return settings | {name: config.get(name) for name in _RUN} | {"seed": result.environment.seed}
+    return settings | {name: config.get(name) for name in _RUN}
+
+
+def every_setting(config: Mapping[str, Any]) -> dict[str, Value]:
+    """Every option and value of a cell by the name that an override gives it, such as ``segmenter`` and
+    ``segmenter.tau``, as anyone may see it: see `public_value`."""
+    choices = config.get("choices")
+    settings: dict[str, Value] = {}
+    for name, value in choices.items() if isinstance(choices, dict) else ():
+        settings[public_text(str(name))] = public_value(str(name), value)
+    for name, value in _leaves({name: value for name, value in config.items() if name not in _OF_THE_DISK}):
+        settings.setdefault(public_text(name), public_value(name, value))
+    return settings
+
+
+def public_value(name: str, value: object) -> Value:
+    """`public`, as text where it is no single value."""
+    told: Value = public(name, value)
+    return json.dumps(told) if isinstance(told, (dict, list)) else told
 
 
 def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
@@ -104,6 +138,12 @@ def varying_names(settings: Sequence[dict[str, Any]]) -> list[str]:
         return bool(setting) and name != "protocol.name" and decided(name, stage)
 
     return [name for name in varying if not follows(name)]
+
+
+def shown_texts(settings: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[dict[str, str]]:
+    """Of each cell the named settings as tables show them: as anyone may see them, and apart where they differ."""
+    columns = {name: _public_texts(name, [own.get(name) for own in settings]) for name in names}
+    return [{name: column[i] for name, column in columns.items()} for i in range(len(settings))]
 
 
 def heading(name: str) -> str:
@@ -135,7 +175,7 @@ def _extras(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[list
         ("device", [text_of(result.identity.get("device_type")) for result in results]),
     ]
     for trees in ([result.identity for result in results], [result.environment.packages for result in results]):
-        leaves = [dict(_leaves(tree)) for tree in trees]
+        leaves = [{name: _short(text_of(value)) for name, value in _leaves(tree)} for tree in trees]
         for name in dict.fromkeys(name for own in leaves for name in own):
             yield [(name, [own.get(name, "") for own in leaves])]
     yield [("of images", [str(result.dataset.n_images) for result in results])]
@@ -144,13 +184,17 @@ def _extras(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[list
         yield [("folder", [str(folder) for folder in folders])]
 
 
-def _leaves(tree: object, name: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(tree, dict):
-        for key, value in tree.items():
-            yield from _leaves(value, f"{name}.{key}" if name else str(key))
-    else:
-        text = text_of(tree)
-        yield name, text[:_SHORT] if _DIGEST.fullmatch(text) else text
+def _leaves(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        name = f"{above}{json.dumps(key) if '.' in key else key}"  # a dot of its own makes no other setting
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _short(text: str) -> str:
+    return text[:_SHORT] if _DIGEST.fullmatch(text) else text
 
 
 def _alike(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[list[int]]:

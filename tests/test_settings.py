@@ -7,7 +7,7 @@ import pytest
 from conftest import DATA, shapes_overrides, write_shapes
 
 from diffcut_bench.reporting import results_table, sweep_figures
-from diffcut_bench.reporting.settings import compare_settings
+from diffcut_bench.settings import compare_settings
 from diffcut_bench.store import Result
 
 RESULT = Result.from_json((DATA / "result_v1.json").read_text())

@@ -1,12 +1,15 @@
-"""The evaluation protocol: every choice that a published figure depends on, by name."""
+"""The evaluation protocol: every choice that a published figure depends on, by name. No torch."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from diffcut_bench.evaluation.images import AbsentClasses
-from diffcut_bench.evaluation.matching import BackgroundRule, Criterion, Surplus
-
+AbsentClasses = Literal["nan", "zero"]
+BackgroundRule = Literal["unmatched", "overlap", "one_to_one"]
+Criterion = Literal["overlap", "iou"]
+"""What the matching of clusters to classes maximises."""
+Surplus = Literal["absent_class", "unmatched"]
+"""What a cluster is that was matched with a class without sharing a pixel with it."""
 OF_NAMES = ("name_pooling", "name_input")
 """Choices that say nothing of a cell whose segments are not named."""
 
