@@ -184,5 +184,6 @@ def _dispatch(arguments: list[str]) -> int:
             stack.enter_context(searching(options.overrides))
         # Only now: some commands take seconds to import, which a look at the help or a slip of the keyboard need not
         # wait.
-        code: int = getattr(importlib.import_module(f"diffcut_bench.commands.{name}"), name)(options)
+        module = importlib.import_module(f"diffcut_bench.commands.{name}")
+        code: int = getattr(module, command.function or name)(options)
     return code

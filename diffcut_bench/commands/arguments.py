@@ -21,11 +21,12 @@ _CELL = "folder, its name in results/, or the key's beginning"
 
 
 class Command(NamedTuple):
-    """A command: the function of its name in the module of its name, which is imported when it is called."""
+    """A command: a function in the module of its name, which is imported when it is called."""
 
     text: str  # its line in the overview
     metavar: str = "KEY=VALUE"  # stands for the rest of the line
     add_arguments: Callable[[ArgumentParser], None] | None = None
+    function: str = ""  # empty: it has the command's name
 
 
 def add_config_flags(parser: ArgumentParser) -> None:
@@ -205,7 +206,9 @@ COMMANDS = {
     ),
     "report": Command("tables and an HTML page from the results on disk", "DIR|KEY=VALUE", _report),
     "export": Command("results as tidy tables, a leaderboard and a data set of the hub", add_arguments=_export),
-    "list": Command("finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list),
+    "list": Command(
+        "finished and unfinished cells of an output folder, a line each", "DIR|KEY=VALUE", _list, function="list_cells"
+    ),
     "compare": Command("two finished cells on the same images", add_arguments=_compare),
     "show": Command("one finished cell: classes, best and worst images", add_arguments=_show),
     "tune": Command("choose tau on training images, report on the validation split", add_arguments=_tune),

@@ -46,7 +46,7 @@ class _Line:
         return self.config.get("shard")
 
 
-def list(options: argparse.Namespace) -> int:
+def list_cells(options: argparse.Namespace) -> int:
     """Finished and unfinished cells, newest first.
 
     Raises:
