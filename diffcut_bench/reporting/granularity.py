@@ -20,6 +20,7 @@ from diffcut_bench.evaluation import (
     paired_difference,
     resample,
 )
+from diffcut_bench.extensions import command
 from diffcut_bench.reporting.details import common_images, difference_texts
 from diffcut_bench.reporting.sweeps import scored_set
 from diffcut_bench.reporting.tables import Column, Table, number_columns
@@ -137,7 +138,7 @@ def compare_at_segments(
             (folder, result), vary = side.cells[0], f"{side.setting}=A,B,C" if side.setting else "a number of its own"
             what = "no finished cell differs from this one in a number alone: there is nothing to interpolate between"
             where = f"{folder.name}, {result.segments_per_image.mean:.1f} segments an image"
-            raise UserError(what, where, f"diffcut-bench run -m … {vary}, with its other settings")
+            raise UserError(what, where, f"{command(f'run -m … {vary}')}, with its other settings")
     if {folder for folder, _ in sides[0].cells} & {folder for folder, _ in sides[1].cells}:
         where = f"{heading(sides[0].setting)} is what they differ in"
         raise UserError("both cells are of one curve", where, "name cells that differ in something else")
@@ -183,7 +184,7 @@ def _points(sides: Sequence[CellsAlong], curves: Sequence[CellsBySegments], segm
     low, high = max(curve.segments[0] for curve in curves), min(curve.segments[-1] for curve in curves)
     told = zip(("first", "second"), sides, curves, strict=True)
     where = "; ".join(f"{word}: {_range(curve)} along {heading(side.setting)}" for word, side, curve in told)
-    more = f"diffcut-bench run -m … {sides[0].setting}=A,B,C and {sides[1].setting}=A,B,C"
+    more = " and ".join(command(f"run -m … {side.setting}=A,B,C") for side in sides)
     if low > high:
         raise UserError(
             "the two have no number of segments an image in common", where, f"score more cells of either: {more}"

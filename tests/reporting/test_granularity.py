@@ -7,6 +7,7 @@ from conftest import DATA
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics, resample
+from diffcut_bench.extensions import using_folders
 from diffcut_bench.reporting.granularity import CellsAlong, CellsBySegments, cells_along, compare_at_segments
 from diffcut_bench.scoring.summary import image_table
 from diffcut_bench.store import ImageRow, Result
@@ -89,7 +90,7 @@ def test_what_can_not_be_compared_says_which_range_each_has():
     with pytest.raises(UserError, match="no number of segments an image in common") as apart:
         compare_at_segments((two, three), parts, "miou")
     assert apart.value.where == "first: 2.0 – 3.0 along tau; second: 5.0 – 9.0 along alpha"
-    assert "segmenter.tau=A,B,C and segmenter.alpha=A,B,C" in apart.value.hint
+    assert "run -m … segmenter.tau=A,B,C and diffcut-bench run -m … segmenter.alpha=A,B,C" in apart.value.hint
     with pytest.raises(UserError, match="7 segments an image are not in both") as beyond:
         compare_at_segments((two, three), [[rows(2, 20), rows(6, 40)], parts[1]], "miou", 7.0)
     assert beyond.value.hint.startswith("--at-segments from 5 to 6")
@@ -97,9 +98,9 @@ def test_what_can_not_be_compared_says_which_range_each_has():
     with pytest.raises(UserError, match="7 segments an image are not in both") as beyond:
         compare_at_segments((two, three), [thirds, [rows(1, 20), rows(9, 60)]], "miou", 7.0)
     assert beyond.value.hint.startswith("--at-segments from 3.67 to 5.33"), "which are between 3 2/3 and 5 1/3"
-    with pytest.raises(UserError, match="nothing to interpolate between") as alone:
+    with using_folders([Path("/own")]), pytest.raises(UserError, match="nothing to interpolate between") as alone:
         compare_at_segments((along("tau", 0.3), three), [[rows(2, 20)], parts[1]], "miou")
-    assert alone.value.hint.startswith("diffcut-bench run -m … segmenter.tau=A,B,C")
+    assert alone.value.hint.startswith("diffcut-bench run -m … segmenter.tau=A,B,C --config-dir /own, with")
     with pytest.raises(UserError, match="both cells are of one curve"):
         compare_at_segments((two, two), [parts[0], parts[0]], "miou")
     other = [[ImageRow(0, "elsewhere", 1, 9, [1], [0], [8])] for _ in range(2)]
