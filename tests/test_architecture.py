@@ -43,19 +43,8 @@ ALLOWED = {
         *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store", "traces"},
     },
     "reporting": {
-        *{
-            "backbones",
-            "config",
-            "datasets",
-            "errors",
-            "escaping",
-            "evaluation",
-            "extensions",
-            "extras",
-            "ncut",
-            "paths",
-        },
-        *{"redaction", "refinement", "scoring", "settings", "store"},
+        *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extensions", "extras", "ncut"},
+        *{"paths", "redaction", "refinement", "scoring", "settings", "store"},
     },
     "exporting": {"errors", "escaping", "evaluation", "redaction", "scoring", "settings", "store"},
     "reproduction": {
