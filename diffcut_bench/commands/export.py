@@ -3,6 +3,7 @@
 import argparse
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 from diffcut_bench.commands.terminal import say, warn
@@ -45,4 +46,6 @@ def export(options: argparse.Namespace) -> int:
         say(f"shards   {written.covered} of merged cells are left out")
     say(f"card     {target / 'README.md'} (licence: {options.license}; another one with --license)")
     say(f"to share hf upload OWNER/NAME {shlex.quote(str(target))} --repo-type dataset")
+    if shutil.which("hf") is None:
+        say("         there is no command hf here: pip install -U huggingface_hub")
     return 0

@@ -1,5 +1,6 @@
 """The card of an exported folder: README.md with the front matter by which the Hugging Face hub reads its tables."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,9 +49,12 @@ def data_card(board: Mapping[str, Any], tables: Mapping[str, int], licence: str,
     lines = [
         f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n",
         "# Unsupervised segmentation results\n",
-        "Made by `diffcut-bench export`. `diffcut-bench` scores segmentations without labels or training under a",
-        "protocol whose every choice is recorded; each row says which code, versions, device and settings gave it.\n",
-        *(f"* `{name}`: {_TABLES[name]} ({counted(rows, 'row')})." for name, rows in tables.items() if rows),
+        _wrapped(
+            "Made by `diffcut-bench export`. `diffcut-bench` scores segmentations without labels or training under a "
+            "protocol whose every choice is recorded; each row says which code, versions, device and settings gave it."
+        ),
+        "",
+        *(_wrapped(f"* `{name}`: {_TABLES[name]} ({counted(rows, 'row')}).") for name, rows in tables.items() if rows),
         "* `leaderboard.json`: of each data set and protocol the cells, best first.\n",
         _PYTHON,
         *_best(board["boards"]),
@@ -79,4 +83,10 @@ def _best(boards: Sequence[Mapping[str, Any]]) -> list[str]:
             own.get("segmenter", "?"),
         ]
         rows.append(f"| {' | '.join(markdown_cell(str(cell)) for cell in cells)} |")
-    return [*rows, "", "Fractions are in %."]
+    return [*rows, "", "In this table fractions are in %; in the files they lie in 0..1."]
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph or an item of a list, in lines of which a diff shows what has changed."""
+    indent = "  " if text.startswith("* ") else ""
+    return textwrap.fill(text, 100, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

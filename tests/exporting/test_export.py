@@ -103,7 +103,11 @@ def test_the_hub_reads_it(out, cli, tmp_path):
     target = tmp_path / "my export"
     done = cli("export", target, f"output_dir={out}", "--license", "cc-by-4.0")
     assert f"hf upload OWNER/NAME '{target}' --repo-type dataset" in done.out
-    front = yaml.safe_load((target / "README.md").read_text().split("---\n")[1])
+    assert ("pip install -U huggingface_hub" in done.out) == (shutil.which("hf") is None)
+    _, head, text = (target / "README.md").read_text().split("---\n", 2)
+    assert all(len(line) <= 100 for line in text.splitlines() if not line.startswith("|"))
+    assert "\n\nIn this table fractions are in %; in the files they lie in 0..1.\n" in text
+    front = yaml.safe_load(head)
     assert front["license"] == "cc-by-4.0" and "image-segmentation" in front["task_categories"]
     assert [config["config_name"] for config in front["configs"]] == ["cells", "classes", "per_image"]
     cells = datasets.load_dataset(str(target), split="train", cache_dir=str(tmp_path / "cache"))
