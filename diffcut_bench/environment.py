@@ -105,6 +105,11 @@ def device_name(device: torch.device) -> str:
     return f"{device} {name}".strip()
 
 
+def shown_device(device: torch.device) -> str:
+    """`device_name` for people; results keep the form that they have always had."""
+    return device_name(device).replace("(1 threads)", "(1 thread)")
+
+
 def matrix_rate(dtype: torch.dtype, device: torch.device, *, tf32: bool = False) -> float:
     """Floating-point operations a second of a product of two square matrices, of 8192 rows on an accelerator and 256 on
     the CPU: the best of ten.

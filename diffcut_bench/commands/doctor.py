@@ -17,6 +17,7 @@ from pathlib import Path
 from diffcut_bench import __version__
 from diffcut_bench.commands.terminal import console, say
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.escaping import counted
 
 _GROUPS = {"backbone": "backbones", "dataset": "data sets"}
 _YOURS = {"folder": "dataset.root=DIR dataset.num_classes=N"}  # no option lacks what the user names
@@ -59,7 +60,7 @@ def _say_short() -> None:
 def _say_overview(overrides: Sequence[str], states: Mapping[str, Mapping[str, str]]) -> None:
     """One screen: versions, devices, folders, and what can be used."""
     from diffcut_bench.config import load_config
-    from diffcut_bench.environment import device_name, devices_here, installed_packages
+    from diffcut_bench.environment import devices_here, installed_packages, shown_device
     from diffcut_bench.extensions import command
 
     output_dir = Path(load_config(overrides).output_dir)
@@ -68,8 +69,8 @@ def _say_overview(overrides: Sequence[str], states: Mapping[str, Mapping[str, st
     _say("python", f"{platform.python_version()} ({sys.executable})")
     _say("packages", _listed(installed_packages()))
     _say_extras(_extras()[1])
-    _say("devices", ", ".join(map(device_name, devices_here())))
-    _say("output_dir", f"{output_dir.absolute()}: {finished} finished cells, {interrupted} interrupted")
+    _say("devices", ", ".join(map(shown_device, devices_here())))
+    _say("output_dir", f"{output_dir.absolute()}: {counted(finished, 'finished cell')}, {interrupted} interrupted")
     _say("HF cache", os.environ.get("HF_HOME", str(Path("~/.cache/huggingface").expanduser())))
     lacking = 0
     for group, known in states.items():

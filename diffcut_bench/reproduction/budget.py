@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from diffcut_bench.config import RunConfig
-from diffcut_bench.environment import choose_device, device_name, is_here, matrix_rate
+from diffcut_bench.environment import choose_device, is_here, matrix_rate, shown_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import Column, Table, number_columns
 from diffcut_bench.reproduction.outlook import Lack, Outlook, look_ahead
@@ -142,8 +142,8 @@ def _rate_of(wanted: str) -> tuple[str, float | None]:
         return wanted, None
     device = choose_device(wanted)
     if device.type != "cpu":
-        return device_name(device), matrix_rate(torch.float16, device)
-    named, threads = device_name(device), torch.get_num_threads()
+        return shown_device(device), matrix_rate(torch.float16, device)
+    named, threads = shown_device(device), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         return named, threads * max(matrix_rate(torch.float32, device) for _ in range(_TRIES))

@@ -228,7 +228,7 @@ def what_is_missing(cell: ShardedCell) -> str:
         doubt = f"\n  add its own values: {error.what} ({error.where})"
     command = ["diffcut-bench", "run", *(["-m"] if len(wanted) > 1 else [])]
     command += [*own, f"shard={','.join(wanted)}"]
-    what = f"incomplete: {first.folder.name} and its kin lack shard {', '.join(lacking)}; to compute{how}:"
+    what = f"incomplete: the cell of {first.folder.name} still needs shard {', '.join(lacking)}; to compute{how}:"
     return f"{what}\n  {' '.join([shlex.join(command), *folder_flags()])}{doubt}"
 
 

@@ -14,6 +14,7 @@ from diffcut_bench.config import known_options
 
 def test_doctor_says_what_is_there_and_what_is_missing_on_one_screen(cli, tmp_path, monkeypatch):
     monkeypatch.setattr(doctor.console, "width", 80)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
     done = cli("doctor", "--all", f"output_dir={tmp_path}")
     assert done.code == 0
     details, screen = done.out[: done.out.index("python  ")], done.out[done.out.index("python  ") :]
@@ -26,6 +27,7 @@ def test_doctor_says_what_is_there_and_what_is_missing_on_one_screen(cli, tmp_pa
     assert max(len(line) for line in lines if str(tmp_path) not in line and sys.executable not in line) <= 80
     told = " ".join(screen.split())
     assert torch.__version__ in told and f"{tmp_path}: 0 finished cells, 0 interrupted" in told
+    assert "cpu (1 thread)" in told
     names = re.search(r"backbones (\d+) there: (.*?) (\d+) lack something: (.*?) data sets", told)
     there, lacking = (re.split(", *", names[n]) for n in (2, 4))
     assert {"colour", "efficientnet_lite0"} <= set(there)

@@ -95,7 +95,7 @@ def test_shards_of_machines_without_a_common_disk(cli, place):
     cli("run", "-m", *base, "shard=1/2,2/2", "output_dir=two")  # the same cell once more, cut otherwise
     missing = cli("merge", "output_dir=one", "--from", "three")
     assert missing.code == 2
-    assert "lack shard 2/3" in missing.err
+    assert "needs shard 2/3" in missing.err
     merged = cli("merge", "output_dir=one", "--from", "two", "--from", "three")
     assert merged.code == 0, merged.err
     whole = only("../whole/out/results/*")
@@ -112,7 +112,7 @@ def test_what_is_missing_is_named_with_the_command_that_computes_it(cli, place):
     assert cli("run", *base, "shard=2/3").code == 0
     found = cli("merge", "output_dir=an out's folder")
     assert found.code == 2
-    assert "lack shard 1/3, 3/3" in found.err
+    assert "needs shard 1/3, 3/3" in found.err
     (command,) = [line.strip() for line in found.err.splitlines() if line.strip().startswith("diffcut-bench")]
     assert cli(*shlex.split(command)[1:]).code == 0
     assert len(list(Path().glob("*/results/*"))) == 3
@@ -127,7 +127,7 @@ def test_shards_of_an_earlier_version_are_to_be_computed_anew(cli, place):
     path.write_text(json.dumps(record))
     (path.parent / "SHA256SUMS").unlink()
     said = cli("merge", "output_dir=out").err
-    assert "lack shard 2/2" in said
+    assert "needs shard 2/2" in said
     assert "an earlier version" in said
     assert "shard=1/2,2/2" in said
 
