@@ -68,7 +68,7 @@ package: $(READY)  ## build sdist and wheel into dist/, check them and CITATION.
 	rm -rf dist build
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
-	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert
+	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert==2.0.0
 	build/citation/bin/cffconvert --validate --infile CITATION.cff
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) dist/*.whl
