@@ -25,7 +25,7 @@ from diffcut_bench.interruption import signals_raised
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a user's mistake, 128 + n after signal n (Ctrl-C: 130)."""
     keep_freed_memory()
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
         sys.stdout.reconfigure(errors="replace")  # a locale may lack the characters of tables and names
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ

@@ -112,8 +112,9 @@ def test_it_waits_for_no_heavy_library(out):
     assert done.stdout.splitlines()[-1] == "0 []"
 
 
-def test_a_terminal_without_unicode_shows_what_it_can(out, cli, monkeypatch):
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter is that of the locale C
+def test_a_terminal_without_unicode_shows_what_it_can(errors, out, monkeypatch):
     written = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", write_through=True))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors, write_through=True))
     assert main(["list", str(out)]) == 0
     assert "folder-colour-diffcut" in written.getvalue().decode("ascii")
