@@ -5,6 +5,7 @@ python -m benchmarks.install_sizes [EXTRA …]
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ def _size(path: Path) -> int:
 
 
 def installed(requirement: str, constraints: str | None) -> Weight:
-    """Install a requirement into a new environment, weigh it, and remove it.
+    """Install a requirement into a new environment, weigh it, and remove it. uv does it where it is at hand, else pip.
 
     Raises:
         UserError: pip can't install it.
@@ -58,8 +59,9 @@ def installed(requirement: str, constraints: str | None) -> Weight:
         venv.create(folder, with_pip=False)
         python = str(Path(folder) / "bin" / "python")
         limits = ["--constraint", constraints] if constraints else []
-        pip = [sys.executable, "-m", "pip", "--python", python]
-        install = [*pip, "install", "--quiet", "--no-compile", *limits, requirement]
+        pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-compile"]
+        uv = ["uv", "pip", "install", "--python", python]
+        install = [*(uv if shutil.which("uv") else pip), "--quiet", *limits, requirement]
         done = subprocess.run(install, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             what = f"pip can't install it: {done.stderr.strip().splitlines()[-1]}"

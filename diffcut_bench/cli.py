@@ -16,10 +16,11 @@ from typing import NoReturn, TextIO
 from diffcut_bench import __version__
 from diffcut_bench.commands.arguments import COMMANDS, DEBUG_HELP, add_config_flags, with_config_flags
 from diffcut_bench.commands.terminal import console, warn
-from diffcut_bench.errors import DEBUG, CodeError, UserError, did_you_mean, error_in_code, is_debugging
+from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import current_folder_importable, is_searchpath
 from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import signals_raised
+from diffcut_bench.traces import DEBUG, CodeError, error_in_code, is_debugging
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,11 +1,9 @@
 """The machine of a run: its device, and what a result records of it."""
 
 import contextlib
-import runpy
 import subprocess
 import time
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -93,17 +91,9 @@ def installed_packages() -> dict[str, str]:
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-    return versions | _torch_build()
-
-
-def _torch_build() -> dict[str, str]:
-    """What torch says of itself (2.14.1+cu130): its metadata may leave the build out (2.14.1). Imports no torch."""
-    found = find_spec("torch")
-    if found is None or found.origin is None:
-        return {}
-    build = runpy.run_path(str(Path(found.origin).with_name("version.py")))
-    libraries = {name: build[name] for name in ("cuda", "hip") if build.get(name)}
-    return {"torch": build["__version__"], **libraries}
+    # The metadata of torch may leave its build out: 2.14.1, where torch itself says 2.14.1+cu130.
+    build = {"torch": str(torch.__version__), "cuda": torch.version.cuda, "hip": torch.version.hip}
+    return versions | {name: text for name, text in build.items() if text}
 
 
 def device_name(device: torch.device) -> str:

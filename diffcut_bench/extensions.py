@@ -30,7 +30,7 @@ def is_searchpath(override: str) -> bool:
 
 
 @contextmanager
-def folders_named(folders: Iterable[Path]) -> Iterator[None]:
+def using_folders(folders: Iterable[Path]) -> Iterator[None]:
     """Within, these folders hold options and metrics, before those of installed packages."""
     global _named
     before, _named = _named, tuple(folders)
@@ -95,7 +95,7 @@ def installed(group: str) -> "tuple[EntryPoint, ...]":
     return _installed(group, tuple(sys.path))
 
 
-def told(entry: "EntryPoint") -> str:
+def describe(entry: "EntryPoint") -> str:
     """An entry point as its package writes it, with the package."""
     package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
     return f"package {package}, entry point {entry.name} = {entry.value} of {entry.group}"
@@ -117,7 +117,7 @@ def _installed_folders(path: Sequence[str]) -> tuple[Path, ...]:
             found.append(folder)
         else:
             what = "no such folder can be found" if folder is None else f"{folder} holds no group/NAME.yaml"
-            warnings.warn(f"options left out: {what} ({told(entry)})", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"options left out: {what} ({describe(entry)})", RuntimeWarning, stacklevel=2)
     return tuple(found)
 
 

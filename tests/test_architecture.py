@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "diffcut_bench"
 # What each room may import of the package besides itself.
 ALLOWED = {
     "errors": set(),
+    "traces": {"errors"},
     "extras": {"errors"},
     "escaping": set(),
     "heap": set(),
@@ -17,47 +18,26 @@ ALLOWED = {
     "matlab": set(),
     "ncut": set(),
     "refinement": set(),
-    "backbones": {
-        "errors",
-        "extras",
-        "paths",
-        "store",
-    },  # of the store: the atomic write, for the empty prompt
-    "datasets": {
-        "errors",
-        "extensions",
-        "extras",
-        "interruption",
-        "matlab",
-        "store",
-    },  # of the store: what lasts a power cut
-    "evaluation": {"errors", "extensions", "extras"},
+    "backbones": {"errors", "extras", "paths", "store"},  # of the store: the atomic write, for the empty prompt
+    # Of the store: what lasts a power cut.
+    "datasets": {"errors", "extensions", "extras", "interruption", "matlab", "store"},
+    "evaluation": {"errors", "extensions", "extras", "traces"},
     "extensions": set(),
-    "store": {"errors"},
+    "store": {"errors", "traces"},
     "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "extras", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
     "paths": {"errors"},
-    "config": {"errors", "evaluation", "extensions", "paths"},
+    "config": {"errors", "evaluation", "extensions", "paths", "traces"},
     "coherence": {
-        *{
-            "config",
-            "datasets",
-            "environment",
-            "errors",
-            "evaluation",
-            "extras",
-            "interruption",
-            "reporting",
-            "scoring",
-        },
+        *{"config", "datasets", "environment", "errors", "evaluation", "extras", "interruption", "reporting"},
         *{"scoring", "store"},
     },
     "environment": {"errors", "store"},
     "scoring": {
         *{"errors", "extras", "backbones", "config", "datasets", "environment", "escaping", "evaluation"},
         *{"extensions", "heap"},
-        *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store"},
+        *{"interruption", "linking", "naming", "paths", "refinement", "segmenters", "store", "traces"},
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
@@ -66,11 +46,11 @@ ALLOWED = {
     "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
-        *{"reporting", "scoring", "segmenters", "store"},
+        *{"reporting", "scoring", "segmenters", "store", "traces"},
     },
     "segmentation": {
         *{"errors", "extras", "config", "datasets", "environment", "escaping", "heap", "ncut", "paths", "refinement"},
-        *{"reporting", "scoring", "segmenters", "store"},
+        *{"reporting", "scoring", "segmenters", "store", "traces"},
     },
 }
 

@@ -14,9 +14,8 @@ import skimage.data
 from conftest import shapes_overrides, write_shapes
 from PIL import Image
 
-from diffcut_bench.config import GROUPS, conf_dir
+from diffcut_bench.config import GROUPS, conf_dir, known_options
 from diffcut_bench.evaluation import FEWEST_IMAGES
-from diffcut_bench.reproduction import known_reproductions
 from diffcut_bench.store import read_result, read_rows
 
 ROOT = Path(__file__).parent.parent
@@ -47,7 +46,9 @@ def test_links_lead_somewhere(page):
 def test_every_table_and_figure_is_listed():
     page = (ROOT / "docs" / "reproducing.md").read_text()
     listed = re.search(r"`NAME` is one of (.*?)\. Cells", page, re.DOTALL)
-    assert {name for names in re.findall(r"`([^`]+)`", listed[1]) for name in names.split()} == {*known_reproductions()}
+    assert {name for names in re.findall(r"`([^`]+)`", listed[1]) for name in names.split()} == {
+        *known_options("reproduction")
+    }
 
 
 def test_make_targets_of_the_readme_exist():

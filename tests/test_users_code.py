@@ -15,11 +15,12 @@ import diffcut_bench
 from diffcut_bench.config import load_config
 from diffcut_bench.config.overrides import hydra_main
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import DEBUG, CodeError, Trace, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.features import open_features
 from diffcut_bench.scoring.passes import open_dataset
 from diffcut_bench.scoring.reading import CodeFailure, Wanted, example_loader
 from diffcut_bench.store import log_trace
+from diffcut_bench.traces import DEBUG, CodeError, Trace, error_in_code, is_debugging
 
 CODE = """\
 from diffcut_bench.backbones import Backbone
@@ -230,6 +231,15 @@ def test_pictures_that_fail_alike_show_their_lines_once(cli, hers, tmp_path):
         cli("segment", photos, "segmenter=broken", *NO_FEATURES, *words, "output_dir=out", "--debug")
 
 
+def test_the_only_picture_leaves_its_log_where_everything_is_written(cli, hers, tmp_path):
+    words = [word for word in hers('RuntimeError("my bug")') if word.startswith("hydra.")]
+    Image.effect_noise((64, 48), 50).convert("RGB").save("photo.png")
+    done = cli("segment", "photo.png", "-o", "pictures", "segmenter=broken", *NO_FEATURES, *words)
+    assert done.code == 2
+    assert "her_code.py:5 in helper" in done.err and "trace: pictures/logs/" in done.err
+    assert not Path("outputs").exists()
+
+
 def test_python_chains_the_exception(shapes, tmp_path):
     def mine(image):
         return image.undefined
@@ -327,6 +337,13 @@ def test_neither_message_nor_log_holds_credentials(tmp_path):
     assert error.trace == trace and error.trace.cause is None
 
 
+def test_the_source_may_be_gone(tmp_path):
+    path = tmp_path / "gone.py"
+    exec(compile("def gone():\n    raise KeyError('x')\n", str(path), "exec"), names := {})
+    trace = caught(names["gone"])
+    assert trace.place.endswith("gone.py:2 in gone") and trace.error == "KeyError: 'x'"
+
+
 def test_bugs_are_added_to_one_log_and_each_once(tmp_path):
     first, second = (caught(fetch, name) for name in ("one", "two"))
     assert first.origin == second.origin
@@ -342,7 +359,7 @@ def test_a_folder_that_cannot_be_written_costs_the_log_alone(tmp_path):
 
 
 def test_without_code_of_the_users_the_last_lines_of_ours_are_shown(monkeypatch):
-    monkeypatch.setattr("diffcut_bench.errors._is_of_user", lambda name: False)
+    monkeypatch.setattr("diffcut_bench.traces._is_of_user", lambda name: False)
     trace = caught(load_config, None)
     assert not trace.of_user
     assert "diffcut_bench/config/" in trace.excerpt

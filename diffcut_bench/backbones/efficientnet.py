@@ -54,7 +54,7 @@ class EfficientNetLite0(Backbone):
         image_size: pixels of the network's input; None: the protocol's.
 
     Raises:
-        UserError: the extra ``demo`` is not installed, or an argument is out of range.
+        UserError: an argument is out of range.
     """
 
     # The fingerprint says both.

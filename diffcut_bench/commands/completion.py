@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
-from diffcut_bench.commands.arguments import CFG_KINDS, COMMANDS, INFO_KINDS, add_config_flags
+from diffcut_bench.commands.arguments import COMMANDS, add_config_flags
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.extensions import option_folders
 from diffcut_bench.paths import conf_dir, read_regular
 
 _BASH = """\
@@ -43,16 +44,10 @@ _diffcut_bench() {
 compdef _diffcut_bench diffcut-bench
 """
 _FISH = """\
-complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline -cp))'
+complete -c diffcut-bench -a '(diffcut-bench completion candidates (commandline -cp) 2>/dev/null)'
 """
 _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-_WORDS = {
-    "data": ("list", "prepare", "verify"),
-    "features": ("list", "verify", "clear"),
-    "doctor": ("backbone", "dataset"),
-    "completion": tuple(_SCRIPTS),
-}
-_VALUES = {"--cfg": CFG_KINDS, "-c": CFG_KINDS, "--info": INFO_KINDS, "-i": INFO_KINDS}
+_WORDS = {"doctor": ("backbone", "dataset"), "completion": tuple(_SCRIPTS)}  # that no parser knows
 _OF_PLUGINS = {"hydra/sweeper": ("basic", "optuna")}  # options that no file here has
 _NOT_OF_A_RUN = ("reproduction", "hydra")  # folders of conf/ that are no group
 _PLAIN = re.compile(r"[\w./,=+~:@%-]+")
@@ -94,11 +89,12 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]
     if word.startswith("-"):
         yield from _flags(command)
         return
-    if command == "run" and before and before[-1] in _VALUES:
-        yield from _VALUES[before[-1]]
+    choices = _choices(command)
+    if before and before[-1] in choices:
+        yield from choices[before[-1]]
         return
     if not [each for each in before if "=" not in each and not each.startswith("-")]:
-        yield from _WORDS.get(command, ())
+        yield from (*choices.get("", ()), *_WORDS.get(command, ()))
         if command == "reproduce":
             yield from _options("reproduction", _folders(before))
     elif command == "data":
@@ -124,24 +120,34 @@ def _of_command(command: str, before: Sequence[str], word: str) -> Iterator[str]
 
 def _flags(command: str) -> list[str]:
     """Long flags of a command; those that its help hides are hidden here."""
+    shown = [action for action in _parser(command)._actions if action.help != argparse.SUPPRESS]
+    return [flag for action in shown for flag in action.option_strings if flag.startswith("--")]
+
+
+def _choices(command: str) -> dict[str, list[str]]:
+    """What may follow a flag, by the flag; by the empty text what the command's first word may be."""
+    actions = [action for action in _parser(command)._actions if action.choices is not None]
+    return {flag: [*map(str, action.choices or ())] for action in actions for flag in action.option_strings or [""]}
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser()
     known = COMMANDS.get(command)
     if known is not None and command != "completion":
         add_config_flags(parser)
     if known is not None and known.add_arguments is not None:
         known.add_arguments(parser)
-    shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
-    return [flag for action in shown for flag in action.option_strings if flag.startswith("--")]
+    return parser
 
 
 def _folders(before: Sequence[str]) -> list[Path]:
-    """conf/, and the folders of the user's own that the line names."""
+    """conf/, the folders of the user's own that the line names, and those of installed packages."""
     named = [word for flag, word in pairwise(before) if flag in ("-cd", "--config-dir")]
     for word in before:
         key, _, value = word.partition("=")
         if key.lstrip("+") in ("--config-dir", "hydra.searchpath"):
             named += [each.strip("'\"").removeprefix("file://") for each in value.strip("[]").split(",")]
-    return [conf_dir(), *(Path(each).expanduser() for each in named)]
+    return [conf_dir(), *(Path(each).expanduser() for each in named), *option_folders()]
 
 
 def _groups(folders: Sequence[Path]) -> list[str]:

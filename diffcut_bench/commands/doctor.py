@@ -21,6 +21,7 @@ from diffcut_bench.errors import UserError, did_you_mean
 _GROUPS = {"backbone": "backbones", "dataset": "data sets"}
 _YOURS = {"folder": "dataset.root=DIR dataset.num_classes=N"}  # no option lacks what the user names
 _WIDTH = 11  # of the names before the lines
+_OF_DEVELOPERS = ("dev", "docs")  # extras that no command needs
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -141,15 +142,22 @@ def _extras() -> tuple[dict[str, str], dict[str, list[str]]]:
         wanted = []
     installed: dict[str, str] = {}
     missing: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}  # extras that an extra brings along
     for requirement in wanted:
         named, extra = re.match(r"[\w.-]+", requirement), re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        if named is None or named[0].replace("-", "_") == "diffcut_bench":
+        if named is None or (extra is not None and extra[1] in _OF_DEVELOPERS):
+            continue
+        inner = re.search(r"\[(.+)\]", requirement)
+        if extra is not None and inner is not None:
+            parts[extra[1]] = inner[1].split(",")
             continue
         here = _version(named[0])
         if extra is None and here is not None:
             installed[named[0]] = here
-        elif extra is not None and extra[1] != "dev":
+        elif extra is not None:
             missing.setdefault(extra[1], []).extend([named[0]] if here is None else [])
+    for whole in missing.keys() & parts.keys():
+        missing[whole] += [package for part in parts[whole] for package in missing.get(part, ())]
     return installed, missing
 
 

@@ -88,8 +88,7 @@ def list(options: argparse.Namespace) -> int:
 def _finished(folder: Path, result: Result, score: str) -> _Line:
     name = score if score in result.scores else next(iter(result.scores), score)
     value = result.scores[name].value if name in result.scores else None
-    text = "–" if value is None else f"{100 * value:.1f}" if name == "miou" else f"{value:.3f}"
-    text += "" if name == score else f" {name}"
+    text = _text(name, value) + ("" if name == score else f" {name}")
     when, done = (folder / "result.json").stat().st_mtime, result.dataset.n_images
     title, failed = folder.name.rpartition("-")[0] or folder.name, len(result.failures)
     value = value if name == score else None
@@ -112,6 +111,16 @@ def _sorted(lines: Sequence[_Line], by: str, score: str) -> Sequence[_Line]:
         sign = -1.0 if score == "miou" else -float(_sign(score))
         return sorted(lines, key=lambda line: (line.score is None, sign * (line.score or 0)))
     return lines
+
+
+def _text(name: str, value: float | None) -> str:
+    """A score as other tables show it."""
+    if value is None or name == "miou":
+        return "–" if value is None else f"{100 * value:.1f}"
+    from diffcut_bench.evaluation import known_metrics  # see `_sign`
+
+    metric = known_metrics().get(name)
+    return f"{value:.3f}" if metric is None else metric.text(value)
 
 
 def _sign(score: str) -> int:

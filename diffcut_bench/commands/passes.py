@@ -8,7 +8,7 @@ from typing import Any
 from diffcut_bench.commands.terminal import ProgressLines, Report, console, progress, say, warn
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
-from diffcut_bench.errors import Trace, UserError, described, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import one_line
 from diffcut_bench.reporting import Tracker, draw_outcome, explore_outcome, results_table
 from diffcut_bench.scoring.events import FinishedCell, Observer
@@ -16,6 +16,7 @@ from diffcut_bench.scoring.pipeline import Outcome
 from diffcut_bench.scoring.stages import Pipeline
 from diffcut_bench.scoring.time_limit import TookTooLongError
 from diffcut_bench.store import Result, write_atomically
+from diffcut_bench.traces import Trace, described, is_debugging
 
 
 class TerminalObserver(Observer):

@@ -7,12 +7,13 @@ from diffcut_bench.commands.hydra_flags import shown_instead
 from diffcut_bench.commands.passes import TerminalObserver, columns_of, open_tracker, say_cells, say_failures, tell
 from diffcut_bench.commands.terminal import console, say, warn
 from diffcut_bench.config import is_sweeper, load_config
-from diffcut_bench.errors import TRACE, UserError
+from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import results_table, sweep_figures, write_figure
 from diffcut_bench.scoring.passes import run_cell
 from diffcut_bench.scoring.study import plan_study
 from diffcut_bench.scoring.sweep import Sweep, plan_sweep
 from diffcut_bench.scoring.workers import workers
+from diffcut_bench.traces import TRACE
 
 
 def run(options: argparse.Namespace) -> int:

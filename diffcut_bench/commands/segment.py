@@ -12,7 +12,7 @@ from PIL import Image
 from diffcut_bench.commands.terminal import console, progress, say, warn
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import RunConfig
-from diffcut_bench.errors import CodeError, UserError
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted, visible
 from diffcut_bench.paths import expanded, portable
 from diffcut_bench.segmentation import (
@@ -27,6 +27,7 @@ from diffcut_bench.segmentation import (
     split_list,
 )
 from diffcut_bench.segmentation.formats import Format, chosen_formats
+from diffcut_bench.traces import CodeError
 
 _FEW = 20  # pictures, of which each has a line even where it was segmented before
 

@@ -13,11 +13,11 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.extensions import (
     SEARCHPATH,
     folder_of,
-    folders_named,
     holds_options,
     is_searchpath,
     named_folders,
     option_folders,
+    using_folders,
 )
 from diffcut_bench.paths import conf_dir, expanded
 
@@ -38,7 +38,7 @@ def searching(overrides: Sequence[str]) -> Iterator[None]:
         for path in _hidden(folder):
             what = f"{path} is not read: the package's own {path.parent.name}={path.stem} comes first; rename yours"
             warnings.warn(what, RuntimeWarning, stacklevel=3)
-    with folders_named((*folders, *named_folders())):
+    with using_folders((*folders, *named_folders())):
         yield
 
 

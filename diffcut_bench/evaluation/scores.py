@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import error_in_code
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable
 from diffcut_bench.evaluation.intervals import (
     FEWEST_IMAGES,
@@ -16,6 +15,7 @@ from diffcut_bench.evaluation.intervals import (
     resampled_sums,
 )
 from diffcut_bench.evaluation.metrics import Metric, known_metrics
+from diffcut_bench.traces import error_in_code
 
 
 class ScoreEstimate(NamedTuple):

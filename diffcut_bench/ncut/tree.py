@@ -144,7 +144,9 @@ def _last_region(sides: Bool[Tensor, "batch cuts items"]) -> Int[Tensor, "batch 
     cuts = sides.shape[1]
     # The products are the largest tensor that a tree makes, so numbers of few bytes.
     number = torch.arange(1, cuts + 1, dtype=torch.int16 if cuts < 1 << 15 else torch.int32, device=sides.device)
-    return torch.nn.functional.pad(sides * number[:, None], (0, 0, 1, 0)).amax(dim=1).long()
+    products = sides * number[:, None]
+    # Not padded: torch 2.6 pads no tensor without items, and without cuts there are none.
+    return torch.cat([products.new_zeros(len(sides), 1, sides.shape[2]), products], dim=1).amax(dim=1).long()
 
 
 def _float32_codes(

@@ -5,7 +5,7 @@ from diffcut_bench.reproduction.curves import figure_curves
 from diffcut_bench.reproduction.measure import measure_cells
 from diffcut_bench.reproduction.outcome import average_seeds
 from diffcut_bench.reproduction.plan import PlannedCell, plan_cells, resolve_under, told_by
-from diffcut_bench.reproduction.spec import Tuning, known_reproductions, load_reproduction
+from diffcut_bench.reproduction.spec import Tuning, load_reproduction
 from diffcut_bench.reproduction.tables import redraw, write_reproduction
 from diffcut_bench.reproduction.tuning import tune_setting
 
@@ -15,7 +15,6 @@ __all__ = [
     "Tuning",
     "average_seeds",
     "figure_curves",
-    "known_reproductions",
     "load_reproduction",
     "measure_cells",
     "plan_budget",

@@ -245,7 +245,7 @@ def _not_run(cells: Sequence[PlannedCell]) -> Iterator[str]:
 
 
 def _to_fetch(outlooks: Sequence[Outlook], to_run: Sequence[tuple[PlannedCell, RunConfig]]) -> Iterator[str]:
-    """A list to go shopping with: each thing once, its size, who needs it, its terms, and the command that fetches it;
+    """A shopping list: each thing once, its size, who needs it, its terms, and the command that fetches it;
     released files, which are fetched by hand."""
     lacks: dict[tuple[str, str], Lack] = {}
     needed_by: dict[tuple[str, str], dict[str, None]] = {}

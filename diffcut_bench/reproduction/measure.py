@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diffcut_bench.coherence import Measurement, SamplingOptions, measure_coherence
 from diffcut_bench.config import RunConfig
-from diffcut_bench.errors import CodeError, UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.reporting import scored_images
 from diffcut_bench.reproduction.optimum import images_of, measure_optimum
 from diffcut_bench.reproduction.outcome import Outcome
@@ -16,9 +16,10 @@ from diffcut_bench.reproduction.spec import Reproduction, Tuning
 from diffcut_bench.reproduction.tuning import tune_setting
 from diffcut_bench.reproduction.verdict import Measured, known_measures
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.launching import told_of
+from diffcut_bench.scoring.failures import logged_error
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import cell_key
+from diffcut_bench.traces import CodeError, is_debugging
 
 
 def measure_cells(
@@ -59,7 +60,7 @@ def measure_cells(
         except UserError as error:
             outcomes[index] = _failed(cell, error)
         except Exception as error:  # the other rows are still run
-            outcomes[index] = _failed(cell, told_of(error, cell.overrides, Path(cell.config.output_dir)))
+            outcomes[index] = _failed(cell, logged_error(error, cell.overrides, Path(cell.config.output_dir)))
     ended: dict[str, FinishedCell | UserError] = {}
     for configs in passes.values():
         try:
@@ -69,7 +70,7 @@ def measure_cells(
         except Exception as error:
             first = next(iter(configs.values()))
             shared = [f"{group}={first.choices.get(group)}" for group in ("dataset", "backbone")]
-            ended |= dict.fromkeys(configs, told_of(error, shared, Path(first.output_dir)))
+            ended |= dict.fromkeys(configs, logged_error(error, shared, Path(first.output_dir)))
     images, known = cache(images_of), known_measures()  # one reading for all columns
     for index, own in keys.items():
         cell, measure = cells[index], reproduction.measure_of(cells[index].column)

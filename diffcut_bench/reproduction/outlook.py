@@ -304,12 +304,14 @@ def _unprepared(benchmark: Benchmark, config: RunConfig) -> list[Lack]:
         wrong = Lack("more", f"there is no folder {benchmark.root}", "check dataset.root")
         return [] if Path(benchmark.root).is_dir() else [wrong]
     card, option = benchmark.card, config.choices["dataset"]
-    prepare = command(f"data prepare {benchmark.name}")
+    prepare = f"data prepare {benchmark.name}"
     if benchmark.n_expected is None:  # `--download` fetches published splits alone, and sizes are theirs
         names = [name for name in ("split", "ids") if name in config.dataset]
         own = " ".join(f"dataset.{name}={config.dataset[name]}" for name in names)
-        mend = f"{prepare} {own} dataset.root=DIR, as {card.homepage} gives it"
+        mend = f"{command(f'{prepare} {own} dataset.root=DIR')}, as {card.homepage} gives it"
         return [Lack("data", benchmark.source, mend, option, terms=card.licence)]
-    by_hand = None if card.by_hand is None else f"{card.by_hand}; then {prepare} dataset.root=DIR"
-    mend = by_hand or f"{prepare} --download dataset.root=DIR"
+    if card.by_hand is None:
+        mend = command(f"{prepare} --download dataset.root=DIR")
+    else:
+        mend = f"{card.by_hand}; then {command(f'{prepare} dataset.root=DIR')}"
     return [Lack("data", benchmark.source, mend, option, card.download_bytes, card.licence)]

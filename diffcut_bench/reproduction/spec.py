@@ -206,11 +206,6 @@ class Reproduction:
         return found
 
 
-def known_reproductions() -> list[str]:
-    """Names of conf/reproduction/."""
-    return known_options("reproduction")
-
-
 def load_reproduction(name: str, overrides: Sequence[str] = ()) -> Reproduction:
     """A table or figure by name.
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import environment, installed_packages
-from diffcut_bench.errors import CodeError, Trace, UserError
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol, choices_in_force
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.paths import portable, portable_text
@@ -39,6 +39,7 @@ from diffcut_bench.store import (
     pack_prototypes,
     republish,
 )
+from diffcut_bench.traces import CodeError, Trace
 
 
 @dataclass(frozen=True)

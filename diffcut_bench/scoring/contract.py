@@ -7,10 +7,11 @@ from torch import Tensor
 
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import UserError, error_in_code
+from diffcut_bench.errors import UserError
 from diffcut_bench.scoring.features import FeatureSource, backbone_identity
 from diffcut_bench.scoring.framing import Framing
 from diffcut_bench.store import cell_key
+from diffcut_bench.traces import error_in_code
 
 _PATCHES = 8  # a side of the test images
 # Sums of different batches may be taken in different orders; what exceeds this many epsilons of the largest value

@@ -7,7 +7,8 @@ from typing import Any
 from diffcut_bench.backbones import cache_only
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.datasets import Benchmark, SegmentationDataset, preparation_state
-from diffcut_bench.errors import CodeError, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
+from diffcut_bench.traces import CodeError, error_in_code, is_debugging
 
 
 def try_option(group: str, option: str, overrides: Sequence[str]) -> tuple[str, Any]:

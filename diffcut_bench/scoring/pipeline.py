@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.environment import synchronize
-from diffcut_bench.errors import CodeError, Trace, UserError, described, is_debugging, message_of
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import (
     Annotators,
     Counts,
@@ -45,6 +45,7 @@ from diffcut_bench.segmenters import (
     sharing_groups,
 )
 from diffcut_bench.store import Failure, Timings
+from diffcut_bench.traces import CodeError, Trace, described, is_debugging, message_of
 
 _LARGEST_ID = 4095  # of clusters whose numbers are kept as they stand in a label map
 

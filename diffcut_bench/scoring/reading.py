@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import Pair, SegmentationDataset
-from diffcut_bench.errors import Trace, UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import is_interrupted, process_context
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.scoring.framing import Example, prepare_example
 from diffcut_bench.store import Failure
+from diffcut_bench.traces import Trace, is_debugging
 
 T = TypeVar("T")
 

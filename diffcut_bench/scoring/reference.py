@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench import evaluation
-from diffcut_bench.errors import Trace, UserError, described, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol, choices_in_force, known_metrics, percentile_interval, resample_together
 from diffcut_bench.interruption import raise_if_interrupted
 from diffcut_bench.scoring.cell import OpenedPass, RunningCell, image_row
@@ -39,6 +39,7 @@ from diffcut_bench.store import (
     log_trace,
     read_rows,
 )
+from diffcut_bench.traces import Trace, described, is_debugging
 
 # Raise when a change outside of evaluation/ changes floors or ceilings.
 _VERSION = 1
@@ -116,7 +117,7 @@ def add_references(
         trace = None if isinstance(error, UserError) else Trace.of(error)
         if trace is not None and asked + lacking:
             log = log_trace(Path((asked + lacking)[0].config.output_dir), trace, "references")
-            opened.observer.say(f"{trace.excerpt}\n  the traceback is in {log}")
+            opened.observer.say(trace.excerpt + ("" if log is None else f"\n  the traceback is in {log}"))
         return {}
 
 

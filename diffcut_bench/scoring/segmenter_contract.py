@@ -12,13 +12,14 @@ from torch.nn.functional import interpolate
 
 from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
-from diffcut_bench.errors import Trace, UserError, described, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.checks import check_segments
 from diffcut_bench.scoring.contract import Finding
 from diffcut_bench.scoring.framing import Framing, prepare_prediction
 from diffcut_bench.segmenters import Inputs, Segmenter, as_segmenter, segment_together
 from diffcut_bench.store import cell_key
+from diffcut_bench.traces import Trace, described, error_in_code, is_debugging
 
 # Regions of the planted pictures; a patch has this many pixels a side.
 _PLANTED = (
@@ -85,10 +86,11 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
     assert inputs.features is not None and inputs.images is not None
 
     def segment(inputs: Inputs) -> Tensor:
-        return _segments([segmenter], inputs)[0]
+        return _segments([segmenter], inputs)[0].cpu()
 
     try:
-        first = segment(inputs)
+        (given,) = _segments([segmenter], inputs)
+        first = given.cpu()
         key = cell_key(segmenter.identity(config.segmenter, IMAGE_IDS))
         constant = cell_key(segmenter.identity(config.segmenter, IMAGE_IDS)) == key
     except UserError:
@@ -102,7 +104,7 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
         Finding("takes", f"{', '.join(segmenter.parameters)}: {_how(segmenter)}"),
         Finding("gives", segmenter.gives.replace("_", " ")),
         Finding("input", f"features {list(inputs.features.shape)}, pictures {list(inputs.images.shape)}"),
-        Finding("segments", f"{list(first.shape)}, {first.dtype} on {first.device}"),
+        Finding("segments", f"{list(given.shape)}, {given.dtype} on {given.device}"),
         Finding("planted regions", _recovered(first)),
         _agree("deterministic", first, lambda: segment(inputs), exact=True),
         _agree("batch of 1 = batch of 2", first[:1], lambda: segment(alone)),
@@ -110,7 +112,7 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
         _agree("order of the batch", first.flip(0), lambda: segment(turned)),
     ]
     if hasattr(segmenter.method, "together"):
-        found.append(_agree("two settings at once", first, lambda: _segments([segmenter] * 2, inputs)[1]))
+        found.append(_agree("two settings at once", first, lambda: _segments([segmenter] * 2, inputs)[1].cpu()))
     if segmenter.consistent_ids:
         fine = _mean_the_same(first)
         found.append(Finding("consistent ids", "yes" if fine else "NO: a region has two numbers", fine))
@@ -133,7 +135,7 @@ def _segments(segmenters: Sequence[Segmenter], inputs: Inputs) -> list[Tensor]:
     shape = (len(inputs.scored_sizes), *inputs.scored_sizes[0])
     given = segment_together(segmenters, inputs)
     # A copy: a method may give the same memory at each call.
-    return [check_segments(one, ids, inputs, shape).cpu().clone() for one, ids in zip(segmenters, given, strict=True)]
+    return [check_segments(one, ids, inputs, shape).clone() for one, ids in zip(segmenters, given, strict=True)]
 
 
 def _of(inputs: Inputs, which: Sequence[int]) -> Inputs:

@@ -18,12 +18,12 @@ from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.extras import is_installed
 from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.failures import logged_error
 from diffcut_bench.scoring.launching import (
     check_launcher,
     ended_cells,
     new_folder,
     start_jobs,
-    told_of,
     write_record,
 )
 from diffcut_bench.scoring.passes import run_cell
@@ -80,7 +80,7 @@ class Study:
             write_record(self.folder, number, overrides, error)
             raise
         except Exception as error:
-            told = told_of(error, overrides, Path(self.config.output_dir))
+            told = logged_error(error, overrides, Path(self.config.output_dir))
             write_record(self.folder, number, overrides, told)
             raise told from error
         write_record(self.folder, number, overrides, cell)

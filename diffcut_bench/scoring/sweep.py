@@ -19,12 +19,20 @@ from diffcut_bench.config import (
     load_config,
     quote_if_needed,
 )
-from diffcut_bench.errors import CodeError, UserError, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.launching import check_launcher, ended_cells, new_folder, start_jobs, told_of, write_record
+from diffcut_bench.scoring.failures import logged_error
+from diffcut_bench.scoring.launching import (
+    check_launcher,
+    ended_cells,
+    new_folder,
+    start_jobs,
+    write_record,
+)
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import Result, cell_key, write_atomically
+from diffcut_bench.traces import CodeError, is_debugging
 
 _RECURSIVE = "diffcut_bench.segmenters.DiffCut"
 _READ_FROM_TREE = ("tau", "label_codes")  # settings of it that do not change the recursion
@@ -95,7 +103,7 @@ class Sweep:
         except UserError as error:
             ended = [error] * len(cells)
         except Exception as error:  # the other passes are still scored; the error is listed at the end
-            ended = [told_of(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
+            ended = [logged_error(error, cells[0].overrides, Path(configs[0].output_dir))] * len(cells)
         for end in ended:
             if is_debugging() and isinstance(end, CodeError):
                 raise end

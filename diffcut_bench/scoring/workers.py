@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 import torch.distributed as dist
 
-from diffcut_bench.errors import described
+from diffcut_bench.traces import described
 
 T = TypeVar("T")
 # The slowest process may lag by its last batches, or by reading weights: not by a day.

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from diffcut_bench.datasets.decoding import TooManyPixelsError
-from diffcut_bench.errors import CodeError, UserError, error_in_code, is_debugging
+from diffcut_bench.errors import UserError
 from diffcut_bench.segmentation.entries import Key
 from diffcut_bench.segmentation.formats import FORMATS, Format, Segmented, read_georeference
 from diffcut_bench.segmentation.listing import NamedPicture
@@ -18,6 +18,7 @@ from diffcut_bench.segmentation.reading import as_rgb
 from diffcut_bench.segmentation.record import SegmentRecord
 from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.store import CellLock, log_error
+from diffcut_bench.traces import CodeError, error_in_code, is_debugging
 
 
 @dataclass(frozen=True)
@@ -205,16 +206,16 @@ class FileSegmenter:
             return error
 
     def _failed(self, path: Path, error: Exception) -> SegmentedFile:
-        """A picture that failed. An error that is no user's mistake is raised where there is only this picture, or
-        under ``--debug``."""
+        """A picture that failed. What is neither a user's mistake nor of her code is raised where there is only this
+        picture; under ``--debug`` whatever code raised."""
         if is_debugging() and (isinstance(error, CodeError) or not isinstance(error, UserError)):
             raise error
         if isinstance(error, UserError):
             log_error(self._record.base, error)
             return SegmentedFile(path, error=error)
-        if self._is_only_one:
-            raise error
         found = error_in_code(error, str(path))
+        if self._is_only_one and not (isinstance(found, CodeError) and found.trace.of_user):
+            raise error
         log_error(self._record.base, found)
         return SegmentedFile(path, error=found)
 

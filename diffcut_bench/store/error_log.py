@@ -8,8 +8,9 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 
-from diffcut_bench.errors import CodeError, Trace, UserError, without_credentials
+from diffcut_bench.errors import UserError, without_credentials
 from diffcut_bench.store.atomic import write_atomically
+from diffcut_bench.traces import CodeError, Trace
 
 _MOST = 50  # tracebacks of a process; those of one bug are one
 

@@ -4,6 +4,7 @@ import platform
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 
 import torch
 
@@ -47,6 +48,15 @@ def test_an_option_whose_code_raises_costs_no_other_its_line(cli, tmp_path, monk
     line = next(each for each in done.out.splitlines() if each.startswith("backbone=colour "))
     assert "missing: AttributeError" in line
     assert "there, model none" in done.out
+
+
+def test_an_extra_lacks_what_the_extras_in_it_lack(monkeypatch):
+    of_extras = ["pytest; extra == 'outer'", "diffcut-bench[inner]; extra == 'outer'", "no-such-one; extra == 'inner'"]
+    wanted = ["pytest>=8", *of_extras, "diffcut-bench[outer]; extra == 'all'", "no-such-two; extra == 'docs'"]
+    monkeypatch.setattr(doctor, "requires", lambda package: wanted)
+    installed, missing = doctor._extras()
+    assert installed == {"pytest": version("pytest")}
+    assert missing == {"outer": ["no-such-one"], "inner": ["no-such-one"]}
 
 
 def test_doctor_short_loads_nothing():

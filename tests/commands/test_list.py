@@ -44,6 +44,10 @@ def test_each_cell_has_a_line_with_what_tells_it_apart(out, cli):
             (line,) = told[str(record["config"]["segmenter"]["tau"])]
             assert f" {100 * record['metrics']['miou']:.1f} " in line and record["key"][:8] in line
     assert len(cli("list", out, "--all").out.splitlines()) == 1 + 7
+    by_accuracy = cli("list", out, "score=pixel_accuracy").out
+    records = [json.loads(path.read_text()) for path in out.glob("results/*/result.json")]
+    accuracies = [record["metrics"]["pixel_accuracy"] for record in records]
+    assert sum(f" {100 * value:.1f} " in by_accuracy for value in accuracies) >= 4, "a fraction is in percent"
 
 
 def test_it_fits_eighty_columns_and_keeps_what_differs(out, cli, monkeypatch):

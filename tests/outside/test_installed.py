@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from diffcut_bench import extensions
+from diffcut_bench.commands.completion import candidates
 from diffcut_bench.config import instantiate, known_options, load_config, trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import known_metrics
@@ -54,12 +55,19 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("value", ["lab_parts:options", "lab_parts.options"])
-def test_an_installed_package_brings_options_without_a_flag(value, install, cli, tmp_path):
-    assert "lab_halves" not in known_options("segmenter")
-    site = install("lab_parts", f"[diffcut_bench.conf]\nlab = {value}\n", PARTS)
-    assert "lab_halves" in known_options("segmenter")
+@pytest.mark.parametrize("value", ["lab_parts:options", "lab_parts.options", "lab_parts.options.list"])
+def test_a_package_names_a_folder_or_a_module_in_it(value, install):
+    files = {**PARTS, "lab_parts/options/list.py": ""}
+    site = install("lab_parts", f"[diffcut_bench.conf]\nlab = {value}\n", files)
     assert extensions.option_folders() == (site / "lab_parts" / "options",)
+
+
+def test_an_installed_package_brings_options_without_a_flag(install, cli, tmp_path):
+    assert "lab_halves" not in known_options("segmenter")
+    install("lab_parts", "[diffcut_bench.conf]\nlab = lab_parts:options\n", PARTS)
+    assert "lab_halves" in known_options("segmenter")
+    assert candidates("diffcut-bench run segmenter=lab") == ["segmenter=lab_halves"]
+    assert candidates("diffcut-bench reproduce lab") == ["lab_table"]
     assert "lab_parts" not in sys.modules, "looking for options imports nothing"
     config = load_config(["segmenter=lab_halves"])
     assert instantiate("segmenter", config.segmenter).keywords == {"at": 0.5}

@@ -90,6 +90,9 @@ def test_the_whole_story(project, cli):
     assert all(0 < result.scores["boundary_recall"].value < 1 for result in results)
     assert "sweep of 3 cells in 1 pass" in next(text for line, text in out.items() if line.startswith("run -m"))
     assert "boundary recall (%)" in out["reproduce mine score=boundary_recall"]
+    first, second, *_ = (path.name for path in sorted(Path("outputs", "results").iterdir()))
+    for words in (["show", first], ["compare", first, second], ["verify", "outputs"], ["list", "outputs"]):
+        assert cli(*words).code == 0, "a result is read without the folder"
     page = Path("outputs", "reports", "index.html").read_text()
     assert "leaders" in page and "boundary recall" in page and "Puddles by two methods" in page
 

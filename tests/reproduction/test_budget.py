@@ -68,8 +68,8 @@ def test_a_machine_with_nothing_gets_a_budget(cli, tmp_path):
     assert "54 min for features and what follows at the images a second of the paper's table 11: 2 of 3" in done.out
     fetched = [each.strip() for each in done.out.splitlines() if "dataset.root=DIR" in each or "hf download" in each]
     assert fetched[:2] == [
-        "diffcut-bench data prepare voc --download dataset.root=DIR",
-        "diffcut-bench data prepare coco_object --download dataset.root=DIR",
+        f"diffcut-bench data prepare {name} --download dataset.root=DIR --config-dir {tmp_path / 'options'}"
+        for name in ("voc", "coco_object")
     ], "each once, and one preparation for both of COCO's"
     assert re.fullmatch(
         r"hf download segmind/SSD-1B unet/config.json unet/diffusion_pytorch_model.fp16\S+ .*", fetched[2]

@@ -11,12 +11,11 @@ from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcut_bench.config import load_config
+from diffcut_bench.config import known_options, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction import (
     PlannedCell,
     average_seeds,
-    known_reproductions,
     load_reproduction,
     plan_cells,
 )
@@ -332,7 +331,7 @@ def test_means_over_seeds_take_the_place_of_their_cells(two_seeds=2):
     assert [(each.ours, each.why) for each in none] == [(None, "no weights")] * 2
 
 
-@pytest.mark.parametrize("name", known_reproductions())
+@pytest.mark.parametrize("name", known_options("reproduction"))
 def test_stated_sizes_are_those_of_the_published_values(name):
     reproduction = load_reproduction(name)
     rows = {row.name: row.published for row in reproduction.rows}

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from diffcut_bench.config import conf_dir, load_config
+from diffcut_bench.config import conf_dir, known_options, load_config
 from diffcut_bench.errors import UserError
-from diffcut_bench.reproduction import known_reproductions, load_reproduction, plan_cells, resolve_under
+from diffcut_bench.reproduction import load_reproduction, plan_cells, resolve_under
 from diffcut_bench.reproduction.deviations import deviations_of, is_commit
 from diffcut_bench.reproduction.spec import Reproduction, Row
 
@@ -14,7 +14,7 @@ NAMES = [f"table{n}" for n in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)] + [f"figure{n
 
 
 def test_every_table_and_figure_is_there():
-    assert set(NAMES) <= set(known_reproductions())
+    assert set(NAMES) <= set(known_options("reproduction"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,7 +117,7 @@ def test_the_table_of_rivals_has_every_segmenter():
 def test_masks_and_labels_of_rivals_are_scored_as_they_are():
     """Concept assignment is DiffCut's own step: one upsampler a segmenter, in every table."""
     chosen = {}
-    for reproduction in map(load_reproduction, known_reproductions()):
+    for reproduction in map(load_reproduction, known_options("reproduction")):
         for row in reproduction.rows:
             words = dict(word.split("=", 1) for word in [*reproduction.common, *row.overrides] if "=" in word)
             chosen.setdefault(words.get("segmenter"), set()).add(words.get("upsampler"))

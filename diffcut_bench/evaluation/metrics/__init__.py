@@ -22,9 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffcut_bench.errors import UserError, error_in_code, message_of
+from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation.images import AbsentClasses, ImageTable, ScoredImage
-from diffcut_bench.extensions import METRICS, installed, option_folders, told
+from diffcut_bench.extensions import METRICS, describe, installed, option_folders
+from diffcut_bench.traces import error_in_code, message_of
 
 _METRIC = re.compile(r"^METRIC\s*[:=]", re.MULTILINE)  # in a file that is one; others are not run to find out
 
@@ -152,7 +153,7 @@ def _known(folders: Sequence[Path], entries: Sequence[EntryPoint]) -> dict[str, 
     for path in (path for folder in folders for path in sorted(folder.glob("metrics/*.py"))):
         if _holds_metric(path):
             found.append((_loaded(partial(_module_in, path), str(path)), str(path)))
-    found += [(_loaded(entry.load, told(entry)), told(entry)) for entry in entries]
+    found += [(_loaded(entry.load, describe(entry)), describe(entry)) for entry in entries]
     metrics: dict[str, Metric] = {}
     places: dict[str, str] = {}
     for metric, place in sorted(found, key=lambda each: (each[0].order, each[0].name)):

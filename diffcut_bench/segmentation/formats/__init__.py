@@ -15,7 +15,6 @@ from diffcut_bench.segmentation.formats.svg import SVG
 from diffcut_bench.segmentation.formats.tree import TREE
 
 FORMATS = {each.name: each for each in (LABELS, OVERLAY, COCO, CVAT, EXPLORER, GEOJSON, LABELME, MASKS, SVG, TREE)}
-DEFAULT = "labels,overlay"
 
 
 def chosen_formats(words: str) -> tuple[Format, ...]:
@@ -37,7 +36,6 @@ def chosen_formats(words: str) -> tuple[Format, ...]:
 
 
 __all__ = [
-    "DEFAULT",
     "FORMATS",
     "Content",
     "Format",
