@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from diffcut_bench.errors import UserError, without_credentials
+from diffcut_bench.redaction import replace_folders
 
 _ALWAYS = ("output_dir", "data_dir", "root", "folder")  # options that are paths, by the last part of their key
 _ENDINGS = ("_dir", "_path", "_file", "_folder", "_root")  # … of any other name, such as those of your own options
@@ -164,9 +165,7 @@ def portable_text(text: str, config: dict[str, Any], output_dir: str | Path) -> 
 
     _map_values(config, note)
     names.setdefault(os.path.expanduser("~"), "~")
-    for folder in sorted(names, key=len, reverse=True):
-        if folder not in ("", os.path.sep):
-            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?=/|$|[^\w.-])", names[folder], text)
+    text = replace_folders(text, names)
     if _user():
         text = re.sub(rf"(?<=/){re.escape(_user())}(?=/|$|[^\w.-])", _USER, text)
     return without_credentials(text)

@@ -13,6 +13,7 @@ ALLOWED = {
     "traces": {"errors"},
     "extras": {"errors"},
     "escaping": set(),
+    "redaction": {"errors"},
     "heap": set(),
     "interruption": set(),
     "matlab": set(),
@@ -27,7 +28,7 @@ ALLOWED = {
     "linking": {"evaluation", "ncut", "segmenters"},
     "naming": {"errors", "extras", "backbones", "paths", "store"},
     "segmenters": {"errors", "matlab", "ncut"},  # errors: where a folder of predictions is missing
-    "paths": {"errors"},
+    "paths": {"errors", "redaction"},
     "config": {"errors", "evaluation", "extensions", "paths", "traces"},
     "coherence": {
         *{"config", "datasets", "environment", "errors", "evaluation", "extras", "interruption", "reporting"},
@@ -41,9 +42,9 @@ ALLOWED = {
     },
     "reporting": {
         *{"backbones", "config", "datasets", "errors", "escaping", "evaluation", "extras", "ncut", "paths"},
-        *{"refinement", "scoring", "store"},
+        *{"redaction", "refinement", "scoring", "store"},
     },
-    "exporting": {"errors", "escaping", "evaluation", "paths", "scoring", "store"},
+    "exporting": {"errors", "escaping", "evaluation", "paths", "redaction", "scoring", "store"},
     "reproduction": {
         *{"errors", "backbones", "coherence", "config", "datasets", "environment", "evaluation", "extensions", "paths"},
         *{"reporting", "scoring", "segmenters", "store", "traces"},

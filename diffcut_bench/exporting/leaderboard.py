@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from diffcut_bench.evaluation import Metric, choices_in_force
-from diffcut_bench.exporting.public import Value, public, public_text, settings_of
+from diffcut_bench.exporting.public import Value, public_value, settings_of
+from diffcut_bench.redaction import public_text
 from diffcut_bench.scoring.ranking import leading_metric, merit
 from diffcut_bench.store import Result, Score
 
@@ -84,4 +85,4 @@ def _protocol(result: Result) -> dict[str, Value]:
     choices = choices_in_force(result.protocol)
     name = choices.get("name")
     told = {"name": name if isinstance(name, str) else "unknown", **{k: v for k, v in choices.items() if k != "name"}}
-    return {public_text(name): public(name, value) for name, value in told.items()}
+    return {public_text(name): public_value(name, value) for name, value in told.items()}

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from diffcut_bench.escaping import csv_cell
 from diffcut_bench.evaluation import known_metrics
-from diffcut_bench.exporting.public import Value, public_text, settings_of
+from diffcut_bench.exporting.public import Value, settings_of
+from diffcut_bench.redaction import public_text
 from diffcut_bench.store import Bracket, ImageRow, Result, Score
 
 Row = Mapping[str, Value]

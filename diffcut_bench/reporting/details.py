@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, PairedDifference, known_metrics
+from diffcut_bench.redaction import public_text
 from diffcut_bench.reporting.tables import (
     ABOUT_REFERENCE,
     NO_INTERVAL,
@@ -112,7 +113,7 @@ def class_table(result: Result, rows: Sequence[ImageRow] = (), name: str = "clas
     notes += [NO_INTERVAL] if any(line[1] != "–" and line[2] == "–" for line in lines) else []
     images = image_table(rows).images_per_class().tolist() if rows else [""] * len(lines)
     cells = tuple((*line, str(annotated)) for line, annotated in zip(lines, images, strict=True))
-    title = f"Classes of {result.dataset.name}"
+    title = f"Classes of {public_text(result.dataset.name)}"
     return Table(name, title, (*columns, *number_columns("images")), cells, tuple(notes))
 
 

@@ -1,7 +1,6 @@
 """What a report says of one result: its card, classes, pictures, details."""
 
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted, file_stem
 from diffcut_bench.evaluation import Metric, choices_in_force, known_metrics
+from diffcut_bench.redaction import public, public_text, replace_folders
 from diffcut_bench.reporting.details import (
     ImageScore,
     choose_images,
@@ -21,7 +21,7 @@ from diffcut_bench.reporting.details import (
 from diffcut_bench.reporting.figures import draw_class_bars
 from diffcut_bench.reporting.page import DatasetPart, GalleryPicture, Headline, RunDetails
 from diffcut_bench.reporting.pictures import embed_picture
-from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of, without_folders
+from diffcut_bench.reporting.settings import Comparison, heading, settings_of, text_of
 from diffcut_bench.reporting.tables import (
     Table,
     part_of_whole,
@@ -36,7 +36,6 @@ from diffcut_bench.scoring.ranking import leading_metric
 from diffcut_bench.store import ImageRow, Result, Score, check_published
 
 _SHORT = 8  # characters of a key that stand for a cell
-_LEADING = re.compile(r"(?<![\w.~:/…])/(?:[^\s/'\"()\[\],:]+/)+")  # folders of an absolute path
 
 
 class PageText:
@@ -52,10 +51,7 @@ class PageText:
 
     def of(self, text: str) -> str:
         """A message without the folders that lead here."""
-        for folder, name in self._named.items():
-            if folder != "/":
-                text = re.sub(rf"{re.escape(folder)}(?![\w.-])", name, text)
-        return _LEADING.sub("…/", text)
+        return public_text(replace_folders(text, self._named))
 
     def relative(self, path: Path) -> str:
         """A path below the output folder, from there."""
@@ -79,7 +75,7 @@ def describe(results: Sequence[Result], told: Comparison) -> list[str]:
         own = {name: text_of(settings.get(name)) for name in ("segmenter.tau", "segmenter.alpha")} | texts
         beside = {"backbone", "segmenter"} | ({"dataset"} if own.get("dataset") == result.dataset.name else set())
         words = [f"{heading(name)}={text}" for name, text in own.items() if text and name not in beside]
-        lines.append(", ".join([settings["backbone"], settings["segmenter"], *words]))
+        lines.append(public_text(", ".join([settings["backbone"], settings["segmenter"], *words])))
     return lines
 
 
@@ -120,7 +116,8 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
         if name in result.scores and name != "segments"  # said with the least and most below
     ]
     own = {name: value for name, value in settings_of(result).items() if not name.startswith("protocol.")}
-    told = [f"{name}={text_of(without_folders(value))}" for name, value in own.items() if value is not None]
+    told = [f"{name}={text_of(public(name, value))}" for name, value in own.items() if value is not None]
+    protocol = public("protocol", choices_in_force(result.protocol))
     seconds = {name: value for name, value in asdict(result.timings).items() if name != "images_per_s"}
     expected = f" of {dataset.n_expected} published" if dataset.n_expected else ""
     commit = made_in.git.get("commit") or "not in a checkout"
@@ -129,7 +126,7 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
         ("segments", f"{segments.mean:.1f} an image, {segments.min} to {segments.max}"),
         ("images", f"{dataset.n_images}{expected}; fingerprint {dataset.fingerprint}"),
         ("settings", ", ".join(told)),
-        ("protocol", ", ".join(f"{name}={value}" for name, value in choices_in_force(result.protocol).items())),
+        ("protocol", ", ".join(f"{name}={value}" for name, value in protocol.items())),
         ("device", made_in.device),
         ("noise drawn on", made_in.noise_generator),
         ("seed", str(made_in.seed)),
@@ -140,6 +137,7 @@ def run_details(folder: Path, result: Result, settings: str, text: PageText, cho
         ("key", result.key),
         ("folder", text.relative(folder)),
     )
+    facts = tuple((name, text.of(fact)) for name, fact in facts)
     metric = leading_metric(chosen, [result])
     score = score_texts(result, metric)[0] + ("" if metric.name == "miou" else f" {metric.heading}")
     failures = tuple(text.of(f"{failure.id}: {failure.error}") for failure in result.failures)

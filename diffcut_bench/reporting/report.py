@@ -14,6 +14,7 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.extras import require
 from diffcut_bench.paths import paper_order
+from diffcut_bench.redaction import public, public_text
 from diffcut_bench.reporting.figures import Curve, draw_curves
 from diffcut_bench.reporting.page import Page, ReproductionPart, RunDetails
 from diffcut_bench.reporting.parts import (
@@ -205,6 +206,7 @@ class _Report:
     def _result(self, folder: Path) -> Result:
         """A result of which everything can be made that the page says of it alone."""
         result = read_result(folder)
+        result = replace(result, dataset=replace(result.dataset, name=public_text(result.dataset.name)))
         (settings,) = describe([result], compare_settings([result], [folder]))
         headline(result.dataset.name, folder, result, settings)
         run_details(folder, result, settings, self._text)
@@ -262,7 +264,7 @@ def _versions(results: Sequence[Result]) -> Table:
     """Each package in the versions that the results were made with."""
     by_package: dict[str, dict[str, None]] = {}
     for result in results:
-        for package, version in result.environment.packages.items():
+        for package, version in public("", result.environment.packages).items():
             by_package.setdefault(package, {})[version] = None
     rows = tuple((package, ", ".join(versions)) for package, versions in sorted(by_package.items()))
     return Table("versions", "Versions", (Column("package"), Column("version")), rows)

@@ -1,13 +1,15 @@
 """Settings of cells by short name, and what tells cells from each other."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import count, takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
 from diffcut_bench.evaluation import OF_NAMES, choices_in_force
+from diffcut_bench.redaction import is_path, is_private, path_of, public, public_text
 from diffcut_bench.store import Result
 
 STAGES = ("segmenter", "upsampler", "refiner")
@@ -49,7 +51,7 @@ def compare_settings(results: Sequence[Result], folders: Sequence[Path] = ()) ->
                 names.append(name)
                 for own, value in zip(settings, values, strict=True):
                     own[name] = value
-    columns = {name: _short_paths([text_of(own.get(name)) for own in settings]) for name in names}
+    columns = {name: _public_texts(name, [own.get(name) for own in settings]) for name in names}
     texts = [{name: column[i] for name, column in columns.items()} for i in range(len(settings))]
     return Comparison(tuple(names), tuple(settings), tuple(texts))
 
@@ -123,11 +125,6 @@ def text_of(value: object) -> str:
     return str(value)
 
 
-def without_folders(value: object) -> object:
-    """A setting without the folders that lead to a file of somebody's disk."""
-    return f"…/{PurePath(value).name}" if isinstance(value, str) and _is_path(value) else value
-
-
 def _extras(results: Sequence[Result], folders: Sequence[Path]) -> Iterator[list[Extra]]:
     """What differs most often between results of the same settings; then, one by one, whatever else the key covers,
     versions, the number of images, the key, the folder."""
@@ -164,19 +161,20 @@ def _alike(settings: Sequence[dict[str, Any]], names: Sequence[str]) -> list[lis
     return [indices for indices in groups.values() if len(indices) > 1]
 
 
-def _short_paths(texts: list[str]) -> list[str]:
-    """A column in which paths have lost the folders that do not tell them apart."""
-    paths = {text: PurePath(text).parts for text in texts if _is_path(text)}
-    if not paths:
-        return texts
-    names = {text: parts[-1] for text, parts in paths.items()}
-    if len(set(names.values())) < len(names):
+def _public_texts(name: str, values: Sequence[object]) -> list[str]:
+    """A column as anyone may see it, in which what differs still does: paths keep the folders that tell them apart, and
+    what may not be seen at all is numbered."""
+    texts = [text_of(value) for value in values]
+    shown = {text: text_of(public(name, value)) for text, value in zip(texts, values, strict=True)}
+    paths = {} if is_private(name) else {text: PurePath(path_of(text)).parts for text in shown if is_path(text)}
+    if len({shown[text] for text in paths}) < len(paths):
         levels = zip(*(parts[:-1] for parts in paths.values()), strict=False)
         shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
-        names = {text: "/".join(parts[shared:]).lstrip("/") for text, parts in paths.items()}
-    short = [f"…/{names[text]}" if text in names else text for text in texts]
-    return short if len(set(short)) == len(set(texts)) else texts
-
-
-def _is_path(text: str) -> bool:
-    return text.startswith(("/", "~", "{output_dir}")) or re.match(r"[A-Za-z]:[\\/]", text) is not None
+        for text, parts in paths.items():
+            shown[text] = f"…/{public_text('/'.join(parts[shared:]).lstrip('/'))}"
+    numbers: dict[str, Iterator[int]] = {}
+    repeated = Counter(shown.values())
+    for text, told in shown.items():
+        if repeated[told] > 1:
+            shown[text] = f"{told} ({next(numbers.setdefault(told, count(1)))})"
+    return [shown[text] for text in texts]

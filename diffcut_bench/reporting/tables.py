@@ -14,6 +14,7 @@ from tabulate import tabulate
 
 from diffcut_bench.escaping import counted, csv_cell, file_stem, latex_text, markdown_cell, markdown_text, one_line
 from diffcut_bench.evaluation import FEWEST_IMAGES, Metric, choices_in_force, known_metrics
+from diffcut_bench.redaction import public, public_text
 from diffcut_bench.reporting.fitting import fit_columns, folded
 from diffcut_bench.reporting.settings import compare_settings, heading, is_number, text_of
 from diffcut_bench.scoring.ranking import leading_metric
@@ -163,7 +164,7 @@ def results_table(
     cells = [result for _, result in results]
     told = compare_settings(cells, [folder for folder, _ in results])
     alike = [name for name in _HEADLINE if len({text_of(values.get(name)) for values in told.settings}) == 1]
-    shared = [f"{name}={text_of(told.settings[0][name])}" for name in alike if name in told.settings[0]]
+    shared = [f"{name}={public_text(text_of(told.settings[0][name]))}" for name in alike if name in told.settings[0]]
     columns = [
         Column(heading(name), numeric=all(is_number(values.get(name)) for values in told.settings))
         for name in told.names
@@ -327,8 +328,8 @@ def protocols_in_force(results: Sequence[Result]) -> list[str]:
     """One line a protocol name; a choice that differs between cells of one name shows all its values."""
     by_name: dict[str, dict[str, dict[str, None]]] = {}
     for result in results:
-        choices = by_name.setdefault(text_of(result.protocol.get("name", "unknown")), {})
-        for field, value in choices_in_force(result.protocol).items():
+        choices = by_name.setdefault(public_text(text_of(result.protocol.get("name", "unknown"))), {})
+        for field, value in public("protocol", choices_in_force(result.protocol)).items():
             choices.setdefault(field, {})[str(value)] = None
     return [
         f"protocol {name}: " + ", ".join(f"{f}={'|'.join(v)}" for f, v in choices.items() if f != "name")

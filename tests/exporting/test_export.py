@@ -13,7 +13,7 @@ import pytest
 import yaml
 from conftest import DATA
 
-from diffcut_bench.exporting.public import HIDDEN, public, public_text
+from diffcut_bench.redaction import HIDDEN
 from diffcut_bench.store import Result, finished_cells
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "leaderboard.schema.json").read_text())
@@ -197,7 +197,11 @@ def test_what_is_hostile_stays_text_and_in_its_place(out, cli, tmp_path):
     leaderboard_of(target)
 
 
-def test_nothing_private_leaves(out, cli, tmp_path):
+PRIVATE = ("alice", "hunter2", "secret_project", "corp.example", str(Path.home()) + "/", "deep/er")
+
+
+def with_private_settings(out: Path) -> tuple[Path, dict[str, object]]:
+    """A result whose settings tell of folders, hosts, accounts and secrets, and its folder."""
     cell = next(path for path, result in results_by_folder(out) if not result.shard)
     record = json.loads((cell / "result.json").read_text())
     config = record["config"]
@@ -208,20 +212,19 @@ def test_nothing_private_leaves(out, cli, tmp_path):
     config["tracker"] = {"_target_": "diffcut_bench.reporting.WandbTracker", "entity": "alice", "host": "nas"}
     record["environment"]["device"] = "cuda /home/alice/x"
     record["environment"]["packages"]["mine"] = "1.0 @ file:///home/alice/mine"
+    config["segmenter"]["parts"] = [{"password": "hunter2", "file": "/home/alice/x"}]
+    record["protocol"]["note"] = "alice@corp.example"
     (cell / "result.json").write_text(json.dumps(record))
+    return cell, record
+
+
+def test_nothing_private_leaves(out, cli, tmp_path):
+    _, record = with_private_settings(out)
     shutil.copytree(out, tmp_path / "deep" / "hunter2" / "alice")
     target = tmp_path / "export"
     assert cli("export", target, f"output_dir={tmp_path / 'deep' / 'hunter2' / 'alice'}").code == 0
     written = b"".join(files_of(target).values()) + "".join(map(str, rows_of(target))).encode()
-    for private in (
-        "alice",
-        "hunter2",
-        "secret_project",
-        "corp.example",
-        str(Path.home()) + "/",
-        str(tmp_path),
-        "deep/er",
-    ):
+    for private in (*PRIVATE, str(tmp_path)):
         assert private.encode() not in written, private
     (row,) = [row for row in rows_of(target) if row["key"] == record["key"]]
     assert (row["dataset.root"], row["segmenter.note"]) == ("…/voc", "see …/plan.txt")
@@ -229,20 +232,22 @@ def test_nothing_private_leaves(out, cli, tmp_path):
     assert not re.search(r"[{]output_dir[}]", str(rows_of(target)))
 
 
-def test_text_without_folders():
-    assert public_text("a/b and tau=0.5/1") == "a/b and tau=0.5/1", "no absolute path"
-    assert public_text("/data/x/y.png is bad") == "…/y.png is bad"
-    assert public_text("C:\\Users\\bob\\x.png") == "…/x.png"
-    assert public("backbone.model", "segmind/SSD-1B") == "segmind/SSD-1B"
-    assert public("backbone.model", "/models/SSD-1B/") == "…/SSD-1B"
-    assert public("dataset.root", "{output_dir}/../shapes") == "…/shapes"
-    assert public("dataset.root", "/home/bob") == "…/~"
-    assert public("backbone.token", None) is None
-    assert public("linker.clusters", True) is True
-    assert public("segmenter.note", "/mnt/My Photos of Bob/x.png") == "…/x.png", "blanks in a path as a whole"
-    assert public("segmenter.note", "bob@nas:/data/secret/x") == public("segmenter.note", "nas:~/x") == "…/x"
-    assert public_text("from bob@nas:/data/secret/x, by bob@x.example") == f"from …/x, by {HIDDEN}"
-    assert public("backbone.model", "https://host/a b/c") == "…/a b/c" and public("shard", "1/4") == "1/4"
+def test_a_report_hides_what_an_export_hides(out, cli, tmp_path):
+    cell, record = with_private_settings(out)
+    other = shutil.copytree(cell, out / "results" / "other-aaaa")
+    record["config"]["segmenter"] |= {"api_key": "hunter2 of alice", "my_file": "/home/bob/er/y.pt"}
+    record["key"] = "a" * 64
+    record["dataset"]["name"] = "/home/alice/shapes"
+    (other / "result.json").write_text(json.dumps(record))
+    for folder in (cell, other):  # changed, so that nothing is known of their images
+        (folder / "SHA256SUMS").unlink(missing_ok=True)
+    done = cli("report", out, "--gallery", "0")
+    assert done.code == 0, done.err
+    written = b"".join(content for name, content in files_of(out / "reports").items() if not name.endswith(".png"))
+    for private in (*PRIVATE, str(tmp_path), "bob"):
+        assert private.encode() not in written, private
+    table = (out / "reports" / "tables" / "results.csv").read_text()
+    assert f"{HIDDEN} (1)" in table and f"{HIDDEN} (2)" in table, "what may not be seen is told apart all the same"
 
 
 def test_a_result_that_lies_in_the_folder_of_another_stands_for_none(out, cli, tmp_path):
