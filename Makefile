@@ -13,7 +13,7 @@ TEST_PROCESSES ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test slow lowest newest pythons coverage lint types docs package bench gpu-check clean
+.PHONY: help setup demo test slow guides lowest newest pythons coverage lint types docs package bench gpu-check clean
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ test: $(READY)  ## run the tests, but those that are slow
 
 slow: $(READY)  ## run the slow tests: kills, launchers, runs at once
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) --dist worksteal $(TESTS)
+
+guides: $(READY)  ## run the commands of tutorial, README and the pages for one's own parts
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m slow -n $(TEST_PROCESSES) tests/test_guides.py tests/outside
 
 lowest:  ## run the tests on the lowest versions of all dependencies that pyproject.toml allows
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt EXTRAS=$(EXTRAS),openvocab
@@ -65,7 +68,7 @@ package: $(READY)  ## build sdist and wheel into dist/, check them and CITATION.
 	rm -rf dist build
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
-	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert
+	$(PYTHON) -m venv build/citation && build/citation/bin/pip install --quiet --disable-pip-version-check cffconvert==2.0.0
 	build/citation/bin/cffconvert --validate --infile CITATION.cff
 	$(PYTHON) -m venv build/wheel
 	build/wheel/bin/pip install --quiet --disable-pip-version-check $(addprefix --constraint ,$(CONSTRAINTS)) dist/*.whl

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import difflib
 import importlib
+import io
 import itertools
 import os
 import sys
@@ -25,6 +26,8 @@ from diffcut_bench.traces import DEBUG, CodeError, error_in_code, is_debugging
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 after a user's mistake, 128 + n after signal n (Ctrl-C: 130)."""
     keep_freed_memory()
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.encoding.lower().startswith("utf"):
+        sys.stdout.reconfigure(errors="replace")  # a locale may lack the characters of tables and names
     # Of several processes one speaks; errors are everyone's.
     console.quiet = int(os.environ.get("RANK", "0")) > 0 and "TORCHELASTIC_RUN_ID" in os.environ
     warnings.showwarning = _show_warning

@@ -66,7 +66,7 @@ def write_datasets(folder: Path, output: Path, pictures_a_shard: int) -> None:
     )
     with tempfile.TemporaryDirectory() as cache:  # not in memory as a whole
         dataset = datasets.Dataset.from_generator(rows, features=features, cache_dir=cache)
-        dataset.save_to_disk(output, num_shards=-(-len(dataset) // pictures_a_shard))
+        dataset.save_to_disk(str(output), num_shards=-(-len(dataset) // pictures_a_shard))
 
 
 def main(arguments: list[str] | None = None) -> None:

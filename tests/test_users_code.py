@@ -296,7 +296,7 @@ def test_an_unreadable_picture_is_a_line_and_no_bug(cli, hers, shapes):
 def test_a_bug_in_a_data_set_is_told_from_damaged_data(shapes):
     class Hers(SegmentationDataset):
         def class_map(self, raw, where):
-            return raw.no_such_thing
+            return raw.no_such_thing if "picture0" in where else sys.exit(0)
 
     plain = load_config(["dataset=folder", f"dataset.root={shapes}", "dataset.num_classes=3", "backbone=none"])
     dataset, source = open_dataset(plain), open_features(plain, torch.device("cpu"))
@@ -305,6 +305,8 @@ def test_a_bug_in_a_data_set_is_told_from_damaged_data(shapes):
     assert isinstance(failure, CodeFailure)
     assert failure.error == "AttributeError: 'numpy.ndarray' object has no attribute 'no_such_thing'"
     assert "return raw.no_such_thing" in pickle.loads(pickle.dumps(failure)).trace.excerpt
+    ((ended,),) = example_loader(hers, [Wanted(1)], source, batch_size=1)
+    assert isinstance(ended, CodeFailure) and ended.error == "SystemExit: 0"
     (shapes / "labels" / "picture0.png").write_bytes(b"no picture")
     ((failure,),) = example_loader(hers, [Wanted(0)], source, batch_size=1)
     assert not isinstance(failure, CodeFailure) and "picture0" in failure.error

@@ -35,7 +35,7 @@ def add_config_flags(parser: ArgumentParser) -> None:
     add("-cd", "--config-dir", metavar="DIR", action="append", default=[], help="a folder with options of your own")
     add("-cn", "--config-name", metavar="NAME", default="config", help=argparse.SUPPRESS)
     add("-cp", "--config-path", metavar="DIR", help=argparse.SUPPRESS)
-    add("--debug", action="store_true", help=DEBUG_HELP)
+    add("--debug", action="store_true", help=DEBUG_HELP)  # for the help: `cli.main` takes it out of every line
 
 
 def with_config_flags(options: argparse.Namespace) -> list[str]:

@@ -16,7 +16,7 @@ from diffcut_bench.commands.arguments import COMMANDS, add_config_flags
 from diffcut_bench.commands.terminal import say
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import option_folders
-from diffcut_bench.paths import conf_dir
+from diffcut_bench.paths import conf_dir, read_regular
 
 _BASH = """\
 _diffcut_bench() {
@@ -163,17 +163,21 @@ def _options(group: str, folders: Sequence[Path]) -> list[str]:
 
 def _yaml(path: Path) -> dict[str, Any]:
     try:
-        read = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        read = yaml.safe_load(read_regular(str(path)).decode())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
-    return read if isinstance(read, dict) else {}
+    return {str(name): value for name, value in read.items()} if isinstance(read, dict) else {}
 
 
-def _settings(path: Path) -> list[str]:
-    """What the yaml of an option sets, with what the files of its own group set that it begins with."""
-    own = _yaml(path)
-    first = [entry.partition("@")[0] for entry in own.get("defaults", ()) if isinstance(entry, str)]
-    found = [name for entry in first if entry != "_self_" for name in _settings(path.parent / f"{entry}.yaml")]
+def _settings(path: Path, seen: Sequence[Path] = ()) -> list[str]:
+    """What the yaml of an option sets, with what the files of its own group set that it begins with, unless they were
+    ``seen``."""
+    own = _yaml(path) if path not in seen else {}
+    defaults = own.get("defaults")
+    entries = defaults if isinstance(defaults, list) else []
+    first = [entry.partition("@")[0] for entry in entries if isinstance(entry, str)]
+    others = [path.parent / f"{entry}.yaml" for entry in first if entry != "_self_"]
+    found = [name for other in others for name in _settings(other, [*seen, path])]
     return [*found, *(name for name in own if name != "defaults")]
 
 

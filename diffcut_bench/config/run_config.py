@@ -1,10 +1,13 @@
 """From command-line overrides to a checked `RunConfig`. Besides this room only sweeps and studies know Hydra:
 launchers and sweepers are its plugins."""
 
+import difflib
 import math
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra.utils
@@ -222,6 +225,8 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
     """The user error for a target that refused its arguments, or is not there."""
     own = {name: value for name, value in arguments.items() if name != "_target_"}
     where, what = f"{group}={arguments['_target_']}", " ".join(message_of(error).split())
+    if isinstance(error, ModuleNotFoundError) and f"{arguments['_target_']}.".startswith(f"{error.name}."):
+        return _not_found(group, arguments["_target_"])
     unknown = re.search(r"unexpected keyword argument '(\w+)'", what)
     if unknown:
         taken = [f"{group}.{name}" for name in own if name != unknown[1]]
@@ -232,6 +237,20 @@ def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> Use
     if isinstance(error, TypeError):  # raised by Python itself, which does not know the option's name
         return UserError(what, where, "check " + ", ".join(f"{group}.{name}={value}" for name, value in own.items()))
     return UserError(what, where, f"check the values of {group}.*")
+
+
+def _not_found(group: str, target: str) -> UserError:
+    """The user error for a target whose module, or whose name in it, is not there."""
+    module, _, name = target.rpartition(".")
+    if module in sys.modules:
+        names = [each for each in vars(sys.modules[module]) if not each.startswith("_")]
+        return UserError(f"{module} has no {name}", f"{group}={target}", did_you_mean(name, names))
+    here = [path.stem for path in Path.cwd().glob("*.py")] if not sys.flags.safe_path else []
+    looked = "installed packages, PYTHONPATH" + ("" if sys.flags.safe_path else " and the current folder")
+    hint = f"a target is MODULE.NAME, with a module of {looked}"
+    close = difflib.get_close_matches(module or name, here, n=1)
+    hint = f"did you mean {close[0]}.{name if module else '…'}? {hint}" if close else hint
+    return UserError(f"there is no module {module or target}", f"{group}={target}", hint)
 
 
 def _check_linker(config: RunConfig) -> None:

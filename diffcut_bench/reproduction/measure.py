@@ -16,7 +16,7 @@ from diffcut_bench.reproduction.spec import Reproduction, Tuning
 from diffcut_bench.reproduction.tuning import tune_setting
 from diffcut_bench.reproduction.verdict import Measured, known_measures
 from diffcut_bench.scoring.events import FinishedCell, Observer
-from diffcut_bench.scoring.launching import logged_error
+from diffcut_bench.scoring.failures import logged_error
 from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import cell_key
 from diffcut_bench.traces import CodeError, is_debugging

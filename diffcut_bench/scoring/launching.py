@@ -23,8 +23,8 @@ from diffcut_bench.heap import keep_freed_memory
 from diffcut_bench.interruption import end_with, job, raise_if_interrupted
 from diffcut_bench.scoring.events import FinishedCell
 from diffcut_bench.scoring.workers import workers
-from diffcut_bench.store import Result, log_error, read_result, write_atomically
-from diffcut_bench.traces import error_in_code, is_debugging
+from diffcut_bench.store import Result, read_result, write_atomically
+from diffcut_bench.traces import is_debugging
 
 _BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"  # Hydra's own: one job after the other, in here
 # Our yaml of a launcher has the plugin's name, so Hydra fills it up from the plugin's own, and warns that it does.
@@ -70,21 +70,6 @@ def new_folder(config: RunConfig) -> Path:
     """A folder for a sweep, named after the time; the same in all processes."""
     name = workers().on_leader(lambda: datetime.now().strftime("%Y-%m-%d_%H-%M-%S_%f"))
     return Path(config.output_dir) / "sweeps" / name
-
-
-def logged_error(error: Exception, overrides: Sequence[str], output_dir: Path) -> UserError:
-    """How a cell ended in which something was raised that is no user's mistake; its traceback is kept in a log.
-
-    Raises:
-        Exception: it itself, under ``--debug``.
-        Interrupted: a signal asked this process to end.
-    """
-    raise_if_interrupted()
-    if is_debugging():
-        raise error
-    told = error_in_code(error, " ".join(overrides))
-    log_error(output_dir, told)
-    return told
 
 
 def write_record(folder: Path, index: int, overrides: Sequence[str], end: FinishedCell | UserError) -> None:

@@ -76,7 +76,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
             example = prepare_example(index, id, picture, read_label(pair, framing.void), framing)
         except UserError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             trace = Trace.of(error)
             if trace is None or not trace.of_user or isinstance(error, OSError):
                 if isinstance(error, (ValueError, OSError)):

@@ -18,10 +18,10 @@ from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
 from diffcut_bench.extras import is_installed
 from diffcut_bench.scoring.events import Observer
+from diffcut_bench.scoring.failures import logged_error
 from diffcut_bench.scoring.launching import (
     check_launcher,
     ended_cells,
-    logged_error,
     new_folder,
     start_jobs,
     write_record,

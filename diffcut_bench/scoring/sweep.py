@@ -22,10 +22,10 @@ from diffcut_bench.config import (
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.scoring.events import FinishedCell, Observer
+from diffcut_bench.scoring.failures import logged_error
 from diffcut_bench.scoring.launching import (
     check_launcher,
     ended_cells,
-    logged_error,
     new_folder,
     start_jobs,
     write_record,

@@ -156,3 +156,19 @@ def test_no_word_is_offered_that_a_shell_would_run(tmp_path):
     found = candidates(f"diffcut-bench run --config-dir {tmp_path} segmenter=")
     assert "segmenter=plain-1" in found
     assert not set("$`;* \n") & set("".join(found))
+
+
+def test_no_file_stops_the_tab(tmp_path):
+    folder = tmp_path / "segmenter"
+    folder.mkdir()
+    (folder / "endless.yaml").symlink_to("/dev/zero")
+    os.mkfifo(folder / "pipe.yaml")
+    for name, text in {
+        "itself": "defaults: [itself]\nown: 1\n3: 4",
+        "none": "defaults:\nown: 1",
+        "list": "- 1",
+    }.items():
+        (folder / f"{name}.yaml").write_text(text)
+    for name in ("endless", "pipe", "itself", "none", "list"):
+        line = f"diffcut-bench run --config-dir {tmp_path} segmenter={name} segmenter.o"
+        assert candidates(line) == (["segmenter.own="] if name in ("itself", "none") else []), name

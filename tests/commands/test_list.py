@@ -1,5 +1,6 @@
 """``diffcut-bench list``: what is finished, how far the rest is; at once, and whatever lies in the folder."""
 
+import io
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from diffcut_bench.cli import main
 from diffcut_bench.commands.terminal import console
 from diffcut_bench.store import CellLock
 
@@ -132,3 +134,11 @@ def test_it_waits_for_no_heavy_library(out):
     )
     done = subprocess.run([sys.executable, "-c", program, "list", out], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter is that of the locale C
+def test_a_terminal_without_unicode_shows_what_it_can(errors, out, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii", errors=errors, write_through=True))
+    assert main(["list", str(out)]) == 0
+    assert "folder-colour-diffcut" in written.getvalue().decode("ascii")

@@ -299,3 +299,21 @@ def test_an_option_of_itself_is_a_user_error(tmp_path):
     with pytest.raises(UserError) as raised:
         load_config([f"hydra.searchpath=[{tmp_path}]", "backbone=endless"])
     assert raised.value.where == "backbone=endless"
+
+
+@pytest.mark.parametrize(
+    ("target", "what", "hint"),
+    [
+        ("myne.Halves", "there is no module myne", "did you mean mine.Halves?"),
+        ("Halves", "there is no module Halves", "a target is MODULE.NAME"),
+        ("diffcut_bench.segmenters.DifCut", "diffcut_bench.segmenters has no DifCut", "did you mean diffcut or Inputs"),
+        ("diffcut_bench.nowhere.Cut", "there is no module diffcut_bench.nowhere", "PYTHONPATH and the current folder"),
+    ],
+)
+def test_a_target_that_is_not_there_says_what_is_and_where_it_was_looked_for(target, what, hint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").touch()
+    with pytest.raises(UserError) as caught:
+        instantiate("segmenter", {"_target_": target})
+    assert (caught.value.what, caught.value.where) == (what, f"segmenter={target}")
+    assert hint in caught.value.hint

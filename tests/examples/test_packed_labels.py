@@ -57,7 +57,7 @@ def test_datasets_loads_the_folder(labels, tmp_path):
     example("pack_labels").main([str(labels), str(tmp_path / "packed"), "--to", "datasets", "--pictures-a-shard", "2"])
     assert len(list((tmp_path / "packed").glob("*.arrow"))) == 2
     known = entries(labels)
-    for row in datasets.load_from_disk(tmp_path / "packed"):
+    for row in datasets.load_from_disk(str(tmp_path / "packed")):
         entry = known.pop(row["name"])
         assert np.array_equal(np.asarray(row["labels"]), np.asarray(Image.open(labels / entry["labels"])))
         assert row["image"].size == (entry["width"], entry["height"])

@@ -425,8 +425,9 @@ def test_whatever_fails_is_one_line_and_the_result_stays(offline, cell, tmp_path
     broken_tracker = WandbTracker(str(tmp_path / "tracked"))
     for log in (partial(own.log, broken_tracker), partial(broken_tracker.log_sweep, "a sweep", [cell.result])):
         tell("it", log)
-        (line,) = capsys.readouterr().out.splitlines()
+        line, *places = capsys.readouterr().out.splitlines()
         assert line.startswith(f"tracker: it is not logged ({type(error).__name__}: ")
+        assert all(place.startswith("  ") for place in places), "of this file, which raises it: code of the user's"
     assert everything_in(own.folder) == before
 
 

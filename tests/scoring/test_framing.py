@@ -105,4 +105,5 @@ def test_large_pictures_are_resized_colour_by_colour(monkeypatch, size, antialia
     pixels = torch.randint(0, 256, (3, 61, 83), dtype=torch.uint8)
     whole = resize_pixels(pixels, size, antialias)
     monkeypatch.setattr(framing, "_LARGE", 1)
-    assert torch.allclose(resize_pixels(pixels, size, antialias), whole, rtol=0, atol=1e-6)
+    # A thousandth of a grey level; torch 2.6 rounds 1.9e-6 apart.
+    assert torch.allclose(resize_pixels(pixels, size, antialias), whole, rtol=0, atol=4e-6)
