@@ -66,5 +66,6 @@ def replace_folders(text: str, names: Mapping[str, str]) -> str:
     """
     for folder in sorted(names, key=len, reverse=True):
         if folder not in ("", "/"):
-            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?![\w.-])", lambda _, to=names[folder]: to, text)
+            name = names[folder].replace("\\", r"\\")
+            text = re.sub(rf"(?<![\w.~/-]){re.escape(folder)}(?![\w.-])", name, text)
     return text
