@@ -119,7 +119,7 @@ MISTAKES = {
     "tau=abc": (["run", "segmenter.tau=abc"], "tau must lie in [0, 1], not 'abc'", "segmenter"),
     "seed": (["run", "seed=-1"], "seed must be at least 0", "conf/config.yaml"),
     "no backbone": (["run", "backbone=null"], "backbone", ""),
-    "unknown target": (["run", "upsampler._target_=foo.Bar"], "foo", "upsampler"),
+    "unknown target": (["run", "upsampler._target_=foo.Bar"], "there is no module foo", "MODULE.NAME"),
     "similarity": (["segment", "/no/such.jpg", "upsampler.similarity=foo"], "similarity", ""),
     "glob of nothing": (["run", "-m", "refiner=glob(x*)"], "no option of refiner fits", "none, pamr"),
     "launcher alone": (["run", "hydra/launcher=joblib"], "a launcher starts the passes of a sweep", "add -m"),
@@ -223,6 +223,7 @@ def test_absent_classes_can_be_named_on_the_command_line(cli, shapes, tmp_path):
     assert "absent_classes=nan|zero" in done.out
 
 
+@pytest.mark.slow
 def test_sweeps_and_names_that_look_like_markup_or_need_quotes(cli, shapes, tmp_path):
     out = tmp_path / "it's [red] here"
     done = cli("run", "-m", *shapes_overrides(shapes, out), "segmenter.tau=0.3,0.5", "limit=1")

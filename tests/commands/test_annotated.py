@@ -58,6 +58,7 @@ def read_cells(out):
         return {(line["method"], line["column"]): line for line in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_a_table_of_best_settings(cli, berkeley, tmp_path):
     base, own = berkeley
     words = ["reproduce", "best", f"hydra.searchpath=[{tmp_path}]", *base, *own]

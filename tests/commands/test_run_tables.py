@@ -2,9 +2,11 @@
 
 import re
 
+import pytest
 from conftest import shapes_overrides
 
 
+@pytest.mark.slow
 def test_a_sweep_is_told_by_the_score_that_leads(cli, shapes, tmp_path):
     base = ["-m", *shapes_overrides(shapes, tmp_path / "out"), "segmenter.tau=0.2,0.6"]
     plain = cli("run", *base)

@@ -84,6 +84,7 @@ def test_the_cells_of_table_4_are_the_released_ones():
     assert chosen == {"backbone": "clip_b16", "namer": "clip_b16", "upsampler": "nearest", "refiner": "none"}
 
 
+@pytest.mark.slow
 def test_under_another_protocol_table_4_has_the_sound_choices():
     cells = plan_cells(load_reproduction("table4"), under=resolve_under(["released", "paper", "strict"]))
     found = {c.under: c for c in cells if c.config and (c.row.name, c.column) == ("DiffCut", "voc")}

@@ -19,6 +19,7 @@ def planned(column="voc", **given):
     return {cell.row.name: cell for cell in cells if cell.column == column}
 
 
+@pytest.mark.slow
 def test_rows_that_number_each_image_anew_are_linked():
     cell = planned()["DiffCut"]
     assert cell.config.linker["_target_"].endswith("KMeansLinker")

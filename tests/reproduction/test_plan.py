@@ -17,7 +17,10 @@ def test_every_table_and_figure_is_there():
     assert set(NAMES) <= set(known_options("reproduction"))
 
 
-@pytest.mark.parametrize("name", NAMES)
+_LARGE = ("table1", "table6", "table7", "table9")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in _LARGE else n for n in NAMES])
 def test_every_cell_composes(name):
     cells = plan_cells(load_reproduction(name))
     assert cells
@@ -106,6 +109,7 @@ def test_published_values_are_the_papers(shared):
     assert {name: row["auc"] for name, row in values("figure3").items()} == published["figure3"]["auc"]
 
 
+@pytest.mark.slow
 def test_the_table_of_rivals_has_every_segmenter():
     cells = plan_cells(load_reproduction("rivals"))
     listed = {cell.config.choices["segmenter"] for cell in cells}
@@ -272,6 +276,7 @@ def test_scored_under_another_protocol_a_cell_is_another(two_kinds, overrides):
     assert own[0].deviations == ("segmenter.label_codes=exact", "protocol.similarity=cosine"), "told once each"
 
 
+@pytest.mark.slow
 def test_points_of_a_figure_are_what_composing_each_would_give():
     for cell in plan_cells(load_reproduction("figure8"))[::19]:
         assert cell.config == load_config(cell.overrides)

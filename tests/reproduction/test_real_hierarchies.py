@@ -35,6 +35,7 @@ def measured(shared, output, *overrides):
     return {each.cell.column: each.ours for each in outcomes}
 
 
+@pytest.mark.slow
 def test_ten_images_are_those_of_a_plain_computation(shared, tmp_path):
     found = measured(shared, tmp_path, "limit=10")
     assert {column: ours.value for column, ours in found.items()} == pytest.approx(TEN, abs=1e-12)

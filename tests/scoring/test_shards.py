@@ -87,6 +87,7 @@ def test_a_machine_without_the_data_merges_all_but_floors_and_ceilings(cli, plac
     assert without_clock(whole)["reference"]["score"] == "miou"
 
 
+@pytest.mark.slow
 def test_shards_of_machines_without_a_common_disk(cli, place):
     cli("run", *place("whole"))
     base = [word for word in place("parts") if not word.startswith("output_dir")]
