@@ -80,6 +80,10 @@ class Trace:
         places = [line.strip() for line in self.excerpt.splitlines() if not line.startswith(_CODE)]
         return places[-1] if places else ""
 
+    def told(self, log: Path | None) -> str:
+        """The places, and the file that holds the whole traceback."""
+        return self.excerpt + ("" if log is None else f"\n  the traceback is in {log}")
+
     @property
     def origin(self) -> str:
         """Equal for exceptions of one kind that came up in one place, whatever they say."""

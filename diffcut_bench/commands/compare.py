@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from diffcut_bench.commands.terminal import console, warn
+from diffcut_bench.commands.terminal import console, warn_left_out
 from diffcut_bench.commands.words import find_cell, split_words
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
@@ -107,7 +107,7 @@ def _beside(folder: Path) -> list[tuple[Path, Result]]:
         try:
             found.append((path.parent, read_result(path.parent)))
         except UserError as error:
-            warn(f"left out ({error.what}): {path}", style="yellow")
+            warn_left_out(path, error.what)
     return found
 
 

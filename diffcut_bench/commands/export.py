@@ -6,7 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
-from diffcut_bench.commands.terminal import say, warn
+from diffcut_bench.commands.terminal import say, warn_left_out
 from diffcut_bench.commands.words import split_words
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
@@ -35,10 +35,7 @@ def export(options: argparse.Namespace) -> int:
         if not (folder / "results").is_dir():
             raise UserError("no results here", str(folder / "results"), "name the output_dir that the runs were given")
 
-    def left_out(path: Path, why: str) -> None:
-        warn(f"left out ({why}): {path}", style="yellow")
-
-    written = export_results([*dict.fromkeys(folders)], target, config.score, options.license, left_out)
+    written = export_results([*dict.fromkeys(folders)], target, config.score, options.license, warn_left_out)
     what = f"{counted(written.cells, 'cell')}, {counted(written.images, 'row')} of images"
     say(f"tables   {what}: {target / 'cells.csv'}, cells.parquet, classes, per_image")
     say(f"ranks    {counted(written.boards, 'board')}: {target / 'leaderboard.json'}")

@@ -11,7 +11,7 @@ from typing import Any
 from rich.cells import cell_len
 from rich.text import Text
 
-from diffcut_bench.commands.terminal import console, say, warn
+from diffcut_bench.commands.terminal import console, say, warn_left_out
 from diffcut_bench.commands.words import output_folder
 from diffcut_bench.config import load_config
 from diffcut_bench.errors import UserError
@@ -57,16 +57,13 @@ def list_cells(options: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise UserError("no such folder", str(folder.absolute()), "diffcut-bench list DIR, or output_dir=DIR")
 
-    def left_out(path: Path, why: str) -> None:
-        warn(f"left out ({why}): {path}", style="yellow")
-
-    lines = [_unfinished(cell) for cell in unfinished_cells(folder, left_out)]
+    lines = [_unfinished(cell) for cell in unfinished_cells(folder, warn_left_out)]
     hidden = 0
     if not options.unfinished:
         for path in sorted(folder.glob("results/*")):
             if path.is_dir() and not (path / "result.json").is_file():
-                left_out(path, "it holds no result.json")
-        found = finished_cells(folder, left_out)
+                warn_left_out(path, "it holds no result.json")
+        found = finished_cells(folder, warn_left_out)
         shown = found if options.all else without_covered(found)
         hidden = len(found) - len(shown)
         lines += [_finished(path, result, score) for path, result in shown]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, Self
 
 from rich.cells import cell_len
@@ -50,6 +51,11 @@ def say(line: str, style: str | None = None) -> None:
 def warn(line: str, style: str | None = None) -> None:
     """The same on standard error."""
     errors.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn_left_out(path: Path, why: str) -> None:
+    """That a result or folder is passed over."""
+    warn(f"left out ({why}): {path}", style="yellow")
 
 
 class Report(Protocol):

@@ -167,10 +167,9 @@ def _blocks(name: str, result: Result) -> dict[str, Row]:
         "protocol_name": public_text(str(result.protocol.get("name", ""))),
         "limited": result.limited,
     }
-    settings = {_text(key): value for key, value in every_setting(result.config).items()}
     return {
         "cell": about,
-        "setting": settings,
+        "setting": every_setting(result.config),
         "score": scores,
         "count": counts,
         "timing": timings,

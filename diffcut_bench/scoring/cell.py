@@ -119,8 +119,7 @@ class Bug:
     @property
     def line(self) -> str:
         """What is said where other images could be scored."""
-        where = "" if self.log is None else f"\n  the traceback is in {self.log}"
-        return f"failed   {self.id}: {self.trace.error}\n{self.trace.excerpt}{where}"
+        return f"failed   {self.id}: {self.trace.error}\n{self.trace.told(self.log)}"
 
 
 class RunningCell:

@@ -117,7 +117,7 @@ def add_references(
         trace = None if isinstance(error, UserError) else Trace.of(error)
         if trace is not None and asked + lacking:
             log = log_trace(Path((asked + lacking)[0].config.output_dir), trace, "references")
-            opened.observer.say(trace.excerpt + ("" if log is None else f"\n  the traceback is in {log}"))
+            opened.observer.say(trace.told(log))
         return {}
 
 
