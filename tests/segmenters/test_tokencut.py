@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
-from conftest import DATA
+from conftest import DATA, shapes_overrides
 from planted import TURNS, adjusted_rand, alike, cosines, flood, planted, random_features, threshold
+from test_vision_transformer import write_checkpoint
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.segmenters import TokenCut, as_segmenter
 from diffcut_bench.segmenters.objects import binary_affinity, thresholds
+from diffcut_bench.store import read_result
 
 TAUS = (0.15, 0.3, 0.5)
 
@@ -82,6 +84,19 @@ def test_the_object_of_a_plain_ground_is_the_greatest(blobs):
         found = TokenCut()(features)[0].numpy()
         assert adjusted_rand(found, np.where(truth == 1, 1, 0)) >= 0.98
         assert found[truth == 1].mean() > 0.98, "1 is the object"
+
+
+def test_a_cell_of_dinov3_runs_from_end_to_end(cli, shapes, tmp_path):
+    write_checkpoint(tmp_path / "tiny", "dinov3_vit")
+    base = [*shapes_overrides(shapes, tmp_path / "out"), "limit=2", "backbone=dinov3_b16"]
+    own = [f"backbone.model={tmp_path / 'tiny'}", "backbone.facet=keys", "segmenter.tau_quantile=0.6"]
+    done = cli("run", *base, *own, "segmenter=tokencut")
+    assert done.code == 0, done.err
+    (cell,) = (tmp_path / "out" / "results").iterdir()
+    result = read_result(cell)
+    assert result.identity["backbone"]["model"] == "dinov3_b16"
+    assert result.identity["segmenter"]["tau_quantile"] == 0.6 and "tau" not in result.identity["segmenter"]
+    assert result.segments_per_image.mean == 2
 
 
 def test_images_do_not_influence_each_other(monkeypatch):
