@@ -45,6 +45,7 @@ ON_DEVICE = {
 }
 WITH_HOST = {
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "falcon": (segmenters.Falcon(alpha=4), maps()),
     "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
     "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
     "kway_ncut": (segmenters.KWayNCut(alpha=4), maps()),
