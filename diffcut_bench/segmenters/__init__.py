@@ -3,6 +3,7 @@
 from diffcut_bench.ncut import GraphTooLargeError
 from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.clasp import Clasp
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
 from diffcut_bench.segmenters.falcon import Falcon
@@ -24,6 +25,7 @@ from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
     "AutoSC",
+    "Clasp",
     "DiffCut",
     "DiffSeg",
     "Falcon",

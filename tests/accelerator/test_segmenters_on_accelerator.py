@@ -45,6 +45,7 @@ ON_DEVICE = {
 }
 WITH_HOST = {
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "clasp": (segmenters.Clasp(max_clusters=4, seeds=2), maps()),
     "falcon": (segmenters.Falcon(alpha=4), maps()),
     "falcon_v1": (segmenters.FalconV1(clusters=4, diagonal=0.1), maps()),
     "falcon_v1, spectral": (segmenters.FalconV1(clusters=4, start="spectral"), maps()),

@@ -53,8 +53,8 @@ def test_equals_the_textbook(start, clusters, alpha, diagonal, beta):
     moved = False
     for seed in range(2):
         features = smooth(seed)
-        expected = textbook(features[0], start, clusters, alpha, diagonal, 6, beta)
-        ours = FalconV1(clusters, alpha, diagonal, start, 6, beta=beta)(features)
+        expected = textbook(features[0], start, clusters, alpha, diagonal, 3, beta)
+        ours = FalconV1(clusters, alpha, diagonal, start, 3, beta=beta)(features)
         assert same_partition(ours, expected)
         moved |= not same_partition(FalconV1(clusters, alpha, diagonal, start, 0)(features), expected)
     assert moved, "the steps have something to do"
