@@ -293,7 +293,7 @@ def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity):
     torch.manual_seed(0)
     kinds = torch.rand(6, 8).repeat_interleave(8, dim=0)
     tree = ncut_tree((kinds + 0.05 * torch.rand(48, 8))[None], 0.95, 10, zero_affinity=zero_affinity)
-    hierarchy = Hierarchy.of(tree, 10, (6, 8))
+    hierarchy = Hierarchy.of(tree, {"alpha": 10}, (6, 8))
     assert len(hierarchy.parents) > 5
     for tau in (0, 0.2, 0.5, 0.7, 0.9, 0.95, *hierarchy.taus):
         ours, theirs = hierarchy.regions(tau).ravel(), tree.labels(tau)[0].numpy()
@@ -392,7 +392,7 @@ def test_what_can_not_be_written_is_said_before_or_by_the_picture(cli, tmp_path)
     command = ("segment", tmp_path / "a.png", tmp_path / "b.png", f"output_dir={tmp_path}", SMALL)
     done = cli(*command, "--format", "tree", "segmenter=kmeans")
     assert done.code == 2
-    assert "only the recursive cut has a tree" in done.err
+    assert "this segmenter has no tree" in done.err
     assert not (tmp_path / "segments").exists()
     assert "--simplify" in cli(*command, "--simplify", "-1").err
     library("shapely")

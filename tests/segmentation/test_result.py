@@ -13,7 +13,7 @@ from PIL import Image
 
 import diffcut_bench
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmentation import picture as module
+from diffcut_bench.segmenters import diffcut
 
 FAST = "protocol.image_size=256"
 OVERRIDES = ["backbone=efficientnet_lite0", FAST]
@@ -51,10 +51,10 @@ def test_another_tau_computes_no_features_and_few_recursions(segmenter, monkeypa
         calls.append(arguments)
         return original(*arguments)
 
-    original = module.ncut_trees
-    monkeypatch.setattr(module, "ncut_trees", counted)
+    original = diffcut.ncut_trees
+    monkeypatch.setattr(diffcut, "ncut_trees", counted)
     monkeypatch.setattr(type(segmenter._pipeline.features), "compute", None)  # a call would fail
-    own = segmenter.check_has_tree().tau
+    own = segmenter.tree_method().tau
     for tau in (own - 0.2, own, own - 0.1):
         result.at(tau)
     assert len(calls) == 1  # to its own tau
@@ -82,7 +82,7 @@ def test_labels_alone_have_no_other_tau():
 
 def test_a_method_without_a_tree_says_so():
     result = diffcut_bench.segment(skimage.data.coffee()[::4, ::4], "none", "segmenter=slic", FAST)
-    with pytest.raises(UserError, match="only the recursive cut has a tree"):
+    with pytest.raises(UserError, match="this segmenter has no tree"):
         result.at(0.4)
 
 
