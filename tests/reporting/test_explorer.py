@@ -191,6 +191,33 @@ def test_the_command_writes_a_page_for_each_picture_and_finds_it_again(cli, tmp_
     assert not page.exists()  # it was of other settings
 
 
+def test_merges_are_explored_as_cuts_are(cli, tmp_path):
+    """The page's data has the segments that the segmenter finds at each tau, and says what tau is."""
+    Image.fromarray(skimage.data.coffee()[::4, ::4]).save(tmp_path / "a.png")
+    own = [
+        "segmenter=agglomerative",
+        "segmenter.min_patches=2",
+        "refiner=none",
+        "upsampler=nearest",
+        "backbone=efficientnet_lite0",
+        SMALL,
+    ]
+    done = cli("segment", tmp_path / "a.png", "--explore", *own, "smallest_segment=0", f"output_dir={tmp_path}")
+    assert done.code == 0, done.err
+    page = (tmp_path / "segments" / "a_explorer.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert (data["tau"], data["maxTau"]) == (0.6, 1.0)
+    assert "cosine of their mean features is at least tau" in page
+    assert "Normalized Cut" not in page
+    result = PictureSegmenter(load_config(["protocol=strict", *own]))(tmp_path / "a.png")
+    counts = []
+    for tau in (0.0, 0.3, 0.6, 0.9, 1.0):
+        made = sum(reached < np.float32(tau) for reached in data["reached"])
+        assert result.at(tau).num_segments == len(np.unique(result.hierarchy().regions(tau))) == made + 1
+        counts.append(made)
+    assert counts == sorted(counts) and len(set(counts)) > 2
+
+
 # ---- The script in Node
 
 RUN = """

@@ -320,6 +320,20 @@ def test_the_tree_of_a_picture_has_the_segments_of_its_patches(tmp_path):
     assert (tree["width"], tree["height"]) == (600, 400)
 
 
+def test_a_tree_says_what_it_depends_on_and_nothing_else(tmp_path):
+    keys = {}
+    for name in ("diffcut", "agglomerative"):
+        config = load_config(["protocol=strict", f"segmenter={name}", "refiner=none", SMALL])
+        result = PictureSegmenter(config)(skimage.data.coffee()[::4, ::4])
+        tree = json.loads(written("tree", Segmented("a.png", result, tau=0.6), tmp_path).read_text())
+        keys[name] = [key for key in tree if key not in ("image", "width", "height", "tau", "region_of_label")]
+        assert tree["max_tau"] == {"diffcut": 0.8, "agglomerative": 1.0}[name]
+    assert keys["diffcut"] == ["alpha", "max_tau", "regions", "leaf_of_patch"]
+    assert keys["agglomerative"] == ["min_patches", "max_tau", "regions", "leaf_of_patch"]
+    areas = [region["patches"] for region in tree["regions"]]
+    assert areas[0] == np.size(tree["leaf_of_patch"]) and min(areas) >= tree["min_patches"]
+
+
 @pytest.mark.parametrize("tau", [0.4, 0.6])
 def test_labels_are_linked_to_the_regions_that_they_are_of(tau, tmp_path):
     config = load_config(["protocol=strict", "upsampler=nearest", "refiner=none", SMALL, f"segmenter.tau={tau}"])

@@ -30,7 +30,15 @@ def coffee(segmenter):
     return segmenter(skimage.data.coffee())
 
 
-@pytest.mark.parametrize("words", [[], ["refiner=none", "upsampler=nearest"], ["segmenter.label_codes=float32"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["refiner=none", "upsampler=nearest"],
+        ["segmenter.label_codes=float32"],
+        ["segmenter=agglomerative", "segmenter.min_patches=1", "refiner=none"],
+    ],
+)
 def test_another_tau_is_what_the_segmenter_gives_there(words):
     picture = skimage.data.coffee()[::2, ::2]
     result = diffcut_bench.PictureSegmenter([*OVERRIDES, *words])(picture)
@@ -86,7 +94,9 @@ def test_a_method_without_a_tree_says_so():
         result.at(0.4)
 
 
-def test_a_picture_of_one_colour_is_one_segment_at_every_tau(segmenter):
+@pytest.mark.parametrize("name", ["diffcut", "agglomerative"])
+def test_a_picture_of_one_colour_is_one_segment_at_every_tau(name):
+    segmenter = diffcut_bench.PictureSegmenter([*OVERRIDES, f"segmenter={name}"])
     result = segmenter(Image.new("RGB", (40, 30), "teal"))
     assert result.at(0.9).num_segments == 1
     assert result.hierarchy().parents == [-1]
