@@ -49,7 +49,7 @@ class Pipeline:
     @property
     def tree_method(self) -> HasTree | None:
         """The method, if its segments at every tau come from one tree."""
-        method = self.segmenter.method
+        method: object = self.segmenter.method
         return method if isinstance(method, HasTree) and method.tree_fault(nested=False) is None else None
 
     @classmethod

@@ -161,7 +161,7 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 def _shared_work(configs: Sequence[RunConfig]) -> str:
     """What the cells of a pass do once for all of them."""
     trees = {json.dumps({n: v for n, v in c.segmenter.items() if n not in _READ_FROM_TREE}) for c in configs}
-    targets = {config.segmenter.get("_target_") for config in configs}
+    targets = {str(config.segmenter.get("_target_")) for config in configs}
     if len(targets) == 1 and targets <= _TREES.keys() and len(trees) < len(configs):
         before, made = _TREES[targets.pop()]
         return f"  once an image: reading, features, {before} {counted(len(trees), made)}, from which every tau is read"

@@ -151,7 +151,7 @@ class PictureSegmenter:
         Raises:
             UserError: they don't come from one, or aren't.
         """
-        method = self._pipeline.segmenter.method
+        method: object = self._pipeline.segmenter.method
         if not isinstance(method, HasTree):
             hint = "segmenter=diffcut and segmenter=agglomerative have one"
             raise UserError("this segmenter has no tree", "segmenter", hint)

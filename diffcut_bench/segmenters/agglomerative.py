@@ -109,7 +109,8 @@ class _Merging:
                 beside[b].add(a)
                 heap.append((-cosine, a, b))
         heapify(heap)
-        pairs, levels = [], []
+        pairs: list[tuple[int, int]] = []
+        levels: list[float] = []
         while heap:
             negative, a, b = heappop(heap)
             if b not in beside[a]:  # one of the two is a part of another region by now

@@ -13,6 +13,7 @@ from PIL import Image
 
 import diffcut_bench
 from diffcut_bench.errors import UserError
+from diffcut_bench.ncut import ImageTree, NCutTree
 from diffcut_bench.segmenters import diffcut
 
 FAST = "protocol.image_size=256"
@@ -86,6 +87,35 @@ def test_labels_alone_have_no_other_tau():
     for call in (lambda: made.at(0.3), made.hierarchy, made.explore):
         with pytest.raises(UserError, match="made of labels alone"):
             call()
+
+
+class Halves:
+    """Somebody's method with a tree: left and right are parted at every tau above a half."""
+
+    tau, tau_meaning, slider_end = 0.7, "halves are parted where one half is below tau", 0.9
+
+    def __call__(self, features):
+        return self.tree(features, self.tau).labels(self.tau).unflatten(1, features.shape[2:])
+
+    def tree(self, features, max_tau):
+        left = torch.zeros(features.shape[2:], dtype=torch.bool)
+        left[:, : left.shape[1] // 2] = True
+        return NCutTree([ImageTree(torch.tensor([0.5]), [-1], left.reshape(1, -1))] * len(features), max_tau)
+
+    def tree_settings(self):
+        return {"parts": 2}
+
+    def tree_fault(self, nested):
+        return None
+
+
+def test_a_tree_of_ones_own_is_read_likewise():
+    own = ["segmenter=one_segment", f"segmenter._target_={__name__}.{Halves.__name__}", "refiner=none"]
+    result = diffcut_bench.PictureSegmenter([*OVERRIDES, *own])(skimage.data.coffee()[::4, ::4])
+    assert [result.at(tau).num_segments for tau in (0.4, 0.6)] == [1, 2]
+    assert result.hierarchy().to_dict()["parts"] == 2
+    assert result.explore().max_tau == 0.9
+    assert "halves are parted where one half is below tau." in result.explore().page()
 
 
 def test_a_method_without_a_tree_says_so():
