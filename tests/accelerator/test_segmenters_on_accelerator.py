@@ -44,6 +44,7 @@ ON_DEVICE = {
     "tokencut": (segmenters.TokenCut(), maps()),
 }
 WITH_HOST = {
+    "agglomerative": (segmenters.Agglomerative(tau=0.7), maps()),
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
     "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
     "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
