@@ -42,6 +42,7 @@ ON_DEVICE = {
     "lost": (segmenters.Lost(expansion=20), maps()),
     "patches": (segmenters.Patches(), maps()),
     "tokencut": (segmenters.TokenCut(), maps()),
+    "tokencut by quantile": (segmenters.TokenCut(tau_quantile=0.7), maps()),
 }
 WITH_HOST = {
     "agglomerative": (segmenters.Agglomerative(tau=0.7), maps()),
@@ -52,6 +53,7 @@ WITH_HOST = {
     "kway_ncut, linear": (segmenters.KWayNCut(alpha=4, volume="linear"), maps()),
     "maskcut by lanczos": (segmenters.MaskCut(eigenvector_sign="peak", fill_holes=True), maps()),
     "maskcut by lapack": (segmenters.MaskCut(), maps()),
+    "maskcut by quantile": (segmenters.MaskCut(eigenvector_sign="peak", tau_quantile=0.7), maps()),
     "spectral": (segmenters.Spectral(clusters=4, alpha=4), maps()),
     "spectral by kmeans": (segmenters.Spectral(clusters=4, alpha=4, discretisation="kmeans", seeds=3), maps()),
 }
@@ -67,8 +69,8 @@ def test_segments_are_the_hosts(accelerator, what):
         assert computed_there(counts, features)
 
 
-TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut")
-TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack")
+TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut", "tokencut by quantile")
+TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack", "maskcut by quantile")
 
 
 @pytest.mark.parametrize("what", TOGETHER)
