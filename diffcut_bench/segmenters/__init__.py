@@ -6,6 +6,8 @@ from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import HasTree, Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
+from diffcut_bench.segmenters.falcon import Falcon
+from diffcut_bench.segmenters.falcon_v1 import FalconV1
 from diffcut_bench.segmenters.found import Found
 from diffcut_bench.segmenters.kmeans import KMeans
 from diffcut_bench.segmenters.kway_ncut import KWayNCut
@@ -26,6 +28,8 @@ __all__ = [
     "AutoSC",
     "DiffCut",
     "DiffSeg",
+    "Falcon",
+    "FalconV1",
     "Felzenszwalb",
     "Found",
     "GraphTooLargeError",

@@ -47,6 +47,10 @@ ON_DEVICE = {
 WITH_HOST = {
     "agglomerative": (segmenters.Agglomerative(tau=0.7), maps()),
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "falcon": (segmenters.Falcon(alpha=4), maps()),
+    "falcon_v1": (segmenters.FalconV1(clusters=4, diagonal=0.1), maps()),
+    "falcon_v1, spectral": (segmenters.FalconV1(clusters=4, start="spectral"), maps()),
+    "falcon_v1, random": (segmenters.FalconV1(clusters=4, start="random"), maps()),
     "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
     "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
     "kway_ncut": (segmenters.KWayNCut(alpha=4), maps()),
