@@ -3,6 +3,7 @@
 from diffcut_bench.ncut import GraphTooLargeError
 from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.cluster_probe import ClusterProbe
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
 from diffcut_bench.segmenters.found import Found
@@ -22,6 +23,7 @@ from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
     "AutoSC",
+    "ClusterProbe",
     "DiffCut",
     "DiffSeg",
     "Felzenszwalb",
