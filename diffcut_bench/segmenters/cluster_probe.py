@@ -91,6 +91,7 @@ class ClusterProbe:
     layout: str = "stego"
     projection: Projection = "nonlinear"
     keys: Mapping[str, str | None] = field(default_factory=dict)
+    head: "Head" = field(init=False, repr=False, compare=False)
 
     gives = "label_map"
     consistent_ids = True
@@ -105,7 +106,11 @@ class ClusterProbe:
             where = f"segmenter=cluster_probe, segmenter.layout={self.layout}"
             hint = "add segmenter.checkpoint=FILE, such as STEGO's cocostuff27_vit_base_5.ckpt"
             raise UserError("segmenter.checkpoint is not set", where, hint)
-        self._head()
+        path = Path(self.checkpoint).expanduser().absolute()
+        named = {name: key for name, key in self.keys.items() if key is not None}
+        # Kept: all images of a cell see one head, whatever becomes of the file.
+        head = _read_head(path, _state(path), replace(LAYOUTS[self.layout], **named), self.projection)
+        object.__setattr__(self, "head", head)
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], scored_sizes: Sequence[tuple[int, int]]
@@ -116,15 +121,14 @@ class ClusterProbe:
             ValueError: the features hold NaN or infinity.
             UserError: they are not of the network that the head was trained on.
         """
-        head = self._head()
-        if features.shape[1] != head.channels:
+        if features.shape[1] != self.head.channels:
             raise UserError(
-                f"the head takes features of {head.channels} channels, and the backbone gives {features.shape[1]}",
-                f"segmenter.checkpoint={self._path.name}",
+                f"the head takes features of {self.head.channels} channels, and these have {features.shape[1]}",
+                f"segmenter.checkpoint={Path(str(self.checkpoint)).name}",
                 "name the backbone that it was trained on, such as backbone=dino_b8_320 (768) "
                 "or backbone=dino_s8 backbone.image_size=320 (384)",
             )
-        scores = head.scores(as_nodes(features).float()).mT.unflatten(2, features.shape[2:])
+        scores = self.head.scores(as_nodes(features).float()).mT.unflatten(2, features.shape[2:])
         # Scores are linear in the codes, so that those of enlarged codes are the enlarged scores; the length of a
         # pixel's code is the same for all its clusters.
         size = scored_sizes[0]
@@ -133,16 +137,7 @@ class ClusterProbe:
 
     def depends_on(self, image_ids: Sequence[str]) -> dict[str, str]:
         """SHA-256 of the checkpoint, for the key of a cell."""
-        return {"checkpoint_sha256": _digest(self._path, *_state(self._path))}
-
-    @property
-    def _path(self) -> Path:
-        return Path(str(self.checkpoint)).expanduser().absolute()
-
-    def _head(self) -> "Head":
-        path = self._path
-        given = {name: key for name, key in self.keys.items() if key is not None}
-        return _read_head(path, _state(path), replace(LAYOUTS[self.layout], **given), self.projection)
+        return {"checkpoint_sha256": self.head.sha256}
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,11 +148,13 @@ class Head:
         clusters: centroids [clusters, code] of length 1.
         layers: weight and bias of the linear projection, and of the two layers that are added to it; as many as it has.
         activation: between the two.
+        sha256: of the file.
     """
 
     clusters: Float[Tensor, "clusters code"]
     layers: tuple[tuple[Tensor, Tensor | None], ...]
     activation: str
+    sha256: str
 
     @property
     def channels(self) -> int:
@@ -188,12 +185,15 @@ class Head:
 def _read_head(path: Path, state: tuple[int, int], layout: Layout, projection: Projection) -> Head:
     """Once for all settings that use it; ``state`` tells a changed file."""
     tensors = read_tensors(path)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     named = asdict(layout)
     parts = {"nonlinear": ("linear", "hidden", "output"), "linear": ("linear",), "none": ()}[projection]
     weights = {f"{named[part]}.weight": _matrix(tensors, f"{named[part]}.weight", path) for part in parts}
     biases = [_vector(tensors, f"{named[part]}.bias", path) for part in parts]
     clusters = _matrix(tensors, layout.clusters, path)
-    head = Head(normalize(clusters, dim=1), tuple(zip(weights.values(), biases, strict=True)), layout.activation)
+    layers = tuple(zip(weights.values(), biases, strict=True))
+    head = Head(normalize(clusters, dim=1), layers, layout.activation, sha256)
     if not head.fits:
         matrices = {**weights, layout.clusters: clusters}
         told = ", ".join(f"{name} {list(matrix.shape)}" for name, matrix in matrices.items())
@@ -245,10 +245,3 @@ def _state(path: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return state.st_size, state.st_mtime_ns
-
-
-@lru_cache(maxsize=16)
-def _digest(path: Path, size: int, time_ns: int) -> str:
-    """SHA-256 of a file, once for all settings that read it; ``size`` and ``time_ns`` tell a changed one."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

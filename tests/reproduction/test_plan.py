@@ -114,7 +114,7 @@ def test_the_table_of_rivals_has_every_segmenter():
     cells = plan_cells(load_reproduction("rivals"))
     listed = {cell.config.choices["segmenter"] for cell in cells}
     known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")}
-    assert known - listed == {"precomputed", "ucm", "maskclip", "oracle"}
+    assert known - listed == {"precomputed", "ucm", "maskclip", "oracle", "cluster_probe"}
     assert {cell.config.choices["refiner"] for cell in cells} == {"none"}, "all go the same way"
 
 
