@@ -276,7 +276,7 @@ def _points_of(
     options = [word for word in protocol if word.startswith("linker=")]  # which has settings of its own
     options += [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
-        swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
+        swept = dict(_as_number(word) for word in point)
         words = (*published, *point)
         try:
             if first is not None and _are_plain(first, swept, own):
@@ -290,6 +290,19 @@ def _points_of(
             found = replace(cell, overrides=(*words, *protocol, *own), error=error)
         cells.append(replace(found, point=swept))
     return cells
+
+
+def _as_number(word: str) -> tuple[str, float]:
+    """Key and value of a swept setting.
+
+    Raises:
+        UserError: the value is no number.
+    """
+    key, _, value = word.partition("=")
+    try:
+        return key, float(value)
+    except ValueError:
+        raise UserError(f"{value} is no number", word, "sweeps of a table are over numbers") from None
 
 
 def _swept(points: Sequence[PlannedCell]) -> PlannedCell:

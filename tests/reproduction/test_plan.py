@@ -534,3 +534,5 @@ def test_a_rows_own_sweep_is_one_cell_of_several_settings():
     assert [config.segmenter["tau"] for config in own.configs] == [0.4, 0.4]
     wrong = replace(table, rows=[replace(rows[0], sweep=["segmenter.taus=1,2"]), rows[1]])
     assert [bool(cell.error) for cell in plan_cells(wrong)] == [True, True, False, False]
+    with pytest.raises(UserError, match="qr is no number"):
+        plan_cells(replace(table, rows=[replace(rows[0], sweep=["segmenter.discretisation=qr,kmeans"])]))
