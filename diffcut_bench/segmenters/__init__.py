@@ -4,6 +4,7 @@ from diffcut_bench.ncut import GraphTooLargeError
 from diffcut_bench.segmenters.agglomerative import Agglomerative
 from diffcut_bench.segmenters.autosc import AutoSC
 from diffcut_bench.segmenters.base import HasTree, Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.cluster_probe import ClusterProbe
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
 from diffcut_bench.segmenters.falcon import Falcon
@@ -26,6 +27,7 @@ from diffcut_bench.segmenters.ucm import Ucm
 __all__ = [
     "Agglomerative",
     "AutoSC",
+    "ClusterProbe",
     "DiffCut",
     "DiffSeg",
     "Falcon",

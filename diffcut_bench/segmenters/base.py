@@ -28,7 +28,7 @@ _OF_IMAGE = {
     "label": "labels",
     "grid_size": "grid_sizes",
 }
-_KNOWN = ("features", "images", "class_counts", "image_ids", "labels", "grid_sizes", *_OF_IMAGE)
+_KNOWN = ("features", "images", "class_counts", "image_ids", "labels", "grid_sizes", "scored_sizes", *_OF_IMAGE)
 
 
 class Rescale(Protocol):
@@ -142,14 +142,13 @@ def as_segmenter(method: Callable[..., Any], gives: Gives | None = None) -> Segm
     """Any function or object that can be called, as a segmenter.
 
     What it needs is read from the names of its parameters: ``features`` [batch, channels, rows, cols], ``images``
-    [batch, 3, height, width], ``class_counts``, ``image_ids``, ``grid_sizes`` (rows and columns of patches), ``labels``
-    [batch, height, width] (the annotation, for oracles only). One that names ``image`` [3, height, width],
-    ``class_count``, ``image_id``, ``grid_size``, ``label``, ``scored_size`` (height and width) or ``rescale`` (see
-    `Rescale`) is called for one image at a time, and ``features`` are then [channels, rows, cols]. What no stage asks
-    for is not computed: a picture that nobody looks at is not even decoded. Other parameters need a default. It gives
-    whole numbers from 0 on,
-    as a tensor or a NumPy array: a segment for each patch [batch, rows, cols] if it takes features, else for each pixel
-    [batch, height, width]; without the first axis for one image.
+    [batch, 3, height, width], ``class_counts``, ``image_ids``, ``grid_sizes`` (rows and columns of patches),
+    ``scored_sizes`` (height and width), ``labels`` [batch, height, width] (the annotation, for oracles only). One that
+    names ``image`` [3, height, width], ``class_count``, ``image_id``, ``grid_size``, ``label``, ``scored_size`` or
+    ``rescale`` (see `Rescale`) is called for one image at a time, and ``features`` are then [channels, rows, cols].
+    What no stage asks for is not computed: a picture that nobody looks at is not even decoded. Other parameters need a
+    default. It gives whole numbers from 0 on, as a tensor or a NumPy array: a segment for each patch [batch, rows,
+    cols] if it takes features, else for each pixel [batch, height, width]; without the first axis for one image.
 
     Attributes of the function or object say what differs from that: ``needs`` (the parameters that are filled),
     ``gives``, ``consistent_ids``, ``attention_channels`` and ``immaterial`` (see `Segmenter`), and the methods
