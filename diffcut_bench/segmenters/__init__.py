@@ -1,9 +1,11 @@
 """Segmenters, one file a method: features or pictures -> segments. `as_segmenter` makes one of any function."""
 
 from diffcut_bench.ncut import GraphTooLargeError
+from diffcut_bench.segmenters.agglomerative import Agglomerative
 from diffcut_bench.segmenters.autosc import AutoSC
-from diffcut_bench.segmenters.base import Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.base import HasTree, Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
 from diffcut_bench.segmenters.clasp import Clasp
+from diffcut_bench.segmenters.cluster_probe import ClusterProbe
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
 from diffcut_bench.segmenters.falcon import Falcon
@@ -24,8 +26,10 @@ from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid, grid_of
 from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
+    "Agglomerative",
     "AutoSC",
     "Clasp",
+    "ClusterProbe",
     "DiffCut",
     "DiffSeg",
     "Falcon",
@@ -33,6 +37,7 @@ __all__ = [
     "Felzenszwalb",
     "Found",
     "GraphTooLargeError",
+    "HasTree",
     "Inputs",
     "KMeans",
     "KWayNCut",
