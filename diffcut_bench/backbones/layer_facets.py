@@ -41,7 +41,7 @@ class LayerFacets(VisionTransformer):
             known = [each for each in _FACETS if each != "tokens"]
             raise UserError("tokens of several layers are not taken", "backbone.facet", did_you_mean("", known))
         where, hint = f"backbone.layers={layers}", "numbers of layers that ascend, such as backbone.layers=[-3,-2,-1]"
-        if isinstance(layers, str) or not layers:
+        if not isinstance(layers, Sequence) or not layers:
             raise UserError("layers are no list of numbers", where, hint)
         super().__init__(
             name, model, revision, layer=layers[-1], facet=facet, image_size=image_size, dtype=dtype, gated=gated
