@@ -107,10 +107,6 @@ def check_parts(config: DictConfig) -> None:
         for name in names:
             if "_target_" not in (node.parts.get(name) or {}):
                 raise more_than_a_backbone(name, f"{place}.of=[{','.join(names)}]")
-        others = [str(name) for name in node.parts if name not in names]
-        if others:
-            where, hint = f"{place}.parts.{others[0]}", did_you_mean(others[0], names)
-            raise UserError(f"{others[0]} is no part of this backbone", where, hint)
         if node.get("weights", ()) is None:
             node.weights = [1] * len(names)
 

@@ -157,7 +157,7 @@ class Example:
     label: Int[Tensor, "height width"]
     pixels: UInt8[Tensor, "3 rows cols"] | None = None
     digest: str = ""
-    features: tuple[Float[Tensor, "channels grid_rows grid_cols"] | None, ...] = ()
+    features: tuple[Float[Tensor, "_ _ _"] | None, ...] = ()
     annotations: Int[Tensor, "annotators height width"] | None = None
 
     @property

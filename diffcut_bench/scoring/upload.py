@@ -20,7 +20,8 @@ def upload(examples: Sequence[Example], device: torch.device) -> list[Example]:
     names = ("label", "annotations", "pixels")
     copies: list[Any] = [_copied([getattr(example, name) for example in examples], device) for name in names]
     networks = max((len(example.features) for example in examples), default=0)
-    of_networks = [_copied([example.features[i] for example in examples], device) for i in range(networks)]
+    padded = [(*example.features, *[None] * (networks - len(example.features))) for example in examples]
+    of_networks = [_copied(maps, device) for maps in zip(*padded, strict=True)]
     return [
         replace(
             example,
