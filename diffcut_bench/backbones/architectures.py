@@ -125,6 +125,7 @@ VISION_TRANSFORMERS: Mapping[str, VisionShape] = {
     "facebook/dino-vits8": VisionShape("vit", 8, 384, 12),
     "facebook/dinov2-base": VisionShape("dinov2", 14, 768, 12),
     "facebook/dinov2-large": VisionShape("dinov2", 14, 1024, 24),
+    "facebook/dinov2-with-registers-small": VisionShape("dinov2_with_registers", 14, 384, 12, extra=5),
     "facebook/dinov2-with-registers-base": VisionShape("dinov2_with_registers", 14, 768, 12, extra=5),
     "facebook/dinov3-vits16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 384, 12, extra=5),
     "facebook/dinov3-vits16plus-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 384, 12, extra=5, gated=True),

@@ -413,7 +413,15 @@ def test_importing_the_family_does_not_import_transformers():
 
 
 OPTIONS = ["clip_b16", "clip_l14", "siglip_b16", "siglip_l16", "dino_b16", "dino_s16", "dino_b8", "dino_s8"]
-OPTIONS += ["dinov2_b14", "dinov2_l14", "dinov2_b14_registers", "siglip2_b16", "cradiov4_h16", "tipsv2_b14"]
+OPTIONS += [
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov2_s14_registers",
+    "dinov2_b14_registers",
+    "siglip2_b16",
+    "cradiov4_h16",
+    "tipsv2_b14",
+]
 OPTIONS += ["dinov3_s16", "dinov3_s16plus", "dinov3_b16", "dinov3_l16", "dinov3_h16plus"]
 
 
