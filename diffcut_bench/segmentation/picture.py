@@ -182,10 +182,10 @@ class PictureSegmenter:
         groups: dict[Any, list[_Scene]] = {}
         for scene in scenes:
             if self._pipeline.needs_features and not scene.is_one_colour:
-                groups.setdefault(scene.example.grid, []).append(scene)
+                groups.setdefault(source.grids(scene.example.frame), []).append(scene)
         for group in groups.values():
             there = upload([scene.example for scene in group], source.device)
-            features = source.compute(torch.stack([example.image for example in there])).float().cpu()
+            features = source.compute(there).float().cpu()
             for scene, own in zip(group, features.split(1), strict=True):
                 scene.features = own
 
