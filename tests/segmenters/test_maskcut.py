@@ -254,7 +254,7 @@ def test_arguments_are_checked():
 
 
 def test_the_option_is_the_papers_and_any_backbones():
-    for backbone in ("dino_b8", "ssd1b", "efficientnet_lite0"):
+    for backbone in ("dino_b8", "ssd1b", "efficientnet_lite0", "dinov2_b14", "dinov3_l16", "siglip2_b16"):
         config = load_config(["segmenter=maskcut", f"backbone={backbone}"])
         assert instantiate("segmenter", config.segmenter) == MaskCut()
         assert config.choices["backbone"] == backbone
