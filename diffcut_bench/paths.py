@@ -18,13 +18,15 @@ from typing import Any
 from diffcut_bench.errors import UserError, without_credentials
 from diffcut_bench.redaction import replace_folders
 
-_ALWAYS = ("output_dir", "data_dir", "root", "folder")  # options that are paths, by the last part of their key
+# Options that are paths, by the last part of their key …
+_ALWAYS = ("output_dir", "data_dir", "root", "folder", "checkpoint")
 _ENDINGS = ("_dir", "_path", "_file", "_folder", "_root")  # … of any other name, such as those of your own options
 _SOMETIMES = ("prepared", "model", "vae", "ids")  # … a path, a URL, or a name: see `_looks_like_path`
 _NAMES = ("auto", "never", "curated", "all")  # that these take for something else than a path
 _OUTPUT = "{output_dir}"
 _USER = "USER"
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_NODE = re.compile(r"(linker\.)?(backbone\.parts\.)?[^.]*")  # that holds an option's settings
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -62,7 +64,7 @@ def read_regular(path: str, most: int = 16 << 20) -> bytes:
 def is_path_option(key: str) -> bool:
     """Whether an option (``output_dir``, ``dataset.root``) holds a path, always or where it looks like one."""
     group, _, last = key.rpartition(".")
-    return "." not in group.removeprefix("linker.") and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
+    return bool(_NODE.fullmatch(group)) and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
 
 
 def is_hub_id(model: object) -> bool:

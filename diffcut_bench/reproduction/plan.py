@@ -167,20 +167,23 @@ def plan_cells(
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
         folder = predictions.get(row.name)
-        scored = folder is not None or not row.not_run
-        for name, asked in (under if under and scored else {"": ()}).items():
+        own_of = {
+            column: [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
+            for column in reproduction.columns
+        }
+        runs = {column: folder is not None or not row.not_run or _has(own, row.needs) for column, own in own_of.items()}
+        for name, asked in (under if under and any(runs.values()) else {"": ()}).items():
             protocol = [word for word in asked if not (row.trained and word.startswith("linker="))]
             for column in reproduction.columns:
                 if row.published and column not in row.published and not reproduction.by_column:
                     continue
                 cell = PlannedCell(row, column, name)
                 points = expand_sweep(row.sweep if folder is None and row.sweep else reproduction.sweep)
-                if not scored:
+                if not runs[column]:
                     cells.append(cell)
                     continue
                 published = _published(reproduction, row, column, folder)
-                own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
-                planned = _points_of(cell, points, published, protocol, own, composed)
+                planned = _points_of(cell, points, published, protocol, own_of[column], composed)
                 if row.sweep and folder is None:
                     planned = [_swept(planned)]
                 cells += [each for point in planned for each in _with_seeds(point, seeds)]
@@ -211,14 +214,19 @@ def told_by(
 def _published(reproduction: Reproduction, row: Row, column: str, folder: Path | None) -> list[str]:
     """Overrides that compose a cell as it was published; ``folder``: of the row's predictions."""
     shared = [*reproduction.common, *reproduction.columns[column]]
+    trained = reproduction.trained if row.trained else []
     if folder is None:
-        return [*shared, *row.overrides, *row.of_column.get(column, [])]
+        return [*shared, *row.overrides, *trained, *row.of_column.get(column, [])]
     # What a row's segmentations go through is its own; how they were made is not asked.
     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
     if not reproduction.by_column:  # columns that differ in their measure are of one segmentation
         folder = folder / column
     given = ["segmenter=precomputed", f"segmenter.folder={folder}", *after]
-    return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
+    return [*(w for w in shared if not w.startswith(_MAKING)), *given, *trained]
+
+
+def _has(overrides: Sequence[str], option: str) -> bool:
+    return any(word.partition("=")[0] == option for word in overrides)
 
 
 def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
@@ -268,7 +276,7 @@ def _points_of(
     options = [word for word in protocol if word.startswith("linker=")]  # which has settings of its own
     options += [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
-        swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
+        swept = dict(_as_number(word) for word in point)
         words = (*published, *point)
         try:
             if first is not None and _are_plain(first, swept, own):
@@ -282,6 +290,19 @@ def _points_of(
             found = replace(cell, overrides=(*words, *protocol, *own), error=error)
         cells.append(replace(found, point=swept))
     return cells
+
+
+def _as_number(word: str) -> tuple[str, float]:
+    """Key and value of a swept setting.
+
+    Raises:
+        UserError: the value is no number.
+    """
+    key, _, value = word.partition("=")
+    try:
+        return key, float(value)
+    except ValueError:
+        raise UserError(f"{value} is no number", word, "sweeps of a table are over numbers") from None
 
 
 def _swept(points: Sequence[PlannedCell]) -> PlannedCell:

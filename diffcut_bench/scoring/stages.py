@@ -14,7 +14,7 @@ from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.naming import ClassNamer
 from diffcut_bench.refinement import BilateralUpsampler, ConceptUpsampler
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.segmenters import DiffCut, Segmenter, as_segmenter
+from diffcut_bench.segmenters import HasTree, Segmenter, as_segmenter
 
 Upsampler = Callable[..., Tensor]  # of features, partition and size; of images too where it says ``takes_images``
 Refiner = Callable[[Tensor, Tensor], Tensor]
@@ -52,10 +52,10 @@ class Pipeline:
         return getattr(self.upsampler, "takes_images", False)
 
     @property
-    def cut(self) -> DiffCut | None:
-        """The method, if its segments at every tau come from one tree: only the exact recursive cut has one."""
-        method = self.segmenter.method
-        return method if isinstance(method, DiffCut) and method.approximation == "none" else None
+    def tree_method(self) -> HasTree | None:
+        """The method, if its segments at every tau come from one tree."""
+        method: object = self.segmenter.method
+        return method if isinstance(method, HasTree) and method.tree_fault(nested=False) is None else None
 
     @classmethod
     def of(
