@@ -21,8 +21,9 @@ class CrfRefiner:
     two pixels are, the more it costs to keep them in different segments (Potts). Kernels are normalised symmetrically.
     It runs on the host, one picture after the other, in the authors' code (package ``pydensecrf2``, extra ``crf``).
 
-    The defaults are those of CLASP (arXiv 2509.25016). MaskCut and CutLER (Wang et al., CVPR 2023) use 10 iterations,
-    Gaussian 3 pixels and weight 7, bilateral 50 pixels, 5 grey levels and weight 10, on two soft masks.
+    The defaults are those of CLASP (arXiv 2509.25016). MaskCut (Wang et al., CVPR 2023) refines one mask after the
+    other: 10 iterations, confidence e / (1 + e) = 0.731, Gaussian 3 pixels and weight 7, bilateral 50 pixels, 5 grey
+    levels and weight 10.
 
     Memory: about 24 bytes for each pixel and segment. As any pixel may change any other, a picture is never refined in
     tiles: labels of one larger than 1536 pixels are refined at that size, then enlarged.

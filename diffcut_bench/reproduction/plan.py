@@ -1,6 +1,6 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -153,7 +153,8 @@ def plan_cells(
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the reproduction's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
-        of_part: overrides of the user's for the cells of one column or row, such as where originals or weights lie.
+        of_part: overrides of the user's for the cells of one column, one row, or ``ROW/COLUMN``, such as where originals
+            or weights lie.
         seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
 
     Raises:
@@ -162,13 +163,14 @@ def plan_cells(
     predictions, of_part = predictions or {}, of_part or {}
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
-    _check_names(of_part, {**reproduction.columns, **rows}, "--for")
+    alone = {f"{row}/{column}" for row in rows for column in reproduction.columns}
+    _check_names([part for part in of_part if part not in alone], {**reproduction.columns, **rows}, "--for")
     composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
         folder = predictions.get(row.name)
         own_of = {
-            column: [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
+            column: [word for part in _parts(row, column) for word in of_part.get(part, ())] + [*overrides]
             for column in reproduction.columns
         }
         runs = {column: folder is not None or not row.not_run or _has(own, row.needs) for column, own in own_of.items()}
@@ -229,7 +231,12 @@ def _has(overrides: Sequence[str], option: str) -> bool:
     return any(word.partition("=")[0] == option for word in overrides)
 
 
-def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
+def _parts(row: Row, column: str) -> tuple[str, ...]:
+    """Names of what a cell is a part of; what is said of the later ones goes before what is said of the first."""
+    return column, row.name, f"{row.name}/{column}"
+
+
+def _check_names(given: Collection[str], known: Mapping[str, Any], flag: str) -> None:
     for name in given:
         if name not in known:
             raise UserError(f"no {name!r} in this table", flag, did_you_mean(name, known))
@@ -248,7 +255,7 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
 def _check_settings(cells: Sequence[PlannedCell], of_part: Mapping[str, Sequence[str]]) -> None:
     """Refuse a setting of the user's that no cell of its part has; the part without name is the whole table."""
     for part, words in of_part.items():
-        of = [cell for cell in cells if part in ("", cell.column, cell.row.name) and cell.overrides]
+        of = [cell for cell in cells if part in ("", *_parts(cell.row, cell.column)) and cell.overrides]
         for word in words if of else ():
             if not any(word in cell.overrides for cell in of):
                 key = word.partition("=")[0]

@@ -121,9 +121,9 @@ class ClusterProbe:
             ValueError: the features hold NaN or infinity.
             UserError: they are not of the network that the head was trained on.
         """
-        if features.shape[1] != self.head.channels:
+        if features.shape[1] != self.channels:
             raise UserError(
-                f"the head takes features of {self.head.channels} channels, and these have {features.shape[1]}",
+                f"the head takes features of {self.channels} channels, and these have {features.shape[1]}",
                 f"segmenter.checkpoint={Path(str(self.checkpoint)).name}",
                 "name the backbone that it was trained on, such as backbone=dino_b8_320 (768) "
                 "or backbone=dino_s8 backbone.image_size=320 (384)",
@@ -134,6 +134,11 @@ class ClusterProbe:
         size = scored_sizes[0]
         enlarged = (interpolate(each[None], size, mode="bilinear", align_corners=False)[0] for each in scores)
         return torch.stack([each.argmax(dim=0) for each in enlarged])
+
+    @property
+    def channels(self) -> int:
+        """Of the features that it takes."""
+        return self.head.channels
 
     def depends_on(self, image_ids: Sequence[str]) -> dict[str, str]:
         """SHA-256 of the checkpoint, for the key of a cell."""

@@ -31,7 +31,7 @@ class FalconV1(TakesClusters):
     Args:
         clusters: K, or ``annotated``: as many as classes are annotated in an image. Some may stay empty.
         alpha: exponent of the affinity, > 0; 4.5 to 5.5 there.
-        diagonal: share of a patch's degree that is added to its affinity to itself, >= 0; up to 0.7 there, where hardly
+        diagonal: share of a patch's degree that is added to its affinity to itself, in [0, 1]; up to 0.7 there, where hardly
             a patch leaves the segment that the start gave it.
         start: ``kmeans`` of the patches' directions; ``spectral``: the softmax of ten times the eigenvectors of the
             normalised Laplacian after the first; ``random``: uniform.
@@ -63,7 +63,7 @@ class FalconV1(TakesClusters):
             check_positive(name, getattr(self, name))
         if self.beta is not None:
             check_positive("beta, if not null,", self.beta)
-        check_number("diagonal", self.diagonal, 0, float("inf"))
+        check_number("diagonal", self.diagonal, 0, 1)
         check_choice("start", self.start, get_args(Start))
         check_count("iterations", self.iterations, 0)
         check_count("seeds", self.seeds, 1)

@@ -107,6 +107,16 @@ def test_a_row_that_needs_a_file_is_run_where_the_user_gives_it(tmp_path):
     assert first.config.choices["refiner"] == "none", "as trained rows were published"
     both = plan_cells(reproduction, of_part={"T": ["segmenter.checkpoint=x.ckpt", "segmenter.layout=hp"]})
     assert [cell.deviations for cell in both] == [("segmenter.layout=hp",)] * 2
+    one = {"T/b": ["segmenter.checkpoint=y.ckpt"], "T": ["segmenter.checkpoint=x.ckpt"]}
+    assert [cell.config.segmenter["checkpoint"] for cell in plan_cells(reproduction, of_part=one)] == [
+        "x.ckpt",
+        "y.ckpt",
+    ]
+    (first, second) = plan_cells(reproduction, of_part={"T/b": one["T/b"]})
+    assert (first.not_run, second.not_run) == ("trained", "")
+    for part in ("T/c", "R/b", "T/"):
+        with pytest.raises(UserError, match="in this table"):
+            plan_cells(reproduction, of_part={part: one["T"]})
     (scored, _) = plan_cells(reproduction, predictions={"T": tmp_path})
     assert scored.config.choices["segmenter"] == "precomputed"
     under = plan_cells(

@@ -314,10 +314,14 @@ def test_a_cell_runs_from_end_to_end_under_either_matching(cell, tmp_path, monke
     assert {result.protocol["matching"] for result in results} == {"per_image", "dataset"}
     assert all(not result.failures and "checkpoint_sha256" in result.identity["segmenter"] for result in results)
     assert all("checkpoint" not in result.identity["segmenter"] for result in results)
-    again, results = cell(checkpoint)
-    assert again.code == 0 and len(results) == 2, "found again"
     written(tmp_path / "stego.ckpt", channels=320, seed=1)
     assert len(cell(checkpoint)[1]) == 3, "another file is another cell"
+
+
+def test_a_head_of_any_width_can_be_checked(cli, tmp_path):
+    done = cli("check", "segmenter=cluster_probe", f"segmenter.checkpoint={written(tmp_path / 'stego.ckpt')}")
+    assert done.code == 0, done.err
+    assert "features [2, 6, 7, 12]" in done.out and "keeps its contract" in done.out
 
 
 def test_mistakes_end_in_three_lines(cell, tmp_path):
