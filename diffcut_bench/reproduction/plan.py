@@ -153,8 +153,8 @@ def plan_cells(
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the reproduction's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
-        of_part: overrides of the user's for the cells of one column, one row, or ``ROW/COLUMN``, such as where originals
-            or weights lie.
+        of_part: overrides of the user's for the cells of a column, a row, or ``ROW/COLUMN``, such as where originals or
+            weights lie.
         seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
 
     Raises:
