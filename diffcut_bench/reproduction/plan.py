@@ -42,7 +42,7 @@ class PlannedCell:
         error: why it can't be composed.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
             than the published one.
-        weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
+        weights: overrides of the user's that say where weights of its stages come from; of a path its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
         unstated: why nothing is published in the table's measure; empty where something may be.
@@ -153,8 +153,8 @@ def plan_cells(
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the reproduction's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
-        of_part: overrides of the user's for the cells of one column, one row, or ``ROW/COLUMN``, such as where originals
-            or weights lie.
+        of_part: overrides of the user's for the cells of a column, a row, or ``ROW/COLUMN``, such as where originals or
+            weights lie.
         seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
 
     Raises:
@@ -342,12 +342,14 @@ def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> Plan
 
 
 def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
-    """The user's overrides that say where weights come from. A table is shown to others: of a folder its name alone."""
+    """The user's overrides that say where weights come from. A table is shown to others: of a path its name alone."""
     found = []
     for key, _, value in (word.partition("=") for word in own):
         group, _, name = key.partition(".")
-        if group in ("backbone", "namer") and name in ("model", "revision") and name in getattr(config, group):
-            found.append(f"{key}={Path(value).name if name == 'model' and not is_hub_id(value) else value}")
+        given = {"backbone": ("model", "revision"), "namer": ("model", "revision"), "segmenter": ("checkpoint",)}
+        if name in given.get(group, ()) and name in getattr(config, group):
+            is_path = name == "checkpoint" or (name == "model" and not is_hub_id(value))
+            found.append(f"{key}={Path(value).name if is_path else value}")
     return tuple(found)
 
 

@@ -101,9 +101,13 @@ def test_a_row_that_needs_a_file_is_run_where_the_user_gives_it(tmp_path):
     )
     without = plan_cells(reproduction, of_part={"T": ["segmenter.layout=hp"]})
     assert [(cell.not_run, cell.overrides) for cell in without] == [("trained", ())] * 2
-    first, second = plan_cells(reproduction, of_part={"a": ["segmenter.checkpoint=x.ckpt"]})
+    first, second = plan_cells(reproduction, of_part={"a": ["segmenter.checkpoint=/home/someone/x.ckpt"]})
+    assert first.weights == ("segmenter.checkpoint=x.ckpt",)
     assert (first.not_run, second.not_run, first.deviations) == ("", "trained", ())
-    assert first.config.segmenter["checkpoint"] == "x.ckpt" and first.config.protocol["matching"] == "dataset"
+    assert (
+        first.config.segmenter["checkpoint"] == "/home/someone/x.ckpt"
+        and first.config.protocol["matching"] == "dataset"
+    )
     assert first.config.choices["refiner"] == "none", "as trained rows were published"
     both = plan_cells(reproduction, of_part={"T": ["segmenter.checkpoint=x.ckpt", "segmenter.layout=hp"]})
     assert [cell.deviations for cell in both] == [("segmenter.layout=hp",)] * 2
