@@ -68,6 +68,12 @@ class FalconV1(TakesClusters):
         check_count("iterations", self.iterations, 0)
         check_count("seeds", self.seeds, 1)
 
+    @property
+    def immaterial(self) -> tuple[str, ...]:
+        if self.start == "kmeans":
+            return ()
+        return ("seeds",) if self.start == "random" else ("seeds", "seed")
+
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
     ) -> Int[Tensor, "batch rows cols"]:

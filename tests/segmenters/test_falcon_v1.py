@@ -9,7 +9,7 @@ from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.ncut import affinity
-from diffcut_bench.segmenters import FalconV1, KMeans, SpectrumTooLargeError
+from diffcut_bench.segmenters import FalconV1, KMeans, SpectrumTooLargeError, as_segmenter
 from diffcut_bench.segmenters.falcon_v1 import alternate
 
 
@@ -93,6 +93,15 @@ def test_batches_change_nothing(start):
         assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
     assert torch.equal(segmenter(features.flip(0)), labels.flip(0))
     assert torch.equal(FalconV1(5, start=start, seed=1)(features), labels) == (start == "spectral")
+
+
+def test_only_the_seeds_in_use_are_in_the_key():
+    settings = {"seeds": 3, "seed": 0}
+    for start, used in (("kmeans", {"seeds", "seed"}), ("random", {"seed"}), ("spectral", set())):
+        assert set(as_segmenter(FalconV1(start=start)).identity(settings, [])) == used
+        for name in settings:
+            same = torch.equal(FalconV1(5, start=start, **{name: 1})(smooth(0)), FalconV1(5, start=start)(smooth(0)))
+            assert same or name in used
 
 
 @pytest.mark.parametrize("start", ["kmeans", "spectral", "random"])
