@@ -1,7 +1,6 @@
 """Concept assignment whose upsampling follows the picture's colours. Knows tensors only."""
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import ClassVar
 
 import torch
@@ -9,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, embedding_bag
 
+from diffcut_bench.refinement.options import check_above_0, check_at_least
 from diffcut_bench.refinement.upsampling import Similarity, concept_similarities
 
 # Weights, similarities or colours that are worked on at once (16 MiB in float32).
@@ -49,6 +49,9 @@ def assign_concepts_by_colour(
     """
     scores, counts = concept_similarities(features, partition, similarity)
     grid, colours = (features.shape[-2], features.shape[-1]), image.float()
+    radius = min(radius, max(grid) - 1)  # there is nothing beyond
+    # Farther than that weights do not change, and float32 ends.
+    spread_space, spread_colour = (2 * min(max(sigma, 1e-9), 1e9) ** 2 for sigma in (sigma_space, sigma_colour))
     means = adaptive_avg_pool2d(colours, grid).flatten(2).mT  # batch × patches × colours
     rows, cols = (_Axis.of(*each, radius, image.device) for each in zip(grid, image.shape[-2:], strict=True))
     labels = torch.empty((len(image), *image.shape[-2:]), dtype=torch.int64, device=image.device)
@@ -60,7 +63,7 @@ def assign_concepts_by_colour(
             distance = (rows.distance[part, None, :, None] + cols.distance[:, None, :]).flatten(2)
             pixels = colours[one][:, part].permute(1, 2, 0)[:, :, None]  # rows × cols × 1 × colours
             apart = (pixels - means[one][patches]).square().sum(dim=-1)
-            weights = (-distance / (2 * sigma_space**2) - apart / (2 * sigma_colour**2)).softmax(dim=-1)
+            weights = (-distance / spread_space - apart / spread_colour).softmax(dim=-1)
             bags = patches.flatten(0, 1), table
             similarities = embedding_bag(*bags, mode="sum", per_sample_weights=weights.flatten(0, 1))
             similarities = similarities.masked_fill(counts[one] == 0, -torch.inf)
@@ -103,11 +106,9 @@ class BilateralUpsampler:
     def __post_init__(self) -> None:
         if self.similarity not in ("dot", "cosine"):
             raise ValueError(f"similarity must be dot or cosine, not {self.similarity!r}")
-        for name in ("sigma_space", "sigma_colour"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
-        if self.radius < 0:
-            raise ValueError(f"radius must be at least 0, not {self.radius}")
+        check_above_0("sigma_space", self.sigma_space)
+        check_above_0("sigma_colour", self.sigma_colour)
+        check_at_least("radius", self.radius, 0, whole=True)
 
     def __call__(self, features: Tensor, partition: Tensor, size: tuple[int, int], image: Tensor) -> Tensor:
         return assign_concepts_by_colour(

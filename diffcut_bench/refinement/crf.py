@@ -1,7 +1,7 @@
 """The fully connected CRF of Krähenbühl and Koltun on a label map, by their own code. Knows tensors only."""
 
 from dataclasses import dataclass
-from math import isfinite, log
+from math import log
 
 import numpy as np
 import torch
@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.extras import require
+from diffcut_bench.refinement.options import check_at_least, is_number
+
+# Far below it the authors' lattice writes beyond its memory; no pixel hears another one at this already.
+_LEAST_SIGMA = 0.1
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class CrfRefiner:
     levels and weight 10.
 
     Memory: about 24 bytes for each pixel and segment. As any pixel may change any other, a picture is never refined in
-    tiles: labels of one larger than 1536 pixels are refined at that size, then enlarged.
+    tiles: labels of one larger than 1536 pixels are refined at that size, then enlarged. Sigmas are at least 0.1.
 
     Args:
         iterations: of mean field; 0 changes nothing.
@@ -51,16 +55,13 @@ class CrfRefiner:
     bilateral_weight: float = 10
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be at least 0, not {self.iterations}")
-        if not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
+        check_at_least("iterations", self.iterations, 0, whole=True)
+        if not is_number(self.confidence) or not 0.5 < self.confidence < 1:
+            raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence!r}")
         for name in ("gaussian_sigma", "bilateral_sigma", "colour_sigma"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
+            check_at_least(name, getattr(self, name), _LEAST_SIGMA)
         for name in ("gaussian_weight", "bilateral_weight"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be a number of at least 0, not {getattr(self, name)}")
+            check_at_least(name, getattr(self, name), 0)
         require("crf", "refiner=crf", "pydensecrf")
 
     def __call__(

@@ -7,6 +7,7 @@ from conftest import shapes_overrides
 from torch.nn.functional import embedding_bag, interpolate
 
 from diffcut_bench.refinement import BilateralUpsampler, assign_concepts, assign_concepts_by_colour
+from diffcut_bench.refinement.options import check_above_0, check_at_least
 from diffcut_bench.store import read_result
 
 
@@ -160,3 +161,38 @@ def test_a_run_shows_it_the_picture_and_finer_partitions_are_refused(cli, shapes
     assert result.config["upsampler"]["similarity"] == "cosine" and not result.failures
     refused = cli("run", *base, "segmenter=diffseg", "backbone=efficientnet_lite0")
     assert refused.code == 2 and "use upsampler=nearest" in refused.err
+
+
+@pytest.mark.parametrize("far", [1e-300, 1e300])
+@pytest.mark.parametrize("name", ["sigma_space", "sigma_colour"])
+def test_sigmas_without_end_are_those_of_a_limit(name, far):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 4, 5, 6, generator=generator)
+    partition = torch.randint(4, (1, 5, 6), generator=generator)
+    image = torch.rand(1, 3, 20, 25, generator=generator)
+    near = 1e-6 if far < 1 else 1e6
+    found = assign_concepts_by_colour(features, partition, image, **{name: far})
+    assert torch.equal(found, assign_concepts_by_colour(features, partition, image, **{name: near}))
+    assert len(found.unique()) > 1
+
+
+def test_no_patch_lies_beyond_the_map():
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 4, 3, 4, generator=generator), torch.randint(3, (1, 3, 4), generator=generator)
+    image = torch.rand(1, 3, 12, 12, generator=generator)
+    found = assign_concepts_by_colour(*given, image, radius=10**9)
+    assert torch.equal(found, assign_concepts_by_colour(*given, image, radius=3))
+
+
+@pytest.mark.parametrize("value", ["wide", None, True, [1], float("nan"), float("inf")])
+def test_what_is_no_number_is_named(value):
+    with pytest.raises(ValueError, match="sigma must be a number above 0"):
+        check_above_0("sigma", value)
+    with pytest.raises(ValueError, match=r"radius must be a whole number of at least 0, not "):
+        check_at_least("radius", value, 0, whole=True)
+
+
+def test_a_fraction_is_no_whole_number():
+    check_at_least("sigma", 1.5, 0.1)
+    with pytest.raises(ValueError, match="radius"):
+        check_at_least("radius", 1.5, 0, whole=True)

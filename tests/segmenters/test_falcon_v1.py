@@ -164,6 +164,7 @@ def test_options_and_their_mistakes():
         ({"temperature": 0}, "temperature must be positive"),
         ({"beta": 0}, "beta, if not null, must be positive"),
         ({"seeds": 0}, "seeds must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             FalconV1(**arguments)
