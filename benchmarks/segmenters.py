@@ -14,8 +14,9 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.segmenters import DiffCut, Inputs, as_segmenter
 
 _ENOUGH_S = 10.0  # of a segmenter; a slower one is not repeated
-# Options that segment nothing themselves: folders of results, the annotation, and patches whose naming is the method.
-_NOT_MEASURED = ("precomputed", "ucm", "maskclip", "oracle")
+# Options that segment nothing themselves (folders of results, the annotation, patches whose naming is the method), and
+# one that needs a file of trained weights.
+_NOT_MEASURED = ("precomputed", "ucm", "maskclip", "oracle", "cluster_probe")
 
 
 @dataclass(frozen=True)

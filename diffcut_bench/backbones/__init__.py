@@ -6,6 +6,7 @@ from diffcut_bench.backbones.diffusion import DiffusionEncoder
 from diffcut_bench.backbones.diffusion_attention import DiffusionAttention
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
 from diffcut_bench.backbones.fused import Fused
+from diffcut_bench.backbones.layer_facets import LayerFacets
 from diffcut_bench.backbones.none import NoBackbone
 from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only
 from diffcut_bench.backbones.vision_transformer import VisionTransformer
@@ -17,6 +18,7 @@ __all__ = [
     "DiffusionEncoder",
     "EfficientNetLite0",
     "Fused",
+    "LayerFacets",
     "MissingWeightsError",
     "NoBackbone",
     "Outline",

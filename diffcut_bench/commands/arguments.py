@@ -83,7 +83,7 @@ def _reproduce(parser: ArgumentParser) -> None:
     segmentations = "segmentations of a row: DIR/COLUMN/*.png"
     add("--predictions", metavar="ROW=DIR", action="append", default=[], help=segmentations)
     add("--seeds", metavar="N", type=int, help="run what draws noise with N seeds: their mean and deviation")
-    part = "override for one column's or row's cells, such as --for voc dataset.root=DIR"
+    part = "override for the cells of a column, a row or ROW/COLUMN, such as --for voc dataset.root=DIR"
     metavar = ("PART", "KEY=VALUE")
     add("--for", dest="of_part", nargs=2, metavar=metavar, action="append", default=[], help=part)
 

@@ -16,7 +16,7 @@ from diffcut_bench.scoring.features import networks_of, outline_of
 _UNREAD = {
     "dataset": {"root"},
     "backbone": {"model", "variant", "compile", "channels_last"},
-    "segmenter": {"folder", "pattern", "max_memory_gib"},
+    "segmenter": {"folder", "pattern", "checkpoint", "max_memory_gib"},
     "namer": {"model"},
 }
 # What the released computation used where an option's default depends on the machine: asking for it is no deviation.

@@ -1,6 +1,6 @@
 """From a reproduction to the cells of a run: overrides, configs, published values."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -42,7 +42,7 @@ class PlannedCell:
         error: why it can't be composed.
         deviations: settings of the user's, and files that it was published with and has not, that make it another cell
             than the published one.
-        weights: overrides of the user's that say where weights of backbone and namer come from; of a folder its name.
+        weights: overrides of the user's that say where weights of its stages come from; of a path its name.
         point: swept settings, for a figure.
         seed: of the noise, where a cell is run with several.
         unstated: why nothing is published in the table's measure; empty where something may be.
@@ -153,7 +153,8 @@ def plan_cells(
         overrides: the user's own, which win. One that sets what only some rows have is for these rows.
         under: overrides by name (`resolve_under`); None: the reproduction's own protocol.
         predictions: folder of a row's segmentations, one sub-folder a column.
-        of_part: overrides of the user's for the cells of one column or row, such as where originals or weights lie.
+        of_part: overrides of the user's for the cells of a column, a row, or ``ROW/COLUMN``, such as where originals or
+            weights lie.
         seeds: of the noise, for a cell whose backbone draws some: one is planned for each, from its own seed upwards.
 
     Raises:
@@ -162,25 +163,29 @@ def plan_cells(
     predictions, of_part = predictions or {}, of_part or {}
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
-    _check_names(of_part, {**reproduction.columns, **rows}, "--for")
+    alone = {f"{row}/{column}" for row in rows for column in reproduction.columns}
+    _check_names([part for part in of_part if part not in alone], {**reproduction.columns, **rows}, "--for")
     composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
     for row in reproduction.rows:
         folder = predictions.get(row.name)
-        scored = folder is not None or not row.not_run
-        for name, asked in (under if under and scored else {"": ()}).items():
+        own_of = {
+            column: [word for part in _parts(row, column) for word in of_part.get(part, ())] + [*overrides]
+            for column in reproduction.columns
+        }
+        runs = {column: folder is not None or not row.not_run or _has(own, row.needs) for column, own in own_of.items()}
+        for name, asked in (under if under and any(runs.values()) else {"": ()}).items():
             protocol = [word for word in asked if not (row.trained and word.startswith("linker="))]
             for column in reproduction.columns:
                 if row.published and column not in row.published and not reproduction.by_column:
                     continue
                 cell = PlannedCell(row, column, name)
                 points = expand_sweep(row.sweep if folder is None and row.sweep else reproduction.sweep)
-                if not scored:
+                if not runs[column]:
                     cells.append(cell)
                     continue
                 published = _published(reproduction, row, column, folder)
-                own = [*of_part.get(column, ()), *of_part.get(row.name, ()), *overrides]
-                planned = _points_of(cell, points, published, protocol, own, composed)
+                planned = _points_of(cell, points, published, protocol, own_of[column], composed)
                 if row.sweep and folder is None:
                     planned = [_swept(planned)]
                 cells += [each for point in planned for each in _with_seeds(point, seeds)]
@@ -211,17 +216,27 @@ def told_by(
 def _published(reproduction: Reproduction, row: Row, column: str, folder: Path | None) -> list[str]:
     """Overrides that compose a cell as it was published; ``folder``: of the row's predictions."""
     shared = [*reproduction.common, *reproduction.columns[column]]
+    trained = reproduction.trained if row.trained else []
     if folder is None:
-        return [*shared, *row.overrides, *row.of_column.get(column, [])]
+        return [*shared, *row.overrides, *trained, *row.of_column.get(column, [])]
     # What a row's segmentations go through is its own; how they were made is not asked.
     after = [word for word in row.overrides if word.startswith(("refiner", "protocol"))]
     if not reproduction.by_column:  # columns that differ in their measure are of one segmentation
         folder = folder / column
     given = ["segmenter=precomputed", f"segmenter.folder={folder}", *after]
-    return [*(w for w in shared if not w.startswith(_MAKING)), *given, *(reproduction.trained if row.trained else [])]
+    return [*(w for w in shared if not w.startswith(_MAKING)), *given, *trained]
 
 
-def _check_names(given: Mapping[str, Any], known: Mapping[str, Any], flag: str) -> None:
+def _has(overrides: Sequence[str], option: str) -> bool:
+    return any(word.partition("=")[0] == option for word in overrides)
+
+
+def _parts(row: Row, column: str) -> tuple[str, ...]:
+    """Names of what a cell is a part of; what is said of the later ones goes before what is said of the first."""
+    return column, row.name, f"{row.name}/{column}"
+
+
+def _check_names(given: Collection[str], known: Mapping[str, Any], flag: str) -> None:
     for name in given:
         if name not in known:
             raise UserError(f"no {name!r} in this table", flag, did_you_mean(name, known))
@@ -240,7 +255,7 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
 def _check_settings(cells: Sequence[PlannedCell], of_part: Mapping[str, Sequence[str]]) -> None:
     """Refuse a setting of the user's that no cell of its part has; the part without name is the whole table."""
     for part, words in of_part.items():
-        of = [cell for cell in cells if part in ("", cell.column, cell.row.name) and cell.overrides]
+        of = [cell for cell in cells if part in ("", *_parts(cell.row, cell.column)) and cell.overrides]
         for word in words if of else ():
             if not any(word in cell.overrides for cell in of):
                 key = word.partition("=")[0]
@@ -268,7 +283,7 @@ def _points_of(
     options = [word for word in protocol if word.startswith("linker=")]  # which has settings of its own
     options += [word for word in own if word.partition("=")[0] in GROUPS]
     for point in points:
-        swept = {key: float(value) for key, _, value in (word.partition("=") for word in point)}
+        swept = dict(_as_number(word) for word in point)
         words = (*published, *point)
         try:
             if first is not None and _are_plain(first, swept, own):
@@ -282,6 +297,19 @@ def _points_of(
             found = replace(cell, overrides=(*words, *protocol, *own), error=error)
         cells.append(replace(found, point=swept))
     return cells
+
+
+def _as_number(word: str) -> tuple[str, float]:
+    """Key and value of a swept setting.
+
+    Raises:
+        UserError: the value is no number.
+    """
+    key, _, value = word.partition("=")
+    try:
+        return key, float(value)
+    except ValueError:
+        raise UserError(f"{value} is no number", word, "sweeps of a table are over numbers") from None
 
 
 def _swept(points: Sequence[PlannedCell]) -> PlannedCell:
@@ -314,12 +342,14 @@ def _compared(cell: PlannedCell, planned: RunConfig, own: Sequence[str]) -> Plan
 
 
 def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
-    """The user's overrides that say where weights come from. A table is shown to others: of a folder its name alone."""
+    """The user's overrides that say where weights come from. A table is shown to others: of a path its name alone."""
     found = []
     for key, _, value in (word.partition("=") for word in own):
         group, _, name = key.partition(".")
-        if group in ("backbone", "namer") and name in ("model", "revision") and name in getattr(config, group):
-            found.append(f"{key}={Path(value).name if name == 'model' and not is_hub_id(value) else value}")
+        given = {"backbone": ("model", "revision"), "namer": ("model", "revision"), "segmenter": ("checkpoint",)}
+        if name in given.get(group, ()) and name in getattr(config, group):
+            is_path = name == "checkpoint" or (name == "model" and not is_hub_id(value))
+            found.append(f"{key}={Path(value).name if is_path else value}")
     return tuple(found)
 
 

@@ -61,6 +61,7 @@ class Row:
         overrides: that make its cells, after the column's.
         published: value of each column, in the table's unit; absent where the paper has none.
         not_run: why its cells can't be run here; it can still be scored from its predictions.
+        needs: option that it is run with all the same where the user sets it, such as a file of trained weights.
         trained: it was published with one matching for the whole data set.
         source: of its values, where it is another than the table's.
         tune: a setting is chosen before the cells are run.
@@ -82,6 +83,7 @@ class Row:
     of_column: dict[str, list[str]] = field(default_factory=dict)
     files: list[ReleasedFile] = field(default_factory=list)
     sweep: list[str] = field(default_factory=list)
+    needs: str = ""
 
 
 @dataclass
@@ -130,7 +132,7 @@ class Reproduction:
         columns: overrides of each column.
         common: overrides of all cells.
         rows: methods.
-        trained: overrides that score predictions of a trained row as it was published.
+        trained: overrides that score a trained row as it was published.
         sweep: comma lists; every combination is a point of a row's curves.
         axis: swept setting along which curves are drawn.
         references: horizontal lines of the figure.

@@ -285,7 +285,8 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
         return segments
     assert inputs.features is not None
     size = (shape[-2], shape[-1])
-    labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size)
+    images = [inputs.images] if pipeline.upsamples_by_colour else []
+    labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size, *images)
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 

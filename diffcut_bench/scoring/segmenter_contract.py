@@ -36,17 +36,18 @@ def planted_regions() -> Tensor:
     return torch.tensor([[[int(region) for region in row] for row in picture] for picture in _PLANTED])
 
 
-def planted_inputs(attention_channels: int, device: torch.device) -> Inputs:
+def planted_inputs(attention_channels: int, device: torch.device, channels: int = _CHANNELS) -> Inputs:
     """All that a segmenter may ask for of the two pictures: each region has a direction of features and a colour of its
     own, with a little noise, and is a class.
 
     Args:
         attention_channels: last channels of the features that are attention: it is on what is not ground.
         device: of the features and pictures.
+        channels: of the features beside attention, 4 or more.
     """
     generator = torch.Generator().manual_seed(0)
     regions = planted_regions()
-    directions = torch.linalg.qr(torch.randn(_CHANNELS, 4, generator=generator)).Q.mT
+    directions = torch.linalg.qr(torch.randn(channels, 4, generator=generator)).Q.mT
     features = directions[regions].movedim(3, 1)
     features = features + 0.02 * torch.randn(features.shape, generator=generator)
     if attention_channels:
@@ -82,7 +83,9 @@ def check_segmenter(config: RunConfig) -> list[Finding]:
     device = choose_device(config.device)
     segmenter = as_segmenter(instantiate("segmenter", config.segmenter))
     where = f"segmenter={config.choices.get('segmenter')}"
-    inputs = planted_inputs(segmenter.attention_channels or 0, device)
+    own = getattr(segmenter.method, "channels", None)  # of one that takes no other number
+    width = own if isinstance(own, int) and own > 3 else _CHANNELS
+    inputs = planted_inputs(segmenter.attention_channels or 0, device, width)
     assert inputs.features is not None and inputs.images is not None
 
     def segment(inputs: Inputs) -> Tensor:

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.ncut import NCutTree
 
 Covers = Literal["image", "crop"]
 Gives = Literal["partition", "finer_partition", "label_map"]
@@ -27,7 +28,7 @@ _OF_IMAGE = {
     "label": "labels",
     "grid_size": "grid_sizes",
 }
-_KNOWN = ("features", "images", "class_counts", "image_ids", "labels", "grid_sizes", *_OF_IMAGE)
+_KNOWN = ("features", "images", "class_counts", "image_ids", "labels", "grid_sizes", "scored_sizes", *_OF_IMAGE)
 
 
 class Rescale(Protocol):
@@ -62,6 +63,37 @@ class Inputs:
     scored_sizes: Sequence[tuple[int, int]] | None = None
     labels: Int[Tensor, "batch height width"] | None = None
     grid_sizes: Sequence[tuple[int, int]] | None = None
+
+
+@runtime_checkable
+class HasTree(Protocol):
+    """A method whose segments at every tau come from one tree of patches: what the explorer and the formats of trees
+    read, and `Segmentation.at`.
+
+    Attributes:
+        tau: of its own segments, 0 to 1.
+        tau_meaning: what tau is, in a sentence without a full stop.
+        slider_end: tau that trees are made to where no greater one is asked for.
+    """
+
+    tau_meaning: ClassVar[str]
+    slider_end: ClassVar[float]
+
+    @property
+    def tau(self) -> float: ...
+
+    def tree(self, features: Float[Tensor, "batch channels rows cols"], max_tau: float) -> NCutTree:
+        """The tree of each feature map. Its labels at a tau are what the method gives at that tau."""
+        ...
+
+    def tree_settings(self) -> Mapping[str, Any]:
+        """What the tree depends on besides the features."""
+        ...
+
+    def tree_fault(self, nested: bool) -> UserError | None:
+        """Why there is no tree at these settings; with ``nested``, or why segments at a smaller tau are no unions of
+        those at a larger one. None: there is nothing wrong."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -110,14 +142,13 @@ def as_segmenter(method: Callable[..., Any], gives: Gives | None = None) -> Segm
     """Any function or object that can be called, as a segmenter.
 
     What it needs is read from the names of its parameters: ``features`` [batch, channels, rows, cols], ``images``
-    [batch, 3, height, width], ``class_counts``, ``image_ids``, ``grid_sizes`` (rows and columns of patches), ``labels``
-    [batch, height, width] (the annotation, for oracles only). One that names ``image`` [3, height, width],
-    ``class_count``, ``image_id``, ``grid_size``, ``label``, ``scored_size`` (height and width) or ``rescale`` (see
-    `Rescale`) is called for one image at a time, and ``features`` are then [channels, rows, cols]. What no stage asks
-    for is not computed: a picture that nobody looks at is not even decoded. Other parameters need a default. It gives
-    whole numbers from 0 on,
-    as a tensor or a NumPy array: a segment for each patch [batch, rows, cols] if it takes features, else for each pixel
-    [batch, height, width]; without the first axis for one image.
+    [batch, 3, height, width], ``class_counts``, ``image_ids``, ``grid_sizes`` (rows and columns of patches),
+    ``scored_sizes`` (height and width), ``labels`` [batch, height, width] (the annotation, for oracles only). One that
+    names ``image`` [3, height, width], ``class_count``, ``image_id``, ``grid_size``, ``label``, ``scored_size`` or
+    ``rescale`` (see `Rescale`) is called for one image at a time, and ``features`` are then [channels, rows, cols].
+    What no stage asks for is not computed: a picture that nobody looks at is not even decoded. Other parameters need a
+    default. It gives whole numbers from 0 on, as a tensor or a NumPy array: a segment for each patch [batch, rows,
+    cols] if it takes features, else for each pixel [batch, height, width]; without the first axis for one image.
 
     Attributes of the function or object say what differs from that: ``needs`` (the parameters that are filled),
     ``gives``, ``consistent_ids``, ``attention_channels`` and ``immaterial`` (see `Segmenter`), and the methods

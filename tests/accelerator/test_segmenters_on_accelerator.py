@@ -42,15 +42,23 @@ ON_DEVICE = {
     "lost": (segmenters.Lost(expansion=20), maps()),
     "patches": (segmenters.Patches(), maps()),
     "tokencut": (segmenters.TokenCut(), maps()),
+    "tokencut by quantile": (segmenters.TokenCut(tau_quantile=0.7), maps()),
 }
 WITH_HOST = {
+    "agglomerative": (segmenters.Agglomerative(tau=0.7), maps()),
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "clasp": (segmenters.Clasp(max_clusters=4, seeds=2), maps()),
+    "falcon": (segmenters.Falcon(alpha=4), maps()),
+    "falcon_v1": (segmenters.FalconV1(clusters=4, diagonal=0.1), maps()),
+    "falcon_v1, spectral": (segmenters.FalconV1(clusters=4, start="spectral"), maps()),
+    "falcon_v1, random": (segmenters.FalconV1(clusters=4, start="random"), maps()),
     "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
     "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
     "kway_ncut": (segmenters.KWayNCut(alpha=4), maps()),
     "kway_ncut, linear": (segmenters.KWayNCut(alpha=4, volume="linear"), maps()),
     "maskcut by lanczos": (segmenters.MaskCut(eigenvector_sign="peak", fill_holes=True), maps()),
     "maskcut by lapack": (segmenters.MaskCut(), maps()),
+    "maskcut by quantile": (segmenters.MaskCut(eigenvector_sign="peak", tau_quantile=0.7), maps()),
     "spectral": (segmenters.Spectral(clusters=4, alpha=4), maps()),
     "spectral by kmeans": (segmenters.Spectral(clusters=4, alpha=4, discretisation="kmeans", seeds=3), maps()),
 }
@@ -66,8 +74,8 @@ def test_segments_are_the_hosts(accelerator, what):
         assert computed_there(counts, features)
 
 
-TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut")
-TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack")
+TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut", "tokencut by quantile")
+TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack", "maskcut by quantile")
 
 
 @pytest.mark.parametrize("what", TOGETHER)
@@ -116,6 +124,19 @@ def test_an_oracle_works_where_the_labels_are(accelerator):
     assert three.crossings.total() == one.crossings.total() == 1
 
 
+@pytest.mark.parametrize("projection", ["nonlinear", "none"])
+def test_a_trained_head_computes_where_the_features_are(accelerator, tmp_path, projection):
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"net.cluster1.0": (4, 16), "net.cluster2.0": (16, 16), "net.cluster2.2": (4, 16)}
+    state = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    state |= {f"{name}.bias": torch.randn(shape[0], generator=generator) for name, shape in shapes.items()}
+    state["cluster_probe.clusters"] = torch.randn(5, 4 if projection == "nonlinear" else CHANNELS, generator=generator)
+    torch.save(state, tmp_path / "head.pth")
+    method = segmenters.ClusterProbe(str(tmp_path / "head.pth"), projection=projection)
+    counts = compare(accelerator, lambda features: method(features, [(30, 40)] * len(features)), maps())
+    assert computed_there(counts, maps())
+
+
 @pytest.mark.parametrize(("kind", "ids"), [(segmenters.Precomputed, [3]), (segmenters.Ucm, [0])])
 def test_segments_of_files_need_no_device(accelerator, tmp_path, kind, ids):
     Image.new("L", (20, 10), 3).save(tmp_path / "a.png")
@@ -131,7 +152,7 @@ def test_segments_of_files_need_no_device(accelerator, tmp_path, kind, ids):
 
 def test_every_option_is_tried_here():
     methods = [*(method for method, _ in (ON_DEVICE | WITH_HOST).values()), *OF_PICTURES.values()]
-    tried = {type(method).__name__ for method in methods} | {"Oracle", "Precomputed", "Ucm"}
+    tried = {type(method).__name__ for method in methods} | {"ClusterProbe", "Oracle", "Precomputed", "Ucm"}
     for path in (conf_dir() / "segmenter").glob("*.yaml"):
         (target,) = re.findall(r"_target_: diffcut_bench\.segmenters\.(\w+)", path.read_text())
         assert target in tried, path.stem

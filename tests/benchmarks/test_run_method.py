@@ -209,7 +209,7 @@ def test_the_command_writes_every_table_and_the_figure(bench, tmp_path, monkeypa
     assert "not installed" in done.out and "ncut-pytorch" in done.out
     speeds = {row["segmenter"]: row for row in record["segmenters"]["measured"]}
     known = {path.stem for path in (conf_dir() / "segmenter").glob("*.yaml")}
-    known -= {"precomputed", "ucm", "maskclip", "oracle"}
+    known -= {"precomputed", "ucm", "maskclip", "oracle", "cluster_probe"}
     assert set(speeds) | set(record["segmenters"]["missing"]) == known
     assert next(iter(speeds)) == "diffcut" and speeds["diffcut"]["ratio"] == 1
     for name in ("diffseg", "slic", "felzenszwalb", "grid", "one_segment"):

@@ -13,7 +13,11 @@ from diffcut_bench.scoring.segmenter_contract import IMAGE_IDS, check_segmenter,
 
 @pytest.fixture
 def made_elsewhere(tmp_path):
-    """The planted regions as another program might have written them: PNGs, and contour maps of every strength 1."""
+    """The planted regions as another program might have written them: PNGs, contour maps of every strength 1, and
+    centroids."""
+    regions, features = planted_regions(), planted_inputs(0, torch.device("cpu")).features.movedim(1, 3)
+    centroids = torch.stack([features[regions == region].mean(dim=0) for region in range(4)])
+    torch.save({"cluster_probe.clusters": centroids}, tmp_path / "head.pth")
     for image_id, regions in zip(IMAGE_IDS, planted_regions().numpy(), strict=True):
         pixels = regions.repeat(16, 0).repeat(16, 1)
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"{image_id}.png")
@@ -28,18 +32,22 @@ def made_elsewhere(tmp_path):
 @pytest.mark.parametrize("option", known_options("segmenter"))
 def test_every_option_keeps_the_contract(option, made_elsewhere):
     own = [f"segmenter.folder={made_elsewhere}"] if option in ("precomputed", "ucm") else []
+    if option == "cluster_probe":
+        own = [f"segmenter.checkpoint={made_elsewhere / 'head.pth'}", "segmenter.projection=none"]
     findings = {each.what: each for each in check_segmenter(load_config([f"segmenter={option}", *own]))}
     assert not [each for each in findings.values() if not each.fine]
     assert findings["key"].value and "order of the batch" in findings
-    if option in ("autosc", "kmeans", "kway_ncut", "oracle", "precomputed"):
+    if option in ("agglomerative", "autosc", "falcon", "kmeans", "kway_ncut", "oracle", "precomputed"):
         assert findings["planted regions"].value == "4 for 4 and 3 for 3; 100% and 100% of the area agree"
 
 
-@pytest.mark.parametrize("option", ["precomputed", "ucm"])
-def test_what_an_option_lacks_is_said(option, cli):
+@pytest.mark.parametrize(
+    ("option", "lacks"), [("precomputed", "folder"), ("ucm", "folder"), ("cluster_probe", "checkpoint")]
+)
+def test_what_an_option_lacks_is_said(option, lacks, cli):
     done = cli("check", f"segmenter={option}")
     assert done.code == 2
-    assert "segmenter.folder is not set" in done.err
+    assert f"segmenter.{lacks} is not set" in done.err
 
 
 class ByTheBatch:

@@ -170,11 +170,16 @@ OPTIONS = {
     **dict.fromkeys(("slic", "felzenszwalb"), ({"images"}, "label_map")),
     **dict.fromkeys(("grid", "one_segment"), ({"scored_sizes"}, "label_map")),
     "oracle": ({"labels", "grid_sizes"}, "label_map"),
+    "cluster_probe": ({"features", "scored_sizes"}, "label_map"),
 }
 
 
 @pytest.mark.parametrize("option", known_options("segmenter"))
 def test_every_option_fits(option, tmp_path):
-    folder = [f"segmenter.folder={tmp_path}"] if option in ("precomputed", "ucm") else []
-    segmenter = as_segmenter(instantiate("segmenter", load_config([f"segmenter={option}", *folder]).segmenter))
+    torch.save({"cluster_probe.clusters": torch.eye(3)}, tmp_path / "head.pth")
+    files = {
+        **{name: [f"segmenter.folder={tmp_path}"] for name in ("precomputed", "ucm")},
+        "cluster_probe": [f"segmenter.checkpoint={tmp_path / 'head.pth'}", "segmenter.projection=none"],
+    }.get(option, [])
+    segmenter = as_segmenter(instantiate("segmenter", load_config([f"segmenter={option}", *files]).segmenter))
     assert (segmenter.needs, segmenter.gives) == OPTIONS.get(option, ({"features"}, "partition"))
