@@ -25,6 +25,7 @@ _PACKAGES = (
     "safetensors",
     "torchmetrics",
     "hydra-core",
+    "pydensecrf2",
 )
 
 

@@ -26,6 +26,7 @@ _NAMES = ("auto", "never", "curated", "all")  # that these take for something el
 _OUTPUT = "{output_dir}"
 _USER = "USER"
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
+_NODE = re.compile(r"(linker\.)?(backbone\.parts\.)?[^.]*")  # that holds an option's settings
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)
 
 
@@ -63,7 +64,7 @@ def read_regular(path: str, most: int = 16 << 20) -> bytes:
 def is_path_option(key: str) -> bool:
     """Whether an option (``output_dir``, ``dataset.root``) holds a path, always or where it looks like one."""
     group, _, last = key.rpartition(".")
-    return "." not in group.removeprefix("linker.") and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
+    return bool(_NODE.fullmatch(group)) and (last in _ALWAYS + _SOMETIMES or last.endswith(_ENDINGS))
 
 
 def is_hub_id(model: object) -> bool:

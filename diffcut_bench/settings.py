@@ -88,11 +88,25 @@ def config_settings(
     if published:
         skipped.add("dataset.root")  # it says where the files lie, not which they are
     for stage in (*STAGES, "namer", "linker", "backbone", "features", "dataset"):
-        for name, value in nodes.get(stage, {}).items():
+        for name, value in _with_parts(nodes.get(stage, {})):
             choice = f"protocol.name_{name}" if stage == "namer" else f"protocol.{name}"
             if not (choice in settings or name.startswith("_") or name in _NO_SETTINGS or f"{stage}.{name}" in skipped):
                 settings[f"{stage}.{name}"] = value
     return settings | {name: config.get(name) for name in _RUN}
+
+
+def _with_parts(node: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
+    """Settings of an option; of a fused backbone also those of its parts, in the place of the names, which its own name
+    holds."""
+    parts = node.get("parts") if "of" in node else None
+    if not isinstance(parts, dict):
+        yield from node.items()
+        return
+    yield from ((name, value) for name, value in node.items() if name not in ("of", "parts"))
+    for part, settings in parts.items():
+        for name, value in settings.items() if isinstance(settings, dict) else ():
+            if not name.startswith("_") and name not in _NO_SETTINGS:
+                yield f"parts.{part}.{name}", value
 
 
 def every_setting(config: Mapping[str, Any]) -> dict[str, Value]:

@@ -5,6 +5,7 @@ from diffcut_bench.backbones.colour import Colour
 from diffcut_bench.backbones.diffusion import DiffusionEncoder
 from diffcut_bench.backbones.diffusion_attention import DiffusionAttention
 from diffcut_bench.backbones.efficientnet import EfficientNetLite0
+from diffcut_bench.backbones.fused import Fused
 from diffcut_bench.backbones.layer_facets import LayerFacets
 from diffcut_bench.backbones.none import NoBackbone
 from diffcut_bench.backbones.pretrained import MissingWeightsError, cache_only
@@ -16,6 +17,7 @@ __all__ = [
     "DiffusionAttention",
     "DiffusionEncoder",
     "EfficientNetLite0",
+    "Fused",
     "LayerFacets",
     "MissingWeightsError",
     "NoBackbone",

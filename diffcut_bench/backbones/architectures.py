@@ -70,6 +70,8 @@ class VisionShape:
         width: channels of a token.
         depth: layers.
         extra: tokens that are no patch: class and registers.
+        gated: the MLPs have a gate (SwiGLU), a third matrix of the same shape.
+        head: channels of a head of attention.
     """
 
     family: str
@@ -77,10 +79,21 @@ class VisionShape:
     width: int
     depth: int
     extra: int = 1
+    gated: bool = False
+    head: int = 64
+
+    @property
+    def heads(self) -> int:
+        """Of attention, in each layer."""
+        return self.width // self.head
+
+    @property
+    def _layer_weights(self) -> int:
+        return (16 if self.gated else 12) * self.width**2
 
     def parameters(self) -> int:
-        """Weights of layers and patch embedding, biases and norms left out."""
-        return 12 * self.width**2 * self.depth + 3 * self.patch**2 * self.width
+        """Weights of layers and patch embedding; biases, norms and position embeddings left out."""
+        return self._layer_weights * self.depth + 3 * self.patch**2 * self.width
 
     def operations(self, image_size: int, layers: int, projected: bool = False, aspect: int = 1) -> float:
         """Of one image.
@@ -95,7 +108,7 @@ class VisionShape:
         patches = rows * cols
         tokens = patches + self.extra
         whole = layers - projected
-        layer = 24 * tokens * self.width**2 + 4 * tokens**2 * self.width
+        layer = 2 * tokens * self._layer_weights + 4 * tokens**2 * self.width
         embedding = 2 * patches * 3 * self.patch**2 * self.width
         return float(embedding + whole * layer + projected * 2 * tokens * self.width**2)
 
@@ -105,13 +118,22 @@ VISION_TRANSFORMERS: Mapping[str, VisionShape] = {
     "openai/clip-vit-large-patch14": VisionShape("clip", 14, 1024, 24),
     "google/siglip-base-patch16-224": VisionShape("siglip", 16, 768, 12, extra=0),
     "google/siglip-large-patch16-256": VisionShape("siglip", 16, 1024, 24, extra=0),
+    "google/siglip2-base-patch16-512": VisionShape("siglip", 16, 768, 12, extra=0),
     "facebook/dino-vitb16": VisionShape("vit", 16, 768, 12),
     "facebook/dino-vits16": VisionShape("vit", 16, 384, 12),
     "facebook/dino-vitb8": VisionShape("vit", 8, 768, 12),
     "facebook/dino-vits8": VisionShape("vit", 8, 384, 12),
     "facebook/dinov2-base": VisionShape("dinov2", 14, 768, 12),
     "facebook/dinov2-large": VisionShape("dinov2", 14, 1024, 24),
+    "facebook/dinov2-with-registers-small": VisionShape("dinov2_with_registers", 14, 384, 12, extra=5),
+    "facebook/dinov2-with-registers-base": VisionShape("dinov2_with_registers", 14, 768, 12, extra=5),
+    "facebook/dinov3-vits16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 384, 12, extra=5),
+    "facebook/dinov3-vits16plus-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 384, 12, extra=5, gated=True),
     "facebook/dinov3-vitb16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 768, 12, extra=5),
+    "facebook/dinov3-vitl16-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 1024, 24, extra=5),
+    "facebook/dinov3-vith16plus-pretrain-lvd1689m": VisionShape("dinov3_vit", 16, 1280, 32, extra=5, gated=True),
+    "nvidia/C-RADIOv4-H": VisionShape("radio", 16, 1280, 32, extra=10, head=80),
+    "google/tipsv2-b14": VisionShape("tipsv2", 14, 768, 12, extra=2),
 }
 
 

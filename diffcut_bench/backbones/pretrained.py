@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,9 @@ def read_config(path: Path, known: Collection[str], refusal: str) -> Any:
     kind = values.get("model_type")
     if kind not in known:
         raise UserError(f"model_type {kind!r} {refusal}", str(path), did_you_mean(str(kind), known))
+    if kind not in CONFIG_MAPPING:
+        what = f"transformers {metadata.version('transformers')} is older than model_type {kind!r}"
+        raise UserError(what, str(path), "pip install --upgrade transformers")
     with blaming(f"{path.name} can't be used", path, "fetch the file again"), quiet_transformers():
         return CONFIG_MAPPING[kind].from_dict(values)
 

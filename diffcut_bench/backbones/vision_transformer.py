@@ -1,4 +1,4 @@
-"""Vision transformers of the `transformers` library: CLIP, SigLIP, DINO, DINOv2 and DINOv3, one class for all."""
+"""Vision transformers of the `transformers` library, one class for CLIP, SigLIP, DINO to DINOv3, C-RADIO, TIPSv2."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _FACETS = {"tokens": (), "queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
 _NORM_BEFORE_ATTENTION = ("layer_norm1", "layernorm_before", "norm1")
 _FINAL_NORM = ("post_layernorm", "layernorm", "norm")
+_NAFLEX = ("siglip2", "siglip2_vision_model")
 
 
 @dataclass(frozen=True)
@@ -33,14 +34,17 @@ class _Family:
     Attributes:
         network: class in transformers, of the vision tower alone.
         interpolates: position embeddings are resized only when that is asked for.
-        half: activations fit float16; DINOv3 is said not to support it (facebookresearch/dinov3, issue 181).
+        half: activations fit float16; DINOv3 is said not to support it (facebookresearch/dinov3, issue 181), and of
+            C-RADIO and TIPSv2 nothing is known.
         class_token: the first token is of the class.
+        final_norm: the last layer's output is normalised.
     """
 
     network: str
     interpolates: bool = False
     half: bool = True
     class_token: bool = True
+    final_norm: bool = True
 
     def precision(self, dtype: str, device_type: str) -> torch.dtype:
         """In which a network computes on a type of device, ``auto`` resolved."""
@@ -49,6 +53,7 @@ class _Family:
 
 _CLIP = _Family("CLIPVisionModel", interpolates=True)
 _SIGLIP = _Family("SiglipVisionModel", interpolates=True, class_token=False)
+_TIPS = _Family("Tipsv2VisionModel", half=False)
 _FAMILIES = {
     "clip": _CLIP,
     "clip_vision_model": _CLIP,
@@ -58,6 +63,9 @@ _FAMILIES = {
     "dinov2": _Family("Dinov2Model"),
     "dinov2_with_registers": _Family("Dinov2WithRegistersModel"),
     "dinov3_vit": _Family("DINOv3ViTModel", half=False),
+    "radio": _Family("RadioModel", half=False, final_norm=False),
+    "tipsv2": _TIPS,
+    "tipsv2_vision_model": _TIPS,
 }
 
 
@@ -66,9 +74,9 @@ class VisionTransformer(PretrainedBackbone):
 
     The family is read from the checkpoint's config.json, the normalisation of pixels from its
     preprocessor_config.json. Of a checkpoint with two towers the one for images is used. Position embeddings are
-    interpolated (bicubic; rotary ones computed) to the size of the images, which need not be square. Layers behind the
-    one asked for are neither read nor run. Class and register tokens take part in attention and are left out of the
-    feature map, which is in the precision that the network computes in.
+    interpolated (bicubic; C-RADIO's and TIPSv2's bilinear; rotary ones computed) to the size of the images, which need
+    not be square. Layers behind the one asked for are neither read nor run. Class and register tokens take part in
+    attention and are left out of the feature map, which is in the precision that the network computes in.
 
     Args:
         name: option name.
@@ -77,14 +85,14 @@ class VisionTransformer(PretrainedBackbone):
         revision: branch, tag or commit of the hub.
         layer: ``last`` or the number of a layer, from 0, or negative from the end. For tokens, ``last`` is the last
             layer's output after the network's final normalisation (CLIP's, which it applies to the class token alone,
-            too), a number is that layer's output as it is.
+            too; C-RADIO has none), a number is that layer's output as it is.
         facet: ``tokens``, or what the layer's attention projects them to: ``queries``, ``keys`` or ``values``, all
             heads side by side, before rotary embedding. Keys of DINO are the features of LOST, TokenCut and MaskCut.
         attention: append the class token's attention to the patches in that layer as further channels, one a head:
             softmax over all tokens, so that a head's sum over the patches is below 1.
         image_size: pixels of the (longer) side of the images; None: what makes 32 patches.
         dtype: ``float32``, ``float16``, ``bfloat16``, or ``auto``: float32 on the CPU, elsewhere float16, save for
-            DINOv3, which does not support it.
+            DINOv3, which does not support it, C-RADIO and TIPSv2.
         compile: compile the network with ``torch.compile``.
         gated: the hub's model wants access to be asked for; said where its files are missing.
 
@@ -119,6 +127,12 @@ class VisionTransformer(PretrainedBackbone):
         self._checkpoint = find_checkpoint(model, _FILES, revision=revision, gated=gated)
 
         path = self._checkpoint.files["config.json"]
+        if read_json(path).get("model_type") in _NAFLEX:
+            raise UserError(
+                "NaFlex checkpoints of SigLIP 2 take lists of patches, not images",
+                str(path),
+                "choose one of a fixed resolution, such as backbone.model=google/siglip2-base-patch16-512",
+            )
         config = read_config(path, _FAMILIES, "is no vision transformer that is known here")
         self._family, self._config = _FAMILIES[config.model_type], getattr(config, "vision_config", config)
         if not isinstance(self._config.patch_size, int):
@@ -168,7 +182,7 @@ class VisionTransformer(PretrainedBackbone):
         facet, layer = settings.get("facet", "tokens"), settings.get("layer", "last")
         layers = shape.depth if layer == "last" else int(layer) % shape.depth + 1
         operations = shape.operations(size, layers, projected=facet != "tokens", aspect=aspect)
-        heads = shape.width // 64 if settings.get("attention") else 0
+        heads = shape.heads if settings.get("attention") else 0
         dtype = _FAMILIES[shape.family].precision(settings.get("dtype", "auto"), device_type)
         grid = grid_of(size, shape.patch, aspect)
         return Outline(*grid, shape.width + heads, dtype, operations, shape.parameters())
@@ -203,9 +217,11 @@ class VisionTransformer(PretrainedBackbone):
             **pooler,
         )
         # The final normalisation is taken out and applied to the patch tokens alone, the same in all families.
-        norm_name, norm = _part(network, _FINAL_NORM)
-        network.set_submodule(norm_name, nn.Identity())
-        self.norm = norm if self.layer == "last" else nn.Identity()
+        self.norm = nn.Identity()
+        if self._family.final_norm:
+            norm_name, norm = _part(network, _FINAL_NORM)
+            network.set_submodule(norm_name, nn.Identity())
+            self.norm = norm if self.layer == "last" else self.norm
         layers = next(module for module in network.modules() if isinstance(module, nn.ModuleList))
         last = layers[-1]
         norm_before = _part(last, _NORM_BEFORE_ATTENTION)[1]

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE, composed, known_options
+from diffcut_bench.config.overrides import GROUPS, composed, known_options
+from diffcut_bench.config.parts import FUSED, LINKER_BACKBONE, PLACES, spelled_out
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import command, is_searchpath
 from diffcut_bench.paths import is_path_option
@@ -23,8 +24,8 @@ _KINDS = {"int": "a whole number", "str": "text", "dict": "a group of options"}
 
 def explain(overrides: Sequence[str], error: Exception) -> UserError:
     """The user error for overrides that can't be composed; the culprit is the first that fails with those before it."""
-    # Options first: the keys of an option are known wherever in the line it is chosen.
-    ordered = sorted(overrides, key=lambda word: not (is_searchpath(word) or word.partition("=")[0] in GROUPS))
+    # Options first, then parts: their keys are known wherever in the line they are chosen.
+    ordered = sorted(overrides, key=lambda word: (not _chooses(word), not _names_parts(word)))
     culprit, reason, before = "conf/", error, ordered
     for end in range(1, len(ordered) + 1):
         try:
@@ -54,6 +55,14 @@ def explain(overrides: Sequence[str], error: Exception) -> UserError:
     if key.startswith("+"):
         return UserError(f"{name} is there already", culprit, f"without the plus: {name}={value}")
     return UserError(re.sub(r"\s+", " ", str(reason)).strip(), culprit, "see conf/ for what each option takes")
+
+
+def _chooses(word: str) -> bool:
+    return is_searchpath(word) or word.partition("=")[0] in GROUPS
+
+
+def _names_parts(word: str) -> bool:
+    return word.partition("=")[0] in {f"{place}.of" for place in PLACES}
 
 
 def explain_value(error: OmegaConfBaseException, values: Mapping[str, Any], kinds: Mapping[str, str]) -> UserError:
@@ -134,8 +143,10 @@ def _known_option(value: str, known: Sequence[str]) -> str:
 def _known_keys(overrides: Sequence[str]) -> dict[str, bool]:
     """Dotted keys of the config with the group options that the user chose, and whether each holds other keys."""
     search = [word for word in overrides if is_searchpath(word)]
-    chosen = {word: word.partition("=") for word in overrides if word.partition("=")[0] in GROUPS}
+    words = spelled_out(overrides)
+    chosen = {word: word.partition("=") for word in words if word.partition("=")[0] in GROUPS}
     known = [word for word, (group, _, option) in chosen.items() if option in known_options(group, search)]
+    known += [word for word in words if word.startswith("backbone.of=") and f"backbone={FUSED}" in known]
     try:
         node: Any = OmegaConf.to_container(composed([*search, *known]))
     except REFUSALS:

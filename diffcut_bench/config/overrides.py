@@ -15,10 +15,18 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from diffcut_bench.config.parts import (
+    LINKER_BACKBONE,
+    more_than_a_backbone,
+    part_of,
+    settings_of_parts,
+    spelled_out,
+    words_of_parts,
+)
 from diffcut_bench.config.search import quoted, with_addresses, with_search_path
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import is_searchpath
@@ -28,7 +36,6 @@ GROUPS = (
     *("dataset", "backbone", "features", "segmenter", "upsampler", "refiner", "namer", "linker", "protocol"),
     "tracker",
 )
-LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
 _LAUNCHER = ("hydra/launcher", "hydra.launcher")
 _SWEEPER = ("hydra/sweeper", "hydra.sweeper")
 _FULL_ERROR = "HYDRA_FULL_ERROR"  # in the environment: Hydra raises what goes wrong
@@ -51,15 +58,50 @@ def known_options(group: str, overrides: Sequence[str] = ()) -> list[str]:
     """Options of a group along the search path, with folders that a ``hydra.searchpath`` among the overrides names."""
     search = with_search_path([override for override in overrides if is_searchpath(override)])
     with _conf():
-        loader = GlobalHydra.instance().config_loader()
-        return loader.get_group_options(group, ObjectType.CONFIG, "config", search)
+        return _options(group, search)
+
+
+def _options(group: str, search: list[str]) -> list[str]:
+    return GlobalHydra.instance().config_loader().get_group_options(group, ObjectType.CONFIG, "config", search)
 
 
 def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: bool = False) -> DictConfig:
     """conf/ composed by Hydra with overrides, along the search path; ``name`` None: nothing but what they add."""
-    words = with_search_path(overrides)
+    words = spelled_out(with_search_path(overrides))
+    whole = [word for word in words if part_of(word) is None]
     with _conf():
+        config = compose(name, whole, return_hydra_config=with_hydra)
+        parts = _words_of_parts(config, words)
+        if parts or whole != words:
+            preset, config = config, _compose_parts(name, [*words, *parts], with_hydra)
+            typed = {word.partition("=")[0].lstrip("+") for word in words}
+            for key, value in settings_of_parts(preset):
+                if key not in typed:
+                    OmegaConf.update(config, key, value)
+        return config
+
+
+def with_parts(words: Sequence[str]) -> list[str]:
+    """Words for Hydra's own command line, with those that compose the parts of backbones."""
+    spelled = spelled_out(words)
+    with _conf():
+        config = compose("config", [word for word in spelled if part_of(word) is None])
+        return [*spelled, *_words_of_parts(config, spelled)]
+
+
+def _words_of_parts(config: DictConfig, words: Sequence[str]) -> list[str]:
+    return words_of_parts(config, _options("backbone", [word for word in words if is_searchpath(word)]))
+
+
+def _compose_parts(name: str | None, words: list[str], with_hydra: bool) -> DictConfig:
+    try:
         return compose(name, words, return_hydra_config=with_hydra)
+    except ConfigCompositionException as error:
+        added = [word for word in words if word.startswith("+backbone@")]
+        culprit = next((word for word in added if f"'backbone/{word.partition('=')[2]}'" in str(error)), None)
+        if culprit is None:
+            raise
+        raise more_than_a_backbone(culprit.partition("=")[2], culprit.removeprefix("+backbone@")) from error
 
 
 def part_of_composed(cfg: str, package: str, overrides: Sequence[str]) -> Any:
@@ -98,7 +140,8 @@ def show_composed(flags: Sequence[str], overrides: Sequence[str]) -> None:
     for name in ("hydra._internal.hydra", "hydra._internal.utils"):
         logging.getLogger(name).disabled = False  # as a sweep in this process has left them
     try:
-        hydra_main(lambda config: None, [*flags, *map(quote_if_needed, overrides)])
+        words = [quote_if_needed(word) for word in overrides]
+        hydra_main(lambda config: None, [*flags, *with_parts(with_search_path(words))])
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(" ".join(f"{error}".split()), " ".join(flags), "diffcut-bench run --hydra-help") from error
     finally:

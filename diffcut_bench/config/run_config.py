@@ -17,12 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from diffcut_bench.config.mistakes import REFUSALS, entries, explain, explain_value
 from diffcut_bench.config.overrides import (
     GROUPS,
-    LINKER_BACKBONE,
     composed,
     known_options,
     quote_if_needed,
     refuse_without_effect,
 )
+from diffcut_bench.config.parts import LINKER_BACKBONE, PLACES, check_parts, choice_of, part_of
 from diffcut_bench.errors import UserError, did_you_mean
 from diffcut_bench.extensions import find_target
 from diffcut_bench.paths import expand_options, is_hub_id
@@ -129,17 +129,23 @@ def load_config(overrides: Sequence[str]) -> RunConfig:
         _unpin(config, overrides)
     except REFUSALS as error:
         raise explain(overrides, error) from error
+    check_parts(config)
     chosen = config.hydra.runtime.choices
     choices = {group: chosen[group] for group in GROUPS if group in chosen}
     inner = chosen.get(f"backbone@{LINKER_BACKBONE}")
-    return check_config(config, choices | ({LINKER_BACKBONE: inner} if inner else {}))
+    choices |= {LINKER_BACKBONE: inner} if inner else {}
+    choices |= {place: choice_of(config, place, choices[place]) for place in PLACES if place in choices}
+    return check_config(config, choices)
 
 
 def _unpin(config: DictConfig, overrides: Sequence[str]) -> None:
     """Replace by ``main`` a revision that belongs to another model; see `load_config`."""
     keys = [override.partition("=")[0].lstrip("+~") for override in overrides]
+    parts = [part for part in map(part_of, overrides) if part is not None]
     groups = [
-        group for group in (*GROUPS, LINKER_BACKBONE) if f"{group}.model" in keys and f"{group}.revision" not in keys
+        group
+        for group in dict.fromkeys((*GROUPS, LINKER_BACKBONE, *parts))
+        if f"{group}.model" in keys and f"{group}.revision" not in keys
     ]
     nodes = {group: OmegaConf.select(config, group) for group in groups}
     nodes = {group: node for group, node in nodes.items() if "revision" in node and is_hub_id(node.get("model"))}
@@ -185,14 +191,14 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
     """Build the object that an option names by ``_target_``; None for an option without one (``refiner=none``,
     ``features=memory``, ``namer=none``, ``tracker=none``).
 
-    ``suggests`` holds defaults for other options; the target does not get it.
+    ``suggests`` holds defaults for other options; the target does not get it, nor do targets within.
 
     Raises:
         UserError: the target can't be found, or refuses its arguments; a `CodeError` where code of the user's raises.
     """
     if not isinstance(node, dict):
         raise UserError(f"{group}={node} is no option", group, did_you_mean(str(node), known_options(group)))
-    arguments = {name: value for name, value in node.items() if name != "suggests"}
+    arguments = _arguments(node)
     if arguments.get("_target_") is None:
         if group not in _OPTIONAL:
             raise UserError(f"{group} has no _target_", group, did_you_mean("", known_options(group)))
@@ -213,12 +219,34 @@ def instantiate(group: str, node: dict[str, Any]) -> Any:
             raise CodeError(trace.error, f"{group}={arguments['_target_']}", hint, trace) from error
         if isinstance(error, SystemExit):
             raise
-        raise ours or _refused(group, arguments, causes[-1]) from error
+        part = re.search(r"full_key: parts\.([\w-]+)", str(error))
+        if part is None:
+            raise ours or _refused(group, arguments, causes[-1]) from error
+        ours = ours or _refused(group, arguments["parts"][part[1]], causes[-1])
+        raise _of_part(ours, group, f"parts.{part[1]}") from error
     if not hasattr(built, _HAS.get(group, "__class__")):
         what = f"it gives {type(built).__name__}, which is no {group}: it has no {_HAS[group]}"
         hint = "name a class or function that makes one; _partial_: true makes none, but of a segmenter"
         raise UserError(what, f"{group}={arguments['_target_']}", hint)
     return built
+
+
+def _arguments(node: dict[str, Any]) -> dict[str, Any]:
+    """Settings without ``suggests``, also those of targets within."""
+    return {
+        name: _arguments(value) if isinstance(value, dict) else value
+        for name, value in node.items()
+        if name != "suggests" or "_target_" not in node
+    }
+
+
+def _of_part(error: UserError, group: str, part: str) -> UserError:
+    """The error of a backbone that is a part: what it calls ``backbone.model`` is ``backbone.parts.ssd1b.model``."""
+    for name in ("what", "where", "hint", "elsewhere"):
+        if hasattr(error, name):
+            setattr(error, name, re.sub(rf"\b{group}(?=[.=])", f"{group}.{part}", getattr(error, name)))
+    error.args = (error.what, error.where, error.hint)
+    return error
 
 
 def _refused(group: str, arguments: dict[str, Any], error: BaseException) -> UserError:

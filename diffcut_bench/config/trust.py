@@ -9,13 +9,14 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from diffcut_bench.config.mistakes import entries
-from diffcut_bench.config.overrides import GROUPS, LINKER_BACKBONE
+from diffcut_bench.config.overrides import GROUPS
+from diffcut_bench.config.parts import LINKER_BACKBONE, part_of
 from diffcut_bench.config.run_config import RunConfig, check_config, load_config
 from diffcut_bench.errors import UserError
 from diffcut_bench.paths import is_hub_id, is_path_option
 
-# An option's name, perhaps in a sub-folder of its group, and never outside it.
-_OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*")
+# An option's name, perhaps in a sub-folder of its group, and never outside it; of a fused backbone several.
+_OPTION = re.compile(r"[\w-]+(\.[\w-]+)*(/[\w-]+(\.[\w-]+)*)*|[\w-]+(\+[\w-]+)+")
 _NAME_AGAIN = "name its option again, with hydra.searchpath=[DIR] where it is your own"
 
 
@@ -75,18 +76,28 @@ def option_words(choices: object, overrides: Sequence[str]) -> list[str]:
 
 def _put(config: RunConfig, composed: RunConfig, key: str) -> None:
     """Take over a value that the user has set; where they named a whole option, the file's values stay."""
-    name, _, setting = key.partition(".")
-    setting = setting.partition(".")[0]
-    if name in GROUPS and setting in getattr(composed, name):
-        own, given = getattr(config, name), getattr(composed, name)
+    group = part_of(key) or key.partition(".")[0]
+    setting = key[len(group) + 1 :].partition(".")[0]
+    own, given = _settings(config, group), _settings(composed, group)
+    if setting and own is not None and given is not None:
+        if setting not in given:
+            own.pop(setting, None)
+            return
         is_another = setting == "model" and own.get("model") != given["model"] and is_hub_id(given["model"])
         if is_another and "revision" in given:
             own["revision"] = given["revision"]  # the file's is of the file's model
         own[setting] = given[setting]
-    elif name in GROUPS and setting:
-        getattr(config, name).pop(setting, None)
-    elif name not in GROUPS and hasattr(composed, name):
-        setattr(config, name, getattr(composed, name))
+    elif group not in GROUPS and hasattr(composed, group):
+        setattr(config, group, getattr(composed, group))
+
+
+def _settings(config: RunConfig, group: str) -> dict[str, Any] | None:
+    """Those of an option, or of a part of one such as ``backbone.parts.ssd1b``; None where there is none."""
+    name, *within = group.split(".")
+    node = getattr(config, name) if name in GROUPS else None
+    for each in within:
+        node = (node or {}).get(each)
+    return node
 
 
 def _instructions(node: object) -> list[tuple[str, str]]:

@@ -1,6 +1,8 @@
-"""From patches to pixels: concept assignment, pixel-adaptive refinement, speckles. Tensors and keyword arguments
-only."""
+"""From patches to pixels: concept assignment, pixel-adaptive refinement, dense CRF, speckles. Tensors and keyword
+arguments only."""
 
+from diffcut_bench.refinement.bilateral import BilateralUpsampler, assign_concepts_by_colour
+from diffcut_bench.refinement.crf import CrfRefiner
 from diffcut_bench.refinement.descent import assign_cut_by_cut
 from diffcut_bench.refinement.pamr import PamrRefiner, median_filter, pamr, refine_labels
 from diffcut_bench.refinement.speckles import merge_speckles
@@ -14,12 +16,15 @@ from diffcut_bench.refinement.upsampling import (
 )
 
 __all__ = [
+    "BilateralUpsampler",
     "ConceptUpsampler",
+    "CrfRefiner",
     "LocalRefiner",
     "NearestUpsampler",
     "PamrRefiner",
     "Similarity",
     "assign_concepts",
+    "assign_concepts_by_colour",
     "assign_cut_by_cut",
     "enlarge_in_tiles",
     "median_filter",

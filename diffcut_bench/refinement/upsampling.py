@@ -37,6 +37,22 @@ def assign_concepts(
     Raises:
         ValueError: unknown similarity.
     """
+    scores, counts = concept_similarities(features, partition, similarity)
+    scores = interpolate(scores, size, mode="bilinear", align_corners=False)
+    return scores.masked_fill((counts == 0)[:, :, None, None], -torch.inf).argmax(dim=1)
+
+
+def concept_similarities(
+    features: Float[Tensor, "batch channels rows cols"],
+    partition: Int[Tensor, "batch rows cols"],
+    similarity: Similarity,
+) -> tuple[Float[Tensor, "batch segments rows cols"], Float[Tensor, "batch segments"]]:
+    """How similar each patch is to each segment's concept, and the patches of each segment: 0 for one that an image has
+    not; see `assign_concepts`.
+
+    Raises:
+        ValueError: unknown similarity.
+    """
     if similarity not in ("dot", "cosine"):
         raise ValueError(f"similarity must be dot or cosine, not {similarity!r}")
     unit = normalize(features.float(), dim=1).flatten(2)  # batch × channels × patches
@@ -45,9 +61,7 @@ def assign_concepts(
     concepts = (unit @ members / counts.clamp_min(1)[:, None, :]).transpose(1, 2)  # batch × segments × channels
     if similarity == "cosine":
         concepts = normalize(concepts, dim=2)
-    scores = (concepts @ unit).unflatten(2, features.shape[-2:])
-    scores = interpolate(scores, size, mode="bilinear", align_corners=False)
-    return scores.masked_fill((counts == 0)[:, :, None, None], -torch.inf).argmax(dim=1)
+    return (concepts @ unit).unflatten(2, features.shape[-2:]), counts
 
 
 def upsample_nearest(

@@ -8,7 +8,7 @@ from diffcut_bench.reporting.details import (
     rank_table,
     score_table,
 )
-from diffcut_bench.reporting.explorer import MAX_TAU, Explorer
+from diffcut_bench.reporting.explorer import Explorer
 from diffcut_bench.reporting.exploring import explore_cuts, explore_outcome
 from diffcut_bench.reporting.figures import encode_figure, new_figure, write_figure
 from diffcut_bench.reporting.granularity import CellsAlong, cells_along, compare_at_segments
@@ -32,7 +32,6 @@ from diffcut_bench.reporting.wandb_tracker import WandbTracker
 from diffcut_bench.scoring.ranking import leading_metric
 
 __all__ = [
-    "MAX_TAU",
     "CellsAlong",
     "Column",
     "Explorer",

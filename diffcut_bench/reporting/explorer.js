@@ -210,6 +210,7 @@ function explore(data) {
   const colours = coloursOf(tree);
   const stage = $("stage");
   const shown = steps.filter((reachedAt) => isMade(reachedAt, maxTau));
+  const fewest = countSegments(tree, 0); // more than one where a cut is made at every tau
   const layers = ["segments", "marks"].map((id) => {
     const context = $(id).getContext("2d");
     const image = context.createImageData(width, height);
@@ -279,8 +280,8 @@ function explore(data) {
     $("tau-now").textContent = tau.toFixed(2);
     $("count").textContent = segments;
     $("unit").textContent = plural(segments);
-    $("most").textContent = empty ? `${empty} of these won no pixel` : `1 to ${shown.length + 1} segments, logarithmic`;
-    $("fewer").disabled = segments === 1;
+    $("most").textContent = empty ? `${empty} of these won no pixel` : `${fewest} to ${shown.length + 1} segments, logarithmic`;
+    $("fewer").disabled = segments === fewest;
     $("more").disabled = !steps.some((reachedAt) => !isMade(reachedAt, tau) && isMade(reachedAt, maxTau));
     $("now").setAttribute("transform", `translate(${(100 * tau) / maxTau} 0)`);
     repaint();

@@ -26,8 +26,6 @@ from diffcut_bench.escaping import counted, file_stem, one_line
 from diffcut_bench.ncut import ImageTree
 from diffcut_bench.reporting.inlined import content_policy, inlined, jpeg_uri
 
-MAX_TAU = 0.8  # end of the slider where no greater one is asked for
-
 
 @dataclass(frozen=True, repr=False)
 class Explorer:
@@ -41,6 +39,7 @@ class Explorer:
         tau: where the slider stands at first.
         names: of each region, by its number in ``leaves``, what the segment at ``tau`` that it lies in is called; ""
             for one without a name. Empty where segments have no names.
+        tau_meaning: what tau is, in a sentence without a full stop; the page says it.
     """
 
     image: NDArray[np.uint8]
@@ -49,6 +48,7 @@ class Explorer:
     max_tau: float
     tau: float
     names: tuple[str, ...] = ()
+    tau_meaning: str = ""
 
     def __post_init__(self) -> None:
         if self.image.shape[:2] != self.leaves.shape:
@@ -93,6 +93,7 @@ class Explorer:
             title=one_line(name),
             picture=jpeg_uri(Image.fromarray(self.image), quality=88),
             data=self.data(name),
+            tau_meaning=self.tau_meaning,
             css=inlined("explorer.css"),
             script=script,
             policy=content_policy(script),

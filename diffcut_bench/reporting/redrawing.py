@@ -54,7 +54,7 @@ def draw_pictures(
             cell = opened.cell(config)
             if cell.key != result.key:
                 return [f"{failed}: data, weights, device or versions are not those of the result"]
-            explored = pages if cell.pipeline.cut is not None else {}
+            explored = pages if cell.pipeline.tree_method is not None else {}
             for outcome in cell.outcomes(sorted({*indices, *explored})):
                 index, name = outcome.example.index, outcome.example.id
                 if index in indices:

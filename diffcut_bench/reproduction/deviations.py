@@ -10,7 +10,7 @@ from diffcut_bench.config import GROUPS, RunConfig
 from diffcut_bench.environment import device_type
 from diffcut_bench.paths import read_regular
 from diffcut_bench.reproduction.spec import Row
-from diffcut_bench.scoring.features import outline_of
+from diffcut_bench.scoring.features import networks_of, outline_of
 
 # Settings that say where things lie or how fast they are computed, not what is computed.
 _UNREAD = {
@@ -59,6 +59,8 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
     for group in (group for group in GROUPS if group not in ("features", "tracker")):
         if planned.choices.get(group) != actual.choices.get(group):
             found.append(f"{group}={actual.choices.get(group)}")
+            if group == "backbone" and len(set(actual.backbone.get("weights") or ())) > 1:
+                found.append(f"backbone.weights={actual.backbone['weights']}")
             if group == "linker" and actual.linker.get("clusters"):
                 found.append(f"linker.clusters={actual.linker['clusters']}")
             if group == "linker" and actual.linker.get("backbone"):
@@ -89,11 +91,11 @@ def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:
     before, after = (config.features.get("dtype", "auto") for config in (planned, actual))
     if before == after:
         return []
-    outline = outline_of(actual, device_type(actual.device))
-    computed = "float32" if outline is None else str(outline.dtype).removeprefix("torch.")
+    outlines = [outline_of(network, device_type(actual.device)) for network in networks_of(actual)]
+    computed = {"float32" if each is None else str(each.dtype).removeprefix("torch.") for each in outlines}
     # Without loss is also float32, which holds whatever was computed.
-    without_loss = ("auto", "float32", computed)
-    return [] if before in without_loss and after in without_loss else [f"features.dtype={after}"]
+    without_loss = {"auto", "float32"} | (computed if len(computed) == 1 else set())
+    return [] if {before, after} <= without_loss else [f"features.dtype={after}"]
 
 
 def _drawn_on(backbone: Mapping[str, Any], device: str) -> dict[str, str]:

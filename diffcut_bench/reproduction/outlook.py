@@ -21,13 +21,13 @@ from diffcut_bench.extensions import command
 from diffcut_bench.paths import portable
 from diffcut_bench.reporting import scored_images
 from diffcut_bench.scoring.cell import CellState, OpenedPass
-from diffcut_bench.scoring.features import outline_of
+from diffcut_bench.scoring.features import networks_of, outline_of
 from diffcut_bench.scoring.framing import framing_choices, seen_choices
 from diffcut_bench.scoring.passes import chosen_images, open_pass, pass_key, without_preparing
 from diffcut_bench.segmenters import as_segmenter
 from diffcut_bench.store import cell_key, read_result
 
-_UNTIMED = {"seed", "revision", "suggests", "gated"}  # settings of a backbone that take no time
+_UNTIMED = {"seed", "revision", "suggests", "gated", "weights"}  # settings of a backbone that take no time
 _OBLONG = 2  # longer side over the shorter one of what a whole picture is counted as
 _SUMMED = ("images", "unstored", "feature_bytes", "half_bytes", "operations", "seconds")
 
@@ -115,16 +115,17 @@ def _look_at(config: RunConfig) -> _Look:
     opened = None
     missing: list[Lack] = []
     with cache_only():
-        for group in ("dataset", "backbone", "namer"):
+        backbones = [("backbone", each) for each in networks_of(config)]
+        for group, own in [("dataset", config), *backbones, ("namer", config)]:
             try:
-                built = instantiate(group, getattr(config, group))
+                built = instantiate(group, getattr(own, group))
                 if group == "dataset":
                     dataset = built
                 if isinstance(built, Benchmark):
                     missing += _unprepared(built, config)
             except MissingWeightsError as error:
-                outline = outline_of(config, "cpu") if group == "backbone" else None
-                missing += _without_weights(error, config.choices.get(group, ""), outline)
+                outline = outline_of(own, "cpu") if group == "backbone" else None
+                missing += _without_weights(error, own.choices.get(group, ""), outline)
             except UserError as error:
                 missing.append(Lack.of(error))
         if not missing and is_here(config.device):
@@ -160,22 +161,31 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         images = _images(config, look.dataset) if state is None else state.images - state.done
         if coherence and images is not None:
             images = _drawn(images, config.seed)
-        unstored = images if coherence or _needs_features(config) else 0
-        features = _features_key(config, look.dataset)
-        if features in counted:
-            unstored = 0
-        elif unstored:
-            counted.add(features)
-            if look.opened is not None:
-                opened = look.opened
-                unstored = min(unstored, opened.features.missing(opened.dataset, opened.indices))
+        networks, needed = networks_of(config), images if coherence or _needs_features(config) else 0
+        shared = config.features.get("_target_") is not None  # else features last for a pass
+        lacking = []
+        for number, network in enumerate(networks):
+            features = _features_key(network, look.dataset) if shared else f"{key}, network {number}"
+            lacking.append(0 if features in counted else _unstored(look, number, needed))
+            counted |= {features} if needed else set()
+        unstored = None if None in lacking else max(lacking)
         seconds = None
         if images is not None and unstored is not None and not coherence and is_here(config.device):
             seconds = _estimate(speeds, config, images, unstored) if images else 0.0
         whole = config.protocol.get("crop") == "none"
-        costs = _costs(config, look, unstored, _OBLONG if whole else 1)
-        found.append(Outlook(state, missing, whole, images, unstored, *costs, seconds))
+        aspect = _OBLONG if whole else 1
+        pairs = enumerate(zip(networks, lacking, strict=True))
+        costs = [_costs(network, look, number, lacks, aspect) for number, (network, lacks) in pairs]
+        summed = [None if None in each else sum(each) for each in zip(*costs, strict=True)]
+        found.append(Outlook(state, missing, whole, images, unstored, *summed, seconds))
     return found
+
+
+def _unstored(look: _Look, number: int, images: int | None) -> int | None:
+    """How many of so many images the network of this number has to see; the store has the others."""
+    if not images or look.opened is None:
+        return images
+    return min(images, look.opened.features.networks[number].missing(look.opened.dataset, look.opened.indices))
 
 
 def _needs_features(config: RunConfig) -> bool:
@@ -195,14 +205,14 @@ def _drawn(images: int, seed: int) -> int:
 
 
 def _costs(
-    config: RunConfig, look: _Look, images: int | None, aspect: int
+    config: RunConfig, look: _Look, number: int, images: int | None, aspect: int
 ) -> tuple[int | None, int | None, float | None]:
-    """Bytes of the features of so many images here and on an accelerator, and the network's operations on them."""
+    """Bytes of a network's features of so many images here and on an accelerator, and its operations on them."""
     if not images:
         return images, images, images
     here, there = (outline_of(config, device, aspect) for device in (device_type(config.device), "cuda"))
     # A backbone of somebody else's may tell nothing before it is opened.
-    opened = None if look.opened is None else look.opened.features.image_bytes(aspect)
+    opened = None if look.opened is None else look.opened.features.networks[number].image_bytes(aspect)
     here_bytes = _image_bytes(config, here) if opened is None else opened
     there_bytes = here_bytes if there is None else _image_bytes(config, there)
     operations = None if here is None or here.operations is None else images * here.operations
@@ -221,10 +231,7 @@ def _image_bytes(config: RunConfig, outline: Outline | None) -> int | None:
 
 
 def _features_key(config: RunConfig, dataset: Benchmark | SegmentationDataset | None) -> str:
-    """Equal for cells whose features are computed once: the store's are found by the image, whatever data set it is in;
-    without a store they last for a pass."""
-    if config.features.get("_target_") is None:
-        return pass_key(config)
+    """Equal for cells whose features are stored once: they are found by the image, whatever data set it is in."""
     names = ("limit", "limit_seed", "shard", "device", "features", "backbone")
     images = dataset.source if isinstance(dataset, Benchmark) else config.dataset
     own = {name: getattr(config, name) for name in names}

@@ -335,7 +335,7 @@ class RunningCell:
 
     def _files_of(self, picture: Path) -> list[Path]:
         """A picture, and its page where the config wants one and the segments at every tau come from one tree."""
-        wanted = self.config.explore and self.pipeline.cut is not None
+        wanted = self.config.explore and self.pipeline.tree_method is not None
         return [picture, picture.with_suffix(".html")] if wanted else [picture]
 
 

@@ -1,15 +1,16 @@
 """Does a backbone keep its contract? Tried on two small images, for whoever adds one."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from diffcut_bench.config import RunConfig, build_protocol, instantiate
+from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FeatureSource, backbone_identity
-from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.features import FeatureSource, FusedFeatures, backbone_identity, features_of
+from diffcut_bench.scoring.framing import Example, Framing
+from diffcut_bench.scoring.upload import upload
 from diffcut_bench.store import cell_key
 from diffcut_bench.traces import error_in_code
 
@@ -36,39 +37,59 @@ def check_backbone(config: RunConfig) -> list[Finding]:
         UserError: it can't be built or run, or lacks what every backbone has.
     """
     device = choose_device(config.device)
-    backbone = instantiate("backbone", config.backbone).to(device)
+    backbone = instantiate("backbone", config.backbone)
     where = f"backbone={type(backbone).__name__}"
     missing = [name for name in ("name", "stride", "channels") if not hasattr(backbone, name)]
     if missing:
         raise UserError(f"the backbone has no {', '.join(missing)}", where, _CONTRACT)
-    source = FeatureSource(backbone, Framing.of(build_protocol(config.protocol), backbone), device)
-    rows, cols = _PATCHES, _PATCHES // 2
-    height, width = rows * backbone.stride, cols * backbone.stride
-    images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    whole = features_of(backbone, replace(config, features={}), device)
+    source, framing = _of_small_pictures(whole), whole.framing
+    height, width = _PATCHES * framing.stride, _PATCHES // 2 * framing.stride
+    pictures = torch.randint(256, (2, 3, height, width), generator=torch.Generator().manual_seed(0)).byte()
+    label = torch.zeros(height, width, dtype=torch.long)
+
+    def computed(pixels: Tensor) -> Tensor:
+        examples = [Example(i, "", source.framing, (height, width), label, each) for i, each in enumerate(pixels)]
+        return source.compute(upload(examples, device))
+
     try:
-        first = source.compute(images)
+        first = computed(pictures)
         identity = backbone_identity(backbone, config.backbone)
         key = cell_key(identity)
     except UserError:
         raise
     except Exception as error:  # whatever a new backbone raises is the finding
-        raise error_in_code(error, f"{where}, images {list(images.shape)}", _CONTRACT) from error
+        raise error_in_code(error, f"{where}, images {list(pictures.shape)}", _CONTRACT) from error
     constant = backbone_identity(backbone, config.backbone) == identity
-    dimmed = images * torch.tensor([1.0, 0.5])[:, None, None, None]
+    dimmed = torch.stack([pictures[0], pictures[1] // 2])
     return [
         Finding("input", f"{height}×{width} pixels, 2 images"),
         Finding("features", str(list(first.shape))),
-        Finding("stride", f"{backbone.stride} pixels a patch"),
-        Finding("image size", str(backbone.image_size or f"{config.protocol['image_size']}, the protocol's")),
+        Finding("stride", f"{framing.stride} pixels a patch"),
+        Finding("image size", str(framing.input_size or f"{framing.image_size}, the protocol's")),
         Finding("dtype", f"{first.dtype} on {first.device}"),
         _holds("finite", bool(first.isfinite().all())),
         _holds("varies", bool(first.float().std() > 0)),
-        _difference("deterministic", first, source.compute(images), exact=True),
-        _difference("batch of 1 = batch of 2", first[:1], source.compute(images[:1])),
-        _difference("neighbour's colours", first[:1], source.compute(dimmed)[:1]),
+        _difference("deterministic", first, computed(pictures), exact=True),
+        _difference("batch of 1 = batch of 2", first[:1], computed(pictures[:1])),
+        _difference("neighbour's colours", first[:1], computed(dimmed)[:1]),
         *(Finding(name, str(value)) for name, value in identity.items() if name != "_target_"),
         Finding("key", key if constant else f"NO: {key}, and another when asked again", constant),
     ]
+
+
+def _of_small_pictures(source: FeatureSource) -> FeatureSource:
+    """The source for whole pictures of few patches; of a fused backbone each part's are fewer in proportion."""
+    scale = _PATCHES / source.framing.patches
+
+    def small(own: Framing) -> Framing:
+        input_size = own.input_size and round(own.input_size * scale)
+        return replace(own, crop="none", image_size=round(own.image_size * scale), input_size=input_size)
+
+    networks = [FeatureSource(each.backbone, small(each.framing), each.device) for each in source.networks]
+    if isinstance(source, FusedFeatures):
+        return FusedFeatures(source.fused, small(source.framing), networks)
+    return networks[0]
 
 
 def _holds(what: str, fine: bool) -> Finding:

@@ -63,7 +63,7 @@ class Observer:
         """Write the picture of an image to the path."""
 
     def explore(self, outcome: Outcome, pipeline: Pipeline, dataset: SegmentationDataset, path: Path) -> None:
-        """Write the page of an image, whose cell has a tree (`Pipeline.cut`), to the path."""
+        """Write the page of an image, whose cell has a tree (`Pipeline.tree_method`), to the path."""
 
     def finished(
         self, cell: FinishedCell, dataset: SegmentationDataset, outcomes: Callable[[int], Iterator[Outcome]]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcut_bench.backbones import Backbone, Outline
+from diffcut_bench.backbones import Backbone, Fused, Outline
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.interruption import held_back
@@ -30,18 +30,21 @@ class StoredFeatures:
     Attributes:
         store: None: it has none.
         channels: of a feature map; None: as many as it has patches.
+        framing: of pictures, for this backbone.
     """
 
     store: FeatureStore | None
     channels: int | None
+    framing: Framing
 
     def shape(self, rows: int, cols: int) -> tuple[int, int, int]:
         """Channels, rows and columns of a feature map."""
         return rows * cols if self.channels is None else self.channels, rows, cols
 
-    def of(self, digest: str, grid: tuple[int, int]) -> Tensor | None:
-        """Features of the image with this digest, if the store has any of the shape that the backbone announces."""
-        return None if self.store is None else self.store.get(digest, self.shape(*grid))
+    def of(self, digest: str, frame: tuple[int, int]) -> Tensor | None:
+        """Features of the image with this digest and size, if the store has any of the shape that the backbone
+        announces."""
+        return None if self.store is None else self.store.get(digest, self.shape(*self.framing.grid(*frame)))
 
 
 class FeatureSource:
@@ -55,6 +58,7 @@ class FeatureSource:
 
     Attributes:
         stored: what the store has.
+        networks: sources of one network each: this one, unless backbones are fused.
         recomputed: images that the store had promised; their shards were damaged or cleared.
     """
 
@@ -62,9 +66,21 @@ class FeatureSource:
         self, backbone: Backbone, framing: Framing, device: torch.device, store: FeatureStore | None = None
     ) -> None:
         self.backbone, self.framing, self.device, self.store = backbone, framing, device, store
-        self.stored = StoredFeatures(store, None if backbone.channels_are_patches else backbone.channels)
+        self.stored = StoredFeatures(store, None if backbone.channels_are_patches else backbone.channels, framing)
+        self.networks: tuple[FeatureSource, ...] = (self,)
         self.recomputed = 0
         self._promised = frozenset(store.images()) if store is not None else frozenset()
+
+    @property
+    def kept_as(self) -> str | None:
+        """Precision of the store, of each where there are several; None where nothing is stored."""
+        kept = [str(each.store.dtype) for each in self.networks if each.store is not None]
+        return " + ".join(kept) or None
+
+    def grids(self, frame: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of each network's feature map of a picture of this height and width; pictures go in one
+        batch where they are equal."""
+        return tuple(each.framing.grid(*frame) for each in self.networks)
 
     def of(self, examples: Sequence[Example]) -> Tensor:
         """Features [batch, channels, rows, cols] of examples of one size, float32 on the device.
@@ -79,14 +95,14 @@ class FeatureSource:
             ValueError: features that can't be stored, see `FeatureStore.put`.
         """
         # The reader's look into the store is some time ago: a run of the same image may have filled it since.
+        brought = [example.features[0] if example.features else None for example in examples]
         found = [
-            self.stored.of(example.digest, example.grid) if example.features is None else example.features
-            for example in examples
+            self.stored.of(example.digest, example.frame) if features is None else features
+            for example, features in zip(examples, brought, strict=True)
         ]
         missing = [example for example, features in zip(examples, found, strict=True) if features is None]
         if missing:
-            inputs = torch.stack([example.image for example in missing])
-            computed = iter(self._kept(missing, self.compute(inputs)))
+            computed = iter(self._kept(missing, self.compute(missing)))
             found = [next(computed) if features is None else features for features in found]
         stacked = [features.to(self.device, non_blocking=True) for features in found if features is not None]
         return torch.stack(stacked).float()
@@ -101,12 +117,13 @@ class FeatureSource:
         return features.to(self.store.dtype)
 
     @torch.inference_mode()
-    def compute(self, images: Tensor) -> Tensor:
-        """Features [batch, channels, rows, cols] of images [batch, 3, height, width] in [0, 1], from the backbone.
+    def compute(self, examples: Sequence[Example]) -> Tensor:
+        """Features [batch, channels, rows, cols] of examples of one size, which are on the device, from the backbone.
 
         Raises:
             ValueError: the backbone gives something else than features of the announced channels and stride.
         """
+        images = torch.stack([self.framing.seen.network_input(example.seen_pixels) for example in examples])
         features = self.backbone(images.to(self.device, non_blocking=True))
         announced = [len(images), *self.stored.shape(*(side // self.framing.stride for side in images.shape[2:]))]
         if not isinstance(features, Tensor) or not features.is_floating_point() or list(features.shape) != announced:
@@ -119,7 +136,7 @@ class FeatureSource:
 
     def missing(self, dataset: SegmentationDataset, indices: Sequence[int]) -> int:
         """How many of these images the store lacks; images that can't be read count."""
-        if self.store is None or not self._promised:
+        if not self._promised:
             return len(indices)
         found = 0
         for index in indices:
@@ -132,7 +149,7 @@ class FeatureSource:
         the largest that there can be)."""
         if self.store is None:
             return 0
-        patches = max(round(self.framing.seen.image_size / self.framing.stride), 1)
+        patches = self.framing.patches
         return math.prod(self.stored.shape(max(patches // aspect, 1), patches)) * self.store.dtype.itemsize
 
     def announce(self, dataset: SegmentationDataset, indices: Sequence[int]) -> list[str]:
@@ -188,27 +205,83 @@ class FeatureSource:
                 say(line)
 
 
+class FusedFeatures(FeatureSource):
+    """Features of several backbones as one map: each from a source of its own, at its own size and from its own store,
+    so that they are those of a run with that backbone alone; joined on the device.
+
+    Args:
+        backbone: says how they are joined.
+        framing: of pictures, for the part whose grid they are joined on; see `Fused.finest`.
+        networks: source of each part, in order.
+    """
+
+    def __init__(self, backbone: Fused, framing: Framing, networks: Sequence[FeatureSource]) -> None:
+        super().__init__(backbone, framing, networks[0].device)
+        self.fused, self.networks = backbone, tuple(networks)
+        self._promised = frozenset.intersection(*(each._promised for each in networks))
+
+    def of(self, examples: Sequence[Example]) -> Tensor:
+        maps = []
+        for number, network in enumerate(self.networks):
+            own = [replace(example, features=example.features[number : number + 1]) for example in examples]
+            maps.append(network.of(own))
+        return self._joined(examples, maps)
+
+    @torch.inference_mode()
+    def compute(self, examples: Sequence[Example]) -> Tensor:
+        return self._joined(examples, [network.compute(examples) for network in self.networks])
+
+    def _joined(self, examples: Sequence[Example], maps: Sequence[Tensor]) -> Tensor:
+        return self.fused.join(maps, self.framing.grid(*examples[0].frame))
+
+    def image_bytes(self, aspect: int = 1) -> int:
+        return sum(network.image_bytes(aspect) for network in self.networks)
+
+    def announce(self, dataset: SegmentationDataset, indices: Sequence[int]) -> list[str]:
+        return [line for network in self.networks for line in network.announce(dataset, indices)]
+
+    def close(self) -> list[str]:
+        return [line for network in self.networks for line in network.close()]
+
+
 def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
-    """The backbone of a config on its device, behind the feature store of the config.
+    """The backbone of a config on its device, behind the feature store of the config; of a fused one each part behind a
+    store of its own.
 
     Raises:
         UserError: weights are missing, an option is out of range, or the store's folder holds something else.
     """
-    backbone = instantiate("backbone", config.backbone).to(device)
-    framing = Framing.of(build_protocol(config.protocol), backbone)
+    return features_of(instantiate("backbone", config.backbone), config, device)
+
+
+def features_of(backbone: Backbone, config: RunConfig, device: torch.device) -> FeatureSource:
+    """`open_features` of the backbone that a config builds."""
+    backbone, protocol = backbone.to(device), build_protocol(config.protocol)
     options: StoreOptions | None = instantiate("features", config.features)
-    if options is None:
-        return FeatureSource(backbone, framing, device)
+
+    def source(network: Backbone, settings: dict[str, Any]) -> FeatureSource:
+        framing = Framing.of(protocol, network)
+        store = None if options is None else _open_store(options, network, settings, framing, device)
+        return FeatureSource(network, framing, device, store)
+
+    if not isinstance(backbone, Fused):
+        return source(backbone, config.backbone)
+    networks = [source(part, config.backbone["parts"][name]) for name, part in backbone.parts.items()]
+    return FusedFeatures(backbone, Framing.of(protocol, backbone.finest(protocol.image_size)), networks)
+
+
+def _open_store(
+    options: StoreOptions, backbone: Backbone, settings: dict[str, Any], framing: Framing, device: torch.device
+) -> FeatureStore:
     identity = {
         "features_version": FEATURES_VERSION,
-        "backbone": backbone_identity(backbone, config.backbone),
+        "backbone": backbone_identity(backbone, settings),
         **asdict(framing.seen),
         "device_type": device.type,
         "packages": {name: version(name).partition("+")[0] for name in ("torch", "pillow")},
         "images": "each under the SHA-256 of its file",
     }
-    store = FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
-    return FeatureSource(backbone, framing, device, store)
+    return FeatureStore(options.kept_as(backbone.feature_dtype), backbone.name, identity)
 
 
 def open_linked(config: RunConfig, device: torch.device) -> FeatureSource | None:
@@ -219,6 +292,15 @@ def open_linked(config: RunConfig, device: torch.device) -> FeatureSource | None
     """
     backbone = config.linker.get("backbone")
     return None if backbone is None else open_features(replace(config, backbone=backbone), device)
+
+
+def networks_of(config: RunConfig) -> list[RunConfig]:
+    """The config; where it fuses backbones, once with each of them alone."""
+    parts = config.backbone.get("parts") if "of" in config.backbone else None
+    if not isinstance(parts, dict):
+        return [config]
+    alone = {name: config.choices | {"backbone": name} for name in parts}
+    return [replace(config, backbone=parts[name], choices=choices) for name, choices in alone.items()]
 
 
 def outline_of(config: RunConfig, device_type: str, aspect: int = 1) -> Outline | None:
@@ -245,4 +327,8 @@ def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str,
     known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
     code = code_fingerprint([backbone], [settings])
     own = {name: value for name, value in settings.items() if name not in known}
+    if isinstance(backbone, Fused):
+        for name, part in backbone.parts.items():
+            inner = backbone_identity(part, settings["parts"][name])
+            own |= {f"{name}.{key}": value for key, value in inner.items() if key != "code"}
     return own | fingerprint | ({"code": code} if code else {})

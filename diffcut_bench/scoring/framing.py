@@ -94,6 +94,11 @@ class Framing:
         """The way of labels and refinement images to the scored size, which is one for all networks."""
         return Seen(self.crop, self.image_size, stride=self.stride if self.input_size is None else 1)
 
+    @property
+    def patches(self) -> int:
+        """Of the feature map along its longer side."""
+        return max(round(self.seen.image_size / self.stride), 1)
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map of a whole picture of this size."""
         rows, cols = self.seen.input_size(*self.seen.cropped_size(height, width))
@@ -141,7 +146,7 @@ class Example:
             segments.
         pixels: what is seen of the picture, 0..255; None where nobody looks at it.
         digest: SHA-256 of the image file; empty where no features of it are looked for in a store.
-        features: of the backbone, where they were stored.
+        features: of each network, None where it was not stored; empty where nobody looked.
         annotations: segments of each annotator, like ``label``; None where that holds classes.
     """
 
@@ -152,7 +157,7 @@ class Example:
     label: Int[Tensor, "height width"]
     pixels: UInt8[Tensor, "3 rows cols"] | None = None
     digest: str = ""
-    features: Float[Tensor, "channels grid_rows grid_cols"] | None = None
+    features: tuple[Float[Tensor, "_ _ _"] | None, ...] = ()
     annotations: Int[Tensor, "annotators height width"] | None = None
 
     @property
@@ -163,22 +168,23 @@ class Example:
     @property
     def image(self) -> Float[Tensor, "3 rows cols"]:
         """The network's input, colours in [0, 1], made where the pixels are."""
-        return self.framing.seen.network_input(self._seen_pixels)
+        return self.framing.seen.network_input(self.seen_pixels)
 
     @property
     def eval_image(self) -> Float[Tensor, "3 height width"]:
         """Colours in [0, 1] at the resolution of the label, for refinement and pictures; made where the pixels are."""
-        return self.framing.eval_image(self._seen_pixels)
+        return self.framing.eval_image(self.seen_pixels)
 
     @property
     def eval_pixels(self) -> UInt8[Tensor, "3 height width"]:
         """`eval_image` in 0..255."""
         if self.framing.eval_size == "original":
-            return self._seen_pixels
+            return self.seen_pixels
         return (self.eval_image * 255).round().to(torch.uint8)
 
     @property
-    def _seen_pixels(self) -> Tensor:
+    def seen_pixels(self) -> UInt8[Tensor, "3 rows cols"]:
+        """`pixels`, which somebody asked for."""
         assert self.pixels is not None, f"{self.id} was read without its picture"
         return self.pixels
 

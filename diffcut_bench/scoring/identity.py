@@ -31,7 +31,7 @@ def cell_identity(
         "dataset": {"name": dataset.name, "fingerprint": fingerprint},
         "backbone": backbone_identity(features.backbone, config.backbone),
         "features_version": FEATURES_VERSION,
-        "features_dtype": None if features.store is None else str(features.store.dtype),
+        "features_dtype": features.kept_as,
         "segmenter": pipeline.segmenter.identity(config.segmenter, dataset.ids),
         "upsampler": config.upsampler,
         "refiner": config.refiner,
@@ -52,6 +52,5 @@ def _linker_identity(config: RunConfig, pipeline: Pipeline) -> dict[str, Any]:
     source = pipeline.linked_by
     if source is None:
         return config.linker
-    stored = None if source.store is None else str(source.store.dtype)
-    compared = {"seen": asdict(source.framing.seen), "features_dtype": stored}
+    compared = {"seen": asdict(source.framing.seen), "features_dtype": source.kept_as}
     return {**config.linker, "backbone": {**backbone_identity(source.backbone, config.linker["backbone"]), **compared}}

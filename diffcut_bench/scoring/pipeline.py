@@ -168,8 +168,8 @@ def score_together(
                 for batch in batches:
                     batch.fail(Failure(item.id, item.error, item.index), trace)
             elif batches:
-                linked_grid = None if linked_by is None else linked_by.framing.grid(*item.frame)
-                shape = (item.grid, linked_grid, item.label.shape)
+                linked_grids = None if linked_by is None else linked_by.grids(item.frame)
+                shape = (features.grids(item.frame), linked_grids, item.label.shape)
                 groups.setdefault((batches, shape), []).append(item)
         for (batches, _), group in groups.items():
             for first in range(0, len(group), at_once):
@@ -212,7 +212,7 @@ def segment_images(
         if features is not None:
             features = features.to(source.device)
         elif pipeline.needs_features:
-            features = source.compute(torch.stack([example.image for example in there])).float()
+            features = source.compute(there).float()
         if pipeline.needs_images:
             small = size == whole
             images = torch.stack([e.eval_image if small else resize_pixels(e.eval_pixels, size) for e in there])
@@ -285,7 +285,8 @@ def _label_maps(pipeline: Pipeline, segments: Tensor, inputs: Inputs, shape: Seq
         return segments
     assert inputs.features is not None
     size = (shape[-2], shape[-1])
-    labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size)
+    images = [inputs.images] if pipeline.upsamples_by_colour else []
+    labels = pipeline.upsampler(inputs.features, _numbered(pipeline, segments), size, *images)
     return check_label_map("upsampler", labels, (shape[0], *size))
 
 
@@ -482,9 +483,9 @@ class _Run:
         if self.linked_by is None:
             compared, source = features, self.features
         else:
-            source, framing = self.linked_by, self.linked_by.framing
+            source = self.linked_by
             with self._stage("features_s", linking):
-                compared = source.of([replace(example, framing=framing, features=None) for example in there])
+                compared = source.of([replace(example, features=()) for example in there])
         # The class token's attention says where the object is, not what.
         return None if compared is None else compared[:, : compared.shape[1] - source.backbone.attention_channels]
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from diffcut_bench.datasets import Pair, SegmentationDataset
@@ -53,7 +54,7 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     def __init__(self, dataset: SegmentationDataset, wanted: Sequence[Wanted], features: FeatureSource) -> None:
         self.dataset, self.wanted = dataset, wanted
         # Without the network: a worker process gets a copy of all that is here.
-        self.framing, self.stored = features.framing, features.stored
+        self.framing, self.stored = features.framing, [network.stored for network in features.networks]
         self.ids: list[str] = dataset.ids
 
     def __len__(self) -> int:
@@ -62,16 +63,17 @@ class _Reader(torch.utils.data.Dataset[Example | Failure]):
     def __getitem__(self, position: int) -> Example | Failure:
         wanted, framing = self.wanted[position], self.framing
         index, id = wanted.index, self.ids[wanted.index]
-        digest, features = "", None
+        digest, features = "", tuple[Tensor | None, ...]()
         try:
             pair = self.dataset.pair(index)
-            in_store = wanted.features and self.stored.store is not None
+            in_store = wanted.features and self.stored[0].store is not None
             if in_store or wanted.digest:
                 digest = pair.digest()
             if in_store:
-                features = self.stored.of(digest, framing.grid(*pair.image.size))
+                features = tuple(each.of(digest, pair.image.size) for each in self.stored)
             # Where all that is wanted is there, the colours are not decoded.
-            seen = wanted.pixels or (wanted.features and features is None)
+            found = in_store and all(each is not None for each in features)
+            seen = wanted.pixels or (wanted.features and not found)
             picture = pair.image.rgb() if seen else None
             example = prepare_example(index, id, picture, read_label(pair, framing.void), framing)
         except UserError:

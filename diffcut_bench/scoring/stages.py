@@ -12,11 +12,11 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.refinement import ConceptUpsampler
+from diffcut_bench.refinement import BilateralUpsampler, ConceptUpsampler
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.segmenters import DiffCut, Segmenter, as_segmenter
+from diffcut_bench.segmenters import HasTree, Segmenter, as_segmenter
 
-Upsampler = Callable[[Tensor, Tensor, tuple[int, int]], Tensor]
+Upsampler = Callable[..., Tensor]  # of features, partition and size; of images too where it says ``takes_images``
 Refiner = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -44,13 +44,18 @@ class Pipeline:
     def needs_images(self) -> bool:
         """Whether a stage looks at pictures of the scored size."""
         by_colour = self.smallest_segment > 0 and "features" not in self.segmenter.needs
-        return "images" in self.segmenter.needs or self.refiner is not None or by_colour
+        return "images" in self.segmenter.needs or self.refiner is not None or by_colour or self.upsamples_by_colour
 
     @property
-    def cut(self) -> DiffCut | None:
-        """The method, if its segments at every tau come from one tree: only the exact recursive cut has one."""
-        method = self.segmenter.method
-        return method if isinstance(method, DiffCut) and method.approximation == "none" else None
+    def upsamples_by_colour(self) -> bool:
+        """Whether the upsampler looks at pictures of the scored size, its last argument."""
+        return getattr(self.upsampler, "takes_images", False)
+
+    @property
+    def tree_method(self) -> HasTree | None:
+        """The method, if its segments at every tau come from one tree."""
+        method: object = self.segmenter.method
+        return method if isinstance(method, HasTree) and method.tree_fault(nested=False) is None else None
 
     @classmethod
     def of(
@@ -88,7 +93,7 @@ class Pipeline:
             where = " ".join(f"{group}={config.choices.get(group)}" for group in ("segmenter", "backbone"))
             raise UserError(what, where, f"segmenter.attention_channels={given}")
         upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
-        if method.gives == "finer_partition" and isinstance(upsampler, ConceptUpsampler):
+        if method.gives == "finer_partition" and isinstance(upsampler, (BilateralUpsampler, ConceptUpsampler)):
             what = "concepts are assigned to segments of patches, and this segmenter's are finer"
             raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
         others = (namer, config.max_seconds, linker, linked_by, config.smallest_segment)

@@ -34,8 +34,12 @@ from diffcut_bench.scoring.passes import pass_key, run_cells
 from diffcut_bench.store import Result, cell_key, write_atomically
 from diffcut_bench.traces import CodeError, is_debugging
 
-_RECURSIVE = "diffcut_bench.segmenters.DiffCut"
-_READ_FROM_TREE = ("tau", "label_codes")  # settings of it that do not change the recursion
+# What is done once for all values of tau.
+_TREES = {
+    "diffcut_bench.segmenters.DiffCut": ("cosines, and", "recursion"),
+    "diffcut_bench.segmenters.Agglomerative": ("and", "merging"),
+}
+_READ_FROM_TREE = ("tau", "label_codes")  # settings that do not change it
 _PASS = "sweep_pass"  # the key by which a launcher's job is told its pass
 
 
@@ -157,7 +161,8 @@ def plan_sweep(overrides: Sequence[str]) -> Sweep:
 def _shared_work(configs: Sequence[RunConfig]) -> str:
     """What the cells of a pass do once for all of them."""
     trees = {json.dumps({n: v for n, v in c.segmenter.items() if n not in _READ_FROM_TREE}) for c in configs}
-    if all(config.segmenter.get("_target_") == _RECURSIVE for config in configs) and len(trees) < len(configs):
-        recursions = counted(len(trees), "recursion")
-        return f"  once an image: reading, features, cosines, and {recursions}, from which every tau is read"
+    targets = {str(config.segmenter.get("_target_")) for config in configs}
+    if len(targets) == 1 and targets <= _TREES.keys() and len(trees) < len(configs):
+        before, made = _TREES[targets.pop()]
+        return f"  once an image: reading, features, {before} {counted(len(trees), made)}, from which every tau is read"
     return "  once an image: reading and features"

@@ -15,26 +15,34 @@ def upload(examples: Sequence[Example], device: torch.device) -> list[Example]:
 
     Pixels go as they were decoded, a byte a colour, and become colours in [0, 1] and sizes there (`Framing`).
     """
-    there = list(examples)
     if device.type == "cpu":
-        return there
-    for name in ("label", "annotations", "pixels", "features"):
-        numbers = [number for number, example in enumerate(there) if getattr(example, name) is not None]
-        if numbers:
-            copies = _copied([getattr(there[number], name) for number in numbers], device)
-            for number, copy in zip(numbers, copies, strict=True):
-                changed: dict[str, Any] = {name: copy}
-                there[number] = replace(there[number], **changed)
-    return there
+        return list(examples)
+    names = ("label", "annotations", "pixels")
+    copies: list[Any] = [_copied([getattr(example, name) for example in examples], device) for name in names]
+    networks = max((len(example.features) for example in examples), default=0)
+    padded = [(*example.features, *[None] * (networks - len(example.features))) for example in examples]
+    of_networks = [_copied(maps, device) for maps in zip(*padded, strict=True)]
+    return [
+        replace(
+            example,
+            **{name: each[number] for name, each in zip(names, copies, strict=True)},
+            features=tuple(each[number] for each in of_networks),
+        )
+        for number, example in enumerate(examples)
+    ]
 
 
-def _copied(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Tensors of one type and any shapes on an accelerator: views of what was copied at once.
+def _copied(tensors: Sequence[Tensor | None], device: torch.device) -> list[Tensor | None]:
+    """Tensors of one type and any shapes on an accelerator: views of what was copied at once. None stays None.
 
     It copies from page-locked memory while the host goes on; Apple's shares its memory with the host.
     """
-    sizes = [tensor.numel() for tensor in tensors]
-    packed = torch.empty(sum(sizes), dtype=tensors[0].dtype, pin_memory=device.type != "mps")
-    torch.cat([tensor.flatten() for tensor in tensors], out=packed)
+    there = [tensor for tensor in tensors if tensor is not None]
+    if not there:
+        return list(tensors)
+    sizes = [tensor.numel() for tensor in there]
+    packed = torch.empty(sum(sizes), dtype=there[0].dtype, pin_memory=device.type != "mps")
+    torch.cat([tensor.flatten() for tensor in there], out=packed)
     parts = packed.to(device, non_blocking=True).split(sizes)
-    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    copies = iter([part.view(tensor.shape) for part, tensor in zip(parts, there, strict=True)])
+    return [None if tensor is None else next(copies) for tensor in tensors]

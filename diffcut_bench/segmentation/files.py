@@ -87,9 +87,9 @@ class FileSegmenter:
         self._segmenter, self._record, self._formats, self._simplify = segmenter, record, formats, simplify
         self._overwrite, self._batch_size, self._max_pixels = overwrite, batch_size, max_pixels
         self._is_only_one = False
-        self._tau = segmenter.check_has_tree().tau if any(each.needs_tree for each in formats) else None
+        self._tau = segmenter.tree_method().tau if any(each.needs_tree for each in formats) else None
         if FORMATS["explorer"] in formats:
-            segmenter.check_explorable()
+            segmenter.tree_method(nested=True)
 
     def __call__(self, pictures: Sequence[NamedPicture]) -> Iterator[SegmentedFile]:
         """Segment files; each is recorded as it is done, and one that was recorded before is not done again.

@@ -1,6 +1,7 @@
-"""The tree of a picture: the regions of DiffCut's recursion, and the tau at which each appears."""
+"""The tree of a picture: the regions of its patches, and the tau at which each appears."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,22 +18,22 @@ class Hierarchy:
         parents: of each region; −1 for region 0. Parents come before their children.
         taus: a region is there at every tau above this, until its own children are; 0 for region 0.
         leaf_of_patch: region without children that holds the patch [rows, cols].
-        max_tau: up to which the recursion ran.
-        alpha: exponent of its affinity.
+        max_tau: up to which cuts were looked for.
+        settings: what the tree depends on besides features and ``max_tau``, such as a recursion's ``alpha``.
     """
 
     parents: list[int]
     taus: list[float]
     leaf_of_patch: NDArray[np.int64]
     max_tau: float
-    alpha: float
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, tree: NCutTree, alpha: float, size: tuple[int, int]) -> "Hierarchy":
+    def of(cls, tree: NCutTree, settings: Mapping[str, Any], size: tuple[int, int]) -> "Hierarchy":
         """From the tree of one picture, whose patches are a grid of this size (rows, cols)."""
         (image,) = tree.images
         parents, taus, leaf = _regions(image)
-        return cls(parents, taus, leaf.reshape(size), tree.max_tau, alpha)
+        return cls(parents, taus, leaf.reshape(size), tree.max_tau, settings)
 
     def regions(self, tau: float) -> NDArray[np.int64]:
         """Region of each patch [rows, cols] at ``tau``: of equal partition as `NCutTree.labels`.
@@ -55,7 +56,7 @@ class Hierarchy:
             patches[self.parents[region]] += patches[region]
         regions = zip(self.parents, self.taus, patches.tolist(), strict=True)
         return {
-            "alpha": self.alpha,
+            **self.settings,
             "max_tau": self.max_tau,
             "regions": [
                 {"id": region, "parent": None if parent < 0 else parent, "tau": tau, "patches": count}

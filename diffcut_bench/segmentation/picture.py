@@ -17,8 +17,8 @@ from diffcut_bench.config import RunConfig, instantiate
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
 from diffcut_bench.heap import return_large_blocks
-from diffcut_bench.ncut import NCutTree, ncut_trees
-from diffcut_bench.reporting import MAX_TAU, Explorer, explore_cuts
+from diffcut_bench.ncut import NCutTree
+from diffcut_bench.reporting import Explorer, explore_cuts
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity, open_features
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, prepare_example
@@ -31,7 +31,7 @@ from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.segmentation.reading import Picture, as_rgb, describe_picture
 from diffcut_bench.segmentation.result import Segmentation
 from diffcut_bench.segmentation.settings import picture_config
-from diffcut_bench.segmenters import DiffCut, GraphTooLargeError, as_segmenter
+from diffcut_bench.segmenters import GraphTooLargeError, HasTree, as_segmenter
 
 # Raise when segments of pictures change that a cell of results does not show: those of large pictures.
 _VERSION = 2
@@ -142,29 +142,22 @@ class PictureSegmenter:
                 results = [s if isinstance(s, UserError) else self._caught(s.segmentation) for s in scenes]
             yield from results
 
-    def check_has_tree(self) -> DiffCut:
+    def tree_method(self, nested: bool = False) -> HasTree:
         """The method, whose segments at any tau come from one tree.
 
-        Raises:
-            UserError: they don't.
-        """
-        if self._pipeline.cut is not None:
-            return self._pipeline.cut
-        method = self._pipeline.segmenter.method
-        if not isinstance(method, DiffCut):
-            raise UserError("only the recursive cut has a tree", "segmenter", "segmenter=diffcut")
-        where = f"segmenter.approximation={method.approximation}"
-        raise UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
-
-    def check_explorable(self) -> DiffCut:
-        """The method, whose segments are nested from one tau to the next.
+        Args:
+            nested: those at a smaller tau have to be unions of those at a larger one.
 
         Raises:
-            UserError: they aren't.
+            UserError: they don't come from one, or aren't.
         """
-        method = self.check_has_tree()
-        if method.label_codes != "exact":
-            raise UserError("label codes that merge segments have no tree", "--explore", "segmenter.label_codes=exact")
+        method: object = self._pipeline.segmenter.method
+        if not isinstance(method, HasTree):
+            hint = "segmenter=diffcut and segmenter=agglomerative have one"
+            raise UserError("this segmenter has no tree", "segmenter", hint)
+        fault = method.tree_fault(nested)
+        if fault is not None:
+            raise fault
         return method
 
     @staticmethod
@@ -189,10 +182,10 @@ class PictureSegmenter:
         groups: dict[Any, list[_Scene]] = {}
         for scene in scenes:
             if self._pipeline.needs_features and not scene.is_one_colour:
-                groups.setdefault(scene.example.grid, []).append(scene)
+                groups.setdefault(source.grids(scene.example.frame), []).append(scene)
         for group in groups.values():
             there = upload([scene.example for scene in group], source.device)
-            features = source.compute(torch.stack([example.image for example in there])).float().cpu()
+            features = source.compute(there).float().cpu()
             for scene, own in zip(group, features.split(1), strict=True):
                 scene.features = own
 
@@ -233,33 +226,38 @@ class _Scene:
 
     def at(self, tau: float) -> Segmentation:
         _check_tau(tau)
-        method = self.segmenter.check_has_tree()
+        method = self.segmenter.tree_method()
         with self.segmenter._lock:
-            # Whoever asks for more segments will ask again: one recursion for all of these.
-            tree = self._tree(method.tau if tau <= method.tau else max(tau, MAX_TAU))
+            # Whoever asks for more segments will ask again: one tree for all of these.
+            tree = self._tree(method.tau if tau <= method.tau else max(tau, method.slider_end))
 
-            def cuts(features: Tensor) -> Tensor:
-                return tree.labels(tau, method.label_codes).unflatten(1, features.shape[2:])
+            def read(features: Tensor) -> Tensor:
+                return tree.labels(tau).unflatten(1, features.shape[2:])
 
-            pipeline = replace(self.segmenter._pipeline, segmenter=as_segmenter(cuts))
+            pipeline = replace(self.segmenter._pipeline, segmenter=as_segmenter(read))
             return replace(self, tau=tau)._segmentation(pipeline)
 
-    def hierarchy(self, max_tau: float) -> Hierarchy:
-        _check_tau(max_tau)
-        method = self.segmenter.check_has_tree()
+    def hierarchy(self, max_tau: float | None) -> Hierarchy:
+        method = self.segmenter.tree_method()
         with self.segmenter._lock:
-            tree = self._tree(max(max_tau, method.tau))
-        return Hierarchy.of(tree, method.alpha, self.example.grid)
+            tree = self._tree(_end(method, max_tau))
+        return Hierarchy.of(tree, method.tree_settings(), self.example.grid)
 
-    def explore(self, max_tau: float, largest: int) -> Explorer:
-        _check_tau(max_tau)
-        method = self.segmenter.check_explorable()
-        similarity, tau = self.segmenter._pipeline.protocol.similarity, method.tau if self.tau is None else self.tau
+    def explore(self, max_tau: float | None, largest: int) -> Explorer:
+        method = self.segmenter.tree_method(nested=True)
+        end = _end(method, max_tau)
         with self.segmenter._lock:
-            max_tau = max(max_tau, method.tau)
-            (cuts,) = self._tree(max_tau).images
-            pixels, features = self.example.eval_pixels, self._map()[0]
-            return explore_cuts(pixels, features, cuts, similarity, max_tau=max_tau, tau=tau, largest=largest)
+            (cuts,) = self._tree(end).images
+            return explore_cuts(
+                self.example.eval_pixels,
+                self._map()[0],
+                cuts,
+                self.segmenter._pipeline.protocol.similarity,
+                max_tau=end,
+                tau=method.tau if self.tau is None else self.tau,
+                tau_meaning=method.tau_meaning,
+                largest=largest,
+            )
 
     def _segmentation(self, pipeline: Pipeline) -> Segmentation:
         return_large_blocks(self.example.label.numel() > _LARGE)  # what reading and features left
@@ -275,11 +273,11 @@ class _Scene:
     def _tree(self, max_tau: float) -> NCutTree:
         """The cuts up to this tau or a greater one, on the device. A picture of one colour has none."""
         if self._found_tree is None or self._found_tree.max_tau < max_tau:
-            method = self.segmenter.check_has_tree()
-            pair = (max_tau if self.features is not None else 0.0, method.alpha)
+            method = self.segmenter.tree_method()
+            end = max_tau if self.features is not None else 0.0
             try:
                 with _said_if_too_long(self.where), time_limit(self.segmenter._config.max_seconds, [self.where]):
-                    (tree,) = ncut_trees(self._map().flatten(2).mT, [pair], method)
+                    tree = method.tree(self._map(), end)
             except GraphTooLargeError as error:
                 hint = "raise segmenter.max_memory_gib, or use a smaller protocol.image_size"
                 raise UserError(str(error), "segmenter.max_memory_gib", hint) from error
@@ -315,7 +313,14 @@ def segment(image: Picture, backbone: str | None = None, *overrides: str) -> Seg
 
 def _check_tau(tau: float) -> None:
     if not 0 <= tau <= 1:
-        raise UserError("no NCut threshold, which lies between 0 and 1", f"tau={tau}", "give a number such as 0.5")
+        raise UserError("no threshold, which lies between 0 and 1", f"tau={tau}", "give a number such as 0.5")
+
+
+def _end(method: HasTree, max_tau: float | None) -> float:
+    """Tau up to which a tree is wanted; None: up to the method's ``slider_end``."""
+    wanted = method.slider_end if max_tau is None else max_tau
+    _check_tau(wanted)
+    return max(wanted, method.tau)
 
 
 @contextmanager

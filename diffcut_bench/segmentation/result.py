@@ -12,7 +12,7 @@ from scipy.ndimage import find_objects
 
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
-from diffcut_bench.reporting import MAX_TAU, Explorer, encode_png, overlay, palette, with_legend
+from diffcut_bench.reporting import Explorer, encode_png, overlay, palette, with_legend
 from diffcut_bench.segmentation.hierarchy import Hierarchy
 from diffcut_bench.store import write_atomically
 
@@ -24,9 +24,9 @@ class Scene(Protocol):
 
     def at(self, tau: float) -> "Segmentation": ...
 
-    def hierarchy(self, max_tau: float) -> Hierarchy: ...
+    def hierarchy(self, max_tau: float | None) -> Hierarchy: ...
 
-    def explore(self, max_tau: float, largest: int) -> Explorer: ...
+    def explore(self, max_tau: float | None, largest: int) -> Explorer: ...
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,8 +76,9 @@ class Segmentation:
         """The same picture at another tau. Neither its features nor its cuts are computed anew.
 
         Args:
-            tau: NCut threshold, at least 0. The first call makes one recursion; the first one above the segmenter's
-                own tau makes another, to tau 0.8 or to this one where it is greater. All others read its tree.
+            tau: threshold of the segmenter, 0 to 1. The first call makes one tree; the first one above the segmenter's
+                own tau makes another, to tau 0.8 (``agglomerative``: 1) or to this one where it is greater. All others
+                read it.
 
         Returns:
             What the segmenter gives for the picture with ``segmenter.tau=<tau>``, with names where this one has them.
@@ -87,20 +88,23 @@ class Segmentation:
         """
         return self._scene.at(tau)
 
-    def hierarchy(self, max_tau: float = MAX_TAU) -> Hierarchy:
-        """The tree of its patches: the regions of the recursion, their parents, and the tau at which each appears.
+    def hierarchy(self, max_tau: float | None = None) -> Hierarchy:
+        """The tree of its patches: its regions, their parents, and the tau at which each appears.
+
+        Args:
+            max_tau: as in `explore`.
 
         Raises:
             UserError: as `at`.
         """
         return self._scene.hierarchy(max_tau)
 
-    def explore(self, max_tau: float = MAX_TAU, largest: int = 1024) -> Explorer:
+    def explore(self, max_tau: float | None = None, largest: int = 1024) -> Explorer:
         """A page in which a slider moves tau. A notebook shows it; `Explorer.page` is its HTML. Where segments have
         names, the page shows them at this tau.
 
         Args:
-            max_tau: end of the slider; the segmenter's own tau where that is greater.
+            max_tau: end of the slider; None: 0.8 (``agglomerative``: 1). The segmenter's own tau where that is greater.
             largest: pixels of the longer side that the page's picture has at most.
 
         Raises:

@@ -25,7 +25,13 @@ def picture_config(overrides: Sequence[str], named: bool = False) -> RunConfig:
     if not named and any(word.startswith("backbone=") for word in overrides):
         return load_config([*SEGMENT_DEFAULTS, *overrides])
     # An option among the overrides may choose more than itself; what they set of a part comes after the part's choice.
-    config = load_config([word for word in overrides if not word.lstrip("+~").startswith(("namer.", "backbone."))])
+    # A fused backbone is not chosen without its parts.
+    choosing = [
+        word
+        for word in overrides
+        if word.startswith("backbone.of=") or not word.lstrip("+~").startswith(("namer.", "backbone."))
+    ]
+    config = load_config(choosing)
     chosen = []
     if config.choices["backbone"] == _SCORING_BACKBONE:
         chosen.append(f"backbone={SEGMENT_BACKBONE}")

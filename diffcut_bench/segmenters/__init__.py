@@ -1,11 +1,15 @@
 """Segmenters, one file a method: features or pictures -> segments. `as_segmenter` makes one of any function."""
 
 from diffcut_bench.ncut import GraphTooLargeError
+from diffcut_bench.segmenters.agglomerative import Agglomerative
 from diffcut_bench.segmenters.autosc import AutoSC
-from diffcut_bench.segmenters.base import Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.base import HasTree, Inputs, Segmenter, as_segmenter, segment_together, sharing_groups
+from diffcut_bench.segmenters.clasp import Clasp
 from diffcut_bench.segmenters.cluster_probe import ClusterProbe
 from diffcut_bench.segmenters.diffcut import DiffCut
 from diffcut_bench.segmenters.diffseg import DiffSeg
+from diffcut_bench.segmenters.falcon import Falcon
+from diffcut_bench.segmenters.falcon_v1 import FalconV1
 from diffcut_bench.segmenters.found import Found
 from diffcut_bench.segmenters.kmeans import KMeans
 from diffcut_bench.segmenters.kway_ncut import KWayNCut
@@ -22,13 +26,18 @@ from diffcut_bench.segmenters.trivial import OneSegment, UniformGrid, grid_of
 from diffcut_bench.segmenters.ucm import Ucm
 
 __all__ = [
+    "Agglomerative",
     "AutoSC",
+    "Clasp",
     "ClusterProbe",
     "DiffCut",
     "DiffSeg",
+    "Falcon",
+    "FalconV1",
     "Felzenszwalb",
     "Found",
     "GraphTooLargeError",
+    "HasTree",
     "Inputs",
     "KMeans",
     "KWayNCut",

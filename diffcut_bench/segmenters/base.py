@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.errors import UserError, did_you_mean
+from diffcut_bench.ncut import NCutTree
 
 Covers = Literal["image", "crop"]
 Gives = Literal["partition", "finer_partition", "label_map"]
@@ -62,6 +63,37 @@ class Inputs:
     scored_sizes: Sequence[tuple[int, int]] | None = None
     labels: Int[Tensor, "batch height width"] | None = None
     grid_sizes: Sequence[tuple[int, int]] | None = None
+
+
+@runtime_checkable
+class HasTree(Protocol):
+    """A method whose segments at every tau come from one tree of patches: what the explorer and the formats of trees
+    read, and `Segmentation.at`.
+
+    Attributes:
+        tau: of its own segments, 0 to 1.
+        tau_meaning: what tau is, in a sentence without a full stop.
+        slider_end: tau that trees are made to where no greater one is asked for.
+    """
+
+    tau_meaning: ClassVar[str]
+    slider_end: ClassVar[float]
+
+    @property
+    def tau(self) -> float: ...
+
+    def tree(self, features: Float[Tensor, "batch channels rows cols"], max_tau: float) -> NCutTree:
+        """The tree of each feature map. Its labels at a tau are what the method gives at that tau."""
+        ...
+
+    def tree_settings(self) -> Mapping[str, Any]:
+        """What the tree depends on besides the features."""
+        ...
+
+    def tree_fault(self, nested: bool) -> UserError | None:
+        """Why there is no tree at these settings; with ``nested``, or why segments at a smaller tau are no unions of
+        those at a larger one. None: there is nothing wrong."""
+        ...
 
 
 @dataclass(frozen=True)

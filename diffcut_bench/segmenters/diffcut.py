@@ -1,13 +1,14 @@
 """DiffCut: recursive Normalized Cut of patch features."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from diffcut_bench.ncut import CoarseGrid, NCutSettings, ncut_trees
+from diffcut_bench.errors import UserError
+from diffcut_bench.ncut import CoarseGrid, NCutSettings, NCutTree, ncut_trees
 from diffcut_bench.ncut.arguments import check_choice, check_count
 from diffcut_bench.ncut.settings import check_tau_and_alpha
 
@@ -31,6 +32,9 @@ class DiffCut(NCutSettings):
     alpha: float = 10
     approximation: Approximation = "none"
     coarse_patches: int = 4096
+
+    tau_meaning: ClassVar[str] = "a region is divided where the Normalized Cut of its best division is below tau"
+    slider_end: ClassVar[float] = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,3 +80,22 @@ class DiffCut(NCutSettings):
                 labels = by_alpha[one.alpha].labels(one.tau, one.label_codes)
                 found[index] = grid.refine(labels) if grid else labels.unflatten(1, size)
         return [found[index] for index in range(len(segmenters))]
+
+    def tree(self, features: Float[Tensor, "batch channels rows cols"], max_tau: float) -> NCutTree:
+        """The exact recursion of each feature map up to ``max_tau``."""
+        (tree,) = ncut_trees(features.flatten(2).mT, [(max_tau, self.alpha)], self)
+        return tree
+
+    def tree_settings(self) -> Mapping[str, Any]:
+        """What the tree depends on besides the features, as its JSON says it."""
+        return {"alpha": self.alpha}
+
+    def tree_fault(self, nested: bool) -> UserError | None:
+        """Only the exact cut has a tree; label codes that merge segments make its segments no unions of one another."""
+        if self.approximation != "none":
+            where = f"segmenter.approximation={self.approximation}"
+            return UserError("an approximated cut has no tree of patches", where, "segmenter.approximation=none")
+        if nested and self.label_codes != "exact":
+            where = f"segmenter.label_codes={self.label_codes}"
+            return UserError("label codes that merge segments have no tree", where, "segmenter.label_codes=exact")
+        return None

@@ -1,10 +1,11 @@
 """Discrete K-way Normalized Cut without recursion, by proximal gradient ascent on one-hot assignments."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
@@ -20,10 +21,12 @@ _STEPS = (*(2.0**power for power in range(10, 0, -1)), 1.01)
 
 @dataclass(frozen=True)
 class KWayNCut:
-    """K-way Normalized Cut of ``max(cosine, 0) ** alpha``, as of Falcon (ICLR 2026).
+    """K-way Normalized Cut of ``max(cosine, 0) ** alpha``: ours, of the kind of `Falcon`.
 
     K is the number of eigenvalues of the normalised Laplacian below ``kappa``; the spectral partition into K
-    (column-pivoted QR) is the start of `ascend`.
+    (column-pivoted QR) is the start of `ascend`. Three things differ from `Falcon`: negative cosines become 0 instead
+    of a scale from the least to the greatest cosine; K is not held in a range; and a step is shortened from the
+    length at which nearly all nodes move, until the objective rises at all.
 
     Args:
         kappa: in (0, 2]; greater gives more segments.
@@ -110,8 +113,24 @@ class Association:
         return self.volume.masked_fill(self.volume == 0, torch.inf)
 
 
+Attempts = Callable[[Float[Tensor, " nodes"]], Iterator[tuple[Bool[Tensor, " nodes"], float]]]
+"""Of what each node gains to first order: the steps to try, in order. A step is which nodes move, and the rise of the
+objective that each of them has to bring for it to be taken."""
+
+
+def by_step_length(gain: Float[Tensor, " nodes"]) -> Iterator[tuple[Bool[Tensor, " nodes"], float]]:
+    """Steps from one that moves nearly all nodes to one that moves hardly more than the first; any rise will do."""
+    greatest = gain.max()
+    for step in _STEPS:
+        yield step * gain > greatest, 0
+
+
 def ascend(
-    weights: Float[Tensor, "nodes nodes"], labels: Int[Tensor, " nodes"], iterations: int, volume: Volume = "quadratic"
+    weights: Float[Tensor, "nodes nodes"],
+    labels: Int[Tensor, " nodes"],
+    iterations: int,
+    volume: Volume = "quadratic",
+    attempts: Attempts = by_step_length,
 ) -> Int[Tensor, " nodes"]:
     """Raise `Association.objective` by proximal steps on one-hot assignments; it never falls.
 
@@ -123,6 +142,7 @@ def ascend(
         labels: start.
         iterations: at most.
         volume: see `Association.gradient`.
+        attempts: how a step is shortened.
 
     Returns:
         Labels of the start's range; some may have become unused.
@@ -134,12 +154,12 @@ def ascend(
     for _ in range(iterations):
         gradient = now.gradient(degree, volume)
         gain, target = (gradient - gradient.gather(1, labels[:, None])).max(dim=1)
-        greatest = gain.max()
-        for step in _STEPS:
-            moved = torch.where(step * gain > greatest, target, labels)
+        for moves, asked in attempts(gain):
+            moved = torch.where(moves, target, labels)
             then = Association.of(weights, moved, clusters)
             objective = then.objective
-            if objective > reached + least_rise:
+            risen = objective > reached + least_rise
+            if risen and (not asked or objective - reached >= asked * int(moves.sum())):
                 labels, now, reached = moved, then, objective
                 break
         else:

@@ -26,11 +26,32 @@ def images_at_once(nodes: int) -> int:
     return max(1, _ENTRIES_AT_ONCE // nodes**2)
 
 
+def thresholds(
+    nodes: Float[Tensor, "batch nodes channels"], tau: float, quantile: float | None
+) -> Float[Tensor, "batch 1 1"]:
+    """Cosine above which patches of each image are joined.
+
+    Args:
+        nodes: patch features.
+        tau: it, where ``quantile`` is None.
+        quantile: share of the pairs of different patches whose cosine is not above it. The threshold lies midway
+            between the two cosines that it separates, so that rounding joins no pair and parts none.
+    """
+    count = nodes.shape[1]
+    if quantile is None or count < 2:
+        return nodes.new_full((len(nodes), 1, 1), tau)
+    first, second = torch.triu_indices(count, count, offset=1, device=nodes.device)
+    pairs = cosine_matrix(nodes)[:, first, second]
+    below = min(max(int(quantile * pairs.shape[1]), 1), pairs.shape[1])
+    last, following = (pairs.kthvalue(rank, dim=1).values for rank in (below, min(below + 1, pairs.shape[1])))
+    return ((last + following) / 2)[:, None, None]
+
+
 def binary_affinity(
-    nodes: Float[Tensor, "batch nodes channels"], tau: float, eps: float
+    nodes: Float[Tensor, "batch nodes channels"], threshold: Float[Tensor, "batch 1 1"], eps: float
 ) -> Float[Tensor, "batch nodes nodes"]:
-    """1 where the cosine of two patches is above ``tau``, else ``eps``; in float64."""
-    near = cosine_matrix(nodes) > tau
+    """1 where the cosine of two patches is above the threshold, else ``eps``; in float64."""
+    near = cosine_matrix(nodes) > threshold
     return torch.full(near.shape, eps, dtype=torch.float64, device=near.device).masked_fill_(near, 1.0)
 
 
@@ -83,8 +104,15 @@ def objects_at(
     return torch.stack(found).to(masks.device, non_blocking=True)
 
 
-def check_graph(tau: object, eps: object) -> None:
-    """Raise a ValueError that names the first argument of `binary_affinity` that is out of range."""
+def check_graph(tau: object, eps: object, tau_quantile: object) -> None:
+    """Raise a ValueError that names the first option of the binary graph that is out of range."""
     check_number("tau", tau, -1, 1)
     check_positive("eps", eps)
     check_number("eps", eps, 0, 1)
+    if tau_quantile is not None:
+        check_number("tau_quantile", tau_quantile, 0, 1)
+
+
+def unused_threshold(tau_quantile: float | None) -> tuple[str, ...]:
+    """Which of the options ``tau`` and ``tau_quantile`` changes nothing; the key of a cell leaves it out."""
+    return ("tau_quantile",) if tau_quantile is None else ("tau",)

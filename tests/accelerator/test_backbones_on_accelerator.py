@@ -15,7 +15,7 @@ from benchmarks.pretended import DEVICE
 from diffcut_bench.backbones import Backbone, Colour, DiffusionAttention, DiffusionEncoder, EfficientNetLite0
 from diffcut_bench.backbones.vision_transformer import VisionTransformer
 from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Framing
+from diffcut_bench.scoring.framing import Example, Framing
 
 IMAGES = torch.rand(2, 3, 128, 96, generator=torch.Generator().manual_seed(0))
 SMALL = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(1))
@@ -136,7 +136,9 @@ def test_images_elsewhere_are_refused_by_a_network(accelerator, tmp_path):
 
 def test_a_source_of_features_brings_images_up(accelerator):
     backbone = Colour(stride=8).to(DEVICE)
-    source = FeatureSource(backbone, Framing("none", 128, 32, "ignore", 8), DEVICE)
-    features = source.compute(IMAGES)
+    framing = Framing("none", 128, 32, "ignore", 8)
+    pixels, label = (IMAGES * 255).byte(), torch.zeros(128, 96, dtype=torch.long)
+    examples = [Example(i, "", framing, (128, 96), label, each) for i, each in enumerate(pixels)]
+    features = FeatureSource(backbone, framing, DEVICE).compute(examples)
     assert features.device == DEVICE
-    assert torch.equal(features.cpu(), Colour(stride=8)(IMAGES))
+    assert torch.equal(features.cpu(), Colour(stride=8)(pixels / 255))

@@ -3,14 +3,16 @@
 import re
 
 import numpy as np
+import pytest
 from conftest import shapes_overrides
 
 from benchmarks.pretended import DEVICE, Pretended
 from diffcut_bench.cli import main
 
 
-def test_a_run_on_the_device_writes_the_pages_of_the_host(shapes, tmp_path):
-    words = ["visualise=2", "explore=true", "reference=none", "backbone=colour", "refiner=none"]
+@pytest.mark.parametrize("method", ["segmenter=diffcut", "segmenter=agglomerative segmenter.min_patches=1"])
+def test_a_run_on_the_device_writes_the_pages_of_the_host(method, shapes, tmp_path):
+    words = [*method.split(), "visualise=2", "explore=true", "reference=none", "backbone=colour", "refiner=none"]
     pages = {}
     for device in ("cpu", DEVICE.type):
         place = tmp_path / device

@@ -30,7 +30,9 @@ from diffcut_bench.linking import segment_prototypes
 from diffcut_bench.naming import ClipEncoder, Namer
 from diffcut_bench.naming.namer import best_synonyms, pool_segments
 from diffcut_bench.refinement import (
+    CrfRefiner,
     assign_concepts,
+    assign_concepts_by_colour,
     assign_cut_by_cut,
     median_filter,
     merge_speckles,
@@ -69,6 +71,7 @@ STAGES: dict[str, Any] = {
         FEATURES[0],
         torch.stack([PARTITION[0].flatten() < 4, PARTITION[0].flatten() == 1]),
     ),
+    "concepts by colour": (lambda i, p: assign_concepts_by_colour(i[..., ::4, ::4], p, i), PICTURES, PARTITION),
     "nearest": (lambda p: upsample_nearest(p, (24, 24)), PARTITION),
     "pamr": (lambda i, m: pamr(i, m, iterations=3), PICTURES, random(3, 4, 24, 24)),
     "median": (median_filter, PREDICTION),
@@ -109,6 +112,12 @@ def test_stages_refuse_what_is_elsewhere(accelerator, what):
         stage(first.to(DEVICE), second)
     with pytest.raises(RuntimeError, match="same device"):
         stage(first, second.to(DEVICE))
+
+
+def test_the_dense_crf_goes_to_the_host_and_back(accelerator):
+    pytest.importorskip("pydensecrf", reason="pip install 'diffcut_bench[crf]'")
+    counts = compare(accelerator, CrfRefiner(), PICTURES, PREDICTION)
+    assert counts.crossings.total() == 2
 
 
 def test_tables_are_counted_there_and_come_to_the_host(accelerator):

@@ -42,15 +42,23 @@ ON_DEVICE = {
     "lost": (segmenters.Lost(expansion=20), maps()),
     "patches": (segmenters.Patches(), maps()),
     "tokencut": (segmenters.TokenCut(), maps()),
+    "tokencut by quantile": (segmenters.TokenCut(tau_quantile=0.7), maps()),
 }
 WITH_HOST = {
+    "agglomerative": (segmenters.Agglomerative(tau=0.7), maps()),
     "autosc": (segmenters.AutoSC(alphas=(1, 5)), maps()),
+    "clasp": (segmenters.Clasp(max_clusters=4, seeds=2), maps()),
+    "falcon": (segmenters.Falcon(alpha=4), maps()),
+    "falcon_v1": (segmenters.FalconV1(clusters=4, diagonal=0.1), maps()),
+    "falcon_v1, spectral": (segmenters.FalconV1(clusters=4, start="spectral"), maps()),
+    "falcon_v1, random": (segmenters.FalconV1(clusters=4, start="random"), maps()),
     "kmeans": (segmenters.KMeans(clusters=4, seeds=3), maps()),
     "spherical kmeans": (segmenters.KMeans(clusters=4, seeds=3, spherical=True), maps()),
     "kway_ncut": (segmenters.KWayNCut(alpha=4), maps()),
     "kway_ncut, linear": (segmenters.KWayNCut(alpha=4, volume="linear"), maps()),
     "maskcut by lanczos": (segmenters.MaskCut(eigenvector_sign="peak", fill_holes=True), maps()),
     "maskcut by lapack": (segmenters.MaskCut(), maps()),
+    "maskcut by quantile": (segmenters.MaskCut(eigenvector_sign="peak", tau_quantile=0.7), maps()),
     "spectral": (segmenters.Spectral(clusters=4, alpha=4), maps()),
     "spectral by kmeans": (segmenters.Spectral(clusters=4, alpha=4, discretisation="kmeans", seeds=3), maps()),
 }
@@ -66,8 +74,8 @@ def test_segments_are_the_hosts(accelerator, what):
         assert computed_there(counts, features)
 
 
-TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut")
-TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack")
+TOGETHER = ("found", "found by attention", "lost", "patches", "tokencut", "tokencut by quantile")
+TOGETHER += ("kmeans", "spherical kmeans", "maskcut by lanczos", "maskcut by lapack", "maskcut by quantile")
 
 
 @pytest.mark.parametrize("what", TOGETHER)

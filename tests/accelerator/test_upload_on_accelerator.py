@@ -33,7 +33,11 @@ def examples() -> list[Example]:
         for number in range(3)
     ]
     features = torch.rand(6, 4, 4, generator=generator, dtype=torch.float16)
-    return [made[0], replace(made[1], pixels=None, features=features), made[2]]
+    return [made[0], replace(made[1], pixels=None, features=(features, None)), made[2]]
+
+
+def brought(example: Example) -> list[torch.Tensor | None]:
+    return [example.label, example.pixels, *(example.features or (None, None))]
 
 
 def test_a_batch_is_one_copy_of_each_kind_and_nobody_waits(accelerator):
@@ -43,15 +47,12 @@ def test_a_batch_is_one_copy_of_each_kind_and_nobody_waits(accelerator):
     assert counts.uploads.total() == 3 and not counts.crossings
     assert counts.uploaded_bytes == 3 * 8 * 16**2 + 3 * (39**2 + 37**2) + 2 * 6 * 4 * 4
     for ours, theirs in zip(there, given, strict=True):
-        for name in ("label", "pixels", "features"):
-            copy, original = getattr(ours, name), getattr(theirs, name)
+        for copy, original in zip(brought(ours), brought(theirs), strict=True):
             assert (copy is None) == (original is None)
             if original is not None:
                 assert copy.device == DEVICE and copy.dtype == original.dtype
                 assert torch.equal(copy.cpu(), original)
-        assert replace(ours, label=theirs.label, pixels=None, features=None) == replace(
-            theirs, pixels=None, features=None
-        )
+        assert replace(ours, label=theirs.label, pixels=None, features=()) == replace(theirs, pixels=None, features=())
 
 
 def test_pictures_are_resized_there_to_what_the_host_would_make(accelerator):

@@ -71,6 +71,35 @@ def test_operations_of_vision_transformers_are_those_that_run(vit, options, laye
     assert VisionShape("vit", patch=4, width=16, depth=3).operations(24, layers, projected, aspect=2) == counted
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_weights_and_operations_of_a_gated_network(tmp_path, gated):
+    from transformers import DINOv3ViTConfig, DINOv3ViTModel, ViTImageProcessorPil
+
+    sizes = {"hidden_size": 16, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 2}
+    network = DINOv3ViTModel(DINOv3ViTConfig(**sizes, patch_size=4, num_register_tokens=4, use_gated_mlp=gated))
+    network.save_pretrained(tmp_path)
+    ViTImageProcessorPil().save_pretrained(tmp_path)
+    shape = VisionShape("dinov3_vit", patch=4, width=16, depth=3, extra=5, gated=gated)
+    matrices = [name for name, _ in network.named_parameters() if re.search(r"(proj|patch_embeddings)\.weight", name)]
+    assert shape.parameters() == sum(network.get_parameter(name).numel() for name in matrices)
+    backbone = VisionTransformer("tiny", str(tmp_path))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        backbone(torch.rand(1, 3, 24, 24))
+    assert shape.operations(24, 3) == counter.get_total_flops()
+
+
+# Of the whole vision tower in transformers, 512 (448) pixels, as each model's card or paper says: millions.
+PUBLISHED = {"dinov3-vits16-": 21, "dinov3-vits16plus": 29, "dinov3-vitb16": 86, "dinov3-vitl16": 300}
+PUBLISHED |= {"dinov3-vith16plus": 840, "C-RADIOv4-H": 631, "tipsv2-b14": 86, "siglip2-base": 86, "registers-base": 86}
+
+
+@pytest.mark.parametrize("model", PUBLISHED)
+def test_weights_are_as_many_as_published(model):
+    (shape,) = (shape for name, shape in VISION_TRANSFORMERS.items() if model in name)
+    assert shape.parameters() == pytest.approx(PUBLISHED[model] * 1e6, rel=0.03)
+    assert shape.heads == {384: 6, 768: 12, 1024: 16, 1280: 20 if shape.gated else 16}[shape.width]
+
+
 @pytest.fixture(scope="module", params=["sdxl", "sd1"])
 def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a tiny diffusion model."""

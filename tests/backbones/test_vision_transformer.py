@@ -42,8 +42,21 @@ FAMILIES: dict[str, Callable[[], Any]] = {
         transformers.Dinov2WithRegistersConfig(**TOWER, num_register_tokens=2)
     ),
     "dinov3_vit": lambda: transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig(**WIDE, num_register_tokens=2)),
+    "dinov3_vit, gated": lambda: transformers.DINOv3ViTModel(
+        transformers.DINOv3ViTConfig(**WIDE, num_register_tokens=2, use_gated_mlp=True)
+    ),
 }
-PREFIX = {"siglip": 0, "siglip_vision_model": 0, "dinov2_with_registers": 3, "dinov3_vit": 3}
+if hasattr(transformers, "RadioModel"):
+    FAMILIES["radio"] = lambda: transformers.RadioModel(
+        transformers.RadioConfig(**TOWER, max_img_size=32 * PATCH, num_cls_tokens=2, num_registers=1)
+    )
+if hasattr(transformers, "Tipsv2Model"):
+    FAMILIES["tipsv2"] = lambda: transformers.Tipsv2Model(
+        transformers.Tipsv2Config(text_config={**TEXT, "hidden_size": CHANNELS}, vision_config=TOWER)
+    )
+    FAMILIES["tipsv2_vision_model"] = lambda: transformers.Tipsv2VisionModel(transformers.Tipsv2VisionConfig(**TOWER))
+PREFIX = {"siglip": 0, "siglip_vision_model": 0, "dinov2_with_registers": 3, "dinov3_vit": 3, "dinov3_vit, gated": 3}
+PREFIX |= {"radio": 3, "tipsv2": 2, "tipsv2_vision_model": 2}
 PROJECTIONS = {"queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
 
 
@@ -76,7 +89,7 @@ def vit(tmp_path) -> Path:
 def reference(network: Any, family: str, images: Tensor) -> Any:
     """Output of the whole network, by transformers' own way."""
     pixels = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    asked = {} if family.startswith("dino") else {"interpolate_pos_encoding": True}
+    asked = {"interpolate_pos_encoding": True} if family.startswith(("clip", "siglip", "vit")) else {}
     return network(pixels, output_hidden_states=True, **asked)
 
 
@@ -188,6 +201,26 @@ def test_names_of_older_checkpoints_and_of_classifiers_are_read_too(tmp_path, fa
     assert torch.equal(VisionTransformer("tiny", str(tmp_path))(images), expected)
 
 
+@pytest.mark.skipif("radio" not in FAMILIES, reason="this transformers has no RADIO")
+@torch.inference_mode()
+def test_c_radio_needs_no_layer_scales(tmp_path):
+    """The published weights have none."""
+    from safetensors.torch import load_file, save_file
+
+    network: Any = write_checkpoint(tmp_path, "radio", do_normalize=False)
+    weights = load_file(tmp_path / "model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layer_scale" not in name}
+    assert len(kept) == len(weights) - 2 * DEPTH
+    assert "radio_model.model.blocks.0.attn.qkv.weight" in kept, "written as the published ones are named"
+    save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+    for layer in network.encoder.layer:
+        layer.layer_scale1.lambda1.fill_(1)
+        layer.layer_scale2.lambda1.fill_(1)
+    images = torch.rand(1, 3, 16, 24)
+    features = VisionTransformer("tiny", str(tmp_path))(images)
+    torch.testing.assert_close(features, as_map(network(images).last_hidden_state, "radio", 4, 6), rtol=1e-4, atol=1e-5)
+
+
 @torch.inference_mode()
 def test_old_weights_in_pickle_are_read_too(vit):
     images = torch.rand(1, 3, 16, 16)
@@ -241,7 +274,8 @@ def test_auto_precision_follows_the_device_and_the_family(checkpoint):
     backbone = VisionTransformer("tiny", folder)
     assert backbone.fingerprint()["dtype"] == "float32"
     backbone.to("meta")
-    assert backbone.fingerprint()["dtype"] == ("float32" if family == "dinov3_vit" else "float16")
+    single = family.startswith(("dinov3_vit", "radio", "tipsv2"))
+    assert backbone.fingerprint()["dtype"] == ("float32" if single else "float16")
 
 
 def test_the_fingerprint_names_what_can_change_the_features(vit):
@@ -302,6 +336,7 @@ def test_arguments_out_of_range_are_explained(vit, options, what, hint):
     [
         ("config.json", '{"model_type": "vitt"}', "'vitt'", "did you mean vit?"),
         ("config.json", "{}", "None", "dinov3_vit"),
+        ("config.json", '{"model_type": "siglip2"}', "NaFlex", "google/siglip2-base-patch16-512"),
         ("config.json", '{"model_type": "vit", ', "can't be read as JSON", "fetch"),
         ("config.json", "[]", "no object", "fetch"),
         ("config.json", '{"model_type": "vit", "hidden_size": "wide"}', "can't be used", "fetch"),
@@ -318,6 +353,15 @@ def test_damaged_files_are_named(vit, name, text, what, hint):
     assert what in caught.value.what
     assert caught.value.where.endswith(name)
     assert hint in caught.value.hint
+
+
+def test_a_family_that_the_installed_transformers_lacks_is_named(vit, monkeypatch):
+    monkeypatch.delitem(transformers.CONFIG_MAPPING._mapping, "vit")
+    with pytest.raises(
+        UserError, match=f"transformers {transformers.__version__} is older than model_type 'vit'"
+    ) as at:
+        VisionTransformer("tiny", str(vit))
+    assert at.value.hint == "pip install --upgrade transformers"
 
 
 @pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -369,7 +413,16 @@ def test_importing_the_family_does_not_import_transformers():
 
 
 OPTIONS = ["clip_b16", "clip_l14", "siglip_b16", "siglip_l16", "dino_b16", "dino_s16", "dino_b8", "dino_s8"]
-OPTIONS += ["dinov2_b14", "dinov2_l14", "dinov3_b16"]
+OPTIONS += [
+    "dinov2_b14",
+    "dinov2_l14",
+    "dinov2_s14_registers",
+    "dinov2_b14_registers",
+    "siglip2_b16",
+    "cradiov4_h16",
+    "tipsv2_b14",
+]
+OPTIONS += ["dinov3_s16", "dinov3_s16plus", "dinov3_b16", "dinov3_l16", "dinov3_h16plus"]
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -51,7 +51,7 @@ def test_namers_follow_the_protocol_unless_told_otherwise(tmp_path):
 
 @pytest.mark.parametrize("group", ["dataset", "backbone", "segmenter", "upsampler", "refiner", "protocol"])
 def test_every_option_composes(group):
-    options = [path.stem for path in (conf_dir() / group).glob("*.yaml")]
+    options = {path.stem for path in (conf_dir() / group).glob("*.yaml")} - {"fused"}  # which wants names of others
     assert options
     for option in options:
         assert load_config([f"{group}={option}"]).choices[group] == option

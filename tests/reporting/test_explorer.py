@@ -23,6 +23,7 @@ from diffcut_bench.ncut import NCutTree, ncut_tree
 from diffcut_bench.reporting import Explorer
 from diffcut_bench.reporting import explorer as module
 from diffcut_bench.segmentation import PictureSegmenter
+from diffcut_bench.segmenters import Agglomerative, DiffCut
 
 NODE = shutil.which("node")
 ROWS, COLS = 18, 22
@@ -34,6 +35,12 @@ def made_tree(seed: int, nodes: int = ROWS * COLS) -> NCutTree:
     """The cuts of random features."""
     features = torch.randn(1, nodes, 5, generator=torch.Generator().manual_seed(seed))
     return ncut_tree(features, max_tau=0.95, alpha=10)
+
+
+def merged_tree(seed: int) -> NCutTree:
+    """The merges of random features, some of them at cosines below 0."""
+    features = torch.randn(1, 5, ROWS, COLS, generator=torch.Generator().manual_seed(seed))
+    return Agglomerative(min_patches=1).tree(features, 0.95)
 
 
 def leaves_of(tree: NCutTree) -> np.ndarray:
@@ -70,9 +77,10 @@ def segments_of(data: dict, tau: float) -> np.ndarray:
     return np.array(holder)[unpacked(data["leaves"], (data["height"], data["width"]))]
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_the_pages_data_hold_the_segments_at_every_tau(seed):
-    tree = made_tree(seed)
+@pytest.mark.parametrize("made", [made_tree, merged_tree])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_pages_data_hold_the_segments_at_every_tau(made, seed):
+    tree = made(seed)
     data = explorer_of(tree).data("a.jpg")
     taus = [*TAUS, *data["reached"], *np.nextafter(np.float32(data["reached"]), np.float32(1)).tolist()]
     counts = set()
@@ -134,7 +142,7 @@ def test_a_picture_of_one_colour_is_one_segment():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["segmenter=slic"], "only the recursive cut has a tree"),
+        (["segmenter=slic"], "this segmenter has no tree"),
         (["segmenter.approximation=coarse_to_fine"], "an approximated cut has no tree"),
         (["segmenter.label_codes=float32"], "merge segments"),
     ],
@@ -151,7 +159,7 @@ def test_exploring_ends_at_the_time_limit(monkeypatch):
         while True:
             time.sleep(0.01)
 
-    monkeypatch.setattr("diffcut_bench.segmentation.picture.ncut_trees", endless)
+    monkeypatch.setattr(DiffCut, "tree", endless)
     config = load_config(["protocol=strict", "backbone=colour", SMALL, "max_seconds=2"])
     result = PictureSegmenter(config)(skimage.data.coffee()[::4, ::4])
     with pytest.raises(UserError, match="took longer than max_seconds=2"):
@@ -162,7 +170,7 @@ def test_the_command_refuses_before_any_work(cli, tmp_path):
     Image.fromarray(skimage.data.coffee()[::4, ::4]).save(tmp_path / "a.png")
     done = cli("segment", tmp_path / "a.png", "--explore", "segmenter=kmeans", f"output_dir={tmp_path}", SMALL)
     assert done.code == 2
-    assert "only the recursive cut has a tree" in done.err
+    assert "this segmenter has no tree" in done.err
     assert not (tmp_path / "segments").exists()
 
 
@@ -181,6 +189,33 @@ def test_the_command_writes_a_page_for_each_picture_and_finds_it_again(cli, tmp_
     assert "segmented before" in cli(*call).out
     cli(*call, "segmenter.tau=0.3")
     assert not page.exists()  # it was of other settings
+
+
+def test_merges_are_explored_as_cuts_are(cli, tmp_path):
+    """The page's data has the segments that the segmenter finds at each tau, and says what tau is."""
+    Image.fromarray(skimage.data.coffee()[::4, ::4]).save(tmp_path / "a.png")
+    own = [
+        "segmenter=agglomerative",
+        "segmenter.min_patches=2",
+        "refiner=none",
+        "upsampler=nearest",
+        "backbone=efficientnet_lite0",
+        SMALL,
+    ]
+    done = cli("segment", tmp_path / "a.png", "--explore", *own, "smallest_segment=0", f"output_dir={tmp_path}")
+    assert done.code == 0, done.err
+    page = (tmp_path / "segments" / "a_explorer.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+    assert (data["tau"], data["maxTau"]) == (0.6, 1.0)
+    assert "cosine of their mean features is at least tau" in page
+    assert "Normalized Cut" not in page
+    result = PictureSegmenter(load_config(["protocol=strict", *own]))(tmp_path / "a.png")
+    counts = []
+    for tau in (0.0, 0.3, 0.6, 0.9, 1.0):
+        made = sum(reached < np.float32(tau) for reached in data["reached"])
+        assert result.at(tau).num_segments == len(np.unique(result.hierarchy().regions(tau))) == made + 1
+        counts.append(made)
+    assert counts == sorted(counts) and len(set(counts)) > 2
 
 
 # ---- The script in Node
@@ -210,12 +245,12 @@ const labels = taus.map((tau) => {
 """
 
 
-@pytest.fixture(scope="module")
-def in_node(tmp_path_factory):
+@pytest.fixture(scope="module", params=[made_tree, merged_tree])
+def in_node(request, tmp_path_factory):
     """What the page's script makes of a tree: segments at each tau, and PNG files."""
     if NODE is None:
         pytest.skip("Node is not installed")
-    folder, tree = tmp_path_factory.mktemp("node"), made_tree(1)
+    folder, tree = tmp_path_factory.mktemp("node"), request.param(1)
     data = explorer_of(tree).data("a.jpg")
     script = folder / "explorer.js"
     shutil.copy(Path(module.__file__).with_suffix(".js"), script)
@@ -324,6 +359,22 @@ def test_more_and_fewer_go_through_all_numbers_of_segments(opened, coffee):
     """
     assert opened.run(clicks, "more", 0) == numbers
     assert opened.run(clicks, "fewer", 0.8) == numbers[::-1]
+
+
+def test_fewer_ends_where_no_smaller_tau_has_fewer_segments(opened, tmp_path):
+    tree = merged_tree(3)
+    assert tree.images[0].reached_at.min() < 0, "merges that are made at no tau"
+    (tmp_path / "merged.html").write_text(explorer_of(tree).page("merged.jpg"), encoding="utf-8")
+    opened.open(tmp_path / "merged.html")
+    clicks = """
+      const fewer = document.getElementById("fewer");
+      let clicks = 0;
+      while (!fewer.disabled && clicks++ < 1000) fewer.click();
+      return [Number(document.getElementById("count").textContent), clicks];
+    """
+    count, clicks = opened.run(clicks)
+    assert count == int(tree.labels(0).max()) + 1 > 1
+    assert 0 < clicks < 1000
 
 
 def test_the_canvas_has_the_colours_of_the_segments(opened, coffee):

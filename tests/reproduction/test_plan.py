@@ -141,9 +141,9 @@ def test_published_values_are_the_papers(shared):
     def rows(table: str, *names: str) -> list[dict[str, float]]:
         return [row.get("miou") or {"voc": row["voc"]} for row in published[table]["rows"]]
 
-    ours = list(values("table1").values())
-    assert ours == [*rows("table1"), *(row["miou"] for row in published["third_party"]["rows"])]
-    for table in ("table2", "table3", "table4", "table5", "table6", "table7", "table8"):
+    later = values("later")
+    assert {row["method"]: row["miou"] for row in published["third_party"]["rows"]}.items() <= later.items()
+    for table in ("table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8"):
         assert list(values(table).values()) == rows(table), table
     nine = published["table9"]
     assert values("table9") == {n: dict(zip(nine["columns"], v, strict=True)) for n, v in nine["rows"].items()}

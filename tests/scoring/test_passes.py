@@ -200,7 +200,7 @@ def test_a_segmenter_that_fails_on_one_image_loses_only_that_one(shapes, tmp_pat
     dataset, source = passes.open_dataset(config), open_features(replace(config, features={}), torch.device("cpu"))
     wanted = [Wanted(index, features=True) for index in range(8)]
     examples = [batch[0] for batch in example_loader(dataset, wanted, source, batch_size=1)]
-    poisoned = source.compute(examples[6].image[None])[0, 0, 0, 0]
+    poisoned = source.compute(examples[6:7])[0, 0, 0, 0]
     monkeypatch.setattr(DiffCut, "together", classmethod(picky))
     cell = run(shapes, tmp_path / "out")
     assert [(f.id, f.error) for f in cell.result.failures] == [("picture6", "ValueError: can't take this one")]

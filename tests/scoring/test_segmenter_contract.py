@@ -37,7 +37,7 @@ def test_every_option_keeps_the_contract(option, made_elsewhere):
     findings = {each.what: each for each in check_segmenter(load_config([f"segmenter={option}", *own]))}
     assert not [each for each in findings.values() if not each.fine]
     assert findings["key"].value and "order of the batch" in findings
-    if option in ("autosc", "kmeans", "kway_ncut", "oracle", "precomputed"):
+    if option in ("agglomerative", "autosc", "falcon", "kmeans", "kway_ncut", "oracle", "precomputed"):
         assert findings["planted regions"].value == "4 for 4 and 3 for 3; 100% and 100% of the area agree"
 
 

@@ -120,9 +120,10 @@ def test_slurm_is_asked_for_what_the_yaml_says(cli, place, tmp_path, monkeypatch
     assert "#SBATCH --job-name=diffcut_bench" in asked
 
 
-def test_only_a_recursion_is_said_to_be_shared():
+def test_only_a_tree_is_said_to_be_shared():
     for segmenter, told in (
-        ("diffcut", "1 recursion, from which every tau is read"),
+        ("diffcut", "features, cosines, and 1 recursion, from which every tau is read"),
+        ("agglomerative", "features, and 1 merging, from which every tau is read"),
         ("tokencut", "reading and features"),
     ):
         configs = [load_config([f"segmenter={segmenter}", f"segmenter.tau={tau}"]) for tau in (0.2, 0.4)]

@@ -293,7 +293,7 @@ def test_regions_of_the_tree_are_its_labels_at_every_tau(zero_affinity):
     torch.manual_seed(0)
     kinds = torch.rand(6, 8).repeat_interleave(8, dim=0)
     tree = ncut_tree((kinds + 0.05 * torch.rand(48, 8))[None], 0.95, 10, zero_affinity=zero_affinity)
-    hierarchy = Hierarchy.of(tree, 10, (6, 8))
+    hierarchy = Hierarchy.of(tree, {"alpha": 10}, (6, 8))
     assert len(hierarchy.parents) > 5
     for tau in (0, 0.2, 0.5, 0.7, 0.9, 0.95, *hierarchy.taus):
         ours, theirs = hierarchy.regions(tau).ravel(), tree.labels(tau)[0].numpy()
@@ -318,6 +318,20 @@ def test_the_tree_of_a_picture_has_the_segments_of_its_patches(tmp_path):
     tree = json.loads(written("tree", Segmented("a.png", result), tmp_path).read_text())
     assert tree["regions"] == hierarchy.to_dict()["regions"]
     assert (tree["width"], tree["height"]) == (600, 400)
+
+
+def test_a_tree_says_what_it_depends_on_and_nothing_else(tmp_path):
+    keys = {}
+    for name in ("diffcut", "agglomerative"):
+        config = load_config(["protocol=strict", f"segmenter={name}", "refiner=none", SMALL])
+        result = PictureSegmenter(config)(skimage.data.coffee()[::4, ::4])
+        tree = json.loads(written("tree", Segmented("a.png", result, tau=0.6), tmp_path).read_text())
+        keys[name] = [key for key in tree if key not in ("image", "width", "height", "tau", "region_of_label")]
+        assert tree["max_tau"] == {"diffcut": 0.8, "agglomerative": 1.0}[name]
+    assert keys["diffcut"] == ["alpha", "max_tau", "regions", "leaf_of_patch"]
+    assert keys["agglomerative"] == ["min_patches", "max_tau", "regions", "leaf_of_patch"]
+    areas = [region["patches"] for region in tree["regions"]]
+    assert areas[0] == np.size(tree["leaf_of_patch"]) and min(areas) >= tree["min_patches"]
 
 
 @pytest.mark.parametrize("tau", [0.4, 0.6])
@@ -392,7 +406,7 @@ def test_what_can_not_be_written_is_said_before_or_by_the_picture(cli, tmp_path)
     command = ("segment", tmp_path / "a.png", tmp_path / "b.png", f"output_dir={tmp_path}", SMALL)
     done = cli(*command, "--format", "tree", "segmenter=kmeans")
     assert done.code == 2
-    assert "only the recursive cut has a tree" in done.err
+    assert "this segmenter has no tree" in done.err
     assert not (tmp_path / "segments").exists()
     assert "--simplify" in cli(*command, "--simplify", "-1").err
     library("shapely")

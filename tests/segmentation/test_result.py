@@ -13,7 +13,8 @@ from PIL import Image
 
 import diffcut_bench
 from diffcut_bench.errors import UserError
-from diffcut_bench.segmentation import picture as module
+from diffcut_bench.ncut import ImageTree, NCutTree
+from diffcut_bench.segmenters import diffcut
 
 FAST = "protocol.image_size=256"
 OVERRIDES = ["backbone=efficientnet_lite0", FAST]
@@ -30,7 +31,15 @@ def coffee(segmenter):
     return segmenter(skimage.data.coffee())
 
 
-@pytest.mark.parametrize("words", [[], ["refiner=none", "upsampler=nearest"], ["segmenter.label_codes=float32"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["refiner=none", "upsampler=nearest"],
+        ["segmenter.label_codes=float32"],
+        ["segmenter=agglomerative", "segmenter.min_patches=1", "refiner=none"],
+    ],
+)
 def test_another_tau_is_what_the_segmenter_gives_there(words):
     picture = skimage.data.coffee()[::2, ::2]
     result = diffcut_bench.PictureSegmenter([*OVERRIDES, *words])(picture)
@@ -51,10 +60,10 @@ def test_another_tau_computes_no_features_and_few_recursions(segmenter, monkeypa
         calls.append(arguments)
         return original(*arguments)
 
-    original = module.ncut_trees
-    monkeypatch.setattr(module, "ncut_trees", counted)
+    original = diffcut.ncut_trees
+    monkeypatch.setattr(diffcut, "ncut_trees", counted)
     monkeypatch.setattr(type(segmenter._pipeline.features), "compute", None)  # a call would fail
-    own = segmenter.check_has_tree().tau
+    own = segmenter.tree_method().tau
     for tau in (own - 0.2, own, own - 0.1):
         result.at(tau)
     assert len(calls) == 1  # to its own tau
@@ -80,13 +89,44 @@ def test_labels_alone_have_no_other_tau():
             call()
 
 
+class Halves:
+    """Somebody's method with a tree: left and right are parted at every tau above a half."""
+
+    tau, tau_meaning, slider_end = 0.7, "halves are parted where one half is below tau", 0.9
+
+    def __call__(self, features):
+        return self.tree(features, self.tau).labels(self.tau).unflatten(1, features.shape[2:])
+
+    def tree(self, features, max_tau):
+        left = torch.zeros(features.shape[2:], dtype=torch.bool)
+        left[:, : left.shape[1] // 2] = True
+        return NCutTree([ImageTree(torch.tensor([0.5]), [-1], left.reshape(1, -1))] * len(features), max_tau)
+
+    def tree_settings(self):
+        return {"parts": 2}
+
+    def tree_fault(self, nested):
+        return None
+
+
+def test_a_tree_of_ones_own_is_read_likewise():
+    own = ["segmenter=one_segment", f"segmenter._target_={__name__}.{Halves.__name__}", "refiner=none"]
+    result = diffcut_bench.PictureSegmenter([*OVERRIDES, *own])(skimage.data.coffee()[::4, ::4])
+    assert [result.at(tau).num_segments for tau in (0.4, 0.6)] == [1, 2]
+    assert result.hierarchy().to_dict()["parts"] == 2
+    assert result.explore().max_tau == 0.9
+    assert "halves are parted where one half is below tau." in result.explore().page()
+
+
 def test_a_method_without_a_tree_says_so():
     result = diffcut_bench.segment(skimage.data.coffee()[::4, ::4], "none", "segmenter=slic", FAST)
-    with pytest.raises(UserError, match="only the recursive cut has a tree"):
+    with pytest.raises(UserError, match="this segmenter has no tree"):
         result.at(0.4)
 
 
-def test_a_picture_of_one_colour_is_one_segment_at_every_tau(segmenter):
+@pytest.mark.parametrize("name", ["diffcut", "agglomerative"])
+def test_a_picture_of_one_colour_is_one_segment_at_every_tau(name):
+    segmenter = diffcut_bench.PictureSegmenter([*OVERRIDES, f"segmenter={name}"])
     result = segmenter(Image.new("RGB", (40, 30), "teal"))
     assert result.at(0.9).num_segments == 1
     assert result.hierarchy().parents == [-1]

@@ -5,6 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional.clustering import adjusted_rand_score
 
+from diffcut_bench.segmenters import MaskCut, TokenCut
+
 SIDES = (6, 5, 4)
 
 
@@ -52,3 +54,19 @@ def cosines(nodes: torch.Tensor) -> NDArray[np.float32]:
 
 
 TURNS = (lambda x: x.flip(-1), lambda x: x.flip(-2), lambda x: x.transpose(-1, -2))
+
+
+def alike(features: torch.Tensor) -> torch.Tensor:
+    """The same maps with a direction that all patches share, so strong that every cosine is above 0.5."""
+    shared = torch.full_like(features[:, :1], 2 * float(features.norm(dim=1).max()))
+    return torch.cat([features, shared], dim=1)
+
+
+def threshold(nodes: torch.Tensor, segmenter: MaskCut | TokenCut) -> float:
+    """Cosine above which patches [nodes, channels] are joined: given, or by sorting those of all pairs."""
+    if segmenter.tau_quantile is None:
+        return segmenter.tau
+    matrix = cosines(nodes)
+    pairs = sorted(float(matrix[i, j]) for i in range(len(nodes)) for j in range(i))
+    below = int(segmenter.tau_quantile * len(pairs))
+    return (pairs[below - 1] + pairs[below]) / 2

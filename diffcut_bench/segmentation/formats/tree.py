@@ -1,4 +1,4 @@
-"""The hierarchy as JSON: the regions of the recursion, their parents, and the tau at which each appears."""
+"""The hierarchy as JSON: the regions of the tree, their parents, and the tau at which each appears."""
 
 import json
 
