@@ -113,7 +113,7 @@ def _checked_weights(weights: Sequence[float] | None, of: Sequence[str]) -> tupl
     if weights is None:
         return (1.0,) * len(of)
     where, hint = f"backbone.weights={weights}", f"backbone.weights=[{','.join('1' * len(of))}], one for each part"
-    if not isinstance(weights, Sequence) or isinstance(weights, str) or len(weights) != len(of):
+    if not isinstance(weights, (list, tuple)) or len(weights) != len(of):
         raise UserError(f"the parts {', '.join(of)} take {len(of)} weights", where, hint)
     for weight in weights:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 1e-6 <= weight <= 1e6:

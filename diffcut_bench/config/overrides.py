@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from diffcut_bench.config.parts import (
+    FUSED,
     LINKER_BACKBONE,
     more_than_a_backbone,
     part_of,
@@ -310,7 +311,7 @@ def _values(override: Override, text: str, overrides: Sequence[str]) -> list[str
 
 
 def _globbed(group: str, pattern: Glob, text: str, overrides: Sequence[str]) -> list[str]:
-    known = known_options(group, overrides)
+    known = [option for option in known_options(group, overrides) if option != FUSED]  # which wants names of others
     if not known:
         raise UserError("glob() is for the options of a group", text, f"groups: {', '.join(GROUPS)}; write key=a,b")
     found = pattern.filter(known)

@@ -96,7 +96,7 @@ class Outlook:
             other.state if self.finished else self.state,
             tuple(dict.fromkeys((*self.missing, *other.missing))),
             self.whole or other.whole,
-            **{name: None if None in pair else sum(pair) for name, pair in pairs.items()},
+            **{name: _known_sum(pair) for name, pair in pairs.items()},
         )
 
 
@@ -168,7 +168,7 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
             features = _features_key(network, look.dataset) if shared else f"{key}, network {number}"
             lacking.append(0 if features in counted else _unstored(look, number, needed))
             counted |= {features} if needed else set()
-        unstored = None if None in lacking else max(lacking)
+        unstored = None if None in lacking else max(each for each in lacking if each is not None)
         seconds = None
         if images is not None and unstored is not None and not coherence and is_here(config.device):
             seconds = _estimate(speeds, config, images, unstored) if images else 0.0
@@ -176,9 +176,15 @@ def look_ahead(configs: Sequence[RunConfig], *, coherence: bool = False) -> list
         aspect = _OBLONG if whole else 1
         pairs = enumerate(zip(networks, lacking, strict=True))
         costs = [_costs(network, look, number, lacks, aspect) for number, (network, lacks) in pairs]
-        summed = [None if None in each else sum(each) for each in zip(*costs, strict=True)]
-        found.append(Outlook(state, missing, whole, images, unstored, *summed, seconds))
+        feature_bytes, half_bytes, operations = (_known_sum(each) for each in zip(*costs, strict=True))
+        amounts = (unstored, feature_bytes, half_bytes, operations)
+        found.append(Outlook(state, missing, whole, images, *amounts, seconds))
     return found
+
+
+def _known_sum(amounts: Sequence[Any]) -> Any:
+    """None where one of them is not known."""
+    return None if None in amounts else sum(amounts)
 
 
 def _unstored(look: _Look, number: int, images: int | None) -> int | None:

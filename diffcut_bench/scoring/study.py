@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from diffcut_bench.config import RunConfig, is_launcher, is_searchpath, is_sweeper, load_config, split_swept
 from diffcut_bench.config.mistakes import entries
-from diffcut_bench.config.overrides import composed
+from diffcut_bench.config.overrides import composed, with_parts
 from diffcut_bench.errors import UserError
 from diffcut_bench.escaping import counted
 from diffcut_bench.evaluation import Metric, known_metrics
@@ -150,7 +150,7 @@ def plan_study(overrides: Sequence[str]) -> Study:
     keys = [*(word.partition("=")[0] for word in swept), *map(str, sweeper.get("params") or ())]
     direction = str(sweeper.direction).removeprefix("Direction.")
     summary = f"study of {counted(int(sweeper.n_trials), 'trial')} over {', '.join(keys)}: {direction} {metric.heading}"
-    return Study(new_folder(config), config, [*own, *fixed, *swept], keys, summary)
+    return Study(new_folder(config), config, [*own, *with_parts(fixed), *swept], keys, summary)
 
 
 def _sweeper(words: Sequence[str]) -> DictConfig:

@@ -26,9 +26,9 @@ class Falcon:
 
     Its code could not be had, and what could be had of its text leaves open: the values of all constants, which are
     ours, and the start, which is ours too: the spectral partition by column-pivoted QR, of greater f on seven of eight
-    photographs than what k-means or a random start becomes. The eigenvalues are those of the normalised Laplacian; the paper has a
-    negative threshold, so perhaps of ``−D^-1/2 W D^-1/2``, whose eigenvalues are less by 1. A rise of f by no more than
-    its rounding is none.
+    photographs than what k-means or a random start becomes. The eigenvalues are those of the normalised Laplacian; the
+    paper has a negative threshold, so perhaps of ``−D^-1/2 W D^-1/2``, whose eigenvalues are less by 1. A rise of f by
+    no more than its rounding is none.
 
     Args:
         kappa: K is the number of eigenvalues below it; in (0, 2].

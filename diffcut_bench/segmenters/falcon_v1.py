@@ -31,8 +31,8 @@ class FalconV1(TakesClusters):
     Args:
         clusters: K, or ``annotated``: as many as classes are annotated in an image. Some may stay empty.
         alpha: exponent of the affinity, > 0; 4.5 to 5.5 there.
-        diagonal: share of a patch's degree that is added to its affinity to itself, in [0, 1]; up to 0.7 there, where hardly
-            a patch leaves the segment that the start gave it.
+        diagonal: share of a patch's degree that is added to its affinity to itself, in [0, 1]; up to 0.7 there, where
+            hardly a patch leaves the segment that the start gave it.
         start: ``kmeans`` of the patches' directions; ``spectral``: the softmax of ten times the eigenvectors of the
             normalised Laplacian after the first; ``random``: uniform.
         iterations: of `alternate`.
