@@ -58,7 +58,6 @@ class FeatureSource:
 
     Attributes:
         stored: what the store has.
-        networks: sources of one network each: this one, unless backbones are fused.
         recomputed: images that the store had promised; their shards were damaged or cleared.
     """
 
@@ -67,9 +66,13 @@ class FeatureSource:
     ) -> None:
         self.backbone, self.framing, self.device, self.store = backbone, framing, device, store
         self.stored = StoredFeatures(store, None if backbone.channels_are_patches else backbone.channels, framing)
-        self.networks: tuple[FeatureSource, ...] = (self,)
         self.recomputed = 0
         self._promised = frozenset(store.images()) if store is not None else frozenset()
+
+    @property
+    def networks(self) -> tuple["FeatureSource", ...]:
+        """Sources of one network each: this one, unless backbones are fused."""
+        return (self,)
 
     @property
     def kept_as(self) -> str | None:
@@ -217,8 +220,12 @@ class FusedFeatures(FeatureSource):
 
     def __init__(self, backbone: Fused, framing: Framing, networks: Sequence[FeatureSource]) -> None:
         super().__init__(backbone, framing, networks[0].device)
-        self.fused, self.networks = backbone, tuple(networks)
+        self.fused, self._networks = backbone, tuple(networks)
         self._promised = frozenset.intersection(*(each._promised for each in networks))
+
+    @property
+    def networks(self) -> tuple[FeatureSource, ...]:
+        return self._networks
 
     def of(self, examples: Sequence[Example]) -> Tensor:
         maps = []
