@@ -70,6 +70,19 @@ def test_equals_the_textbook(beta, least, most):
     assert len(tried) > 1 and least <= min(tried) and max(tried) <= most
 
 
+def test_k_is_searched_on_both_sides_of_the_eigengaps(monkeypatch):
+    tried, cluster = [], KMeans.cluster
+
+    def noting(self, points, clusters):
+        tried.append(clusters)
+        return cluster(self, points, clusters)
+
+    monkeypatch.setattr(KMeans, "cluster", noting)
+    monkeypatch.setattr("diffcut_bench.segmenters.clasp.elbow", lambda values: 7)
+    Clasp()(smooth(1))
+    assert tried == list(range(3, 12)), "3.5 rounded down to 10.5 rounded up"
+
+
 def test_coffee_equals_the_output_of_the_third_party():
     theirs = np.load(DATA / "clasp_coffee.npz")
     patches = coffee()
