@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffcut_bench.backbones.base import Outline
-from diffcut_bench.backbones.vision_transformer import FACETS, VisionTransformer, layer_number, part_named
+from diffcut_bench.backbones.vision_transformer import _FACETS, VisionTransformer, _layer_number, _part
 from diffcut_bench.errors import UserError, did_you_mean
 
 
@@ -38,7 +38,7 @@ class LayerFacets(VisionTransformer):
         gated: bool = False,
     ) -> None:
         if facet == "tokens":
-            known = [each for each in FACETS if each != "tokens"]
+            known = [each for each in _FACETS if each != "tokens"]
             raise UserError("tokens of several layers are not taken", "backbone.facet", did_you_mean("", known))
         where, hint = f"backbone.layers={layers}", "numbers of layers that ascend, such as backbone.layers=[-3,-2,-1]"
         if not isinstance(layers, Sequence) or not layers:
@@ -47,7 +47,7 @@ class LayerFacets(VisionTransformer):
             name, model, revision, layer=layers[-1], facet=facet, image_size=image_size, dtype=dtype, gated=gated
         )
         depth = self._config.num_hidden_layers
-        self._numbers = [layer_number(layer, facet, depth)[0] for layer in layers]
+        self._numbers = [_layer_number(layer, facet, depth)[0] for layer in layers]
         if any(first >= second for first, second in pairwise(self._numbers)):
             raise UserError(f"layers {self._numbers} do not ascend", where, hint)
         self.layer = "+".join(map(str, self._numbers))
@@ -65,7 +65,7 @@ class LayerFacets(VisionTransformer):
         super()._read()
         layers = next(module for module in self.network.modules() if isinstance(module, nn.ModuleList))
         for number in self._numbers[:-1]:  # the last one's are what the network gives
-            part_named(layers[number], FACETS[self.facet])[1].register_forward_hook(self._keep)
+            _part(layers[number], _FACETS[self.facet])[1].register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: Any, projected: Tensor) -> None:
         self._kept.append(projected)
