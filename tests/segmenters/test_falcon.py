@@ -3,6 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import DATA, blobs, same_partition
+from planted import check_order_and_batches
 from test_autosc import smooth, textbook_qr
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -114,15 +115,7 @@ def test_the_start_is_better_than_what_k_means_and_chance_become():
 
 
 def test_permuted_patches_and_batches_change_nothing():
-    segmenter = Falcon(0.6, 5, tau0=1e-3)
-    features = torch.cat([smooth(seed) for seed in range(3)])
-    labels = segmenter(features)
-    for image, partition in zip(features, labels, strict=True):
-        assert torch.equal(segmenter(image[None])[0], partition)
-        assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
-    order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
-    shuffled = segmenter(features.flatten(2)[:, :, order].unflatten(2, (8, 9))).flatten(1)
-    assert all(same_partition(a, b[order]) for a, b in zip(shuffled, labels.flatten(1), strict=True))
+    check_order_and_batches(Falcon(0.6, 5, tau0=1e-3), torch.cat([smooth(seed) for seed in range(3)]))
 
 
 def test_the_number_of_segments_is_held_in_its_range():
