@@ -3,7 +3,7 @@
 import argparse
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -29,8 +29,8 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.ncut.settings import LabelCodes
 from diffcut_bench.reporting import encode_figure
-from diffcut_bench.scoring.features import FeatureSource
-from diffcut_bench.scoring.framing import Example, Framing
+from diffcut_bench.scoring.features import FeatureSource, open_features
+from diffcut_bench.scoring.framing import Example
 from diffcut_bench.scoring.passes import open_dataset, run_cell
 from diffcut_bench.scoring.reading import Wanted, example_loader
 from diffcut_bench.scoring.upload import upload
@@ -140,8 +140,7 @@ def open_subject(options: argparse.Namespace) -> Subject:
     device = choose_device(config.device)
     dataset = open_dataset(config).select(options.images)
     protocol = build_protocol(config.protocol)
-    backbone = instantiate("backbone", config.backbone).to(device)
-    source = FeatureSource(backbone, Framing.of(protocol, backbone), device)
+    source = open_features(replace(config, features={}), device)
     wanted = [Wanted(index, features=True, pixels=True) for index in range(len(dataset))]
     loader = example_loader(dataset, wanted, source, batch_size=1)
     examples = upload([item for batch in loader for item in batch if isinstance(item, Example)], device)

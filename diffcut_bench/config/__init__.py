@@ -8,6 +8,7 @@ from diffcut_bench.config.overrides import (
     known_options,
     part_of_composed,
     quote_if_needed,
+    setting_of_option,
     show_composed,
     split_swept,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "quote_if_needed",
     "quoted",
     "searching",
+    "setting_of_option",
     "show_composed",
     "split_swept",
     "trusted",

@@ -30,7 +30,7 @@ from diffcut_bench.config.parts import (
 )
 from diffcut_bench.config.search import quoted, with_addresses, with_search_path
 from diffcut_bench.errors import UserError, did_you_mean
-from diffcut_bench.extensions import is_searchpath
+from diffcut_bench.extensions import is_searchpath, option_folders
 from diffcut_bench.paths import conf_dir, is_path_option
 
 GROUPS = (
@@ -80,6 +80,17 @@ def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: 
                 if key not in typed:
                     OmegaConf.update(config, key, value)
         return config
+
+
+def setting_of_option(group: str, option: str, name: str) -> Any:
+    """What the yaml of an option itself gives a setting, interpolations as they stand; None where it is silent. What
+    it inherits is not looked at."""
+    for folder in (conf_dir(), *option_folders()):
+        path = folder / group / f"{option}.yaml"
+        if path.is_file():
+            node: Any = OmegaConf.to_container(OmegaConf.load(path))
+            return node.get(group, node).get(name)
+    return None
 
 
 def with_parts(words: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ FUSED = "fused"
 LINKER_BACKBONE = "linker.backbone"  # an option of the group backbone, and its settings, inside the linker's
 PLACES = {"backbone": "backbone", LINKER_BACKBONE: f"backbone@{LINKER_BACKBONE}"}  # keys, and how Hydra calls them
 _SUM = re.compile(r"[\w-]+(\+[\w-]+)+")
-_PART = re.compile(r"\+{0,2}((?:linker\.)?backbone\.parts\.[\w-]+)\.")
+_PART = re.compile(r"[+~]{0,2}((?:linker\.)?backbone\.parts\.[\w-]+)\.")
 _SUCH_AS = "of=[ssd1b,dinov3_b16]"
 
 

@@ -1,14 +1,14 @@
 """Concept assignment whose upsampling follows the picture's colours. Knows tensors only."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, embedding_bag
 
-from diffcut_bench.refinement.options import check_above_0, check_at_least
+from diffcut_bench.ncut.arguments import check_choice, check_count, check_positive
 from diffcut_bench.refinement.upsampling import Similarity, concept_similarities
 
 # Weights, similarities or colours that are worked on at once (16 MiB in float32).
@@ -104,11 +104,10 @@ class BilateralUpsampler:
     radius: int = 2
 
     def __post_init__(self) -> None:
-        if self.similarity not in ("dot", "cosine"):
-            raise ValueError(f"similarity must be dot or cosine, not {self.similarity!r}")
-        check_above_0("sigma_space", self.sigma_space)
-        check_above_0("sigma_colour", self.sigma_colour)
-        check_at_least("radius", self.radius, 0, whole=True)
+        check_choice("similarity", self.similarity, get_args(Similarity))
+        check_positive("sigma_space", self.sigma_space)
+        check_positive("sigma_colour", self.sigma_colour)
+        check_count("radius", self.radius, 0)
 
     def __call__(self, features: Tensor, partition: Tensor, size: tuple[int, int], image: Tensor) -> Tensor:
         return assign_concepts_by_colour(

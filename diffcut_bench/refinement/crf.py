@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.extras import require
-from diffcut_bench.refinement.options import check_at_least, is_number
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
 
 # Far below it the authors' lattice writes beyond its memory; no pixel hears another one at this already.
 _LEAST_SIGMA = 0.1
@@ -36,7 +36,7 @@ class CrfRefiner:
         iterations: of mean field; 0 changes nothing.
         confidence: probability of a pixel's own segment before the first iteration, above 0.5 and below 1.
         gaussian_sigma: of the kernel of distance alone, in pixels of the label map.
-        gaussian_weight: of that kernel.
+        gaussian_weight: of that kernel, at most 1e6, as the other one's.
         bilateral_sigma: of the kernel of distance and colour: distance, in pixels of the label map.
         colour_sigma: of the same kernel: difference of colour, in grey levels (0..255) of each channel.
         bilateral_weight: of that kernel.
@@ -55,13 +55,16 @@ class CrfRefiner:
     bilateral_weight: float = 10
 
     def __post_init__(self) -> None:
-        check_at_least("iterations", self.iterations, 0, whole=True)
-        if not is_number(self.confidence) or not 0.5 < self.confidence < 1:
-            raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence!r}")
+        check_count("iterations", self.iterations, 0)
+        check_number("confidence", self.confidence, 0.5, 1)
+        if self.confidence in (0.5, 1):
+            raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
         for name in ("gaussian_sigma", "bilateral_sigma", "colour_sigma"):
-            check_at_least(name, getattr(self, name), _LEAST_SIGMA)
+            check_positive(name, getattr(self, name))
+            if getattr(self, name) < _LEAST_SIGMA:
+                raise ValueError(f"{name} must be at least {_LEAST_SIGMA}, not {getattr(self, name)}")
         for name in ("gaussian_weight", "bilateral_weight"):
-            check_at_least(name, getattr(self, name), 0)
+            check_number(name, getattr(self, name), 0, 1e6)
         require("crf", "refiner=crf", "pydensecrf")
 
     def __call__(

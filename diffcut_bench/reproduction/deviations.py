@@ -66,24 +66,36 @@ def deviations_of(planned: RunConfig, actual: RunConfig) -> tuple[str, ...]:
             if group == "linker" and actual.linker.get("backbone"):
                 found.append(f"linker.backbone={actual.choices.get('linker.backbone')}")
             continue
-        before, after = getattr(planned, group), getattr(actual, group)
+        before, after = _flat(getattr(planned, group)), _flat(getattr(actual, group))
         unread = set(_UNREAD.get(group, set()))
         if group == "backbone":
             before, after = ({**each, **_drawn_on(each, actual.device)} for each in (before, after))
             unread |= {"seed", "generator"} if after.get("noise") is False else set()
-        for name in sorted({*before, *after} - unread):
-            if name == "revision" and is_commit(after.get(name)) and not is_commit(before.get(name)):
+        for name in sorted({*before, *after}):
+            own_name = name.rpartition(".")[2]  # within a part of a fused backbone
+            if own_name in unread:
+                continue
+            if own_name == "revision" and is_commit(after.get(name)) and not is_commit(before.get(name)):
                 continue  # in the place of a branch or tag: no other weights are known to be meant
             choice = f"name_{name}" if group == "namer" else name  # as the protocol calls it
             pairs = ((planned.protocol, before), (actual.protocol, after))
             if group != "protocol" and all(choice in of and own.get(name) == of[choice] for of, own in pairs):
                 continue  # of another protocol, which is told already
-            if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(name, before.get(name))):
+            if after.get(name) not in (before.get(name), _RELEASED.get(group, {}).get(own_name, before.get(name))):
                 found.append(f"{group}.{name}={after.get(name)}")
     found += _kept_otherwise(planned, actual)
     of_run = ("smallest_segment", "limit", "shard", "seed")
     differ = [name for name in of_run if getattr(actual, name) != getattr(planned, name)]
     return (*found, *(f"{name}={getattr(actual, name)}" for name in differ))
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of an option, those of a fused backbone's parts as ``parts.ssd1b.timestep``."""
+    parts = settings.get("parts") if "of" in settings else None
+    if not isinstance(parts, dict):
+        return dict(settings)
+    of_parts = {f"parts.{part}.{name}": value for part, own in parts.items() for name, value in own.items()}
+    return {name: value for name, value in settings.items() if name != "parts"} | of_parts
 
 
 def _kept_otherwise(planned: RunConfig, actual: RunConfig) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from diffcut_bench.config import RunConfig
+from diffcut_bench.config import RunConfig, setting_of_option
 from diffcut_bench.datasets import SegmentationDataset
 from diffcut_bench.evaluation import choices_in_force
 from diffcut_bench.scoring.features import FEATURES_VERSION, backbone_identity
@@ -29,7 +29,7 @@ def cell_identity(
     return {
         "numerics_version": NUMERICS_VERSION,
         "dataset": {"name": dataset.name, "fingerprint": fingerprint},
-        "backbone": backbone_identity(features.backbone, config.backbone),
+        "backbone": {**backbone_identity(features.backbone, config.backbone), **_size_asked_for(config)},
         "features_version": FEATURES_VERSION,
         "features_dtype": features.kept_as,
         "segmenter": pipeline.segmenter.identity(config.segmenter, dataset.ids),
@@ -45,6 +45,14 @@ def cell_identity(
         "device_type": features.device.type,
         "torch": torch.__version__.partition("+")[0],
     }
+
+
+def _size_asked_for(config: RunConfig) -> dict[str, Any]:
+    """The size at which the backbone sees pictures, where it is not the one of its option: without it are the keys of
+    what was scored before, at the options' own sizes."""
+    size = config.backbone.get("image_size")
+    own = setting_of_option("backbone", config.choices.get("backbone", ""), "image_size")
+    return {} if size == own else {"image_size": size}
 
 
 def _linker_identity(config: RunConfig, pipeline: Pipeline) -> dict[str, Any]:

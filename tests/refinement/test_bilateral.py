@@ -7,7 +7,6 @@ from conftest import shapes_overrides
 from torch.nn.functional import embedding_bag, interpolate
 
 from diffcut_bench.refinement import BilateralUpsampler, assign_concepts, assign_concepts_by_colour
-from diffcut_bench.refinement.options import check_above_0, check_at_least
 from diffcut_bench.store import read_result
 
 
@@ -182,17 +181,3 @@ def test_no_patch_lies_beyond_the_map():
     image = torch.rand(1, 3, 12, 12, generator=generator)
     found = assign_concepts_by_colour(*given, image, radius=10**9)
     assert torch.equal(found, assign_concepts_by_colour(*given, image, radius=3))
-
-
-@pytest.mark.parametrize("value", ["wide", None, True, [1], float("nan"), float("inf")])
-def test_what_is_no_number_is_named(value):
-    with pytest.raises(ValueError, match="sigma must be a number above 0"):
-        check_above_0("sigma", value)
-    with pytest.raises(ValueError, match=r"radius must be a whole number of at least 0, not "):
-        check_at_least("radius", value, 0, whole=True)
-
-
-def test_a_fraction_is_no_whole_number():
-    check_at_least("sigma", 1.5, 0.1)
-    with pytest.raises(ValueError, match="radius"):
-        check_at_least("radius", 1.5, 0, whole=True)

@@ -84,6 +84,7 @@ def test_numbers_do_not_depend_on_batch_size_or_workers(shapes, tmp_path, protoc
         "upsampler=nearest",
         "refiner=none",
         "protocol.void=ignore",
+        "+backbone.image_size=192",
         "smallest_segment=0.01",
         "limit=5",
     ],
