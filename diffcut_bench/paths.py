@@ -18,10 +18,9 @@ from typing import Any
 from diffcut_bench.errors import UserError, without_credentials
 from diffcut_bench.redaction import replace_folders
 
-# Options that are paths, by the last part of their key …
-_ALWAYS = ("output_dir", "data_dir", "root", "folder", "checkpoint")
+_ALWAYS = ("output_dir", "data_dir", "root", "folder")  # options that are paths, by the last part of their key
 _ENDINGS = ("_dir", "_path", "_file", "_folder", "_root")  # … of any other name, such as those of your own options
-_SOMETIMES = ("prepared", "model", "vae", "ids")  # … a path, a URL, or a name: see `_looks_like_path`
+_SOMETIMES = ("prepared", "model", "vae", "checkpoint", "ids")  # … a path, a URL, or a name: see `_looks_like_path`
 _NAMES = ("auto", "never", "curated", "all")  # that these take for something else than a path
 _OUTPUT = "{output_dir}"
 _USER = "USER"

@@ -20,7 +20,7 @@ ALLOWED = {
     "interruption": set(),
     "matlab": set(),
     "ncut": set(),
-    "refinement": {"extras"},  # the dense CRF is one
+    "refinement": {"extras", "ncut"},  # extras: of the dense CRF; ncut: its checks of arguments
     "backbones": {"errors", "extras", "paths", "store"},  # of the store: the atomic write, for the empty prompt
     # Of the store: what lasts a power cut.
     "datasets": {"errors", "extensions", "extras", "interruption", "matlab", "store"},

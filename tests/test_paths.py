@@ -20,6 +20,7 @@ ALL = [
     "dataset.ids",
     "features.folder",
     "segmenter.folder",
+    "segmenter.checkpoint",
     "tracker.folder",
     "backbone.model",
     "backbone.vae",
@@ -45,6 +46,7 @@ def options_with(key):
         "dataset.root": ["dataset=voc"],
         "dataset.ids": ["dataset=coco_object"],
         "segmenter.folder": ["segmenter=precomputed"],
+        "segmenter.checkpoint": ["segmenter=cluster_probe"],
         "tracker.folder": ["tracker=wandb"],
         "backbone.model": ["backbone=ssd1b"],
         "backbone.vae": ["backbone=ssd1b"],
@@ -72,10 +74,10 @@ def test_every_path_of_a_config_is_expanded(key, home, tmp_path):
 
 @pytest.mark.slow
 def test_every_option_that_holds_a_path_is_known_as_one():
-    words = ("root", "folder", "dir", "path", "file", "model", "vae")
+    words = ("root", "folder", "dir", "path", "file", "model", "vae", "checkpoint")
     for yaml in conf_dir().glob("*/*.yaml"):
         group = yaml.parent.name
-        if group in ("experiment", "hydra", "reproduction"):
+        if group in ("experiment", "hydra", "reproduction") or yaml.stem == "fused":  # which wants names of others
             continue
         for name, value in getattr(load_config([f"{group}={yaml.stem}"]), group).items():
             if isinstance(value, str | None) and name.rpartition("_")[2] in words:
@@ -239,6 +241,14 @@ def test_names_that_are_folders_here_too_are_still_names(home, tmp_path, monkeyp
     config = load_config(["dataset=coco_object"])
     stored = portable(config.to_dict(), config.output_dir)
     assert (stored["prepared"], stored["dataset"]["ids"]) == ("auto", "curated")
+
+
+def test_a_checkpoint_of_the_users_own_option_may_be_a_name(tmp_path):
+    config = {"backbone": {"checkpoint": "timm/vit_base_patch14_reg4_dinov2.lvd142m"}}
+    assert portable(config, tmp_path) == config
+    (tmp_path / "head.ckpt").touch()
+    stored = portable({"segmenter": {"checkpoint": str(tmp_path / "head.ckpt")}}, tmp_path)
+    assert stored == {"segmenter": {"checkpoint": "{output_dir}/head.ckpt"}}
 
 
 def test_old_configs_are_read_as_they_are(tmp_path):

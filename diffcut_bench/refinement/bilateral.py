@@ -1,14 +1,14 @@
 """Concept assignment whose upsampling follows the picture's colours. Knows tensors only."""
 
 from dataclasses import dataclass
-from math import isfinite
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, embedding_bag
 
+from diffcut_bench.ncut.arguments import check_choice, check_count, check_positive
 from diffcut_bench.refinement.upsampling import Similarity, concept_similarities
 
 # Weights, similarities or colours that are worked on at once (16 MiB in float32).
@@ -101,13 +101,10 @@ class BilateralUpsampler:
     radius: int = 2
 
     def __post_init__(self) -> None:
-        if self.similarity not in ("dot", "cosine"):
-            raise ValueError(f"similarity must be dot or cosine, not {self.similarity!r}")
-        for name in ("sigma_space", "sigma_colour"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
-        if self.radius < 0:
-            raise ValueError(f"radius must be at least 0, not {self.radius}")
+        check_choice("similarity", self.similarity, get_args(Similarity))
+        check_positive("sigma_space", self.sigma_space)
+        check_positive("sigma_colour", self.sigma_colour)
+        check_count("radius", self.radius, 0)
 
     def __call__(self, features: Tensor, partition: Tensor, size: tuple[int, int], image: Tensor) -> Tensor:
         return assign_concepts_by_colour(

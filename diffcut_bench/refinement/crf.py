@@ -1,7 +1,7 @@
 """The fully connected CRF of Krähenbühl and Koltun on a label map, by their own code. Knows tensors only."""
 
 from dataclasses import dataclass
-from math import isfinite, log
+from math import log
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.extras import require
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class CrfRefiner:
         iterations: of mean field; 0 changes nothing.
         confidence: probability of a pixel's own segment before the first iteration, above 0.5 and below 1.
         gaussian_sigma: of the kernel of distance alone, in pixels of the label map.
-        gaussian_weight: of that kernel.
+        gaussian_weight: of that kernel, at most 1e6, as the other one's.
         bilateral_sigma: of the kernel of distance and colour: distance, in pixels of the label map.
         colour_sigma: of the same kernel: difference of colour, in grey levels (0..255) of each channel.
         bilateral_weight: of that kernel.
@@ -51,16 +52,14 @@ class CrfRefiner:
     bilateral_weight: float = 10
 
     def __post_init__(self) -> None:
-        if self.iterations < 0:
-            raise ValueError(f"iterations must be at least 0, not {self.iterations}")
-        if not 0.5 < self.confidence < 1:
+        check_count("iterations", self.iterations, 0)
+        check_number("confidence", self.confidence, 0.5, 1)
+        if self.confidence in (0.5, 1):
             raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
         for name in ("gaussian_sigma", "bilateral_sigma", "colour_sigma"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) > 0):
-                raise ValueError(f"{name} must be a number above 0, not {getattr(self, name)}")
+            check_positive(name, getattr(self, name))
         for name in ("gaussian_weight", "bilateral_weight"):
-            if not (isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise ValueError(f"{name} must be a number of at least 0, not {getattr(self, name)}")
+            check_number(name, getattr(self, name), 0, 1e6)
         require("crf", "refiner=crf", "pydensecrf")
 
     def __call__(

@@ -8,6 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import embedding_bag, pad
 
+from diffcut_bench.ncut.arguments import check_count
+
 _OFFSETS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 _SIGMA_SCALE = 0.1
 _SIGMA_FLOOR = 1e-8
@@ -201,10 +203,11 @@ class PamrRefiner:
     dilations: Sequence[int] = (1, 2, 4, 8)
 
     def __post_init__(self) -> None:
-        if self.iterations < 0 or not self.dilations or min(self.dilations) < 1:
-            raise ValueError(
-                f"PAMR needs iterations >= 0 and dilations >= 1, not {self.iterations} and {list(self.dilations)}"
-            )
+        check_count("iterations", self.iterations, 0)
+        if not isinstance(self.dilations, (list, tuple)) or not self.dilations:
+            raise ValueError(f"dilations must be a list of at least one number, not {self.dilations!r}")
+        for dilation in self.dilations:
+            check_count("each of dilations", dilation, 1)
 
     @property
     def reach(self) -> int:

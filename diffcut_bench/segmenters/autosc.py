@@ -8,9 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import scaled_cosines
-from diffcut_bench.ncut.arguments import as_nodes, check_positive
-from diffcut_bench.ncut.tree import contiguous
-from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
+from diffcut_bench.ncut.arguments import check_positive
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, cluster_by_pivoted_qr, cut_each
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,7 @@ class AutoSC:
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        labels = [self._clusters(image) for image in patches]
-        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
+        return cut_each(features, self._clusters, self.max_memory_gib)
 
     def _clusters(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         cosines = scaled_cosines(patches[None])[0]

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from diffcut_bench.ncut import cosine_matrix, scaled_cosines
-from diffcut_bench.ncut.arguments import as_nodes, check_count, check_number, check_positive
-from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
 from diffcut_bench.segmenters.kmeans import KMeans
-from diffcut_bench.segmenters.spectral_embedding import check_spectrum_fits
+from diffcut_bench.segmenters.spectral_embedding import cut_each
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ class Clasp:
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map; one of equal patches is one segment."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        labels = [self._cut(image) for image in patches]
-        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
+        return cut_each(features, self._cut, self.max_memory_gib)
 
     def _cut(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         values, vectors = torch.linalg.eigh(cosine_matrix(patches[None])[0].clamp_min(0))

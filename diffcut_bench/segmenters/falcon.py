@@ -3,15 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import affinity
-from diffcut_bench.ncut.arguments import as_nodes, check_count, check_number, check_positive
-from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
 from diffcut_bench.segmenters.kway_ncut import ascend
-from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, cluster_by_pivoted_qr, cut_each
 
 
 @dataclass(frozen=True)
@@ -69,10 +67,7 @@ class Falcon:
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map; one of equal patches is one segment."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        labels = [self._cut(image) for image in patches]
-        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
+        return cut_each(features, self._cut, self.max_memory_gib)
 
     def _cut(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         weights = affinity(patches[None], self.alpha)[0]

@@ -9,9 +9,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import cosine_matrix
-from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive
-from diffcut_bench.ncut.tree import contiguous
-from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
+from diffcut_bench.ncut.arguments import check_choice, check_count, check_number, check_positive
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, cluster_by_pivoted_qr, cut_each
 
 Volume = Literal["quadratic", "linear"]
 
@@ -56,10 +55,7 @@ class KWayNCut:
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        labels = [self._cut(image) for image in patches]
-        return contiguous(torch.stack(labels), patches.shape[1]).unflatten(1, features.shape[2:])
+        return cut_each(features, self._cut, self.max_memory_gib)
 
     def _cut(self, patches: Float[Tensor, "nodes channels"]) -> Int[Tensor, " nodes"]:
         # Dissimilar patches attract each other no more than unrelated ones, whether alpha is odd or even.

@@ -3,6 +3,7 @@
 Knows tensors; scipy does the pivoting on the host.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from diffcut_bench.ncut.arguments import as_nodes
 from diffcut_bench.ncut.memory import GraphTooLargeError, check_fits
+from diffcut_bench.ncut.tree import contiguous
 
 
 class SpectrumTooLargeError(GraphTooLargeError):
@@ -51,6 +54,23 @@ def check_spectrum_fits(patches: Float[Tensor, "batch nodes channels"], limit_gi
         check_fits(patches.shape[1], patches.element_size(), "eigh", limit_gib)
     except GraphTooLargeError as error:
         raise SpectrumTooLargeError(*error.args) from None
+
+
+def cut_each(
+    features: Float[Tensor, "batch channels rows cols"],
+    cut: Callable[[Float[Tensor, "nodes channels"]], Int[Tensor, " nodes"]],
+    limit_gib: float,
+) -> Int[Tensor, "batch rows cols"]:
+    """Partition of each feature map: what ``cut`` gives for its patches, numbered from 0 without gaps.
+
+    Raises:
+        ValueError: the features hold NaN or infinity.
+        SpectrumTooLargeError: the spectrum of one map needs more memory than the limit.
+    """
+    patches = as_nodes(features)
+    check_spectrum_fits(patches, limit_gib)
+    labels = torch.stack([cut(image) for image in patches])
+    return contiguous(labels, patches.shape[1]).unflatten(1, features.shape[2:])
 
 
 def cluster_by_pivoted_qr(embedding: Float[Tensor, "nodes clusters"]) -> Int[Tensor, " nodes"]:

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from diffcut_bench.evaluation import match_image
-from diffcut_bench.refinement import PamrRefiner, median_filter, pamr, refine_labels
+from diffcut_bench.refinement import BilateralUpsampler, CrfRefiner, PamrRefiner, median_filter, pamr, refine_labels
 
 
 def textbook_pamr(image: np.ndarray, masks: np.ndarray, iterations: int, dilations: tuple[int, ...]) -> np.ndarray:
@@ -125,8 +125,26 @@ def test_median_is_scipys():
 def test_option_does_what_the_function_does_and_checks_its_values():
     image, labels = torch.rand(1, 3, 16, 16), torch.randint(0, 4, (1, 16, 16))
     assert torch.equal(PamrRefiner(3, (1, 2))(image, labels), refine_labels(image, labels, 3, (1, 2)))
-    with pytest.raises(ValueError, match="dilations"):
-        PamrRefiner(dilations=(0, 1))
+    for wrong in ({"dilations": (0, 1)}, {"dilations": ()}, {"iterations": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            PamrRefiner(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        (PamrRefiner, {"iterations": 2.5}),
+        (PamrRefiner, {"dilations": [1.5]}),
+        (CrfRefiner, {"iterations": 2.5}),
+        (CrfRefiner, {"confidence": "high"}),
+        (BilateralUpsampler, {"radius": 1.5}),
+        (BilateralUpsampler, {"sigma_space": "wide"}),
+    ],
+)
+def test_an_option_of_another_type_is_named_before_any_image_is_read(kind, options, monkeypatch):
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)  # as for a user: types are checked in tests alone
+    with pytest.raises(ValueError, match=next(iter(options))):
+        kind(**options)
 
 
 def scene(images: int) -> tuple[torch.Tensor, torch.Tensor]:

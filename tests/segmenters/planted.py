@@ -1,7 +1,10 @@
-"""Planted objects and textbook helpers that the tests of the object-discovery methods share."""
+"""Planted objects, textbook helpers and invariants that the tests of several segmenters share."""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from conftest import same_partition
 from numpy.typing import NDArray
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -32,6 +35,18 @@ def random_features(count: int, seed: int, rows: int = 9, cols: int = 11) -> tor
 def adjusted_rand(first: NDArray[np.int64], second: NDArray[np.int64]) -> float:
     """Adjusted Rand index of two partitions."""
     return adjusted_rand_score(*(torch.from_numpy(ids).flatten() for ids in (first, second))).item()
+
+
+def check_order_and_batches(segmenter: Callable[[torch.Tensor], torch.Tensor], features: torch.Tensor) -> None:
+    """Each map is segmented as it is alone, from 0 without gaps, and the order of its patches does not matter."""
+    labels = segmenter(features)
+    for image, partition in zip(features, labels, strict=True):
+        assert torch.equal(segmenter(image[None])[0], partition)
+        assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
+    patches, size = features.flatten(2), features.shape[2:]
+    order = torch.randperm(patches.shape[2], generator=torch.Generator().manual_seed(1))
+    shuffled = segmenter(patches[:, :, order].unflatten(2, size)).flatten(1)
+    assert all(same_partition(a, b[order]) for a, b in zip(shuffled, labels.flatten(1), strict=True))
 
 
 def flood(mask: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:

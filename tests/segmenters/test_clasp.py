@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA, blobs, same_partition
+from planted import check_order_and_batches
 from test_autosc import smooth
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -70,6 +71,19 @@ def test_equals_the_textbook(beta, least, most):
     assert len(tried) > 1 and least <= min(tried) and max(tried) <= most
 
 
+def test_k_is_searched_on_both_sides_of_the_eigengaps(monkeypatch):
+    tried, cluster = [], KMeans.cluster
+
+    def noting(self, points, clusters):
+        tried.append(clusters)
+        return cluster(self, points, clusters)
+
+    monkeypatch.setattr(KMeans, "cluster", noting)
+    monkeypatch.setattr("diffcut_bench.segmenters.clasp.elbow", lambda values: 7)
+    Clasp()(smooth(1))
+    assert tried == list(range(3, 12)), "3.5 rounded down to 10.5 rounded up"
+
+
 def test_coffee_equals_the_output_of_the_third_party():
     theirs = np.load(DATA / "clasp_coffee.npz")
     patches = coffee()
@@ -111,15 +125,7 @@ def test_planted_partitions_are_recovered(groups):
 
 
 def test_permuted_patches_and_batches_change_nothing():
-    segmenter = Clasp(seeds=30)
-    features = torch.cat([smooth(seed) for seed in range(1, 4)])
-    labels = segmenter(features)
-    for image, partition in zip(features, labels, strict=True):
-        assert torch.equal(segmenter(image[None])[0], partition)
-        assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
-    order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
-    shuffled = segmenter(features.flatten(2)[:, :, order].unflatten(2, (8, 9))).flatten(1)
-    assert all(same_partition(a, b[order]) for a, b in zip(shuffled, labels.flatten(1), strict=True))
+    check_order_and_batches(Clasp(seeds=30), torch.cat([smooth(seed) for seed in range(1, 4)]))
 
 
 def test_degenerate_pictures():

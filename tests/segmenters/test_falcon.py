@@ -3,6 +3,7 @@ import pytest
 import scipy.linalg
 import torch
 from conftest import DATA, blobs, same_partition
+from planted import check_order_and_batches
 from test_autosc import smooth, textbook_qr
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -24,7 +25,7 @@ def ratios(weights, labels, clusters):
     return total
 
 
-def textbook(features, kappa, alpha, least, most, tau0, gamma, delta):
+def textbook(features, kappa, alpha, least, most, tau0, gamma, delta, iterations=100):
     """Labels of one image [channels, rows, cols], from the paper's words, in float64; and the steps that were taken."""
     patches = features.flatten(1).T.double().numpy()
     n = len(patches)
@@ -34,7 +35,7 @@ def textbook(features, kappa, alpha, least, most, tau0, gamma, delta):
     values, vectors = scipy.linalg.eigh(np.diag(degree) - weights, np.diag(degree))
     clusters = min(max(sum(value < kappa for value in values), least), most)
     labels, steps = textbook_qr(vectors[:, :clusters]), 0
-    while True:
+    while steps < iterations:
         x = np.array([[float(labels[i] == k) for k in range(clusters)] for i in range(n)])
         volume = [sum(degree[i] * x[i, k] ** 2 for i in range(n)) for k in range(clusters)]
         within = [x[:, k] @ weights @ x[:, k] for k in range(clusters)]
@@ -55,6 +56,7 @@ def textbook(features, kappa, alpha, least, most, tau0, gamma, delta):
                 labels, steps = moved, steps + 1
                 break
             tau *= gamma
+    return labels, steps
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,15 @@ def test_equals_the_textbook(kappa, least, most, delta):
         ours = Falcon(kappa, 4, least, most, tau0=1e-3, gamma=1.5, delta=delta)(features)
         assert same_partition(ours, np.array(expected))
     assert steps, "the steps have something to do"
+
+
+def test_it_ends_after_the_steps_that_are_allowed():
+    for seed in (2, 9):
+        features, options = smooth(seed), {"tau0": 1e-3, "gamma": 1.5}
+        first, _ = textbook(features[0], 0.8, 4, 2, 20, 1e-3, 1.5, 0.1, iterations=1)
+        ours = Falcon(0.8, 4, 2, 20, **options, iterations=1)(features)
+        assert same_partition(ours, np.array(first))
+        assert not same_partition(ours, Falcon(0.8, 4, 2, 20, **options)(features)), "a second step would follow"
 
 
 @pytest.mark.parametrize("groups", [2, 3, 5])
@@ -104,15 +115,7 @@ def test_the_start_is_better_than_what_k_means_and_chance_become():
 
 
 def test_permuted_patches_and_batches_change_nothing():
-    segmenter = Falcon(0.6, 5, tau0=1e-3)
-    features = torch.cat([smooth(seed) for seed in range(3)])
-    labels = segmenter(features)
-    for image, partition in zip(features, labels, strict=True):
-        assert torch.equal(segmenter(image[None])[0], partition)
-        assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
-    order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
-    shuffled = segmenter(features.flatten(2)[:, :, order].unflatten(2, (8, 9))).flatten(1)
-    assert all(same_partition(a, b[order]) for a, b in zip(shuffled, labels.flatten(1), strict=True))
+    check_order_and_batches(Falcon(0.6, 5, tau0=1e-3), torch.cat([smooth(seed) for seed in range(3)]))
 
 
 def test_the_number_of_segments_is_held_in_its_range():

@@ -13,7 +13,7 @@ from diffcut_bench.segmenters import FalconV1, KMeans, SpectrumTooLargeError
 from diffcut_bench.segmenters.falcon_v1 import alternate
 
 
-def textbook(features, start, clusters, alpha, diagonal, iterations, beta):
+def textbook(features, start, clusters, alpha, diagonal, iterations, beta, temperature):
     """Labels of one image [channels, rows, cols], in loops and float64."""
     patches = features.flatten(1).T.double().numpy()
     n, every = len(patches), range(clusters)
@@ -37,7 +37,7 @@ def textbook(features, start, clusters, alpha, diagonal, iterations, beta):
         score = np.array([[w[i] @ x[:, k] / (x[:, k] @ d) * y[k] for k in every] for i in range(n)])
         for i in range(n):
             z = (score[i] - score[i].mean()) / (score[i].std(ddof=1) + 1e-8)
-            x[i] = np.exp(z) / np.exp(z).sum()
+            x[i] = np.exp(z / temperature) / np.exp(z / temperature).sum()
         for i in range(n) if beta else ():
             for j in range(n):
                 cosine = x[i] @ x[j] / np.linalg.norm(x[i]) / np.linalg.norm(x[j])
@@ -46,15 +46,20 @@ def textbook(features, start, clusters, alpha, diagonal, iterations, beta):
 
 
 @pytest.mark.parametrize(
-    ("start", "clusters", "alpha", "diagonal", "beta"),
-    [("kmeans", 4, 4.5, 0, 0.5), ("kmeans", 5, 5.5, 0.05, 0.1), ("spectral", 3, 4.5, 0.1, None)],
+    ("start", "clusters", "alpha", "diagonal", "beta", "temperature"),
+    [
+        ("kmeans", 4, 4.5, 0.2, 0.5, 1),
+        ("kmeans", 5, 5.5, 0.05, 0.1, 1),
+        ("spectral", 3, 4.5, 0.3, None, 1),
+        ("spectral", 6, 4.5, 0.2, 0.5, 2),
+    ],
 )
-def test_equals_the_textbook(start, clusters, alpha, diagonal, beta):
+def test_equals_the_textbook(start, clusters, alpha, diagonal, beta, temperature):
     moved = False
-    for seed in range(2):
+    for seed in range(3):
         features = smooth(seed)
-        expected = textbook(features[0], start, clusters, alpha, diagonal, 3, beta)
-        ours = FalconV1(clusters, alpha, diagonal, start, 3, beta=beta)(features)
+        expected = textbook(features[0], start, clusters, alpha, diagonal, 3, beta, temperature)
+        ours = FalconV1(clusters, alpha, diagonal, start, 3, temperature, beta)(features)
         assert same_partition(ours, expected)
         moved |= not same_partition(FalconV1(clusters, alpha, diagonal, start, 0)(features), expected)
     assert moved, "the steps have something to do"
@@ -95,6 +100,11 @@ def test_batches_change_nothing(start):
     assert torch.equal(FalconV1(5, start=start, seed=1)(features), labels) == (start == "spectral")
 
 
+@pytest.mark.parametrize("start", ["kmeans", "spectral", "random"])
+def test_double_precision_is_kept(start):
+    assert FalconV1(4, start=start)(smooth(0).double()).shape == (1, 8, 9)
+
+
 @pytest.mark.parametrize("start", ["kmeans", "spectral"])
 def test_permuted_patches_change_nothing(start):
     segmenter = FalconV1(4, start=start, seeds=30)
@@ -125,6 +135,7 @@ def test_degenerate_pictures(start):
     segmenter = FalconV1(start=start)
     assert not segmenter(torch.ones(2, 3, 4, 4)).any()
     assert not segmenter(torch.zeros(1, 3, 4, 4)).any()
+    assert not FalconV1(start=start, iterations=0)(torch.ones(1, 3, 4, 4)).any()
     assert segmenter(torch.rand(1, 3, 1, 1)).tolist() == [[[0]]]
     for patches in (2, 3, 5):
         assert segmenter(torch.rand(1, 3, 1, patches)).shape == (1, 1, patches)

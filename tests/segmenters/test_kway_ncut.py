@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA, blobs, same_partition
+from planted import check_order_and_batches
 from test_autosc import smooth, textbook_qr
 from torchmetrics.functional.clustering import adjusted_rand_score
 
@@ -142,15 +143,7 @@ def test_a_wrong_start_is_mended(volume):
 
 @pytest.mark.parametrize("volume", ["quadratic", "linear"])
 def test_permuted_patches_and_batches_change_nothing(volume):
-    segmenter = KWayNCut(0.6, 5, volume)
-    features = torch.cat([smooth(seed) for seed in range(3)])
-    labels = segmenter(features)
-    for image, partition in zip(features, labels, strict=True):
-        assert torch.equal(segmenter(image[None])[0], partition)
-        assert partition.unique().tolist() == list(range(int(partition.max()) + 1))
-    order = torch.randperm(72, generator=torch.Generator().manual_seed(1))
-    shuffled = segmenter(features.flatten(2)[:, :, order].unflatten(2, (8, 9))).flatten(1)
-    assert all(same_partition(a, b[order]) for a, b in zip(shuffled, labels.flatten(1), strict=True))
+    check_order_and_batches(KWayNCut(0.6, 5, volume), torch.cat([smooth(seed) for seed in range(3)]))
 
 
 def test_kappa_sets_granularity():
