@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from diffcut_bench.backbones.base import Outline
-from diffcut_bench.backbones.vision_transformer import _FACETS, VisionTransformer, _layer_number, _part
+from diffcut_bench.backbones.vision_transformer import FACETS, VisionTransformer, find_part
 from diffcut_bench.errors import UserError, did_you_mean
 
 
@@ -26,6 +26,9 @@ class LayerFacets(VisionTransformer):
         UserError: files are missing or damaged, the kind of model is unknown, or an argument is out of range.
     """
 
+    # Told by the fingerprint's `layer`, by numbers from 0.
+    immaterial = (*VisionTransformer.immaterial, "layers")
+
     def __init__(
         self,
         name: str,
@@ -38,19 +41,19 @@ class LayerFacets(VisionTransformer):
         gated: bool = False,
     ) -> None:
         if facet == "tokens":
-            known = [each for each in _FACETS if each != "tokens"]
+            known = [each for each in FACETS if each != "tokens"]
             raise UserError("tokens of several layers are not taken", "backbone.facet", did_you_mean("", known))
         where, hint = f"backbone.layers={layers}", "numbers of layers that ascend, such as backbone.layers=[-3,-2,-1]"
-        if not isinstance(layers, Sequence) or not layers:
+        if not isinstance(layers, (list, tuple)) or not layers:
             raise UserError("layers are no list of numbers", where, hint)
-        super().__init__(
-            name, model, revision, layer=layers[-1], facet=facet, image_size=image_size, dtype=dtype, gated=gated
-        )
+        super().__init__(name, model, revision, facet=facet, image_size=image_size, dtype=dtype, gated=gated)
         depth = self._config.num_hidden_layers
-        self._numbers = [_layer_number(layer, facet, depth)[0] for layer in layers]
+        if any(not isinstance(each, int) or isinstance(each, bool) or not -depth <= each < depth for each in layers):
+            raise UserError(f"the network has layers 0 to {depth - 1}, or -{depth} to -1", where, hint)
+        self._numbers = [each % depth for each in layers]
         if any(first >= second for first, second in pairwise(self._numbers)):
             raise UserError(f"layers {self._numbers} do not ascend", where, hint)
-        self.layer = "+".join(map(str, self._numbers))
+        self._layer, self.layer = self._numbers[-1], "+".join(map(str, self._numbers))
         self.channels *= len(self._numbers)
         self._kept: list[Tensor] = []
 
@@ -65,7 +68,7 @@ class LayerFacets(VisionTransformer):
         super()._read()
         layers = next(module for module in self.network.modules() if isinstance(module, nn.ModuleList))
         for number in self._numbers[:-1]:  # the last one's are what the network gives
-            _part(layers[number], _FACETS[self.facet])[1].register_forward_hook(self._keep)
+            find_part(layers[number], FACETS[self.facet])[1].register_forward_hook(self._keep)
 
     def _keep(self, _: nn.Module, __: Any, projected: Tensor) -> None:
         self._kept.append(projected)

@@ -21,7 +21,7 @@ _ATTENTION = "sdpa"
 _FILES = (("config.json",), ("preprocessor_config.json",), ("model.safetensors", "pytorch_model.bin"))
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Names that the parts bear in the families of transformers, the older releases included.
-_FACETS = {"tokens": (), "queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
+FACETS = {"tokens": (), "queries": ("q_proj", "query"), "keys": ("k_proj", "key"), "values": ("v_proj", "value")}
 _NORM_BEFORE_ATTENTION = ("layer_norm1", "layernorm_before", "norm1")
 _FINAL_NORM = ("post_layernorm", "layernorm", "norm")
 _NAFLEX = ("siglip2", "siglip2_vision_model")
@@ -118,7 +118,7 @@ class VisionTransformer(PretrainedBackbone):
         gated: bool = False,
     ) -> None:
         super().__init__()
-        _check_option("facet", facet, _FACETS)
+        _check_option("facet", facet, FACETS)
         _check_option("dtype", dtype, ["auto", *_DTYPES])
         self.name, self.facet = name, facet
         self._dtype, self._compile = dtype, compile
@@ -219,16 +219,16 @@ class VisionTransformer(PretrainedBackbone):
         # The final normalisation is taken out and applied to the patch tokens alone, the same in all families.
         self.norm = nn.Identity()
         if self._family.final_norm:
-            norm_name, norm = _part(network, _FINAL_NORM)
+            norm_name, norm = find_part(network, _FINAL_NORM)
             network.set_submodule(norm_name, nn.Identity())
             self.norm = norm if self.layer == "last" else self.norm
         layers = next(module for module in network.modules() if isinstance(module, nn.ModuleList))
         last = layers[-1]
-        norm_before = _part(last, _NORM_BEFORE_ATTENTION)[1]
+        norm_before = find_part(last, _NORM_BEFORE_ATTENTION)[1]
         if self.facet != "tokens":
-            layers[-1] = Projected(norm_before, _part(last, _FACETS[self.facet])[1])
+            layers[-1] = Projected(norm_before, find_part(last, FACETS[self.facet])[1])
         if self.attention:
-            query, key = (_part(last, _FACETS[facet])[1] for facet in ("queries", "keys"))
+            query, key = (find_part(last, FACETS[facet])[1] for facet in ("queries", "keys"))
             layers[-1] = _Attending(layers[-1], norm_before, query, key, self._config.num_attention_heads)
         self.network = network
         self.to(self.device)
@@ -286,7 +286,7 @@ class _Attending(nn.Module):
         return torch.cat([given, attention.to(given.dtype)], dim=2)
 
 
-def _part(module: nn.Module, names: tuple[str, ...]) -> tuple[str, nn.Module]:
+def find_part(module: nn.Module, names: tuple[str, ...]) -> tuple[str, nn.Module]:
     """First sub-module, outermost first, that bears one of the names; with its dotted path."""
     found = [(path, part) for path, part in module.named_modules() if path.rpartition(".")[2] in names]
     return min(found, key=lambda item: item[0].count("."))

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from diffcut_bench.config import RunConfig, instantiate
+from diffcut_bench.config import RunConfig
 from diffcut_bench.environment import choose_device
 from diffcut_bench.errors import UserError
-from diffcut_bench.scoring.features import FeatureSource, FusedFeatures, backbone_identity, features_of
+from diffcut_bench.scoring.features import FeatureSource, FusedFeatures, backbone_identity, build_backbone, features_of
 from diffcut_bench.scoring.framing import Example, Framing
 from diffcut_bench.scoring.upload import upload
 from diffcut_bench.store import cell_key
@@ -37,7 +37,7 @@ def check_backbone(config: RunConfig) -> list[Finding]:
         UserError: it can't be built or run, or lacks what every backbone has.
     """
     device = choose_device(config.device)
-    backbone = instantiate("backbone", config.backbone)
+    backbone = build_backbone(config)
     where = f"backbone={type(backbone).__name__}"
     missing = [name for name in ("name", "stride", "channels") if not hasattr(backbone, name)]
     if missing:

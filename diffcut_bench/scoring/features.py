@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffcut_bench.backbones import Backbone, Fused, Outline
+from diffcut_bench.backbones import Backbone, Fused, MissingWeightsError, Outline, cache_only
 from diffcut_bench.config import RunConfig, build_protocol, instantiate
 from diffcut_bench.datasets import SegmentationDataset
+from diffcut_bench.errors import UserError
 from diffcut_bench.interruption import held_back
 from diffcut_bench.scoring.fingerprints import code_fingerprint
 from diffcut_bench.scoring.framing import Example, Framing
@@ -258,7 +259,38 @@ def open_features(config: RunConfig, device: torch.device) -> FeatureSource:
     Raises:
         UserError: weights are missing, an option is out of range, or the store's folder holds something else.
     """
-    return features_of(instantiate("backbone", config.backbone), config, device)
+    return features_of(build_backbone(config), config, device)
+
+
+def build_backbone(config: RunConfig) -> Backbone:
+    """The backbone of a config.
+
+    Raises:
+        UserError: weights are missing, of a fused one those of each part are told; or an option is out of range.
+    """
+    try:
+        backbone: Backbone = instantiate("backbone", config.backbone)
+    except MissingWeightsError as error:
+        lacks = [lack for network in networks_of(config) if (lack := _missing_weights(network))]
+        also = {lack.model: lack for lack in lacks if lack.model != error.model}
+        if also:
+            what = "; ".join([error.what, *(lack.what for lack in also.values())])
+            asked = {model: f" (gated: ask at https://huggingface.co/{model})" for model in also if also[model].gated}
+            fetched = [f"`{lack.command}`{asked.get(model, '')}" for model, lack in also.items()]
+            error.say_first(UserError(what, error.where, f"{error.hint}; and {', '.join(fetched)}"))
+        raise
+    return backbone
+
+
+def _missing_weights(config: RunConfig) -> MissingWeightsError | None:
+    try:
+        with cache_only():
+            instantiate("backbone", config.backbone)
+    except MissingWeightsError as error:
+        return error
+    except UserError:
+        pass  # told once the weights are there
+    return None
 
 
 def features_of(backbone: Backbone, config: RunConfig, device: torch.device) -> FeatureSource:
@@ -332,7 +364,8 @@ def backbone_identity(backbone: Backbone, settings: dict[str, Any]) -> dict[str,
     fingerprint = backbone.fingerprint()
     # Of every backbone: defaults for other options, and the size, which is a field of its own, as resolved.
     known = {*fingerprint, *backbone.immaterial, "suggests", "image_size"}
-    code = code_fingerprint([backbone], [settings])
+    parts = list(backbone.parts.values()) if isinstance(backbone, Fused) else []
+    code = code_fingerprint([backbone, *parts], [settings])
     own = {name: value for name, value in settings.items() if name not in known}
     if isinstance(backbone, Fused):
         for name, part in backbone.parts.items():

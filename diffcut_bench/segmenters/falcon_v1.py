@@ -92,7 +92,7 @@ class FalconV1(TakesClusters):
         """The soft assignment that the steps begin with."""
         if self.start == "kmeans":
             labels = KMeans(seeds=self.seeds, seed=self.seed).cluster(unit_features(patches[None])[0], clusters)
-            assignment = one_hot(labels, clusters) + 0.025
+            assignment = one_hot(labels, clusters).to(weights.dtype) + 0.025
         elif self.start == "spectral":
             first = min(1, len(patches) - clusters)
             vectors = Spectrum.of(weights).vectors[:, first : first + clusters]

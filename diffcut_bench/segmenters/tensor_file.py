@@ -42,20 +42,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: there is no such file, it can't be read, or it names code.
     """
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError:  # a name too long, or a folder that may not be entered
+        there = False
+    if not there:
         raise UserError("no such file", str(path.absolute()), "check the path, or set segmenter.checkpoint=FILE")
     try:
         content: Any = load_file(path) if path.suffix == ".safetensors" else _load(path)
     except UserError:
         raise
     except pickle.UnpicklingError as error:
-        raise _refused(path, f"it holds more than tensors ({str(error).splitlines()[0]})") from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))  # the rest is torch's advice to its programmers
+        raise _refused(path, f"it names code: {named[1]}" if named else "it holds more than tensors") from error
     except Exception as error:  # zip, pickle and safetensors each have their own
         what = f"this is no file of tensors ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
         hint = "fetch it again; a .safetensors file and what torch.save wrote can be read"
         raise UserError(what, str(path.absolute()), hint) from error
     top = content.get("state_dict", content) if isinstance(content, Mapping) else {}
-    return dict(_named(top))
+    return dict(_named(top)) if isinstance(top, Mapping) else {}
 
 
 def _load(path: Path) -> Any:

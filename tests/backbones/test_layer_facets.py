@@ -7,6 +7,8 @@ from test_vision_transformer import CHANNELS, write_checkpoint
 from diffcut_bench.backbones import LayerFacets, VisionTransformer
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.errors import UserError
+from diffcut_bench.scoring.features import backbone_identity
+from diffcut_bench.store import cell_key
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +38,18 @@ def test_the_key_tells_the_layers(folder):
     assert several["layer"] == f"{depth - 2}+{depth - 1}" and several["facet"] == "keys"
     one = VisionTransformer("tiny", model, layer=-1, facet="keys").fingerprint()
     assert {name for name in several if several[name] != one[name]} == {"layer"}
+    keys = []
+    for layers in ([-2, -1], [depth - 2, depth - 1], [0, depth - 1]):
+        settings = {"name": "tiny", "model": model, "layers": layers}
+        keys.append(cell_key(backbone_identity(LayerFacets(**settings), settings)))
+    assert keys[0] == keys[1] != keys[2], "layers from the end are those from the start"
 
 
-@pytest.mark.parametrize("layers", [[], [-1, -2], [-1, -1], [9]])
+@pytest.mark.parametrize("layers", [[], [-1, -2], [-1, -1], [9], [-9]])
 def test_layers_are_checked(folder, layers):
-    with pytest.raises(UserError, match="layer"):
+    with pytest.raises(UserError, match="layer") as error:
         LayerFacets("tiny", folder[0], layers=layers)
+    assert error.value.where == f"backbone.layers={layers}" and "backbone.layers=[-3,-2,-1]" in error.value.hint
     with pytest.raises(UserError, match="tokens"):
         LayerFacets("tiny", folder[0], facet="tokens")
 

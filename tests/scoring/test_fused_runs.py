@@ -15,7 +15,7 @@ from diffcut_bench.config import expand_sweep, load_config
 from diffcut_bench.config.trust import trusted
 from diffcut_bench.errors import UserError
 from diffcut_bench.reproduction.outlook import look_ahead
-from diffcut_bench.scoring.features import networks_of, open_features
+from diffcut_bench.scoring.features import backbone_identity, networks_of, open_features
 from diffcut_bench.scoring.passes import open_dataset
 from diffcut_bench.scoring.reading import Wanted, example_loader
 from diffcut_bench.segmentation import PictureSegmenter
@@ -228,6 +228,35 @@ def test_mistakes_are_told(words, what, hint):
     with pytest.raises(UserError) as told:
         load_config(words)
     assert what in told.value.what and hint in told.value.hint
+
+
+def test_weights_that_several_parts_lack_are_told_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as told:
+        open_features(load_config(["backbone=ssd1b+colour+dinov3_b16"]), CPU)
+    assert "segmind/SSD-1B" in told.value.what and "facebook/dinov3-vitb16" in told.value.what
+    assert "backbone.parts.ssd1b.model=DIR" in told.value.hint and str(told.value).count("\n") == 2
+    assert told.value.hint.count("`hf download") == 2 and "gated: ask" in told.value.hint
+
+
+def test_what_a_part_says_of_its_code_is_in_the_key(tmp_path, monkeypatch):
+    (tmp_path / "own_colour.py").write_text(
+        "from diffcut_bench.backbones import Colour\n"
+        "class Own(Colour):\n"
+        "    def __init__(self, version):\n"
+        "        super().__init__()\n"
+        "        self.code_version = version\n"
+        "    immaterial = ('version',)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "backbone").mkdir()
+    keys = []
+    for version in ("one", "two"):
+        (tmp_path / "backbone" / "own.yaml").write_text(f"_target_: own_colour.Own\nversion: {version}\n")
+        config = load_config([f"hydra.searchpath=[{tmp_path}]", "backbone=colour+own", "features=memory"])
+        keys.append(backbone_identity(open_features(config, CPU).backbone, config.backbone))
+    assert keys[0] != keys[1]
 
 
 def test_a_part_that_can_not_be_built_is_named():

@@ -215,14 +215,40 @@ def test_what_a_checkpoint_lacks_is_said_beside_what_it_has(tmp_path):
     assert "no finite numbers" in raised({**state, "cluster_probe.clusters": one_is_missing}, path).what
     assert "no finite numbers" in raised({**state, "cluster_probe.clusters": torch.ones(5, 4).long()}, path).what
     assert "it has no tensors" in raised([1, 2], path).hint
+    assert "it has no tensors" in raised({"state_dict": None}, path).hint
     assert "net.cluster1.0" in raised(state, path, layout="hp").hint
+
+
+@pytest.mark.parametrize(
+    "clusters",
+    [
+        torch.zeros(1).expand(10**12, 4),  # 16 TB, in a file of four bytes
+        torch.zeros(1).expand(2**62, 1),
+        torch.zeros(5, 4, device="meta"),
+        torch.full((5, 4), 1e300, dtype=torch.float64),
+        torch.eye(5, 4).to_sparse(),
+    ],
+    ids=["terabytes", "overflow", "meta", "beyond float32", "sparse"],
+)
+def test_tensors_that_are_no_numbers(tmp_path, clusters):
+    what = raised({**state_of(*head()), "cluster_probe.clusters": clusters}, tmp_path / "head.pth").what
+    assert what == "cluster_probe.clusters holds no finite numbers"
+
+
+def test_a_head_in_any_precision(tmp_path):
+    state = state_of(*head())
+    for dtype in (torch.float64, torch.float16, torch.float8_e4m3fn):
+        torch.save({name: tensor.to(dtype) for name, tensor in state.items()}, tmp_path / "head.pth")
+        rounded = normalize(state["cluster_probe.clusters"].to(dtype).float(), dim=1)
+        assert torch.equal(ClusterProbe(str(tmp_path / "head.pth")).head.clusters, rounded)
 
 
 @pytest.mark.parametrize("name", ["stego.ckpt", "head.safetensors"])
 def test_a_file_that_is_none_is_the_users_mistake(tmp_path, name):
     path = tmp_path / name
-    with pytest.raises(UserError, match="no such file"):
-        ClusterProbe(str(path))
+    for missing in (path, tmp_path / ("long" * 100)):
+        with pytest.raises(UserError, match="no such file"):
+            ClusterProbe(str(missing))
     for content in (b"", b"<html>not found</html>", pickle.dumps([1])):
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"no file of tensors|more than tensors"):
@@ -259,6 +285,7 @@ def test_no_code_of_a_file_is_run(tmp_path, how, zipped):
         ClusterProbe(str(path))
     assert not made.exists()
     assert "weights_only=False" in caught.value.hint and "\n" not in caught.value.hint
+    assert "it names code: " in caught.value.what
     torch.load(path, weights_only=False)
     assert made.is_dir(), "it would have been"
 

@@ -100,6 +100,11 @@ def test_batches_change_nothing(start):
     assert torch.equal(FalconV1(5, start=start, seed=1)(features), labels) == (start == "spectral")
 
 
+@pytest.mark.parametrize("start", ["kmeans", "spectral", "random"])
+def test_double_precision_is_kept(start):
+    assert FalconV1(4, start=start)(smooth(0).double()).shape == (1, 8, 9)
+
+
 @pytest.mark.parametrize("start", ["kmeans", "spectral"])
 def test_permuted_patches_change_nothing(start):
     segmenter = FalconV1(4, start=start, seeds=30)
