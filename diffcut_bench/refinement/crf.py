@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.extras import require
-from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
+from diffcut_bench.ncut.arguments import check_count, check_number
 
 # Far below it the authors' lattice writes beyond its memory; no pixel hears another one at this already.
 _LEAST_SIGMA = 0.1
@@ -60,9 +60,7 @@ class CrfRefiner:
         if self.confidence in (0.5, 1):
             raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
         for name in ("gaussian_sigma", "bilateral_sigma", "colour_sigma"):
-            check_positive(name, getattr(self, name))
-            if getattr(self, name) < _LEAST_SIGMA:
-                raise ValueError(f"{name} must be at least {_LEAST_SIGMA}, not {getattr(self, name)}")
+            check_number(name, getattr(self, name), _LEAST_SIGMA, 1e6)
         for name in ("gaussian_weight", "bilateral_weight"):
             check_number(name, getattr(self, name), 0, 1e6)
         require("crf", "refiner=crf", "pydensecrf")

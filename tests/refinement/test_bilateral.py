@@ -6,6 +6,7 @@ import torch
 from conftest import shapes_overrides
 from torch.nn.functional import embedding_bag, interpolate
 
+from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.refinement import BilateralUpsampler, assign_concepts, assign_concepts_by_colour
 from diffcut_bench.store import read_result
 
@@ -145,6 +146,18 @@ def test_an_option_out_of_range_is_named(options, named):
         BilateralUpsampler(**options)
 
 
+def test_a_segment_without_patches_wins_no_pixel():
+    """Neither of the others is like the patch that points away from both."""
+    features = torch.tensor([[1.0, 0], [1, 0], [1, 0], [-1, 0], [1, 1], [1, 1]]).T.view(1, 2, 2, 3)
+    partition = torch.tensor([[[0, 0, 0], [0, 2, 2]]])
+    labels = assign_concepts_by_colour(features, partition, torch.rand(1, 3, 8, 12), radius=0)
+    assert labels.unique().tolist() == [0, 2]
+
+
+def test_the_yaml_has_the_defaults():
+    assert instantiate("upsampler", load_config(["upsampler=bilateral"]).upsampler) == BilateralUpsampler()
+
+
 def test_the_option_does_what_the_function_does():
     features, partition, image = scene()
     ours = BilateralUpsampler("cosine", 0.7, 0.3, 1)(features, partition, (18, 20), image)
@@ -181,3 +194,10 @@ def test_no_patch_lies_beyond_the_map():
     image = torch.rand(1, 3, 12, 12, generator=generator)
     found = assign_concepts_by_colour(*given, image, radius=10**9)
     assert torch.equal(found, assign_concepts_by_colour(*given, image, radius=3))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
+def test_a_sigma_out_of_range_is_named(value):
+    for name in ("sigma_space", "sigma_colour"):
+        with pytest.raises(ValueError, match=name):
+            BilateralUpsampler(**{name: value})
