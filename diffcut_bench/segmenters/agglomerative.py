@@ -21,8 +21,9 @@ class Agglomerative:
     """The merging of UnSAM's divide and conquer (Wang et al., NeurIPS 2024), as a partition of the whole feature map.
 
     At first each patch is a region. Of all pairs of neighbouring regions (4 neighbours) the one whose mean features
-    have the greatest cosine is merged, as long as that cosine is at least tau. Another tau ends the same sequence of
-    merges elsewhere: read backwards it is a tree, and segments at one tau are unions of those at any greater one.
+    have the greatest cosine is merged, as long as that cosine is at least tau; of two means of 0 it is 1. Another tau
+    ends the same sequence of merges elsewhere: read backwards it is a tree, and segments at one tau are unions of those
+    at any greater one.
 
     UnSAM keeps the regions of at least 4 patches, at tau 0.6, 0.5, … 0.1, as masks. A partition leaves no patch out, so
     a region that is merged into a larger one before it has ``min_patches`` is a part of that one at every tau: it joins
@@ -104,6 +105,7 @@ class _Merging:
         for before, behind in ((grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:])):
             first, second = before.ravel(), behind.ravel()
             cosines = (unit[first] * unit[second]).sum(axis=1)
+            cosines[~(unit[first].any(axis=1) | unit[second].any(axis=1))] = 1  # without features both
             for cosine, a, b in zip(cosines.tolist(), first.tolist(), second.tolist(), strict=True):
                 beside[a].add(b)
                 beside[b].add(a)
@@ -122,7 +124,10 @@ class _Merging:
             unit[new] = _at_length_1(sums[new])
             around = sorted((beside[a] | beside[b]) - {a, b})
             beside[a], beside[b], beside[new] = set(), set(), set(around)
-            for other, cosine in zip(around, (unit[around] @ unit[new]).tolist(), strict=True):
+            cosines = unit[around] @ unit[new]
+            if not unit[new].any():
+                cosines[~unit[around].any(axis=1)] = 1
+            for other, cosine in zip(around, cosines.tolist(), strict=True):
                 beside[other] -= {a, b}
                 beside[other].add(new)
                 heappush(heap, (-cosine, other, new))

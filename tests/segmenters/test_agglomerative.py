@@ -206,14 +206,17 @@ def test_equal_patches_are_one_segment_at_every_tau():
             assert all(found.max() == 0 for found in segments(features, min_patches=least))
 
 
-def test_a_patch_without_features_is_like_no_other():
+def test_a_patch_without_features_is_like_none_that_has_some():
     features = torch.ones(1, 3, 4, 4)
     features[..., 1, 1] = 0
     (alone,) = segments(features, [0.5], min_patches=1)
     assert alone.max() == 1 and (alone == alone[1, 1]).sum() == 1
     assert segments(features, [0.5])[0].max() == 0
-    assert segments(torch.zeros(1, 3, 4, 4), [0.0], min_patches=1)[0].max() == 0
-    assert segments(torch.zeros(1, 3, 4, 4), [0.1], min_patches=1)[0].max() == 15
+    features[..., 1:3, 1] = 0
+    (alone,) = segments(features, [0.5], min_patches=1)
+    assert alone.max() == 1 and (alone == alone[1, 1]).sum() == 2 and alone[1, 1] == alone[2, 1]
+    for least in (1, 4):
+        assert all(found.max() == 0 for found in segments(torch.zeros(1, 3, 4, 5), [0.0, 0.5, 1.0], min_patches=least))
 
 
 @pytest.mark.parametrize(
