@@ -100,7 +100,7 @@ class VisionTransformer(PretrainedBackbone):
         UserError: files are missing or damaged, the kind of model is unknown, or an argument is out of range.
     """
 
-    immaterial = ("gated",)
+    immaterial: tuple[str, ...] = ("gated",)
     network: nn.Module
     norm: nn.Module
 

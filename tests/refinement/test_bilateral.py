@@ -6,6 +6,7 @@ import torch
 from conftest import shapes_overrides
 from torch.nn.functional import embedding_bag, interpolate
 
+from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.refinement import BilateralUpsampler, assign_concepts, assign_concepts_by_colour
 from diffcut_bench.store import read_result
 
@@ -145,6 +146,18 @@ def test_an_option_out_of_range_is_named(options, named):
         BilateralUpsampler(**options)
 
 
+def test_a_segment_without_patches_wins_no_pixel():
+    """Neither of the others is like the patch that points away from both."""
+    features = torch.tensor([[1.0, 0], [1, 0], [1, 0], [-1, 0], [1, 1], [1, 1]]).T.view(1, 2, 2, 3)
+    partition = torch.tensor([[[0, 0, 0], [0, 2, 2]]])
+    labels = assign_concepts_by_colour(features, partition, torch.rand(1, 3, 8, 12), radius=0)
+    assert labels.unique().tolist() == [0, 2]
+
+
+def test_the_yaml_has_the_defaults():
+    assert instantiate("upsampler", load_config(["upsampler=bilateral"]).upsampler) == BilateralUpsampler()
+
+
 def test_the_option_does_what_the_function_does():
     features, partition, image = scene()
     ours = BilateralUpsampler("cosine", 0.7, 0.3, 1)(features, partition, (18, 20), image)
@@ -160,3 +173,31 @@ def test_a_run_shows_it_the_picture_and_finer_partitions_are_refused(cli, shapes
     assert result.config["upsampler"]["similarity"] == "cosine" and not result.failures
     refused = cli("run", *base, "segmenter=diffseg", "backbone=efficientnet_lite0")
     assert refused.code == 2 and "use upsampler=nearest" in refused.err
+
+
+@pytest.mark.parametrize("far", [1e-300, 1e300])
+@pytest.mark.parametrize("name", ["sigma_space", "sigma_colour"])
+def test_sigmas_without_end_are_those_of_a_limit(name, far):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 4, 5, 6, generator=generator)
+    partition = torch.randint(4, (1, 5, 6), generator=generator)
+    image = torch.rand(1, 3, 20, 25, generator=generator)
+    near = 1e-6 if far < 1 else 1e6
+    found = assign_concepts_by_colour(features, partition, image, **{name: far})
+    assert torch.equal(found, assign_concepts_by_colour(features, partition, image, **{name: near}))
+    assert len(found.unique()) > 1
+
+
+def test_no_patch_lies_beyond_the_map():
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 4, 3, 4, generator=generator), torch.randint(3, (1, 3, 4), generator=generator)
+    image = torch.rand(1, 3, 12, 12, generator=generator)
+    found = assign_concepts_by_colour(*given, image, radius=10**9)
+    assert torch.equal(found, assign_concepts_by_colour(*given, image, radius=3))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
+def test_a_sigma_out_of_range_is_named(value):
+    for name in ("sigma_space", "sigma_colour"):
+        with pytest.raises(ValueError, match=name):
+            BilateralUpsampler(**{name: value})

@@ -138,8 +138,23 @@ def test_any_other_names_are_options(tmp_path):
     method = instantiate("segmenter", config.segmenter)
     plain = ClusterProbe(written(tmp_path / "stego.ckpt"))
     assert torch.equal(method(features, [(9, 11)]), plain(features, [(9, 11)]))
-    with pytest.raises(ValueError, match="keys has no 'centroids'"):
-        ClusterProbe(base[1].partition("=")[2], keys={"centroids": "a"})
+    for wrong, message in (
+        ({"centroids": "a"}, "keys has no 'centroids'"),
+        ({"clusters": ["a"]}, r"keys\.clusters must be a name, not \['a'\]"),
+        ({"linear": 1.5}, r"keys\.linear must be a name, not 1\.5"),
+        (None, "keys must name parts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClusterProbe(base[1].partition("=")[2], keys=wrong)
+
+
+def test_names_may_be_numbers(tmp_path):
+    """As those of `torch.nn.Sequential` are, which the command line reads as such."""
+    modules, centroids = head()
+    torch.save({"0.weight": modules.cluster1[0].weight, "1": centroids}, tmp_path / "head.pth")
+    overrides = ["segmenter=cluster_probe", f"segmenter.checkpoint={tmp_path / 'head.pth'}", "segmenter.keys.linear=0"]
+    config = load_config([*overrides, "segmenter.keys.clusters=1", "segmenter.projection=linear"])
+    assert instantiate("segmenter", config.segmenter).channels == CHANNELS
 
 
 def test_clusters_are_the_originals(tmp_path):
@@ -211,7 +226,8 @@ def test_what_a_checkpoint_lacks_is_said_beside_what_it_has(tmp_path):
     assert "1×1 convolution is due" in raised({**state, "net.cluster1.0.weight": torch.ones(4, 6, 3, 3)}, path).what
     assert "no parts of one head" in raised({**state, "net.cluster1.0.bias": torch.ones(3)}, path).what
     assert "no parts of one head" in raised({**state, "net.cluster2.0.weight": torch.ones(6, 5)}, path).what
-    assert "no finite numbers" in raised({**state, "cluster_probe.clusters": torch.full((5, 4), torch.inf)}, path).what
+    one_is_missing = torch.ones(5, 4).masked_fill(torch.arange(20).view(5, 4) == 7, torch.nan)
+    assert "no finite numbers" in raised({**state, "cluster_probe.clusters": one_is_missing}, path).what
     assert "no finite numbers" in raised({**state, "cluster_probe.clusters": torch.ones(5, 4).long()}, path).what
     assert "it has no tensors" in raised([1, 2], path).hint
     assert "it has no tensors" in raised({"state_dict": None}, path).hint
