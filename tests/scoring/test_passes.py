@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL, interrupting_after, shapes_overrides
 from PIL import Image
 
-from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.config import instantiate, load_config, searching
 from diffcut_bench.datasets import SegmentationDataset, prepared_folder
 from diffcut_bench.datasets.manifest import Manifest
 from diffcut_bench.environment import choose_device, environment
