@@ -19,6 +19,12 @@ def check_count(name: str, value: object, low: int) -> None:
         raise ValueError(f"{name} must be a whole number of at least {low}, not {value!r}")
 
 
+def check_seed(seed: object) -> None:
+    """Raise a ValueError for what can't be the start of torch's random numbers."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be a whole number of at most 64 bits, not {seed!r}")
+
+
 def check_positive(name: str, value: object) -> None:
     """Raise a ValueError that names an argument which is no finite number above 0."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):

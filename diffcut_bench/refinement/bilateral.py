@@ -49,6 +49,9 @@ def assign_concepts_by_colour(
     """
     scores, counts = concept_similarities(features, partition, similarity)
     grid, colours = (features.shape[-2], features.shape[-1]), image.float()
+    radius = min(radius, max(grid) - 1)  # there is nothing beyond
+    # Farther than that weights do not change, and float32 ends.
+    spread_space, spread_colour = (2 * min(max(sigma, 1e-9), 1e9) ** 2 for sigma in (sigma_space, sigma_colour))
     means = adaptive_avg_pool2d(colours, grid).flatten(2).mT  # batch × patches × colours
     rows, cols = (_Axis.of(*each, radius, image.device) for each in zip(grid, image.shape[-2:], strict=True))
     labels = torch.empty((len(image), *image.shape[-2:]), dtype=torch.int64, device=image.device)
@@ -60,7 +63,7 @@ def assign_concepts_by_colour(
             distance = (rows.distance[part, None, :, None] + cols.distance[:, None, :]).flatten(2)
             pixels = colours[one][:, part].permute(1, 2, 0)[:, :, None]  # rows × cols × 1 × colours
             apart = (pixels - means[one][patches]).square().sum(dim=-1)
-            weights = (-distance / (2 * sigma_space**2) - apart / (2 * sigma_colour**2)).softmax(dim=-1)
+            weights = (-distance / spread_space - apart / spread_colour).softmax(dim=-1)
             bags = patches.flatten(0, 1), table
             similarities = embedding_bag(*bags, mode="sum", per_sample_weights=weights.flatten(0, 1))
             similarities = similarities.masked_fill(counts[one] == 0, -torch.inf)

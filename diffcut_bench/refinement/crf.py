@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from diffcut_bench.extras import require
-from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
+from diffcut_bench.ncut.arguments import check_count, check_number
+
+# Far below it the authors' lattice writes beyond its memory; no pixel hears another one at this already.
+_LEAST_SIGMA = 0.1
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class CrfRefiner:
     levels and weight 10.
 
     Memory: about 24 bytes for each pixel and segment. As any pixel may change any other, a picture is never refined in
-    tiles: labels of one larger than 1536 pixels are refined at that size, then enlarged.
+    tiles: labels of one larger than 1536 pixels are refined at that size, then enlarged. Sigmas are at least 0.1.
 
     Args:
         iterations: of mean field; 0 changes nothing.
@@ -57,7 +60,7 @@ class CrfRefiner:
         if self.confidence in (0.5, 1):
             raise ValueError(f"confidence must be above 0.5 and below 1, not {self.confidence}")
         for name in ("gaussian_sigma", "bilateral_sigma", "colour_sigma"):
-            check_positive(name, getattr(self, name))
+            check_number(name, getattr(self, name), _LEAST_SIGMA, 1e6)
         for name in ("gaussian_weight", "bilateral_weight"):
             check_number(name, getattr(self, name), 0, 1e6)
         require("crf", "refiner=crf", "pydensecrf")

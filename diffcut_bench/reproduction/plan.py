@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from diffcut_bench.config import (
@@ -163,7 +164,7 @@ def plan_cells(
     predictions, of_part = predictions or {}, of_part or {}
     rows = {row.name: row for row in reproduction.rows}
     _check_names(predictions, rows, "--predictions")
-    alone = {f"{row}/{column}" for row in rows for column in reproduction.columns}
+    alone = {f"{name}/{column}": row for name, row in rows.items() for column in reproduction.columns}
     _check_names([part for part in of_part if part not in alone], {**reproduction.columns, **rows}, "--for")
     composed = cache(load_config)  # a published cell is composed once for all protocols that it is scored under
     cells: list[PlannedCell] = []
@@ -192,6 +193,7 @@ def plan_cells(
     errors = [cell.error for cell in cells if cell.error is not None]
     if errors and not any(cell.config is not None for cell in cells):
         raise errors[0]  # a mistake of the user's, not the fate of one cell
+    _check_single(cells, {part: row for part, row in alone.items() if part in of_part})
     _check_settings(cells, {"": overrides, **of_part})
     _check_weights(cells, overrides)
     return cells
@@ -250,6 +252,17 @@ def _check_weights(cells: Sequence[PlannedCell], overrides: Sequence[str]) -> No
         row = next(iter(backbones.values()))
         hint = f'--for "{row}" {given[0]} gives it to one row'
         raise UserError(f"rows have the backbones {', '.join(backbones)}", given[0], hint)
+
+
+def _check_single(cells: Sequence[PlannedCell], parts: Mapping[str, Row]) -> None:
+    """Refuse settings for a single cell that is not run: nobody would see that they are lost."""
+    run = {f"{cell.row.name}/{cell.column}" for cell in cells if cell.overrides}
+    for part, row in parts.items():
+        if part not in run:
+            how = f"--for ROW/COLUMN {row.needs}=FILE" if row.needs else f"--predictions {quote(row.name)}=DIR"
+            able = f"{how}, with " if row.not_run else ""
+            hint = f"{able}a column of {row.name}: {', '.join(row.published)}"
+            raise UserError(f"{part} is not run", f"--for {part}", hint)
 
 
 def _check_settings(cells: Sequence[PlannedCell], of_part: Mapping[str, Sequence[str]]) -> None:

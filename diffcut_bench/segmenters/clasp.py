@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from diffcut_bench.ncut import cosine_matrix, scaled_cosines
-from diffcut_bench.ncut.arguments import check_count, check_number, check_positive
+from diffcut_bench.ncut.arguments import check_count, check_number, check_positive, check_seed
 from diffcut_bench.segmenters.kmeans import KMeans
 from diffcut_bench.segmenters.spectral_embedding import cut_each
 
@@ -46,6 +46,7 @@ class Clasp:
         check_count("min_clusters", self.min_clusters, 2)
         check_count("max_clusters", self.max_clusters, self.min_clusters)
         check_count("seeds", self.seeds, 1)
+        check_seed(self.seed)
         check_positive("max_memory_gib", self.max_memory_gib)
 
     def __call__(self, features: Float[Tensor, "batch channels rows cols"]) -> Int[Tensor, "batch rows cols"]:

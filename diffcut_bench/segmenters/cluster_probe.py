@@ -100,14 +100,13 @@ class ClusterProbe:
     def __post_init__(self) -> None:
         check_choice("layout", self.layout, tuple(LAYOUTS))
         check_choice("projection", self.projection, get_args(Projection))
-        if unknown := [name for name in self.keys if name not in _KEYS]:
-            raise ValueError(f"keys has no {unknown[0]!r}; {did_you_mean(unknown[0], _KEYS)}")
+        _check_keys(self.keys)
         if self.checkpoint is None:
             where = f"segmenter=cluster_probe, segmenter.layout={self.layout}"
             hint = "add segmenter.checkpoint=FILE, such as STEGO's cocostuff27_vit_base_5.ckpt"
             raise UserError("segmenter.checkpoint is not set", where, hint)
         path = Path(self.checkpoint).expanduser().absolute()
-        named = {name: key for name, key in self.keys.items() if key is not None}
+        named = {name: str(key) for name, key in self.keys.items() if key is not None}
         # Kept: all images of a cell see one head, whatever becomes of the file.
         head = _read_head(path, _state(path), replace(LAYOUTS[self.layout], **named), self.projection)
         object.__setattr__(self, "head", head)
@@ -245,6 +244,17 @@ def _numbers(tensor: Tensor, name: str, path: Path) -> Tensor:
         if copy.isfinite().all():
             return copy
     raise UserError(f"{name} holds no finite numbers", str(path), "fetch the file again")
+
+
+def _check_keys(keys: object) -> None:
+    """Raise a ValueError that names what is no name in ``keys``."""
+    if not isinstance(keys, Mapping):
+        raise ValueError(f"keys must name parts, such as keys.linear, and is {keys!r}")
+    for name, key in keys.items():
+        if name not in _KEYS:
+            raise ValueError(f"keys has no {name!r}; {did_you_mean(str(name), _KEYS)}")
+        if key is not None and (not isinstance(key, (str, int)) or isinstance(key, bool) or key == ""):
+            raise ValueError(f"keys.{name} must be a name, not {key!r}")  # the command line reads 0 as a number
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize, one_hot
 
 from diffcut_bench.ncut import affinity
 from diffcut_bench.ncut.affinity import unit_features
-from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive
+from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive, check_seed
 from diffcut_bench.ncut.tree import contiguous
 from diffcut_bench.segmenters.kmeans import Clusters, KMeans, TakesClusters
 from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits
@@ -67,6 +67,13 @@ class FalconV1(TakesClusters):
         check_choice("start", self.start, get_args(Start))
         check_count("iterations", self.iterations, 0)
         check_count("seeds", self.seeds, 1)
+        check_seed(self.seed)
+
+    @property
+    def immaterial(self) -> tuple[str, ...]:
+        if self.start == "kmeans":
+            return ()
+        return ("seeds",) if self.start == "random" else ("seeds", "seed")
 
     def __call__(
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot, pad
 
 from diffcut_bench.ncut.affinity import unit_features
-from diffcut_bench.ncut.arguments import as_nodes, check_count
+from diffcut_bench.ncut.arguments import as_nodes, check_count, check_seed
 from diffcut_bench.ncut.tree import contiguous
 
 Clusters = int | Literal["annotated"]
@@ -70,6 +70,7 @@ class KMeans(TakesClusters):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_count("seeds", self.seeds, 1)
+        check_seed(self.seed)
         check_count("iterations", self.iterations, 1)
 
     def __call__(

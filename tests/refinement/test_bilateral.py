@@ -173,3 +173,31 @@ def test_a_run_shows_it_the_picture_and_finer_partitions_are_refused(cli, shapes
     assert result.config["upsampler"]["similarity"] == "cosine" and not result.failures
     refused = cli("run", *base, "segmenter=diffseg", "backbone=efficientnet_lite0")
     assert refused.code == 2 and "use upsampler=nearest" in refused.err
+
+
+@pytest.mark.parametrize("far", [1e-300, 1e300])
+@pytest.mark.parametrize("name", ["sigma_space", "sigma_colour"])
+def test_sigmas_without_end_are_those_of_a_limit(name, far):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 4, 5, 6, generator=generator)
+    partition = torch.randint(4, (1, 5, 6), generator=generator)
+    image = torch.rand(1, 3, 20, 25, generator=generator)
+    near = 1e-6 if far < 1 else 1e6
+    found = assign_concepts_by_colour(features, partition, image, **{name: far})
+    assert torch.equal(found, assign_concepts_by_colour(features, partition, image, **{name: near}))
+    assert len(found.unique()) > 1
+
+
+def test_no_patch_lies_beyond_the_map():
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 4, 3, 4, generator=generator), torch.randint(3, (1, 3, 4), generator=generator)
+    image = torch.rand(1, 3, 12, 12, generator=generator)
+    found = assign_concepts_by_colour(*given, image, radius=10**9)
+    assert torch.equal(found, assign_concepts_by_colour(*given, image, radius=3))
+
+
+@pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
+def test_a_sigma_out_of_range_is_named(value):
+    for name in ("sigma_space", "sigma_colour"):
+        with pytest.raises(ValueError, match=name):
+            BilateralUpsampler(**{name: value})

@@ -177,6 +177,7 @@ def test_without_the_library_a_run_stops_before_it_starts(cli, tmp_path):
     ("options", "named"),
     [
         ({"iterations": -1}, "iterations"),
+        ({"colour_sigma": 1e-6}, "colour_sigma"),
         ({"confidence": 0.5}, "confidence"),
         ({"confidence": 1.0}, "confidence"),
         ({"gaussian_sigma": 0.0}, "gaussian_sigma"),

@@ -121,6 +121,9 @@ def test_a_row_that_needs_a_file_is_run_where_the_user_gives_it(tmp_path):
     for part in ("T/c", "R/b", "T/"):
         with pytest.raises(UserError, match="in this table"):
             plan_cells(reproduction, of_part={part: one["T"]})
+    with pytest.raises(UserError, match="T/a is not run") as told:  # a word mistyped would else be lost
+        plan_cells(reproduction, of_part={"T/a": ["segmenter.chekpoint=x.ckpt"]})
+    assert told.value.hint == "--for ROW/COLUMN segmenter.checkpoint=FILE, with a column of T: a, b"
     (scored, _) = plan_cells(reproduction, predictions={"T": tmp_path})
     assert scored.config.choices["segmenter"] == "precomputed"
     under = plan_cells(
@@ -128,6 +131,15 @@ def test_a_row_that_needs_a_file_is_run_where_the_user_gives_it(tmp_path):
     )
     assert [cell.under for cell in under] == ["dataset"] * 2 + ["strict"] * 2
     assert {cell.config.choices["linker"] for cell in under} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("part", "hint"), [("IIC/coco_stuff27", "--predictions IIC=DIR"), ("EAGLE/voc", "coco_stuff27, cityscapes27")]
+)
+def test_settings_for_a_cell_that_a_table_does_not_run_are_refused(part, hint):
+    with pytest.raises(UserError, match=f"{part} is not run") as told:
+        plan_cells(load_reproduction("table1"), of_part={part: ["segmenter.checkpoint=x.ckpt"]})
+    assert hint in told.value.hint
 
 
 def values(name: str) -> dict[str, dict[str, float]]:

@@ -154,6 +154,7 @@ def test_options_and_their_mistakes():
         ({"min_clusters": 1}, "min_clusters must be a whole number of at least 2"),
         ({"max_clusters": 1}, "max_clusters must be a whole number of at least 2"),
         ({"seeds": 0}, "seeds must be a whole number"),
+        ({"seed": "x"}, "seed must be a whole number"),
         ({"max_memory_gib": 0}, "max_memory_gib must be positive"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -138,8 +138,23 @@ def test_any_other_names_are_options(tmp_path):
     method = instantiate("segmenter", config.segmenter)
     plain = ClusterProbe(written(tmp_path / "stego.ckpt"))
     assert torch.equal(method(features, [(9, 11)]), plain(features, [(9, 11)]))
-    with pytest.raises(ValueError, match="keys has no 'centroids'"):
-        ClusterProbe(base[1].partition("=")[2], keys={"centroids": "a"})
+    for wrong, message in (
+        ({"centroids": "a"}, "keys has no 'centroids'"),
+        ({"clusters": ["a"]}, r"keys\.clusters must be a name, not \['a'\]"),
+        ({"linear": 1.5}, r"keys\.linear must be a name, not 1\.5"),
+        (None, "keys must name parts"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ClusterProbe(base[1].partition("=")[2], keys=wrong)
+
+
+def test_names_may_be_numbers(tmp_path):
+    """As those of `torch.nn.Sequential` are, which the command line reads as such."""
+    modules, centroids = head()
+    torch.save({"0.weight": modules.cluster1[0].weight, "1": centroids}, tmp_path / "head.pth")
+    overrides = ["segmenter=cluster_probe", f"segmenter.checkpoint={tmp_path / 'head.pth'}", "segmenter.keys.linear=0"]
+    config = load_config([*overrides, "segmenter.keys.clusters=1", "segmenter.projection=linear"])
+    assert instantiate("segmenter", config.segmenter).channels == CHANNELS
 
 
 def test_clusters_are_the_originals(tmp_path):

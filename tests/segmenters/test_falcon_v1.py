@@ -9,7 +9,7 @@ from torchmetrics.functional.clustering import adjusted_rand_score
 
 from diffcut_bench.config import instantiate, load_config
 from diffcut_bench.ncut import affinity
-from diffcut_bench.segmenters import FalconV1, KMeans, SpectrumTooLargeError
+from diffcut_bench.segmenters import FalconV1, KMeans, SpectrumTooLargeError, as_segmenter
 from diffcut_bench.segmenters.falcon_v1 import alternate
 
 
@@ -100,6 +100,15 @@ def test_batches_change_nothing(start):
     assert torch.equal(FalconV1(5, start=start, seed=1)(features), labels) == (start == "spectral")
 
 
+def test_only_the_seeds_in_use_are_in_the_key():
+    settings = {"seeds": 3, "seed": 0}
+    for start, used in (("kmeans", {"seeds", "seed"}), ("random", {"seed"}), ("spectral", set())):
+        assert set(as_segmenter(FalconV1(start=start)).identity(settings, [])) == used
+        for name in settings:
+            same = torch.equal(FalconV1(5, start=start, **{name: 1})(smooth(0)), FalconV1(5, start=start)(smooth(0)))
+            assert same or name in used
+
+
 @pytest.mark.parametrize("start", ["kmeans", "spectral", "random"])
 def test_double_precision_is_kept(start):
     assert FalconV1(4, start=start)(smooth(0).double()).shape == (1, 8, 9)
@@ -161,6 +170,7 @@ def test_options_and_their_mistakes():
         ({"temperature": 0}, "temperature must be positive"),
         ({"beta": 0}, "beta, if not null, must be positive"),
         ({"seeds": 0}, "seeds must be a whole number"),
+        ({"seed": None}, "seed must be a whole number"),
     ):
         with pytest.raises(ValueError, match=message):
             FalconV1(**arguments)

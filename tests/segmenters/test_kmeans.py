@@ -151,6 +151,9 @@ def test_options_and_their_mistakes():
     assert "class_counts" in KMeans("annotated").needs and "class_counts" not in KMeans(3).needs
     with pytest.raises(UserError, match="clusters, if not annotated, must be a whole number"):
         instantiate("segmenter", load_config(["segmenter=kmeans", "segmenter.clusters=anotated"]).segmenter)
+    for seed in ("one", 1.5, None, 2**64):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            KMeans(seed=seed)
     with pytest.raises(ValueError, match="seeds must be a whole number"):
         KMeans(seeds=0)
     with pytest.raises(ValueError, match="clusters=annotated needs"):
