@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -83,14 +85,17 @@ def composed(overrides: Sequence[str], name: str | None = "config", with_hydra: 
 
 
 def setting_of_option(group: str, option: str, name: str) -> Any:
-    """What the yaml of an option itself gives a setting, interpolations as they stand; None where it is silent. What
-    it inherits is not looked at."""
-    for folder in (conf_dir(), *option_folders()):
-        path = folder / group / f"{option}.yaml"
-        if path.is_file():
-            node: Any = OmegaConf.to_container(OmegaConf.load(path))
-            return node.get(group, node).get(name)
-    return None
+    """What an option gives a setting, by itself or by what it inherits; None where it is silent, or not there."""
+    return _setting_of_option(group, option, name, option_folders())
+
+
+@cache
+def _setting_of_option(group: str, option: str, name: str, _: tuple[Path, ...]) -> Any:
+    """`setting_of_option` where there are these folders of options."""
+    try:
+        return OmegaConf.select(composed([f"{group}={option}"]), f"{group}.{name}")
+    except (HydraException, OmegaConfBaseException, UserError):
+        return None
 
 
 def with_parts(words: Sequence[str]) -> list[str]:

@@ -113,6 +113,9 @@ def test_the_fingerprint_tells_parts_order_and_weights():
     every = [told([1, 2], a=a, b=b), told([2, 1], a=a, b=b), told([1, 2], b=b, a=a), told(a=Colour(8), b=b), told()]
     assert len({str(sorted(each.items())) for each in every}) == len(every)
     assert told(a=a, b=b)["b.model"] == "other" and told(a=a, b=b)["noise_generator"] == "cpu"
+    larger = Colour(16)
+    larger.image_size = 64
+    assert told(a=larger, b=b) != told(a=a, b=b), "a part sees the picture at its own size"
 
 
 @pytest.mark.parametrize(

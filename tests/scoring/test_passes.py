@@ -15,7 +15,7 @@ import torch
 from conftest import SMALL, interrupting_after, shapes_overrides
 from PIL import Image
 
-from diffcut_bench.config import instantiate, load_config
+from diffcut_bench.config import instantiate, load_config, searching
 from diffcut_bench.datasets import SegmentationDataset, prepared_folder
 from diffcut_bench.datasets.manifest import Manifest
 from diffcut_bench.environment import choose_device, environment
@@ -91,6 +91,19 @@ def test_numbers_do_not_depend_on_batch_size_or_workers(shapes, tmp_path, protoc
 )
 def test_whatever_changes_numbers_changes_the_key(shapes, tmp_path, override):
     assert run(shapes, tmp_path / "out", override).result.key != run(shapes, tmp_path / "out").result.key
+
+
+def test_a_size_that_an_option_inherits_is_its_own(shapes, tmp_path):
+    (tmp_path / "own" / "backbone").mkdir(parents=True)
+    (tmp_path / "own" / "backbone" / "small.yaml").write_text(
+        "defaults: [efficientnet_lite0, _self_]\nimage_size: 192\n"
+    )
+    (tmp_path / "own" / "backbone" / "heir.yaml").write_text("defaults: [small, _self_]\n")
+    asked = (["backbone=small"], ["backbone=heir"], ["backbone=heir", "backbone.image_size=128"])
+    with searching([f"hydra.searchpath=[{tmp_path / 'own'}]"]):
+        results = [run(shapes, tmp_path / "out", *words).result for words in asked]
+    told = [result.identity["backbone"].get("image_size") for result in results]
+    assert told == [None, None, 128]
 
 
 def test_limit_is_marked(shapes, tmp_path):

@@ -126,3 +126,10 @@ def test_checks_its_arguments():
     for wrong in ({"tau": -2}, {"eps": 0}, {"eps": True}, {"tau_quantile": -0.1}, {"tau_quantile": "half"}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TokenCut(**wrong)
+
+
+def test_the_threshold_of_a_share_lies_midway_between_two_cosines():
+    nodes = random_features(1, seed=4, rows=4, cols=5).flatten(2).mT
+    for share in (0.2, 0.5, 0.9):
+        expected = threshold(nodes[0], TokenCut(tau_quantile=share))
+        assert thresholds(nodes, 0.2, share).item() == pytest.approx(expected, abs=1e-6)
