@@ -15,6 +15,7 @@ def outputs(notebook):
     return [output for cell in notebook.cells for output in cell.get("outputs", [])]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_notebook_runs_and_prints_what_it_holds(tmp_path, monkeypatch):
     for library in ("shapely", "pycocotools"):

@@ -107,7 +107,7 @@ def with_parts(words: Sequence[str]) -> list[str]:
 
 
 def _words_of_parts(config: DictConfig, words: Sequence[str]) -> list[str]:
-    return words_of_parts(config, _options("backbone", [word for word in words if is_searchpath(word)]))
+    return words_of_parts(config, lambda: _options("backbone", [word for word in words if is_searchpath(word)]))
 
 
 def _compose_parts(name: str | None, words: list[str], with_hydra: bool) -> DictConfig:

@@ -2,7 +2,7 @@
 whole by a word of its own."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -51,20 +51,22 @@ def _fused(config: DictConfig, place: str) -> DictConfig | None:
     return node if isinstance(node, DictConfig) and {"of", "parts"} <= set(node) else None
 
 
-def words_of_parts(config: DictConfig, known: Sequence[str]) -> list[str]:
+def words_of_parts(config: DictConfig, known: Callable[[], Sequence[str]]) -> list[str]:
     """What composes the parts that backbones of a composed config name and do not have yet.
 
     Args:
         config: composed, perhaps of nothing but options.
-        known: options of the group backbone.
+        known: gives the options of the group backbone; it is asked where there are parts.
 
     Raises:
         UserError: a name is unknown, or can't be a part.
     """
     words = []
     for place in PLACES:
-        names = names_of_parts(config, place) or []
-        _check_names(names, place, known)
+        names = names_of_parts(config, place)
+        if not names:
+            continue
+        _check_names(names, place, known())
         there = OmegaConf.select(config, f"{place}.parts") or {}
         words += [
             f"+backbone@{place}.parts.{name}={name}" for name in names if "_target_" not in (there.get(name) or {})

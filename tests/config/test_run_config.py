@@ -85,7 +85,7 @@ def test_every_option_composes(group):
         ("segmenter.alphas=5", "unknown key", "did you mean segmenter.alpha? it is set already: remove one"),
         ("+segmenter.tau=0.4", "segmenter.tau is there already", "segmenter.tau=0.4"),
         ("+foo=1", "unknown key foo", "available:"),
-        ("~segmenter", "a run needs segmenter", "available: autosc"),
+        ("~segmenter", "a run needs segmenter", "available: agglomerative"),
         ("~segmenter.tau=0.9", "segmenter.tau has another value", "~segmenter.tau removes it"),
         ("~nope", "there is no nope to remove", "available:"),
         ("+experiment=table1", "many cells", "diffcut-bench reproduce table1"),
