@@ -29,6 +29,11 @@ RUNS = {
         "segmenter.resolution=32",
         "segmenter.threshold=0.05",
     ],
+    "fused": [
+        "backbone=efficientnet_lite0_blocks+colour",
+        "backbone.parts.efficientnet_lite0_blocks.image_size=64",
+        "features=store",
+    ],
     "linked": ["linker=kmeans", "linker.seeds=2"],
     "linked by another backbone": ["linker=kmeans", "linker.backbone=colour", "segmenter=slic", "features=store"],
     "workers": ["num_workers=1", "features=store"],

@@ -105,6 +105,7 @@ _WRITE = "import json; open(RECORD, 'w').write(json.dumps({'rows': [{'part': 'p'
 
 
 @linux
+@pytest.mark.slow
 def test_a_part_that_fails_or_hangs_is_told_and_the_next_goes_on(check, tmp_path, monkeypatch):
     child = tmp_path / "child"
     hang = (
@@ -180,6 +181,7 @@ def test_aims_are_judged_at_real_sizes_alone():
     assert cells(small=True) == [("40 images/s", "≥ 50", ""), ("20 ms", "≤ 30", "")]
 
 
+@pytest.mark.slow
 def test_a_failed_test_and_a_recorded_figure_are_rows_even_if_the_last_test_kills_the_process(tmp_path):
     (tmp_path / "test_example.py").write_text(
         "import os\nimport pytest\n\npytestmark = pytest.mark.gpu\n\n\n"
