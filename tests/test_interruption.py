@@ -38,7 +38,8 @@ def look():
         if not name.exists():
             os.link(journal, name)
     for path in Path("out/results").glob("*/*"):
-        if path.suffix in (".json", ".parquet", ".yaml"):
+        # cell.json goes when the cell is finished.
+        if path.suffix in (".json", ".parquet", ".yaml") and path.name != "cell.json":
             seen = path.stat()
             finished.setdefault(str(path), [seen.st_ino, seen.st_mtime_ns])
 
