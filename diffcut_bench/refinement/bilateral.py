@@ -96,6 +96,7 @@ class _Axis:
 class BilateralUpsampler:
     """`assign_concepts_by_colour` with its settings fixed; the ``upsampler=bilateral`` option."""
 
+    assigns_concepts: ClassVar[bool] = True
     takes_images: ClassVar[bool] = True
 
     similarity: Similarity = "dot"

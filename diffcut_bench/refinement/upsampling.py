@@ -1,7 +1,7 @@
 """From a partition of patches to a label map of pixels. Knows tensors only."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -82,6 +82,8 @@ def upsample_nearest(
 @dataclass(frozen=True)
 class ConceptUpsampler:
     """`assign_concepts` with its similarity fixed; the ``upsampler=concepts`` option."""
+
+    assigns_concepts: ClassVar[bool] = True
 
     similarity: Similarity = "dot"
 

@@ -28,6 +28,8 @@ LINKED = "dataset"
 _ONE_MATCHING = ["protocol=released", "protocol.matching=dataset", "protocol.background_rule=one_to_one"]
 SEED = "backbone.seed"  # of the noise, in a backbone that draws some (``backbone.noise``)
 _MAKING = ("segmenter", "backbone", "upsampler", "features")  # what makes a segmentation, not what scores it
+# Options that say where trained weights come from.
+_OF_WEIGHTS = {"backbone": ("model", "revision"), "namer": ("model", "revision"), "segmenter": ("checkpoint",)}
 
 
 @dataclass(frozen=True)
@@ -359,8 +361,7 @@ def _weights_given(config: RunConfig, own: Sequence[str]) -> tuple[str, ...]:
     found = []
     for key, _, value in (word.partition("=") for word in own):
         group, _, name = key.partition(".")
-        given = {"backbone": ("model", "revision"), "namer": ("model", "revision"), "segmenter": ("checkpoint",)}
-        if name in given.get(group, ()) and name in getattr(config, group):
+        if name in _OF_WEIGHTS.get(group, ()) and name in getattr(config, group):
             is_path = name == "checkpoint" or (name == "model" and not is_hub_id(value))
             found.append(f"{key}={Path(value).name if is_path else value}")
     return tuple(found)

@@ -12,7 +12,6 @@ from diffcut_bench.errors import UserError
 from diffcut_bench.evaluation import Protocol
 from diffcut_bench.linking import KMeansLinker
 from diffcut_bench.naming import ClassNamer
-from diffcut_bench.refinement import BilateralUpsampler, ConceptUpsampler
 from diffcut_bench.scoring.features import FeatureSource
 from diffcut_bench.segmenters import HasTree, Segmenter, as_segmenter
 
@@ -93,7 +92,7 @@ class Pipeline:
             where = " ".join(f"{group}={config.choices.get(group)}" for group in ("segmenter", "backbone"))
             raise UserError(what, where, f"segmenter.attention_channels={given}")
         upsampler, refiner = instantiate("upsampler", config.upsampler), instantiate("refiner", config.refiner)
-        if method.gives == "finer_partition" and isinstance(upsampler, (BilateralUpsampler, ConceptUpsampler)):
+        if method.gives == "finer_partition" and getattr(upsampler, "assigns_concepts", False):
             what = "concepts are assigned to segments of patches, and this segmenter's are finer"
             raise UserError(what, "segmenter, upsampler", "use upsampler=nearest")
         others = (namer, config.max_seconds, linker, linked_by, config.smallest_segment)

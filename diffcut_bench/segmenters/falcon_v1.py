@@ -11,10 +11,9 @@ from torch.nn.functional import normalize, one_hot
 
 from diffcut_bench.ncut import affinity
 from diffcut_bench.ncut.affinity import unit_features
-from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_number, check_positive, check_seed
-from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.ncut.arguments import check_choice, check_count, check_number, check_positive, check_seed
 from diffcut_bench.segmenters.kmeans import Clusters, KMeans, TakesClusters
-from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, cut_each
 
 Start = Literal["kmeans", "spectral", "random"]
 
@@ -79,13 +78,11 @@ class FalconV1(TakesClusters):
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
     ) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map; one of equal patches is one segment."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        counts = [min(count, patches.shape[1]) for count in self.cluster_counts(len(patches), class_counts)]
-        labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
-        return contiguous(torch.stack(labels), max(counts)).unflatten(1, features.shape[2:])
+        counts = self.cluster_counts(len(features), class_counts)
+        return cut_each(features, self._cut, self.max_memory_gib, counts)
 
     def _cut(self, patches: Float[Tensor, "nodes channels"], clusters: int) -> Int[Tensor, " nodes"]:
+        clusters = min(clusters, len(patches))
         if clusters == 1:
             return torch.zeros(len(patches), dtype=torch.long, device=patches.device)
         weights = affinity(patches[None], self.alpha)[0]

@@ -9,10 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from diffcut_bench.ncut import affinity
-from diffcut_bench.ncut.arguments import as_nodes, check_choice, check_count, check_positive
-from diffcut_bench.ncut.tree import contiguous
+from diffcut_bench.ncut.arguments import check_choice, check_count, check_positive
 from diffcut_bench.segmenters.kmeans import Clusters, KMeans, TakesClusters
-from diffcut_bench.segmenters.spectral_embedding import Spectrum, check_spectrum_fits, cluster_by_pivoted_qr
+from diffcut_bench.segmenters.spectral_embedding import Spectrum, cluster_by_pivoted_qr, cut_each
 
 Discretisation = Literal["qr", "kmeans"]
 
@@ -51,11 +50,8 @@ class Spectral(TakesClusters):
         self, features: Float[Tensor, "batch channels rows cols"], class_counts: Sequence[int] | None = None
     ) -> Int[Tensor, "batch rows cols"]:
         """Partition of each feature map."""
-        patches = as_nodes(features)
-        check_spectrum_fits(patches, self.max_memory_gib)
-        counts = self.cluster_counts(len(patches), class_counts)
-        labels = [self._cut(image, count) for image, count in zip(patches, counts, strict=True)]
-        return contiguous(torch.stack(labels), max(counts)).unflatten(1, features.shape[2:])
+        counts = self.cluster_counts(len(features), class_counts)
+        return cut_each(features, self._cut, self.max_memory_gib, counts)
 
     def _cut(self, patches: Float[Tensor, "nodes channels"], clusters: int) -> Int[Tensor, " nodes"]:
         embedding = Spectrum.of(affinity(patches[None], self.alpha)[0]).vectors[:, :clusters]

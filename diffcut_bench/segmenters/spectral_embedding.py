@@ -3,8 +3,9 @@
 Knows tensors; scipy does the pivoting on the host.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
@@ -58,10 +59,17 @@ def check_spectrum_fits(patches: Float[Tensor, "batch nodes channels"], limit_gi
 
 def cut_each(
     features: Float[Tensor, "batch channels rows cols"],
-    cut: Callable[[Float[Tensor, "nodes channels"]], Int[Tensor, " nodes"]],
+    cut: Callable[..., Int[Tensor, " nodes"]],
     limit_gib: float,
+    *of_each: Sequence[Any],
 ) -> Int[Tensor, "batch rows cols"]:
     """Partition of each feature map: what ``cut`` gives for its patches, numbered from 0 without gaps.
+
+    Args:
+        features: maps.
+        cut: is called with the patches [nodes, channels] of one map.
+        limit_gib: memory that a map's spectrum may take.
+        of_each: further arguments of it, a value for each map.
 
     Raises:
         ValueError: the features hold NaN or infinity.
@@ -69,7 +77,7 @@ def cut_each(
     """
     patches = as_nodes(features)
     check_spectrum_fits(patches, limit_gib)
-    labels = torch.stack([cut(image) for image in patches])
+    labels = torch.stack([cut(image, *own) for image, *own in zip(patches, *of_each, strict=True)])
     return contiguous(labels, patches.shape[1]).unflatten(1, features.shape[2:])
 
 
